@@ -1,0 +1,83 @@
+"""What it takes to start one worker: the contract between the sandbox and the process.
+
+A `Launcher` belongs to one agent and is asked once per worker; a `Launch` is one start. This module
+knows neither how a sandbox is built nor how a process is run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One start of a worker, ready for `subprocess.Popen`."""
+
+    argv: tuple[str, ...]
+    """The program and its arguments; the program is an absolute path or is looked up in `env`'s PATH."""
+    env: Mapping[str, str]
+    """The whole environment of the process that is spawned."""
+    cwd: str | None = None
+    """The folder it starts in; None for the gateway's own."""
+    pass_fds: tuple[int, ...] = ()
+    """Descriptors that the process inherits under the same numbers. The launcher closes its own
+    copies when the `with` block of `Launcher.launch` ends, which is right after the spawn."""
+
+
+class Launcher(Protocol):
+    """Starts the workers of one agent, always at the same level of isolation."""
+
+    def launch(self) -> AbstractContextManager[Launch]:
+        """Prepare one start; what must not outlive the spawn is released at the end of the block.
+
+        Raises OSError when a descriptor or a cgroup cannot be made.
+        """
+        ...
+
+    def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
+        """Say in one line why the isolation could not be put in force, or None if it was.
+
+        Called when a worker ended before its first word. `exit_status` is as in
+        `subprocess.Popen.returncode`: negative for a signal.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """What is enforced, limit by limit, as shown by `GET /agent/{name}` and `--check`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLauncher:
+    """No isolation: the command as it is, in the gateway's environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None = None
+
+    @contextmanager
+    def launch(self) -> Iterator[Launch]:
+        yield Launch(self.argv, self.env, self.cwd)
+
+    def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
+        del exit_status, stderr_tail
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        return {"level": "off"}
+
+
+def own_environment_first(environ: Mapping[str, str], bin_dir: str) -> dict[str, str]:
+    """`environ` with `bin_dir` (where the gateway's own interpreter is) in front of PATH.
+
+    So `gateway --agent echo="python -m worker.examples.echo"` finds the environment that the
+    gateway was installed into, whether or not it is activated.
+    """
+    path = environ.get("PATH", os.defpath)
+    return {**environ, "PATH": f"{bin_dir}{os.pathsep}{path}"}
