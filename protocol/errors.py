@@ -1,0 +1,70 @@
+"""Error codes, and who is to blame when the order or the form of messages is broken.
+
+`LocalProtocolError` says that the program on this side asked for something illegal: a defect of
+ours. `RemoteProtocolError` says that the peer did: it is data about the peer, and is handed over
+as such.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+
+class ErrorCode(IntEnum):
+    """Codes of an error response. Any other code is the agent's own failure (JSON-RPC 2.0, 5.1)."""
+
+    HANDLER_NOT_IMPLEMENTED = -32601
+    """JSON-RPC's "method not found"."""
+    INVALID_INPUT = -32602
+    """JSON-RPC's "invalid params": the agent refused what the caller sent."""
+    INTERNAL = -32603
+    """JSON-RPC's "internal error": the handler failed."""
+    CANCELLED = -32800
+    """The Language Server Protocol's "request cancelled"."""
+
+
+class Violation(StrEnum):
+    """What was wrong with a line, or with its place among the others."""
+
+    NOT_JSON = "not_json"
+    NOT_UTF8 = "not_utf8"
+    NESTED_TOO_DEEPLY = "nested_too_deeply"
+    LINE_TOO_LONG = "line_too_long"
+    NOT_A_MESSAGE = "not_a_message"
+    WRONG_SHAPE = "wrong_shape"
+    UNKNOWN_ID = "unknown_id"
+    DUPLICATE_ID = "duplicate_id"
+    SECOND_RESULT = "second_result"
+    CHUNK_AFTER_END = "chunk_after_end"
+    RESULT_AFTER_CHUNKS = "result_after_chunks"
+    READY_NOT_FIRST = "ready_not_first"
+    READY_TWICE = "ready_twice"
+    UNSUPPORTED_VERSION = "unsupported_version"
+
+
+class ProtocolError(Exception):
+    """The protocol was broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side tried to send what it may not send now."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent what it may not send, or what is no message at all.
+
+    `request_id` is the id of the request that the line belongs to, as far as one could be found in
+    it; with None the line cannot be placed, and nothing that follows it can be trusted.
+    """
+
+    def __init__(
+        self, violation: Violation, message: str, *, request_id: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.violation = violation
+        self.message = message
+        self.request_id = request_id
+
+    def __repr__(self) -> str:
+        place = "unplaceable" if self.request_id is None else f"request {self.request_id}"
+        return f"<RemoteProtocolError {self.violation.value}, {place}: {self.message}>"

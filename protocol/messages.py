@@ -1,0 +1,112 @@
+"""The closed set of messages, each a msgspec Struct, as the sides of a connection exchange them.
+
+Payloads (`input`, `messages`, `output`, the text of a chunk) are the JSON bytes that the peer
+wrote: they were checked to be JSON, and are never rebuilt as Python objects here.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from .errors import RemoteProtocolError
+
+PROTOCOL_VERSION = 1
+"""What `ready` declares. A worker that declares another version is not served."""
+
+ROLES = ("system", "user", "assistant", "tool")
+"""The roles of a chat message (reference API, "Message Roles")."""
+
+JSON = bytes
+"""One JSON text, UTF-8, without a newline."""
+
+
+# What a worker sends, as the gateway sees it.
+
+
+class Ready(Struct, frozen=True, kw_only=True):
+    """The worker's first line, if it sends one: what it can do."""
+
+    protocol: int
+    handlers: tuple[str, ...]
+    concurrency: int = 1
+    description: str | None = None
+    metadata: JSON = b"{}"
+
+
+class Chunk(Struct, frozen=True, gc=False):
+    """One piece of a stream. `text` is a JSON string, quotes and escapes included."""
+
+    id: int
+    text: JSON
+
+
+class Result(Struct, frozen=True, gc=False):
+    """The whole answer: the `output` of an invoke, or the `message` of a chat."""
+
+    id: int
+    value: JSON
+
+
+class End(Struct, frozen=True, gc=False):
+    """The end of a stream of chunks."""
+
+    id: int
+
+
+class Failure(Struct, frozen=True):
+    """The worker answered with an error. See `ErrorCode` for the codes with a meaning."""
+
+    id: int
+    code: int
+    message: str
+
+
+class Malformed(Struct, frozen=True):
+    """A line that broke the protocol. `id` is None when it belongs to no request in flight."""
+
+    id: int | None
+    error: RemoteProtocolError
+
+
+FromWorker: TypeAlias = Ready | Chunk | Result | End | Failure | Malformed
+
+
+# What the gateway sends, as a worker sees it.
+
+
+class Invoke(Struct, frozen=True):
+    """Process `input` and answer with an output, or with chunks."""
+
+    id: int
+    input: JSON
+    stream: bool
+    context: JSON
+    request_id: str
+
+
+class Chat(Struct, frozen=True):
+    """Answer `messages` (a JSON array) with a message, or with chunks."""
+
+    id: int
+    messages: JSON
+    stream: bool
+    context: JSON
+    request_id: str
+
+
+class Cancel(Struct, frozen=True):
+    """Nobody waits for the answer to `id` any more. An answer that is on its way does no harm."""
+
+    id: int
+
+
+class Unsupported(Struct, frozen=True):
+    """A request that this version does not know, to be answered with `handler not implemented`."""
+
+    id: int
+    method: str
+
+
+FromGateway: TypeAlias = Invoke | Chat | Cancel | Unsupported
