@@ -1,0 +1,20 @@
+"""Isolation of workers from the machine, the network, the gateway and one another.
+
+`make_launcher` turns an agent's command and settings into what starts its workers; `try_sandbox`
+tries the result for real before anything is served. Knows nothing of pools or HTTP.
+"""
+
+from gateway.sandbox.make import Level, make_launcher
+from gateway.sandbox.refusals import SandboxError
+from gateway.sandbox.settings import SandboxSettings
+from gateway.sandbox.strict import StrictLauncher
+from gateway.sandbox.trial import try_sandbox
+
+__all__ = [
+    "Level",
+    "SandboxError",
+    "SandboxSettings",
+    "StrictLauncher",
+    "make_launcher",
+    "try_sandbox",
+]

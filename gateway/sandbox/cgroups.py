@@ -1,0 +1,248 @@
+"""Limits on a worker's whole tree of processes: control groups, version 1 or 2, where they can be
+had.
+
+Owns finding a group that this gateway may divide, making one child group per worker, and removing
+those that are empty again. Does not know what a worker is.
+
+Only a group that was handed over is divided: as root of a version 1 hierarchy; in version 2 one
+that systemd delegated (`Delegate=yes`), the top group of a container, or one that the user owns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+CONTROLLERS = ("memory", "pids", "cpu")
+
+CPU_PERIOD = 100_000
+"""Microseconds over which a CPU quota is counted: the kernel's own default."""
+BWRAP_PROCESSES = 2
+"""bubblewrap's monitor outside and its init inside stand in the group beside the worker."""
+_PREFIX = "agent-gateway-"
+"""Of every group made here, before the gateway's process id."""
+_LEAF = "gateway"
+"""Where the gateway itself moves to: version 2 divides no group that holds processes."""
+_DELEGATED = ("user.delegate", "trusted.delegate")
+"""How systemd marks a group that it handed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroups:
+    """Where each controller can be divided, and why not where it cannot."""
+
+    version: int
+    folders: Mapping[str, Path] = field(default_factory=dict)
+    """Controller to the group under which workers get theirs."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Controller to the reason why it cannot be used."""
+
+    def new(self, name: str, *, memory: int = 0, pids: int = 0, cpu: float = 0) -> tuple[Path, ...]:
+        """Make the group `name` with these limits (bytes, tasks, CPUs; 0 for none).
+
+        Returns its folders, one per hierarchy; a process joins by writing 0 to their
+        `cgroup.procs`. Raises OSError.
+        """
+        made: list[Path] = []
+        try:
+            for controller, value in (("memory", memory), ("pids", pids), ("cpu", cpu)):
+                if not value or controller not in self.folders:
+                    continue
+                folder = self.folders[controller] / name
+                if folder not in made:
+                    folder.mkdir()
+                    made.append(folder)
+                for file, text in self._files(controller, value):
+                    (folder / file).write_text(text)
+            # Swap would let a worker hold more than its memory. Not every kernel counts it.
+            if memory and "memory" in self.folders:
+                self._limit_swap(self.folders["memory"] / name, memory)
+        except OSError:
+            remove(made)
+            raise
+        return tuple(made)
+
+    def _files(self, controller: str, value: float) -> list[tuple[str, str]]:
+        number = str(int(value))
+        if controller == "pids":
+            return [("pids.max", str(int(value) + BWRAP_PROCESSES))]
+        if controller == "cpu":
+            quota = max(1000, int(value * CPU_PERIOD))  # the kernel's least quota is 1 ms
+            if self.version == 1:
+                return [("cpu.cfs_period_us", str(CPU_PERIOD)), ("cpu.cfs_quota_us", str(quota))]
+            return [("cpu.max", f"{quota} {CPU_PERIOD}")]
+        if self.version == 1:
+            return [("memory.limit_in_bytes", number)]
+        # A worker is killed as a whole: half of one would hang its requests.
+        return [("memory.max", number), ("memory.oom.group", "1")]
+
+    def _limit_swap(self, folder: Path, memory: int) -> None:
+        file, text = (
+            ("memory.memsw.limit_in_bytes", str(memory))
+            if self.version == 1
+            else ("memory.swap.max", "0")
+        )
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            # Opened without O_CREAT: in a group, a missing file is a kernel without swap
+            # accounting.
+            descriptor = os.open(folder / file, os.O_WRONLY)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+
+
+def remove(folders: tuple[Path, ...] | list[Path]) -> bool:
+    """Remove a group if no process is left in it; whether it is gone."""
+    gone = True
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:  # EBUSY: a process is still ending
+            gone = False
+    return gone
+
+
+def sweep(cgroups: Cgroups) -> None:
+    """Remove the groups of gateways that are gone: one that was killed could not do it itself."""
+    for parent in set(cgroups.folders.values()):
+        for folder in parent.glob(f"{_PREFIX}*"):
+            pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+            if not Path("/proc", pid).exists():
+                remove([folder])
+
+
+def group_name(token: str, number: int) -> str:
+    """A name that tells whose it is: this process's, the launcher's `token`'s, and which one."""
+    return f"{_PREFIX}{os.getpid()}-{token}-{number}"
+
+
+def find_cgroups(*, own: str | None = None, mounts: str | None = None) -> Cgroups:
+    """What this process may divide. May move this process into a child of its own group (version
+    2).
+
+    `own` and `mounts` are the texts of /proc/self/cgroup and /proc/self/mounts; given by tests.
+    """
+    points = _mount_points(Path("/proc/self/mounts").read_text() if mounts is None else mounts)
+    paths = _own_paths(Path("/proc/self/cgroup").read_text() if own is None else own)
+    if "cgroup2" in points and not any(each in points for each in CONTROLLERS):
+        return _version_2(Path(points["cgroup2"]), paths.get("", "/"))
+    return _version_1(points, paths)
+
+
+def _mount_points(mounts: str) -> dict[str, str]:
+    """Controller, or "cgroup2", to where it is mounted."""
+    found: dict[str, str] = {}
+    for line in mounts.splitlines():
+        _, point, kind, options, *_ = line.split()
+        if kind == "cgroup2":
+            found["cgroup2"] = point
+        elif kind == "cgroup":
+            for option in options.split(","):
+                if option in CONTROLLERS:
+                    found[option] = point
+    return found
+
+
+def _own_paths(own: str) -> dict[str, str]:
+    """Controller, or "" for version 2, to the path of this process's group in its hierarchy."""
+    found: dict[str, str] = {}
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            found[controller] = path
+    return found
+
+
+def _version_1(points: Mapping[str, str], paths: Mapping[str, str]) -> Cgroups:
+    folders: dict[str, Path] = {}
+    reasons: dict[str, str] = {}
+    for controller in CONTROLLERS:
+        if controller not in points or controller not in paths:
+            reasons[controller] = "this system has no such control group"
+            continue
+        # In a container the path may be the host's, which is not visible: the mount's top is its
+        # own.
+        top = Path(points[controller])
+        own = top / paths[controller].lstrip("/")
+        folder = own if own.is_dir() else top
+        if _can_divide(folder):
+            folders[controller] = folder
+        else:
+            reasons[controller] = (
+                f"{folder} may not be divided by the user that the gateway runs as"
+            )
+    return Cgroups(1, folders, reasons)
+
+
+def _version_2(top: Path, path: str) -> Cgroups:
+    own = top / path.lstrip("/")
+    parent = _handed_over(own, top)
+    if parent is None:
+        reason = f"the group {own} was not handed over to the gateway (systemd: Delegate=yes)"
+        return Cgroups(2, {}, dict.fromkeys(CONTROLLERS, reason))
+    available = (parent / "cgroup.controllers").read_text().split()
+    reasons = {
+        each: f"the group {parent} has no {each} controller"
+        for each in CONTROLLERS
+        if each not in available
+    }
+    wanted = [each for each in CONTROLLERS if each in available]
+    try:
+        _enable(parent, wanted)
+    except OSError as error:
+        reason = f"the group {parent} cannot be divided: {error.strerror or error}"
+        return Cgroups(2, {}, dict.fromkeys(CONTROLLERS, reason))
+    return Cgroups(2, dict.fromkeys(wanted, parent), reasons)
+
+
+def _handed_over(own: Path, top: Path) -> Path | None:
+    """The group to divide: the gateway's own, or the one above when it stands in a leaf already."""
+    if own != top:
+        in_leaf = own.name == _LEAF or _is_marked(own.parent)
+        if in_leaf and _can_divide(own.parent):
+            return own.parent
+    # An ordinary user may write there only because somebody said so.
+    handed_over = own == top or os.geteuid() != 0 or _is_marked(own)
+    return own if handed_over and _can_divide(own) else None
+
+
+def _is_marked(group: Path) -> bool:
+    for name in _DELEGATED:
+        with contextlib.suppress(OSError):
+            if os.getxattr(group, name) == b"1":
+                return True
+    return False
+
+
+def _enable(parent: Path, controllers: list[str]) -> None:
+    enabled = (parent / "cgroup.subtree_control").read_text().split()
+    if all(each in enabled for each in controllers):
+        return
+    leaf = parent / _LEAF
+    leaf.mkdir(exist_ok=True)
+    for pid in (parent / "cgroup.procs").read_text().split():
+        if int(pid) == os.getpid():
+            (leaf / "cgroup.procs").write_text(pid)
+    (parent / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in controllers))
+
+
+def _can_divide(folder: Path) -> bool:
+    """Whether a child group can be made here, by making one."""
+    for attempt in itertools.count():
+        trial = folder / group_name("trial", attempt)
+        try:
+            trial.mkdir()
+        except FileExistsError:
+            continue
+        except OSError:
+            return False
+        trial.rmdir()
+        return True
+    return False

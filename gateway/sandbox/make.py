@@ -1,0 +1,198 @@
+"""From an agent's command and settings to what starts its workers.
+
+Owns the checks that need a look at the machine, and the choice of level: the one that was asked
+for, or SandboxError. Does not try the result (`trial` does).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import stat
+import subprocess
+from typing import TYPE_CHECKING, Literal
+
+from gateway.launch import PlainLauncher
+from gateway.sandbox.cgroups import find_cgroups
+from gateway.sandbox.discover import discover
+from gateway.sandbox.mounts import plan_mounts
+from gateway.sandbox.refusals import SandboxError
+from gateway.sandbox.seccomp import filter_program
+from gateway.sandbox.strict import HOME, Plan, StrictLauncher, Tools
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.launch import Launcher
+    from gateway.sandbox.mounts import Mount
+    from gateway.sandbox.settings import SandboxSettings
+
+Level = Literal["strict", "off"]
+
+_log = logging.getLogger(__name__)
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OLDEST_BWRAP = (0, 8)
+"""The first with --disable-userns; --size and --perms are older."""
+_VERSION_TIMEOUT = 10.0
+"""Seconds for `bwrap --version`, which takes a millisecond."""
+_PACKAGES = {"bwrap": "bubblewrap", "prlimit": "util-linux", "setpriv": "util-linux", "sh": "dash"}
+
+
+def make_launcher(
+    agent_name: str,
+    argv: Sequence[str],
+    settings: SandboxSettings,
+    *,
+    level: Level = "strict",
+    environ: Mapping[str, str],
+    cwd: str,
+    secrets: Sequence[str] = (),
+) -> Launcher:
+    """What starts the workers of `agent_name`, at exactly the level that was asked for.
+
+    `environ` is the gateway's environment, of which PATH finds the program; `cwd` is the absolute
+    folder that relative paths start from; `secrets` are paths that no agent may see.
+    Raises SandboxError, whose one line names the agent, when the sandbox cannot be made.
+    """
+    if settings.cwd is not None:
+        cwd = os.path.join(cwd, os.path.expanduser(settings.cwd))
+    cwd = os.path.abspath(cwd)
+    try:
+        if not os.path.isdir(cwd):
+            raise SandboxError(f"cwd: the folder {cwd} does not exist")
+        if level == "off":
+            _log.warning(
+                "agent %r runs WITHOUT a sandbox: it can do all that the gateway can", agent_name
+            )
+            return PlainLauncher(tuple(argv), {**environ, **settings.env}, cwd)
+        return _make_strict(argv, settings, environ=environ, cwd=cwd, secrets=secrets)
+    except (SandboxError, OSError) as error:
+        raise SandboxError(f"agent {agent_name!r}: {error}") from error
+
+
+def _make_strict(
+    argv: Sequence[str],
+    settings: SandboxSettings,
+    *,
+    environ: Mapping[str, str],
+    cwd: str,
+    secrets: Sequence[str],
+) -> StrictLauncher:
+    if settings.network_hosts:
+        raise SandboxError("network: this version gives workers no network")
+    seccomp = filter_program()
+    tools = _find_tools()
+    needs = discover(argv, cwd=cwd, search_path=environ.get("PATH", os.defpath))
+    mounts = plan_mounts(
+        found=needs.paths,
+        mounts_ro=settings.mounts_ro if settings.cwd is None else (*settings.mounts_ro, cwd),
+        mounts_rw=settings.mounts_rw,
+        secrets=secrets,
+        cwd=cwd,
+    )
+    cgroups = find_cgroups()
+    for name in settings.require:
+        value = settings.memory_bytes if name == "memory" else getattr(settings, name)
+        if not value:
+            raise SandboxError(f"require names {name!r}, for which no limit is set")
+        if name not in cgroups.folders and name != "pids":
+            raise SandboxError(
+                f"require names {name!r}, which cannot be enforced here: {cgroups.reasons[name]}"
+            )
+    as_root = os.geteuid() == 0
+    if as_root:
+        _check_readable(mounts)
+    plan = Plan(
+        argv=(needs.program, *argv[1:]),
+        env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
+        cwd=cwd,
+        mounts=mounts,
+        settings=settings,
+        seccomp=seccomp,
+        as_root=as_root,
+        groups=_writing_groups(mounts) if as_root else (),
+    )
+    return StrictLauncher(plan, tools=tools, cgroups=cgroups)
+
+
+def _environment(
+    settings: SandboxSettings, environ: Mapping[str, str], *, bin_dirs: Sequence[str]
+) -> dict[str, str]:
+    missing = [name for name in settings.env_allow if name not in environ]
+    if missing:
+        raise SandboxError(
+            f"env_allow: {', '.join(missing)} is not set in the gateway's environment"
+        )
+    path = ":".join(dict.fromkeys([*bin_dirs, *_SYSTEM_PATH.split(":")]))
+    own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8"}
+    return {**own, **{name: environ[name] for name in settings.env_allow}, **settings.env}
+
+
+def _check_readable(mounts: Sequence[Mount]) -> None:
+    """With root: workers are another user, who must be able to read what is mounted for them.
+
+    Raises SandboxError. Looks at the mounts themselves, not at all that is in them.
+    """
+    for mount in mounts:
+        mode = os.stat(mount.source).st_mode
+        needed = 0o005 if stat.S_ISDIR(mode) else 0o004
+        if not mount.writable and mode & needed != needed:
+            raise SandboxError(
+                f"{mount.path} can be read by its owner only, and each worker has a user id of "
+                f"its own: let others read it (chmod -R o+rX {mount.path})"
+            )
+
+
+def _writing_groups(mounts: Sequence[Mount]) -> tuple[int, ...]:
+    """The groups through which workers, whose user ids are new each time, may write.
+
+    Raises SandboxError for a mount that no such worker could write to.
+    """
+    found: set[int] = set()
+    for mount in mounts:
+        if mount.writable:
+            status = os.stat(mount.source)
+            if status.st_mode & 0o020 and status.st_gid != 0:
+                found.add(status.st_gid)
+            elif not status.st_mode & 0o002:
+                raise SandboxError(
+                    f"mounts_rw: {mount.path} could not be written to, since each worker has a "
+                    f"user id of its own: give it a group other than root's and let that write "
+                    f"(chgrp GROUP {mount.path}; chmod g+rwxs {mount.path})"
+                )
+    return tuple(sorted(found))
+
+
+def _find_tools() -> Tools:
+    if os.uname().sysname != "Linux":
+        raise SandboxError("the sandbox needs Linux")
+    found: dict[str, str] = {}
+    for name, package in _PACKAGES.items():
+        # Not the gateway's PATH: what isolates shall not come from a folder that others may write
+        # to.
+        path = shutil.which(name, path=_SYSTEM_PATH)
+        if path is None:
+            raise SandboxError(f"{name} is missing: install {package} (apt install {package})")
+        found[name] = path
+    _check_version(found["bwrap"])
+    return Tools(**found)
+
+
+def _check_version(bwrap: str) -> None:
+    try:
+        said = subprocess.run(
+            [bwrap, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_TIMEOUT,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SandboxError(f"{bwrap} --version failed: {error}") from error
+    match = re.search(r"(\d+)\.(\d+)", said)
+    if not match or (int(match[1]), int(match[2])) < _OLDEST_BWRAP:
+        oldest = ".".join(map(str, _OLDEST_BWRAP))
+        raise SandboxError(f"{bwrap} is {said!r}: bubblewrap {oldest} or newer is needed")

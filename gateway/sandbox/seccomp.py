@@ -1,0 +1,203 @@
+"""The system calls that a worker may not make, as a program for the kernel's seccomp filter.
+
+Owns the policy and its translation into classic BPF. Knows nothing of bubblewrap, which loads the
+program, or of workers.
+
+The policy is a deny list over "allow": a worker runs any language's runtime, so what it
+legitimately calls cannot be listed, but what breaks out of a namespace, or has done so in past
+kernels, can. Capabilities already forbid much of it; the filter also keeps the code behind these
+calls out of reach, because it is there that kernels had their holes.
+
+Why not libseccomp: the one binding on PyPI for every Python (pyseccomp) was last released in 2021
+and loads a C library that a machine may not have. The translation that this policy needs is a chain
+of comparisons, which a reader can check here, and which the escape suite tries against the kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import platform
+import struct
+
+from gateway.sandbox.refusals import SandboxError
+
+# name: (x86_64, arm64) as in the kernel's unistd headers; None where the architecture has no such
+# call.
+_Numbers = tuple[int | None, int | None]
+
+_FORBIDDEN: dict[str, _Numbers] = {
+    # Another process's memory and descriptors.
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "move_pages": (279, 239),
+    # Keys are not namespaced by user.
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    # Large kernel interfaces with a history of holes.
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "fanotify_init": (300, 262),
+    # Namespaces and mounts.
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_by_handle_at": (304, 265),
+    # The machine.
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "reboot": (169, 142),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "acct": (163, 89),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266),
+    "adjtimex": (159, 171),
+    "syslog": (103, 116),
+    "vhangup": (153, 58),
+    # Old, unused or specific to one architecture.
+    "personality": (135, 92),
+    "lookup_dcookie": (212, 18),
+    "nfsservctl": (180, 42),
+    "iopl": (172, None),
+    "ioperm": (173, None),
+    "modify_ldt": (154, None),
+    "uselib": (134, None),
+    "ustat": (136, None),
+    "sysfs": (139, None),
+    "_sysctl": (156, None),
+    "create_module": (174, None),
+    "query_module": (178, None),
+}
+
+# "No such call" instead of "not permitted": libraries fall back to the older call, which can be
+# judged. clone3 takes its flags in memory, where a filter cannot look.
+_ABSENT: dict[str, _Numbers] = {
+    "clone3": (435, 435),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "open_tree_attr": (467, 467),
+}
+
+_CLONE: _Numbers = (56, 220)
+_SOCKET: _Numbers = (41, 198)
+_IOCTL: _Numbers = (16, 29)
+
+# NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
+_CLONE_NEW = 0x7E02_0000
+_AF_INET, _AF_INET6 = 2, 10
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into, and reach past, the terminal
+
+_ARCHITECTURES = {
+    # machine: (column of the tables, AUDIT_ARCH_*)
+    "x86_64": (0, 0xC000_003E),
+    "aarch64": (1, 0xC000_00B7),
+}
+_X32_BIT = 0x4000_0000  # x86_64 only: the same numbers again under another calling convention
+
+# struct seccomp_data: int nr; u32 arch; u64 instruction_pointer; u64 args[6] (little-endian: low
+# half first)
+_NR, _ARCH, _ARGS = 0, 4, 16
+
+_LD_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
+
+
+def filter_program(machine: str | None = None) -> bytes:
+    """The filter as an array of `struct sock_filter`, as `bwrap --seccomp` reads it.
+
+    `machine` is as in `os.uname().machine`, by default this one's. Raises SandboxError for an
+    architecture whose system call numbers are not known here.
+    """
+    machine = machine or platform.machine()
+    if machine not in _ARCHITECTURES:
+        known = " and ".join(_ARCHITECTURES)
+        raise SandboxError(
+            f"no system call filter for the architecture {machine!r}: {known} are supported"
+        )
+    column, audit_arch = _ARCHITECTURES[machine]
+
+    program = _Program()
+    program.load(_ARCH)
+    program.unless(_JEQ, audit_arch, _KILL_PROCESS)
+    program.load(_NR)
+    if machine == "x86_64":
+        program.when(_JGE, _X32_BIT, _KILL_PROCESS)
+    for table, number in ((_FORBIDDEN, errno.EPERM), (_ABSENT, errno.ENOSYS)):
+        for numbers in table.values():
+            if (call := numbers[column]) is not None:
+                program.when(_JEQ, call, _ERRNO | number)
+
+    clone, socket, ioctl = _Program(), _Program(), _Program()
+    # Namespace flags, socket families and ioctl numbers are 32 bits wide for the kernel: it ignores
+    # the upper half of the register, and so must the filter.
+    clone.load(_ARGS)
+    clone.when(_JSET, _CLONE_NEW, _ERRNO | errno.EPERM)
+    clone.always(_ALLOW)
+    # Only the internet families: path and abstract unix sockets, netlink, packet and vsock reach
+    # past a network namespace or a read-only mount.
+    socket.load(_ARGS)
+    socket.when(_JEQ, _AF_INET, _ALLOW)
+    socket.when(_JEQ, _AF_INET6, _ALLOW)
+    socket.always(_ERRNO | errno.EAFNOSUPPORT)
+    ioctl.load(_ARGS + 8)
+    ioctl.when(_JEQ, _TIOCSTI, _ERRNO | errno.EPERM)
+    ioctl.when(_JEQ, _TIOCLINUX, _ERRNO | errno.EPERM)
+    ioctl.always(_ALLOW)
+    for numbers, branch in ((_CLONE, clone), (_SOCKET, socket), (_IOCTL, ioctl)):
+        call = numbers[column]
+        assert call is not None
+        program.branch(call, branch)
+    program.always(_ALLOW)
+    return program.assemble()
+
+
+class _Program:
+    """A straight run of instructions; jumps only ever skip what directly follows."""
+
+    def __init__(self) -> None:
+        self._instructions: list[tuple[int, int, int, int]] = []
+
+    def load(self, offset: int) -> None:
+        self._instructions.append((_LD_ABS, 0, 0, offset))
+
+    def always(self, action: int) -> None:
+        self._instructions.append((_RET, 0, 0, action))
+
+    def when(self, test: int, operand: int, action: int) -> None:
+        self._instructions.append((test, 0, 1, operand))
+        self.always(action)
+
+    def unless(self, test: int, operand: int, action: int) -> None:
+        self._instructions.append((test, 1, 0, operand))
+        self.always(action)
+
+    def branch(self, number: int, body: _Program) -> None:
+        """Run `body`, which ends in a verdict, for the system call `number`."""
+        self._instructions.append((_JEQ, 0, len(body._instructions), number))
+        self._instructions += body._instructions
+
+    def assemble(self) -> bytes:
+        return b"".join(struct.pack("<HBBI", *each) for each in self._instructions)

@@ -1,0 +1,144 @@
+"""What an operator may say about one agent's sandbox: the TOML table `[agents.NAME.sandbox]`.
+
+Owns names, defaults and the checks that need no look at the machine. Does not know how a limit is
+enforced, or whether it can be.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import msgspec
+
+Limit = Literal["memory", "pids", "cpu"]
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HOST = re.compile(r"(\*|(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):([0-9]{1,5}|\*)")
+
+_MIN_PIDS = 8
+"""A shell with a pipeline, or Node's threads, need this many; with fewer nothing starts."""
+_MIN_NOFILE = 16
+"""Loading shared libraries while three descriptors are taken needs a few."""
+_MIN_MEMORY = 16 << 20
+"""An interpreter's bare start: below it every worker would be killed before its first word."""
+
+
+class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One agent's sandbox. Sizes are bytes, with K, M, G or T for powers of 1024.
+
+    A size, `pids` or `cpu` of 0 is no limit. Decoding raises msgspec.ValidationError that names the
+    key, the value and what was expected.
+    """
+
+    network: bool | tuple[str, ...] = False
+    """`host:port` pairs that the agent may reach through the gateway's proxy; `true` is every
+    public
+    address. A worker never has a network of its own."""
+    mounts_ro: tuple[str, ...] = ()
+    """Paths that the agent may read, besides its own folder and its interpreter."""
+    mounts_rw: tuple[str, ...] = ()
+    """Paths that the agent may change. They outlive the worker and are shared by all of the
+    agent's.
+    """
+    env: dict[str, str] = {}
+    """Environment variables and their values."""
+    env_allow: tuple[str, ...] = ()
+    """Names taken from the gateway's own environment; nothing else of it is visible."""
+    cwd: str | None = None
+    """The folder to start in, mounted read-only; by default the gateway's, with only the mounts in
+    it.
+    """
+    memory: str | int = "1G"
+    """Of all processes of one worker together, with what they keep in /tmp and /dev/shm."""
+    pids: int = 256
+    """Processes and threads of one worker together."""
+    cpu: float = 0
+    """CPUs that one worker may keep busy: 0.5 is half of one."""
+    tmp: str | int = "64M"
+    """Of /tmp, of /dev/shm and of the home folder, each."""
+    nofile: int = 1024
+    """Open descriptors of one process."""
+    fsize: str | int = "1G"
+    """Of one file."""
+    require: tuple[Limit, ...] = ()
+    """Limits without which the gateway shall not start; otherwise they are reported as not
+    enforced.
+    """
+
+    def __post_init__(self) -> None:
+        self._check_limits()
+        self._check_names()
+
+    def _check_limits(self) -> None:
+        for key in ("memory", "tmp", "fsize"):
+            parse_size(key, getattr(self, key))
+        if 0 < self.memory_bytes < _MIN_MEMORY:
+            raise _invalid("memory", self.memory, "0 for no limit, or at least 16M")
+        if self.tmp_bytes == 0:
+            raise _invalid(
+                "tmp", self.tmp, "a size above 0: /tmp is kept in memory, so it needs a limit"
+            )
+        if self.pids != 0 and self.pids < _MIN_PIDS:
+            raise _invalid("pids", self.pids, f"0 for no limit, or at least {_MIN_PIDS}")
+        if self.nofile < _MIN_NOFILE:
+            raise _invalid("nofile", self.nofile, f"at least {_MIN_NOFILE}")
+        if not 0 <= self.cpu < float("inf"):
+            raise _invalid("cpu", self.cpu, "a number of CPUs such as 0.5, or 0 for no limit")
+
+    def _check_names(self) -> None:
+        for host in self.network_hosts:
+            _check_host(host)
+        for key, names in (("env", self.env), ("env_allow", self.env_allow)):
+            for name in names:
+                if not _NAME.fullmatch(name):
+                    raise _invalid(key, name, "a name of letters, digits and underscores")
+        for name, value in self.env.items():
+            if "\0" in value:
+                raise _invalid(f"env.{name}", value, "text without a null character")
+        for key in ("mounts_ro", "mounts_rw"):
+            for path in getattr(self, key):
+                if not path or "\0" in path:
+                    raise _invalid(key, path, "the path of a file or folder")
+
+    @property
+    def network_hosts(self) -> tuple[str, ...]:
+        """`host:port` patterns, where `*` stands for any name or any port."""
+        if isinstance(self.network, bool):
+            return ("*:*",) if self.network else ()
+        return self.network
+
+    @property
+    def memory_bytes(self) -> int:
+        return parse_size("memory", self.memory)
+
+    @property
+    def tmp_bytes(self) -> int:
+        return parse_size("tmp", self.tmp)
+
+    @property
+    def fsize_bytes(self) -> int:
+        return parse_size("fsize", self.fsize)
+
+
+def parse_size(key: str, value: str | int) -> int:
+    """Bytes from `512M`, `1.5G`, `64KiB` or a plain number; `key` is named in the ValueError."""
+    if isinstance(value, int):
+        if value < 0:
+            raise _invalid(key, value, "a size that is not negative")
+        return value
+    if not (match := _SIZE.fullmatch(value.strip())):
+        raise _invalid(key, value, "a size such as 512M, 1.5G or a number of bytes")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _check_host(value: str) -> None:
+    match = _HOST.fullmatch(value)
+    if not match or (match[2] != "*" and not 0 < int(match[2]) < 65536):
+        raise _invalid("network", value, 'host:port, such as "api.example.com:443" or "*:443"')
+
+
+def _invalid(key: str, value: object, expected: str) -> ValueError:
+    return ValueError(f"{key} is {value!r}, expected {expected}")

@@ -1,0 +1,319 @@
+"""The strict sandbox: how one worker is started under bubblewrap.
+
+Owns the command line: namespaces, mounts, the system call filter, resource limits, the drop of
+privileges. Knows neither which paths are fit to be mounted (`mounts` does) nor how a process is
+run.
+
+Two forms, because bubblewrap can be started by two kinds of user. For an ordinary one it makes a
+user namespace, in which the worker has no rights. For root it makes none: inside one, the worker
+would still be root for the host's files; instead the mounts are made as root, so that what lies in
+a private folder can be mounted too, and the worker drops to a user id of its own as the last step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import resource
+import secrets
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from gateway.launch import Launch
+from gateway.sandbox import cgroups as groups
+from gateway.sandbox.discover import SYSTEM_FOLDERS
+from gateway.sandbox.mounts import contains
+from gateway.sandbox.refusals import explain_refusal
+from gateway.sandbox.uids import UidBlock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from gateway.sandbox.mounts import Mount
+    from gateway.sandbox.settings import SandboxSettings
+
+HOSTNAME = "worker"
+HOME = "/tmp"  # noqa: S108 - the sandbox's own
+WORKER_UID = 1000
+"""The worker's user and group id inside a user namespace."""
+
+_ETC = ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.cache", "localtime")
+"""What programs need of /etc to be loaded, to trust certificates and to know the time zone."""
+_ETC_SECRET = "/etc/ssl/private"  # noqa: S105 - a path; the machine's private keys
+_KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+"""What `setpriv` needs for giving up everything, itself included."""
+_JOIN = (
+    'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
+)
+"""A process that joins its groups before it becomes bubblewrap leaves no moment without limits."""
+
+_UNLIMITED = {"value": None, "enforced": False, "reason": "no limit was set"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The programs that a sandbox is made with, by absolute path."""
+
+    bwrap: str
+    prlimit: str
+    setpriv: str
+    sh: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that is the same for every worker of an agent."""
+
+    argv: tuple[str, ...]
+    """The agent's command; its program is an absolute path."""
+    env: Mapping[str, str]
+    """The whole environment of the worker."""
+    cwd: str
+    mounts: tuple[Mount, ...]
+    settings: SandboxSettings
+    seccomp: bytes
+    as_root: bool
+    """Whether the gateway runs as root."""
+    groups: tuple[int, ...] = ()
+    """With root: the groups, besides its own, of a worker; they own its writable mounts."""
+
+
+class StrictLauncher:
+    """Starts the workers of one agent, each in a sandbox of its own."""
+
+    def __init__(self, plan: Plan, *, tools: Tools, cgroups: groups.Cgroups) -> None:
+        self.plan = plan
+        self._tools = tools
+        self._cgroups = cgroups
+        self._uids = UidBlock() if plan.as_root else None
+        self._token = secrets.token_hex(4)
+        self._numbers = itertools.count()
+        self._made: list[tuple[Path, ...]] = []
+        groups.sweep(cgroups)
+
+    def __repr__(self) -> str:
+        return f"<StrictLauncher {self.plan.argv[0]} {len(self._made)} groups>"
+
+    def with_plan(self, plan: Plan) -> StrictLauncher:
+        """A launcher for another plan with the same tools and groups."""
+        return StrictLauncher(plan, tools=self._tools, cgroups=self._cgroups)
+
+    @contextlib.contextmanager
+    def launch(self) -> Iterator[Launch]:
+        """As `gateway.launch.Launcher.launch`."""
+        self.close()
+        plan = self.plan
+        uid = WORKER_UID if self._uids is None else self._uids.take()
+        with contextlib.ExitStack() as stack:
+            # bubblewrap reads each to its end and moves the offset that all copies share: every
+            # start has its own.
+            files = {
+                path: _memory_file(stack, text.encode()) for path, text in _etc_files(uid).items()
+            }
+            seccomp = _memory_file(stack, plan.seccomp)
+            options = [*_bwrap_options(plan, files=files), "--seccomp", str(seccomp)]
+            # Not on the command line, which the worker can read in /proc/1/cmdline.
+            arguments = _memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
+            yield Launch(
+                argv=(
+                    *self._join(self._new_group()),
+                    *(self._tools.bwrap, "--args", str(arguments), "--"),
+                    *self._inside(uid),
+                    *plan.argv,
+                ),
+                # What bubblewrap itself is given can be read in /proc/1/environ.
+                env={},
+                cwd="/",
+                pass_fds=(*files.values(), seccomp, arguments),
+            )
+
+    def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
+        """As `gateway.launch.Launcher.explain`."""
+        return explain_refusal(stderr_tail) if exit_status > 0 else None
+
+    def describe(self) -> dict[str, Any]:
+        """As `gateway.launch.Launcher.describe`: plain values, ready for JSON."""
+        plan, settings = self.plan, self.plan.settings
+        return {
+            "level": "strict",
+            "user": "an own user id for each worker"
+            if plan.as_root
+            else "the gateway's own, without its rights, in a user namespace",
+            "network": list(settings.network_hosts) or False,
+            "limits": {name: self._limit(name) for name in groups.CONTROLLERS}
+            | {
+                "tmp": _enforced(settings.tmp_bytes, "tmpfs"),
+                "nofile": _enforced(_capped(resource.RLIMIT_NOFILE, settings.nofile), "rlimit"),
+                "fsize": _enforced(_capped(resource.RLIMIT_FSIZE, settings.fsize_bytes), "rlimit")
+                if settings.fsize_bytes
+                else _UNLIMITED,
+            },
+            "mounts": {
+                mount.path: "read-write" if mount.writable else "read-only" for mount in plan.mounts
+            },
+            "env": sorted(plan.env),
+            "cwd": plan.cwd,
+        }
+
+    def close(self) -> None:
+        """Remove the control groups of the workers that have ended."""
+        self._made = [group for group in self._made if not groups.remove(group)]
+
+    def _limit(self, name: str) -> dict[str, Any]:
+        settings = self.plan.settings
+        value = settings.memory_bytes if name == "memory" else getattr(settings, name)
+        if not value:
+            return _UNLIMITED
+        if name in self._cgroups.folders:
+            return _enforced(value, f"cgroup v{self._cgroups.version}")
+        if name == "pids":
+            return _enforced(value, "rlimit")
+        return {"value": value, "enforced": False, "reason": self._cgroups.reasons[name]}
+
+    def _new_group(self) -> tuple[Path, ...]:
+        settings = self.plan.settings
+        group = self._cgroups.new(
+            groups.group_name(self._token, next(self._numbers)),
+            memory=settings.memory_bytes,
+            pids=settings.pids,
+            cpu=settings.cpu,
+        )
+        if group:
+            self._made.append(group)
+        return group
+
+    def _join(self, group: tuple[Path, ...]) -> tuple[str, ...]:
+        if not group:
+            return ()
+        return (self._tools.sh, "-c", _JOIN, "join-cgroup", *map(str, group), "--")
+
+    def _inside(self, uid: int) -> tuple[str, ...]:
+        """What runs inside before the agent's command: limits, and with root the drop of it.
+
+        The limit of processes must be set here: outside it would count all of the user's.
+        """
+        settings = self.plan.settings
+        prlimit = [
+            self._tools.prlimit,
+            "--core=0",
+            f"--nofile={_capped(resource.RLIMIT_NOFILE, settings.nofile)}",
+        ]
+        if settings.fsize_bytes:
+            prlimit.append(f"--fsize={_capped(resource.RLIMIT_FSIZE, settings.fsize_bytes)}")
+        if settings.pids:
+            # In the user namespace bubblewrap's init counts as well.
+            own = 0 if self.plan.as_root else 1
+            prlimit.append(f"--nproc={_capped(resource.RLIMIT_NPROC, settings.pids + own)}")
+        if not self.plan.as_root:
+            return tuple(prlimit)
+        return (
+            *prlimit,
+            self._tools.setpriv,
+            *(f"--reuid={uid}", f"--regid={uid}"),
+            f"--groups={','.join(map(str, self.plan.groups))}"
+            if self.plan.groups
+            else "--clear-groups",
+            *("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"),
+            "--",
+        )
+
+
+def _bwrap_options(plan: Plan, *, files: Mapping[str, int]) -> list[str]:
+    """bubblewrap's options but for the filter; `files` are texts for the sandbox's own /etc."""
+    tmp = str(plan.settings.tmp_bytes)
+    options = [
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--unshare-uts",
+        "--unshare-net",
+        "--unshare-cgroup",
+    ]
+    if plan.as_root:
+        options += ["--cap-drop", "ALL"]
+        for capability in _KEPT_CAPABILITIES:
+            options += ["--cap-add", capability]
+    else:
+        options += ["--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
+        options += ["--uid", str(WORKER_UID), "--gid", str(WORKER_UID)]
+    options += ["--die-with-parent", "--new-session", "--hostname", HOSTNAME, "--clearenv"]
+    for name, value in plan.env.items():
+        options += ["--setenv", name, value]
+
+    options += ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/dev/shm"):  # noqa: S108 - the sandbox's own
+        options += ["--perms", "1777", "--size", tmp, "--tmpfs", folder]
+    for folder in _folders(plan):
+        options += ["--perms", "0755", "--dir", folder]
+    options += ["--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - the sandbox's own
+    options += _system_mounts()
+    for path, descriptor in files.items():
+        options += ["--perms", "0444", "--file", str(descriptor), path]
+    for mount in plan.mounts:
+        options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.path]
+    # Last, when nothing has to be created any more. Not recursive: /tmp and /dev/shm stay writable.
+    for folder in ("/proc", "/dev", "/"):
+        options += ["--remount-ro", folder]
+    return [*options, "--chdir", plan.cwd]
+
+
+def _folders(plan: Plan) -> list[str]:
+    """What has to be made for mounts to be put on, parents first.
+
+    bubblewrap would make it as private as what is mounted, and then keep the worker's user out.
+    """
+    leaves = ["/etc/x", "/run/x", "/var/x", f"{plan.cwd}/x", *(mount.path for mount in plan.mounts)]
+    above = {str(parent) for leaf in leaves for parent in PurePath(leaf).parents}
+    shown = [*SYSTEM_FOLDERS, *(mount.path for mount in plan.mounts)]
+    return sorted(
+        each
+        for each in above - {"/", "/tmp"}  # noqa: S108 - both are there already
+        if not any(contains(path, each) for path in shown)
+    )
+
+
+def _system_mounts() -> list[str]:
+    options: list[str] = []
+    for folder in SYSTEM_FOLDERS:
+        if os.path.islink(folder):
+            options += ["--symlink", os.readlink(folder), folder]
+        elif os.path.isdir(folder):
+            options += ["--ro-bind", folder, folder]
+    for name in _ETC:
+        path = f"/etc/{name}"
+        if os.path.exists(path):
+            options += ["--ro-bind", path, path]
+    if os.path.isdir(_ETC_SECRET):
+        options += ["--perms", "0000", "--tmpfs", _ETC_SECRET, "--remount-ro", _ETC_SECRET]
+    return options
+
+
+def _etc_files(uid: int) -> dict[str, str]:
+    """Names for the two users and the one host that there are: many programs ask for theirs."""
+    return {
+        "/etc/passwd": f"root:x:0:0::/:/bin/false\n{HOSTNAME}:x:{uid}:{uid}::{HOME}:/bin/sh\n",
+        "/etc/group": f"root:x:0:\n{HOSTNAME}:x:{uid}:\n",
+        "/etc/hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
+    }
+
+
+def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
+    descriptor = os.memfd_create("sandbox")
+    stack.callback(os.close, descriptor)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _capped(limit: int, wanted: int) -> int:
+    """`wanted`, or the gateway's own hard limit where that is lower: it cannot be raised."""
+    hard = resource.getrlimit(limit)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+def _enforced(value: float, by: str) -> dict[str, Any]:
+    return {"value": value, "enforced": True, "by": by}

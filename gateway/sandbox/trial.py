@@ -1,0 +1,214 @@
+"""The sandbox tried for real, before anything is served in it.
+
+Owns the verdict: a trial process is started exactly as the agent's workers will be, attempts what
+they must not be able to do (`inside`), and is looked at from outside. Does not know how a sandbox
+is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import select
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.sandbox import inside
+from gateway.sandbox.discover import Needs, discover
+from gateway.sandbox.mounts import plan_mounts
+from gateway.sandbox.refusals import SandboxError
+from gateway.sandbox.strict import StrictLauncher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gateway.launch import Launcher
+
+TRIAL_TIMEOUT = 20.0
+"""Seconds for the trial, which takes 0.1 on an idle machine."""
+
+_NO_CAPABILITIES = "0" * 16
+_OWN_PROCESSES = 2
+"""bubblewrap's init and the trial itself."""
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What `inside` reports."""
+
+    readable: list[str]
+    writable: list[str]
+    connected: bool
+    unix_socket: bool
+    processes: int
+    CapInh: str
+    CapPrm: str
+    CapEff: str
+    CapBnd: str
+    CapAmb: str
+    NoNewPrivs: str
+    Seccomp: str
+
+
+def try_sandbox(launcher: Launcher, *, secrets: Sequence[str] = ()) -> tuple[str, ...]:
+    """Try what `launcher` starts workers in; returns what was found to hold, a phrase for each.
+
+    `secrets` are paths that must not be readable inside; a canary file and a listening port are
+    added to them. A launcher without a sandbox holds nothing, and is not tried. Blocks for about a
+    tenth of a second. Raises SandboxError, in one line, if anything does not hold.
+    """
+    if not isinstance(launcher, StrictLauncher):
+        return ()
+    with _canary() as canary, _listener() as port:
+        return _try(launcher, secrets=[canary, *secrets], port=port)
+
+
+def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tuple[str, ...]:
+    trial = _trial_launcher(launcher, arguments=[str(port), *secrets])
+    with trial.launch() as launch:
+        process = subprocess.Popen(
+            launch.argv,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            pass_fds=launch.pass_fds,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    try:
+        line = _first_line(process)
+        uid = _uid_of_last_descendant(process.pid) if line else None
+        _, stderr = process.communicate(timeout=TRIAL_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise SandboxError(f"the sandbox could not be tried within {TRIAL_TIMEOUT:g} s") from None
+    finally:
+        # bubblewrap's death takes the whole tree along.
+        process.kill()
+        process.wait()
+        trial.close()
+    if not line or process.returncode:
+        tail = stderr.decode(errors="replace").strip().splitlines()
+        why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")
+        raise SandboxError(f"the sandbox cannot be put in force: {why}")
+    findings = msgspec.json.decode(line, type=Findings)
+    return _judge(findings, uid=uid, as_root=trial.plan.as_root)
+
+
+def _judge(findings: Findings, *, uid: int | None, as_root: bool) -> tuple[str, ...]:
+    capabilities = {
+        findings.CapInh,
+        findings.CapPrm,
+        findings.CapEff,
+        findings.CapBnd,
+        findings.CapAmb,
+    }
+    expected_uid = (
+        "an unprivileged user id outside" if as_root else "the gateway's own user id outside"
+    )
+    verdicts = (
+        (not findings.readable, "secrets cannot be read", f"it can read {findings.readable}"),
+        (
+            not findings.writable,
+            "the system cannot be written",
+            f"it can write {findings.writable}",
+        ),
+        (not findings.connected, "the gateway's ports cannot be reached", "it can connect to one"),
+        (findings.NoNewPrivs == "1", "no new privileges", "it can gain privileges"),
+        (
+            findings.Seccomp == "2" and not findings.unix_socket,
+            "system calls are filtered",
+            "system calls are not filtered",
+        ),
+        (
+            capabilities == {_NO_CAPABILITIES},
+            "no capabilities",
+            f"it has capabilities ({', '.join(sorted(capabilities))})",
+        ),
+        (
+            findings.processes == _OWN_PROCESSES,
+            "no other process can be seen",
+            f"it sees {findings.processes} processes",
+        ),
+        (
+            uid is not None and (uid != 0 if as_root else uid == os.geteuid()),
+            expected_uid,
+            f"its user id outside is {uid}",
+        ),
+    )
+    failed = [complaint for holds, _, complaint in verdicts if not holds]
+    if failed:
+        raise SandboxError(f"the sandbox does not hold: {'; '.join(failed)}")
+    return tuple(claim for _, claim, _ in verdicts)
+
+
+def _trial_launcher(launcher: StrictLauncher, *, arguments: Sequence[str]) -> StrictLauncher:
+    """The same sandbox around the trial, with the gateway's own interpreter mounted besides."""
+    plan = launcher.plan
+    needs: Needs = discover([sys.executable], cwd="/", search_path=os.defpath)
+    added = plan_mounts(found=needs.paths, mounts_ro=(), mounts_rw=(), secrets=(), cwd="/")
+    known = {mount.path for mount in plan.mounts}
+    script = Path(inside.__file__).read_text()
+    return launcher.with_plan(
+        dataclasses.replace(
+            plan,
+            argv=(sys.executable, "-I", "-S", "-c", script, *arguments),
+            mounts=(*plan.mounts, *(mount for mount in added if mount.path not in known)),
+        )
+    )
+
+
+@contextlib.contextmanager
+def _canary() -> Iterator[str]:
+    """A file that everybody may read, so that only the sandbox can be what hides it."""
+    with tempfile.TemporaryDirectory(prefix="agent-gateway-") as folder:
+        path = Path(folder, "canary")
+        path.write_text("nobody shall read this\n")
+        path.chmod(0o644)
+        Path(folder).chmod(0o755)
+        yield str(path)
+
+
+@contextlib.contextmanager
+def _listener() -> Iterator[int]:
+    """A port of this machine that can be reached, in the place of the gateway's own."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        # The control: from outside it is reached.
+        socket.create_connection(("127.0.0.1", port), timeout=inside.CONNECT_TIMEOUT).close()
+        yield port
+
+
+def _first_line(process: subprocess.Popen[bytes]) -> bytes:
+    """The line that the trial reports in, or nothing when it ended without."""
+    assert process.stdout is not None
+    if not select.select([process.stdout], [], [], TRIAL_TIMEOUT)[0]:
+        raise subprocess.TimeoutExpired(process.args, TRIAL_TIMEOUT)
+    return process.stdout.readline()
+
+
+def _uid_of_last_descendant(pid: int) -> int | None:
+    """The user id, as the host sees it, of the trial at the end of the chain of processes."""
+    children: dict[int, int] = {}
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                stat = Path(entry.path, "stat").read_text()
+                parent = int(stat.rpartition(")")[2].split()[1])
+                children[parent] = int(entry.name)
+    last = pid
+    while last in children:
+        last = children[last]
+    if last == pid:
+        return None
+    with contextlib.suppress(OSError):
+        for line in Path("/proc", str(last), "status").read_text().splitlines():
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
+    return None

@@ -1,0 +1,128 @@
+"""Running a part of a test as another user: the suites hold for root and for an ordinary user
+alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+ORDINARY_UID = 54321
+"""Nobody's; it has no entry in /etc/passwd."""
+
+# The private folders that lie above what the user needs are covered with public ones that hold that
+# alone, in a mount namespace of its own. Addresses that a worker must not reach are put on the
+# loopback device of a network namespace of its own, so that they can be reached without a sandbox.
+_ENTER = r"""
+set -e
+ip link set lo up 2>/dev/null && {
+    ip addr add 169.254.169.254/32 dev lo; ip addr add 192.0.2.1/32 dev lo
+} || true
+closed=$1; kept=$2; uid=$3; shift 3
+if [ -n "$closed" ]; then
+    stash=$(mktemp -d)
+    mount --rbind "$closed" "$stash"
+    mount -t tmpfs -o mode=755 none "$closed"
+    for each in $kept; do
+        mkdir -p "$closed/$each"
+        mount --rbind "$stash/$each" "$closed/$each"
+    done
+    umount -l "$stash"; rmdir "$stash"
+fi
+if [ "$uid" != 0 ]; then
+    set -- setpriv --reuid "$uid" --regid "$uid" --clear-groups --inh-caps=-all -- "$@"
+fi
+exec "$@"
+"""
+
+
+def available_users() -> list[str]:
+    """Whom this test run can be: root can be both, anybody else only an ordinary user."""
+    return ["root", "user"] if os.geteuid() == 0 else ["user"]
+
+
+def as_user(user: str, *argv: str) -> list[str]:
+    """The command that runs `argv` as `user`, in namespaces where a test may prepare things."""
+    if os.geteuid() != 0:
+        assert user == "user"
+        return list(argv)
+    closed, kept = ("", "") if user == "root" else _closed_folder()
+    uid = "0" if user == "root" else str(ORDINARY_UID)
+    return ["unshare", "--mount", "--net", "sh", "-c", _ENTER, "sh", closed, kept, uid, *argv]
+
+
+def uid_of(user: str) -> int:
+    if os.geteuid() != 0:
+        return os.geteuid()
+    return 0 if user == "root" else ORDINARY_UID
+
+
+@functools.cache
+def _closed_folder() -> tuple[str, str]:
+    """The one private folder above the interpreter and the project, and what is needed of it."""
+    needed = {
+        os.path.realpath(each)
+        for each in (sys.prefix, sys.base_prefix, str(PROJECT), *_package_folders())
+    }
+    closed: dict[str, set[str]] = {}
+    for path in needed:
+        for parent in reversed(Path(path).parents):
+            if not parent.stat().st_mode & 0o001:
+                closed.setdefault(str(parent), set()).add(os.path.relpath(path, parent))
+                break
+    assert len(closed) <= 1, f"more than one private folder: {closed}"
+    return next(((folder, " ".join(sorted(kept))) for folder, kept in closed.items()), ("", ""))
+
+
+def _package_folders() -> list[str]:
+    import msgspec
+
+    return [str(Path(msgspec.__file__).parent)]
+
+
+def need(*programs: str) -> None:
+    """Skip the test where a program is missing; in CI, where it has to be there, fail."""
+    for program in programs:
+        if shutil.which(program) is None:
+            if os.environ.get("CI"):
+                pytest.fail(f"{program} is missing, and CI has to have it")
+            pytest.skip(f"{program} is not installed")
+
+
+@functools.cache
+def why_no_sandbox(user: str) -> str | None:
+    """Why this machine cannot have the sandbox, in the gateway's own words; None when it can."""
+    said = subprocess.run(
+        as_user(user, sys.executable, "-c", _TRY),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return None if said.returncode == 0 else (said.stdout + said.stderr).strip()
+
+
+_TRY = """
+import os, sys
+from gateway.sandbox import SandboxSettings, make_launcher, try_sandbox
+try:
+    try_sandbox(make_launcher("trial", ["true"], SandboxSettings(), environ=os.environ, cwd="/"))
+except Exception as error:
+    sys.exit(str(error))
+"""
+
+
+def need_sandbox(user: str) -> None:
+    """Skip the test where no sandbox can be had; in CI, where it has to be, fail."""
+    if (why := why_no_sandbox(user)) is not None:
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
