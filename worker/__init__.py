@@ -1,1 +1,10 @@
-"""The worker SDK."""
+"""The SDK for writing agents in Python: `Agent`, its handlers, and their `Context`.
+
+Knows the wire (`protocol`), and nothing of HTTP or of the gateway. Importing it imports no event
+loop: a worker says `ready` first. The README beside this file is the manual.
+"""
+
+from .agent import Agent
+from .context import Context, InvalidInput
+
+__all__ = ["Agent", "Context", "InvalidInput"]

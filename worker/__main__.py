@@ -1,0 +1,119 @@
+"""`python -m worker module:agent` or `python -m worker path/to/file.py:agent`.
+
+Takes the wire out of reach before it imports the agent's module. Every mistake in the command is
+one line on stderr; an exception of the module's own comes with its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from . import start
+from .agent import Agent
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from .agent import Backend
+
+USAGE = "usage: python -m worker [--backend asyncio|trio] MODULE:AGENT | PATH/TO/FILE.py:AGENT"
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the agent that the command line names. Exits with 2 for a wrong command line."""
+    target, backend = _parse(arguments)
+    wire = start.take_stdio()
+    agent = _load(target)
+    try:
+        start.serve(agent, wire, backend=cast("Backend", backend))
+    except ValueError as error:
+        _fail(str(error))
+
+
+def _parse(arguments: list[str]) -> tuple[str, str]:
+    # argparse would cost a tenth of the whole start.
+    backend = "asyncio"
+    targets = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in {"-h", "--help"}:
+            print(f"{USAGE}\n\n{__doc__}")  # noqa: T201  (what was asked for)
+            raise SystemExit(0)
+        name, equals, value = argument.partition("=")
+        if name == "--backend":
+            backend = value if equals else next(rest, "")
+        elif argument.startswith("-"):
+            _fail(f"no option {argument}; {USAGE}", status=2)
+        else:
+            targets.append(argument)
+    if len(targets) != 1:
+        _fail(f"expected one agent to serve, got {len(targets)}; {USAGE}", status=2)
+    if backend not in start.BACKENDS:
+        _fail(f"--backend is {backend!r}, expected one of {', '.join(start.BACKENDS)}", status=2)
+    return targets[0], backend
+
+
+def _load(target: str) -> Agent:
+    place, colon, name = target.rpartition(":")
+    if not (colon and place and name):
+        _fail(f"{target!r} does not name an agent; {USAGE}", status=2)
+    module = _import_file(place) if place.endswith(".py") else _import_module(place)
+    agents = sorted(key for key, value in vars(module).items() if isinstance(value, Agent))
+    found = f"it has {', '.join(agents)}" if agents else "it has no agents at all"
+    if not hasattr(module, name):
+        _fail(f"{place} has no {name!r}; {found}")
+    agent = getattr(module, name)
+    if not isinstance(agent, Agent):
+        _fail(f"{target} is of type {type(agent).__name__}, expected a worker.Agent; {found}")
+    return agent
+
+
+def _import_module(name: str) -> ModuleType:
+    from importlib import import_module  # noqa: PLC0415  (only one of the two ways is taken)
+
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            _fail(f"no module {error.name!r} in {os.getcwd()} or on sys.path")  # noqa: PTH109
+        _fail_importing(name, error)
+    except BaseException as error:  # noqa: BLE001  (a boundary: whatever the module raised is told)
+        _fail_importing(name, error)
+
+
+def _import_file(path: str) -> ModuleType:
+    from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
+
+    if not os.path.isfile(path):  # noqa: PTH113  (pathlib would be imported for this alone)
+        _fail(f"no file {path!r} in {os.getcwd()}")  # noqa: PTH109
+    folder, filename = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    name = filename.removesuffix(".py")
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    # As for a script: its neighbours can be imported, and it can be found by what it defines.
+    sys.path.insert(0, folder)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:  # noqa: BLE001  (a boundary: whatever the module raised is told)
+        _fail_importing(path, error)
+    return module
+
+
+def _fail_importing(place: str, error: BaseException) -> NoReturn:
+    traceback.print_exception(error)
+    _fail(f"importing {place} failed: {type(error).__name__}: {error}")
+
+
+def _fail(message: str, *, status: int = 1) -> NoReturn:
+    sys.stderr.write(f"worker: {message}\n")
+    raise SystemExit(status)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,110 @@
+"""`Agent`: a name, its handlers, and what a worker declares of them.
+
+Knows nothing of how handlers are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from .context import Context
+from .handler import Handler, Method, name_of
+
+DEFAULT_CONCURRENCY = 8
+"""Requests at the same time in one worker: enough to overlap the waiting that agents mostly do, few
+enough that threads and memory stay small."""
+
+Backend: TypeAlias = Literal["asyncio", "trio"]
+
+_InvokeFunction: TypeAlias = Callable[[Any], object] | Callable[[Any, Context], object]
+_ChatFunction: TypeAlias = Callable[[list[Any]], object] | Callable[[list[Any], Context], object]
+_I = TypeVar("_I", bound=_InvokeFunction)
+_C = TypeVar("_C", bound=_ChatFunction)
+
+
+class Agent:
+    """Something that answers requests, with one handler for `invoke`, one for `chat`, or both.
+
+    `name` is what error messages call it: letters, digits, `-` and `_`. `description` and
+    `metadata` are shown by the gateway. At most `concurrency` requests run at the same time in one
+    worker.
+
+        agent = Agent("greeter")
+
+        @agent.invoke
+        def greet(input, context):
+            return f"Hello, {input['name']}!"
+
+    A handler may be a function (it runs in a thread), a coroutine function, a generator or an async
+    generator. Raises ValueError or TypeError for settings that cannot be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        concurrency: int = DEFAULT_CONCURRENCY,
+    ) -> None:
+        if not (name.isascii() and name.replace("-", "a").replace("_", "a").isalnum()):
+            raise ValueError(f"the name {name!r} may hold only letters, digits, '-' and '_'")
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}, expected 1 or more")
+        self.name = name
+        self.description = description
+        self.metadata = dict(metadata or {})
+        self.concurrency = concurrency
+        self.handlers: dict[Method, Handler] = {}
+        self._encoded_metadata = _encode_metadata(self.metadata)
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.name}: {', '.join(self.handlers) or 'no handlers'}>"
+
+    def invoke(self, function: _I) -> _I:
+        """Decorate the function of (input) or (input, context) that processes structured input.
+
+        What it returns is the output: anything that msgspec encodes as JSON, and Pydantic's models.
+        """
+        self._register("invoke", function)
+        return function
+
+    def chat(self, function: _C) -> _C:
+        """Decorate the function of (messages) or (messages, context) that answers in conversations.
+
+        It returns the assistant's words, or a message: an object with `role` and `content`.
+        """
+        self._register("chat", function)
+        return function
+
+    def run(self, *, backend: Backend = "asyncio") -> None:
+        """Serve requests from stdin until it ends. Call it on the main thread, once.
+
+        From then on the process's stdin is empty and its stdout is its stderr: what agents print is
+        log. Exits the process when it is told to end (see the README); returns at the end of stdin.
+        """
+        from . import start  # noqa: PLC0415  (an agent that is only imported needs no descriptors)
+
+        start.serve(self, start.take_stdio(), backend=backend)
+
+    def encoded_metadata(self) -> bytes:
+        """`metadata` as JSON text."""
+        return self._encoded_metadata
+
+    def _register(self, method: Method, function: Callable[..., object]) -> None:
+        if method in self.handlers:
+            raise ValueError(
+                f"agent {self.name!r} has a handler for {method} already; "
+                f"{name_of(function)} would be a second one"
+            )
+        self.handlers[method] = Handler(method, function)
+
+
+def _encode_metadata(metadata: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(f"metadata cannot be sent as JSON: {error}") from error

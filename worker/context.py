@@ -1,0 +1,73 @@
+"""What a handler is told besides its input, and how it refuses that input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class InvalidInput(Exception):  # noqa: N818  (it reads as what it says: `raise InvalidInput(…)`)
+    """Raise it in a handler to refuse the caller's input: the caller gets status 400 and this text.
+
+    Any other exception is the agent's own failure, and the caller gets status 500.
+    """
+
+
+class Context(msgspec.Struct, kw_only=True):
+    """What the caller sent as `context`, and what is known of the request.
+
+    In tests of your own handlers, make one yourself: `Context(user_id="u1")`.
+    """
+
+    conversation_id: str | None = None
+    user_id: str | None = None
+    custom: dict[str, Any] = {}
+    """`context.custom`: the caller's own data; empty when there was none."""
+    extras: dict[str, Any] = {}
+    """Whatever else `context` held."""
+    request_id: str = ""
+    """The name of the request in the logs of the gateway and in its answer."""
+    stream: bool = False
+    """Whether the caller asked for a stream. Yielding is right either way: the gateway adapts."""
+    cancelled: bool = False
+    """Becomes true when nobody waits for the answer any more. A plain function or generator that
+    works for long should look at it now and then, and return. A coroutine need not: it is
+    cancelled where it awaits."""
+
+
+def read_context(text: bytes, *, request_id: str, stream: bool) -> Context:
+    """Make a Context of the JSON text that came. Raises InvalidInput."""
+    if text in {b"{}", b"null"}:
+        return Context(request_id=request_id, stream=stream)
+    extras = decode(text, "context")
+    if not isinstance(extras, dict):
+        raise InvalidInput(f"context is {type(extras).__name__}, expected an object")
+    return Context(
+        conversation_id=_take(extras, "conversation_id", str),
+        user_id=_take(extras, "user_id", str),
+        custom=_take(extras, "custom", dict) or {},
+        extras=extras,
+        request_id=request_id,
+        stream=stream,
+    )
+
+
+def decode(text: bytes, name: str) -> Any:
+    """The Python objects that the JSON text of `name` stands for.
+
+    Raises InvalidInput for JSON that has no such objects: an integer of thousands of digits, a
+    number beyond every float, nesting without end.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{name} cannot be decoded: {error}") from None
+
+
+def _take(context: dict[str, Any], key: str, expected: type[str] | type[dict[str, Any]]) -> Any:
+    value = context.pop(key, None)
+    if value is not None and not isinstance(value, expected):
+        name = "a string" if expected is str else "an object"
+        raise InvalidInput(f"context.{key} is {type(value).__name__}, expected {name} or null")
+    return value

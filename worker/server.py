@@ -1,0 +1,351 @@
+"""Serves one agent over the two descriptors of the wire: reads, dispatches, cancels, answers, ends.
+
+# Theory of operation
+
+Everything here runs on the event loop's thread, but for the handlers that are plain functions. The
+gateway's lines are read by one task; each async handler is a task, each plain one a job in a daemon
+thread. Whatever a handler does, its request ends in `_finish`, exactly once, with one line; nothing
+is sent for it afterwards. A request holds its slot until its handler has really ended, also when it
+was cancelled: an answer means that nothing of the request runs any more.
+
+How it ends:
+
+- end of stdin: what is running and waiting finishes, all lines are written, status 0. Threads of
+  cancelled requests are not waited for.
+- SIGTERM or SIGINT: every handler is cancelled; coroutines are waited for, threads are not. The
+  status is 128 + the signal's number.
+- stdout is closed, or a line of the gateway makes no sense: the same, status 1.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import signal
+import sys
+import traceback
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from protocol import (
+    Cancel,
+    Chat,
+    ErrorCode,
+    FromGateway,
+    Invoke,
+    RemoteProtocolError,
+    Unsupported,
+    WorkerConnection,
+)
+
+from .agent import Agent, Backend
+from .answer import encode_answer, encode_chunk, explain_exception
+from .context import Context, InvalidInput, decode, read_context
+from .handler import Handler, Method
+from .outbox import Outbox
+from .start import Stdio
+from .threads import Threads
+
+READ_BYTES = 64 * 1024
+"""At most this is read at once: what a pipe holds unless asked for more."""
+
+_CallSoon = Callable[[Callable[[], object]], object]
+
+_STREAMED = object()
+"""Stands for the result of a handler whose chunks have been sent."""
+
+
+def run(agent: Agent, wire: Stdio, connection: WorkerConnection, *, backend: Backend) -> int:
+    """Serve until the end of stdin, a signal, or a broken wire; returns the exit status."""
+    return anyio.run(_serve, agent, wire, connection, backend, backend=backend)
+
+
+async def _serve(agent: Agent, wire: Stdio, connection: WorkerConnection, backend: Backend) -> int:
+    async with anyio.create_task_group() as tasks:
+        server = _Server(agent, wire, connection, tasks, backend)
+        await server.serve()
+        tasks.cancel_scope.cancel()
+    return server.status
+
+
+class _Request:
+    """One request from its line to its answer."""
+
+    __slots__ = ("cancelled", "context", "handler", "id", "in_thread", "name", "payload", "scope")
+
+    def __init__(self, event: Invoke | Chat, handler: Handler) -> None:
+        self.id = event.id
+        self.name = event.request_id or str(event.id)
+        self.handler = handler
+        self.payload = event.input if isinstance(event, Invoke) else event.messages
+        self.context: Context | None = None
+        self.scope = anyio.CancelScope()
+        self.in_thread = not handler.is_async
+        self.cancelled = False
+
+    def call(self) -> object:
+        name = "input" if self.handler.method == "invoke" else "messages"
+        return self.handler.call(decode(self.payload, name), self.context)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        if self.context is not None:
+            self.context.cancelled = True
+        self.scope.cancel()
+
+
+class _Server:
+    def __init__(
+        self,
+        agent: Agent,
+        wire: Stdio,
+        connection: WorkerConnection,
+        tasks: TaskGroup,
+        backend: Backend,
+    ) -> None:
+        self.status = 0
+        self._agent = agent
+        self._wire = wire
+        self._connection = connection
+        self._tasks = tasks
+        self._outbox = Outbox(wire.stdout, on_broken=partial(self._stop, 1))
+        self._threads = Threads()
+        self._running: dict[int, _Request] = {}
+        self._waiting: deque[_Request] = deque()
+        self._ended = anyio.Event()
+        self._until_stopped = anyio.CancelScope()
+        self._call_soon, self._call_soon_from_thread = _call_soon(backend)
+        self._contextvars = contextvars.copy_context()
+
+    async def serve(self) -> None:
+        self._tasks.start_soon(self._outbox.write_when_possible)
+        previous = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            with self._until_stopped:
+                await self._read()
+                await self._until_idle()
+                await self._outbox.wait_until_empty()
+            await self._until_idle()
+            self._outbox.flush()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                await anyio.wait_readable(self._wire.stdin)
+            except PermissionError:  # a file or /dev/null, which epoll refuses: always readable
+                await checkpoint()
+            data = os.read(self._wire.stdin, READ_BYTES)
+            if not data:
+                return
+            try:
+                for event in self._connection.receive_data(data):
+                    self._receive(event)
+            except RemoteProtocolError as error:
+                _log(f"{error.message}; ending\n")
+                self._stop(1)
+
+    def _receive(self, event: FromGateway) -> None:
+        if isinstance(event, Cancel):
+            self._cancel(event.id)
+        elif isinstance(event, Unsupported):
+            self._refuse(event.id, ErrorCode.HANDLER_NOT_IMPLEMENTED, f"no method {event.method!r}")
+        else:
+            self._admit(event)
+
+    def _admit(self, event: Invoke | Chat) -> None:
+        method: Method = "invoke" if isinstance(event, Invoke) else "chat"
+        handler = self._agent.handlers.get(method)
+        if handler is None:
+            has = " and ".join(self._agent.handlers)
+            message = f"agent {self._agent.name!r} has no handler for {method}, only for {has}"
+            self._refuse(event.id, ErrorCode.HANDLER_NOT_IMPLEMENTED, message)
+            return
+        request = _Request(event, handler)
+        if handler.takes_context:
+            try:
+                request.context = read_context(
+                    event.context, request_id=event.request_id, stream=event.stream
+                )
+            except InvalidInput as error:
+                self._refuse(event.id, ErrorCode.INVALID_INPUT, str(error))
+                return
+        if len(self._running) < self._agent.concurrency:
+            self._start(request)
+        else:
+            self._waiting.append(request)
+
+    def _start(self, request: _Request) -> None:
+        self._running[request.id] = request
+        # Each request has the context variables of the module's import, and leaves none behind.
+        run = self._contextvars.copy().run
+        if request.in_thread:
+            self._threads.run(partial(self._run_in_thread, request, run))
+        else:
+            run(self._tasks.start_soon, self._run_on_loop, request, request.call)
+
+    async def _run_on_loop(self, request: _Request, call: Callable[[], Any]) -> None:
+        try:
+            with request.scope:
+                result = call()
+                if hasattr(type(result), "__await__"):
+                    result = await result
+                if hasattr(type(result), "__anext__"):
+                    await self._stream_on_loop(request, result)
+                    result = _STREAMED
+            line = self._encode_answer(request, result)
+        except BaseException as error:  # noqa: BLE001  (whatever an agent raises is its answer)
+            line = self._encode_failure(request, error)
+        self._finish(request, line)
+
+    async def _stream_on_loop(self, request: _Request, chunks: AsyncIterator[object]) -> None:
+        outbox = self._outbox
+        try:
+            async for chunk in chunks:
+                if outbox.put(self._encode_chunk(request, chunk)):
+                    self._call_soon(outbox.flush)
+                if not outbox.has_room:
+                    await outbox.wait_for_room()
+        finally:
+            if hasattr(chunks, "aclose"):
+                await chunks.aclose()
+
+    def _run_in_thread(self, request: _Request, run: Callable[..., Any]) -> None:
+        try:
+            result = run(request.call)
+            if hasattr(type(result), "__next__"):
+                run(self._stream_in_thread, request, result)
+                result = _STREAMED
+            if hasattr(type(result), "__await__") or hasattr(type(result), "__anext__"):
+                # A plain function that wraps an async one.
+                end: Callable[[], object] = partial(self._continue_on_loop, request, result, run)
+            else:
+                end = partial(self._finish, request, self._encode_answer(request, result))
+        except BaseException as error:  # noqa: BLE001  (whatever an agent raises is its answer)
+            end = partial(self._finish, request, self._encode_failure(request, error))
+        # The loop may have ended without waiting for this thread: nobody wants the answer then.
+        with suppress(RuntimeError):
+            self._call_soon_from_thread(end)
+
+    def _stream_in_thread(self, request: _Request, chunks: Iterator[object]) -> None:
+        outbox = self._outbox
+        try:
+            for chunk in chunks:
+                if request.cancelled:
+                    break
+                if outbox.put(self._encode_chunk(request, chunk)):
+                    self._call_soon_from_thread(outbox.flush)
+                if not outbox.has_room:
+                    outbox.wait_for_room_in_thread(unless=lambda: request.cancelled)
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()
+
+    def _continue_on_loop(self, request: _Request, result: object, run: Callable[..., Any]) -> None:
+        self._threads.job_done()
+        request.in_thread = False
+        run(self._tasks.start_soon, self._run_on_loop, request, lambda: result)
+
+    def _encode_chunk(self, request: _Request, chunk: object) -> bytes:
+        return encode_chunk(self._connection, request.id, request.handler.method, chunk)
+
+    def _encode_answer(self, request: _Request, result: object) -> bytes:
+        if request.cancelled:
+            return self._encode_cancelled(request.id)
+        if result is _STREAMED:
+            return self._connection.send_end(request.id)
+        return encode_answer(self._connection, request.id, request.handler.method, result)
+
+    def _encode_failure(self, request: _Request, error: BaseException) -> bytes:
+        if request.cancelled:
+            return self._encode_cancelled(request.id)
+        code, message = explain_exception(error)
+        if code != ErrorCode.INVALID_INPUT:
+            trace = "".join(traceback.format_exception(error))
+            _log(f"request {request.name}: the {request.handler.method} handler failed\n{trace}")
+        return self._connection.send_error(request.id, code, message)
+
+    def _encode_cancelled(self, request_id: int) -> bytes:
+        return self._connection.send_error(request_id, ErrorCode.CANCELLED, "cancelled")
+
+    def _finish(self, request: _Request, line: bytes) -> None:
+        if request.in_thread:
+            self._threads.job_done()
+        del self._running[request.id]
+        self._send(line)
+        if self._waiting:
+            self._start(self._waiting.popleft())
+        self._ended.set()
+
+    def _refuse(self, request_id: int, code: int, message: str) -> None:
+        self._send(self._connection.send_error(request_id, code, message))
+
+    def _send(self, line: bytes) -> None:
+        self._outbox.put(line)
+        self._outbox.flush()
+
+    def _cancel(self, request_id: int) -> None:
+        running = self._running.get(request_id)
+        if running is not None:
+            running.cancel()
+            self._outbox.wake_threads()
+            return
+        for request in self._waiting:
+            if request.id == request_id:
+                self._waiting.remove(request)
+                self._send(self._encode_cancelled(request_id))
+                return
+
+    def _stop(self, status: int) -> None:
+        self.status = self.status or status
+        self._waiting.clear()
+        for request in self._running.values():
+            request.cancel()
+        self._outbox.wake_threads()
+        self._until_stopped.cancel()
+        self._ended.set()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self._call_soon_from_thread(partial(self._stop, 128 + number))
+
+    async def _until_idle(self) -> None:
+        """Return when nothing runs but threads of cancelled requests, which may never end."""
+        while any(not (r.cancelled and r.in_thread) for r in self._running.values()):
+            self._ended = anyio.Event()
+            await self._ended.wait()
+
+
+def _call_soon(backend: Backend) -> tuple[_CallSoon, _CallSoon]:
+    """What runs a function on the loop's next turn: called on its thread, and from any other.
+
+    anyio has neither: its way in from other threads waits for the function's result.
+    """
+    if backend == "asyncio":
+        import asyncio  # noqa: PLC0415  (only the backend in use is imported)
+
+        loop = asyncio.get_running_loop()
+        return loop.call_soon, loop.call_soon_threadsafe
+    import trio  # noqa: PLC0415
+
+    token = trio.lowlevel.current_trio_token()
+    return token.run_sync_soon, token.run_sync_soon
+
+
+def _log(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
