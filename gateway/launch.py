@@ -20,7 +20,7 @@ class Launch:
     """One start of a worker, ready for `subprocess.Popen`."""
 
     argv: tuple[str, ...]
-    """The program and its arguments; the program is an absolute path or is looked up in `env`'s PATH."""
+    """The program (a path, or a name that is looked up in `env`'s PATH) and its arguments."""
     env: Mapping[str, str]
     """The whole environment of the process that is spawned."""
     cwd: str | None = None

@@ -1,0 +1,46 @@
+"""The Quart-Trio application of one gateway."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+
+from gateway.agent_routes import AgentRoutes
+from gateway.routes import make_blueprint
+
+if TYPE_CHECKING:
+    from gateway.dispatcher import Dispatcher
+
+
+class HTTPConnection(TrioASGIHTTPConnection):
+    """Lets the last part of a response be sent whole.
+
+    When it is sent, Hypercorn first tells the application that the request is over, and Quart-Trio
+    then cancels the task that is still sending: without the shield the connection is never closed
+    nor used again. Sending is bounded by the socket's TCP_USER_TIMEOUT.
+    """
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        await super().__call__(receive, partial(_send_whole, send))
+
+
+async def _send_whole(send: Any, message: dict[str, Any]) -> None:
+    last = message["type"] == "http.response.body" and not message.get("more_body", False)
+    with trio.CancelScope(shield=last):
+        await send(message)
+
+
+def make_app(dispatcher: Dispatcher, *, max_body: int) -> QuartTrio:
+    """The application, ready to be served by Hypercorn's trio worker."""
+    app = QuartTrio("gateway", static_folder=None)
+    app.asgi_http_class = HTTPConnection
+    # The gateway has clocks of its own; Quart's would cut every response after 60 s.
+    app.config["RESPONSE_TIMEOUT"] = None
+    app.config["MAX_CONTENT_LENGTH"] = max_body
+    app.register_blueprint(make_blueprint(dispatcher))
+    app.asgi_app = AgentRoutes(app.asgi_app, dispatcher, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    return app

@@ -1,0 +1,94 @@
+"""The command `gateway`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from gateway import logs
+from gateway.config import ConfigError, Settings, load, parse_agent_option
+from gateway.launch import Launcher, PlainLauncher, own_environment_first
+from gateway.server import ServeError, serve
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--agent",
+    "agents",
+    multiple=True,
+    metavar="NAME=COMMAND",
+    help="An agent and its command, split into words as a POSIX shell does; may be repeated.",
+)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Settings; the options override what it says.",
+)
+@click.option("--host", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1]")
+@click.option("--port", type=int, metavar="PORT", help="0 picks a free one.  [default: 8080]")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="What is logged, to stderr.  [default: info]",
+)
+@click.version_option(package_name="agent-gateway", prog_name="gateway")
+def main(agents: tuple[str, ...], config_path: Path | None, **server: Any) -> None:
+    """Serve commands as HTTP agents, each in worker processes of its own.
+
+    \b
+    Example:
+      gateway --agent echo="python -m worker.examples.echo"
+      curl --json '{"input": "hello"}' http://127.0.0.1:8080/agent/echo/invoke
+    """
+    try:
+        settings = load(
+            config_path,
+            agents=_commands(agents),
+            server={key: value for key, value in server.items() if value is not None},
+        )
+        logs.setup(settings.server.log_level)
+        launchers = {name: _launcher(name, settings) for name in settings.agents}
+        sys.exit(trio.run(_serve, settings, launchers))
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except ServeError as error:
+        _fail(str(error), 1)
+
+
+async def _serve(settings: Settings, launchers: dict[str, Launcher]) -> int:
+    return await serve(settings, launchers, announce=_announce)
+
+
+def _announce(address: str) -> None:
+    click.echo(f"listening on {address}")
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"gateway: {message}", err=True)
+    sys.exit(code)
+
+
+def _commands(options: tuple[str, ...]) -> dict[str, str]:
+    commands: dict[str, str] = {}
+    for option in options:
+        name, command = parse_agent_option(option)
+        if name in commands:
+            raise ConfigError(f"--agent {name}=…: given twice")
+        commands[name] = command
+    return commands
+
+
+def _launcher(name: str, settings: Settings) -> Launcher:
+    argv = settings.agents[name].argv
+    env = own_environment_first(os.environ, str(Path(sys.executable).parent))
+    if shutil.which(argv[0], path=env["PATH"]) is None:
+        raise ConfigError(f"agents.{name}.command: command not found: {argv[0]!r}")
+    return PlainLauncher(argv, env)

@@ -1,0 +1,90 @@
+"""All agents: finds the one that is asked for, and counts what is being answered.
+
+Knows no HTTP; what HTTP knows of agents goes through here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.errors import AgentNotFound, GatewayError, ShuttingDown
+from gateway.supervisor import AgentSupervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.exchange import Call, Exchange
+
+
+class Dispatcher:
+    """The agents of one gateway. `run` must be running while requests are submitted."""
+
+    def __init__(self, agents: Mapping[str, AgentSupervisor]) -> None:
+        self.agents = dict(agents)
+        self.draining = False
+        self._open: set[Exchange] = set()
+        self._nothing_open = trio.Event()
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "serving"
+        return f"<Dispatcher {state}, {len(self.agents)} agents, {len(self._open)} requests>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run every agent until `stop` or `kill`."""
+        async with trio.open_nursery() as nursery:
+            for agent in self.agents.values():
+                await nursery.start(agent.run)
+            task_status.started()
+
+    def agent(self, name: str) -> AgentSupervisor:
+        """Raises AgentNotFound."""
+        try:
+            return self.agents[name]
+        except KeyError:
+            raise AgentNotFound(f"there is no agent {name!r}") from None
+
+    def submit(self, call: Call) -> Exchange:
+        """Admit a request; `leave` must be called for it. Raises GatewayError."""
+        exchange = self.agent(call.agent).submit(call)
+        self._open.add(exchange)
+        return exchange
+
+    def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
+        """Its answer was given, or nobody waits for it."""
+        self.agents[exchange.call.agent].leave(exchange, disconnected=disconnected)
+        self._open.discard(exchange)
+        if self.draining and not self._open:
+            self._nothing_open.set()
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether every agent can."""
+        return not self.draining and all(agent.can_serve for agent in self.agents.values())
+
+    async def drain(self, seconds: float = math.inf) -> bool:
+        """Admit nothing more, and wait for what is open; whether it all ended in time."""
+        self.draining = True
+        for agent in self.agents.values():
+            agent.drain()
+        if not self._open:
+            return True
+        with trio.move_on_after(seconds):
+            await self._nothing_open.wait()
+        return not self._open
+
+    async def end_open(self, seconds: float) -> None:
+        """Stop every agent, ending what is open with `shutting_down`; give the answers time."""
+        error: GatewayError = ShuttingDown("the gateway is shutting down")
+        for agent in self.agents.values():
+            agent.stop(error)
+        with trio.move_on_after(seconds):
+            if self._open:
+                await self._nothing_open.wait()
+
+    def kill(self) -> None:
+        """End every worker at once."""
+        for agent in self.agents.values():
+            agent.kill()

@@ -1,0 +1,248 @@
+"""One request from its admission to its end: where the worker's side meets the client's.
+
+The worker's side tells what happened, synchronously; the client's side waits for it. An exchange
+ends once: with a result, with the end of its chunks, or with an error, and whatever is told after
+that is ignored. It also knows which clock runs, because it knows what is being waited for; it does
+not know processes, the wire or HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+import trio
+from msgspec import Struct
+
+from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.config import Clocks
+    from gateway.pool import Session
+
+MAX_COLLECTED_BYTES = 8 * 1024 * 1024
+"""Of chunks that are concatenated for a caller that wants one answer: as much as one line holds."""
+
+MAX_BUFFERED_BYTES = 1024 * 1024
+"""Of chunks that wait for a client that reads more slowly than the worker writes. A thousand such
+streams are one GiB at the worst, and no stream of words comes near it."""
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """What a client asks for, checked. Payloads are JSON texts."""
+
+    agent: str
+    kind: Literal["invoke", "chat"]
+    payload: bytes
+    """The input of an invoke, or the messages of a chat."""
+    stream: bool
+    context: bytes = b"{}"
+    conversation: str | None = None
+    request_id: str
+    total: float = math.inf
+    """What the caller allows, in seconds; it can only shorten the agent's own clock."""
+
+
+class Phase(Enum):
+    """What is being waited for; each but the last has a clock."""
+
+    QUEUED = "queue"
+    STARTING = "start"
+    GIVEN = "first"
+    SPEAKING = "idle"
+    ENDED = "ended"
+
+
+class Exchange:
+    """See the module's docstring. Also the pool's ticket for the request."""
+
+    __slots__ = (
+        "_chunks",
+        "_clocks",
+        "_event",
+        "_since",
+        "_total_at",
+        "admitted_at",
+        "attempts",
+        "buffered_bytes",
+        "call",
+        "error",
+        "on_drained",
+        "phase",
+        "result",
+        "session",
+        "spoke",
+        "worker_pid",
+    )
+
+    def __init__(self, call: Call, clocks: Clocks, now: float) -> None:
+        self.call = call
+        self.phase = Phase.QUEUED
+        self.admitted_at = now
+        self.attempts = 0
+        """How many workers it was given to; only the last can have read it."""
+        self.result: bytes | None = None
+        self.error: GatewayError | None = None
+        self.spoke = False
+        """Whether any word of the answer has come."""
+        self.session: Session | None = None
+        self.worker_pid: int | None = None
+        self.buffered_bytes = 0
+        self.on_drained: Callable[[], None] | None = None
+        """Called once when the chunks that waited for the client have been taken."""
+        self._clocks = clocks
+        self._since = now
+        self._total_at = now + min(clocks.seconds("total"), call.total)
+        self._chunks: list[bytes] = []
+        self._event: trio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.call.request_id} {self.call.agent} {self.phase.value}>"
+
+    @property
+    def conversation(self) -> str | None:
+        return self.call.conversation
+
+    @property
+    def write_seconds(self) -> float:
+        """How long its client may leave it unread."""
+        return self._clocks.seconds("write")
+
+    @property
+    def ended(self) -> bool:
+        return self.phase is Phase.ENDED
+
+    @property
+    def drained(self) -> bool:
+        """Whether it has ended and everything of it was taken."""
+        return self.phase is Phase.ENDED and not self._chunks and self.error is None
+
+    @property
+    def full(self) -> bool:
+        """Whether the worker is too far ahead of the client."""
+        return self.call.stream and self.buffered_bytes > MAX_BUFFERED_BYTES
+
+    # The worker's side
+
+    def queued_again(self, now: float) -> None:
+        """The worker ended before it can have read the request."""
+        self._enter(Phase.QUEUED, now)
+
+    def given(self, now: float, *, pid: int, worker_spoke: bool) -> None:
+        """It is on its way to a worker."""
+        self.attempts += 1
+        self.worker_pid = pid
+        self._enter(Phase.GIVEN if worker_spoke else Phase.STARTING, now)
+
+    def worker_spoke(self, now: float) -> None:
+        """The worker's start is over."""
+        if self.phase is Phase.STARTING:
+            self._enter(Phase.GIVEN, now)
+
+    def add_chunk(self, text: bytes, now: float) -> None:
+        """One more piece, a JSON string."""
+        if self.phase is Phase.ENDED:
+            return
+        self._chunks.append(text)
+        self.buffered_bytes += len(text)
+        self._since = now
+        self.spoke = True
+        if self.phase is not Phase.SPEAKING or self.call.stream:
+            self.phase = Phase.SPEAKING
+            self._wake()
+        if not self.call.stream and self.buffered_bytes > MAX_COLLECTED_BYTES:
+            self.fail(
+                InvalidAgentResponse(
+                    f"the chunks are more than {MAX_COLLECTED_BYTES} bytes together, the most that "
+                    'one answer may hold; ask for them with "stream": true'
+                )
+            )
+
+    def end(self, result: bytes | None = None) -> None:
+        """It ended well: with one result, a JSON text, or with the chunks that have come."""
+        if self.phase is not Phase.ENDED:
+            self.result = result
+            self.phase = Phase.ENDED
+            self._wake()
+
+    def fail(self, error: GatewayError) -> None:
+        """It ended badly."""
+        if self.phase is not Phase.ENDED:
+            self.error = error
+            error.details.setdefault("output_begun", self.spoke)
+            self.phase = Phase.ENDED
+            self._wake()
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        if self.phase is not Phase.ENDED:
+            self.phase = phase
+            self._since = now
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._event is not None:
+            self._event.set()
+
+    # The client's side
+
+    def take(self) -> list[bytes]:
+        """The chunks that have come since, without waiting. Raises the error it ended with."""
+        chunks = self._chunks
+        if chunks:
+            self._chunks = []
+            self.buffered_bytes = 0
+            if self.on_drained is not None:
+                drained, self.on_drained = self.on_drained, None
+                drained()
+        elif self.error is not None:
+            raise self.error
+        return chunks
+
+    async def receive(self, *, patience: float = math.inf) -> list[bytes]:
+        """Wait for chunks; an empty list after `patience` seconds, or when it has ended.
+
+        Raises the GatewayError that it ended with, after the chunks before it were taken, and
+        ClockRanOut, which ends it.
+        """
+        until = trio.current_time() + patience
+        while not self._chunks and self.phase is not Phase.ENDED:
+            if not await self._change(until):
+                return []
+        return self.take()
+
+    async def collect(self) -> list[bytes]:
+        """Wait for the end, and return all chunks. Raises as `receive`."""
+        while self.phase is not Phase.ENDED:
+            await self._change(math.inf)
+        if self.error is not None:
+            raise self.error
+        return self.take()
+
+    async def _change(self, until: float) -> bool:
+        """Wait for something to happen; False if `until` came. Ends it when a clock runs out."""
+        _, deadline = self._deadline()
+        self._event = trio.Event()
+        with trio.CancelScope(deadline=min(deadline, until)) as scope:
+            await self._event.wait()
+        self._event = None
+        if not scope.cancelled_caught:
+            return True
+        # The worker may have spoken since the deadline was set: it is not moved at every word.
+        now = trio.current_time()
+        clock, deadline = self._deadline()
+        if now >= deadline:
+            self._run_out(clock, now)
+        return now < until
+
+    def _deadline(self) -> tuple[str, float]:
+        clock = self.phase.value
+        at = self._since + self._clocks.seconds(clock)
+        return (clock, at) if at <= self._total_at else ("total", self._total_at)
+
+    def _run_out(self, clock: str, now: float) -> None:
+        since = self.admitted_at if clock == "total" else self._since
+        limit = self._total_at - since if clock == "total" else self._clocks.seconds(clock)
+        self.fail(ClockRanOut(clock, now - since, limit))

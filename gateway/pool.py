@@ -1,0 +1,447 @@
+"""Who gets which worker, and how many workers there are: one agent's pool, as plain state.
+
+Every method changes the state and returns a `Plan`: what to hand over, what to start, what to stop
+and when to look again. The supervisor carries it out. Nothing here waits, starts a process or reads
+a clock: the time is passed in.
+
+A worker's life in the pool:
+
+    SPAWNING ── spawned ──> STARTING ── first line ──> READY ──┐
+        └────────┬─────────────┴──────────────┬────────────────┤ retire
+                 │                            │                v
+                gone <── STOPPING <── no request left ───── RETIRING
+
+A STARTING worker is given one request: one without the handshake says nothing until it has one.
+All that are not gone count against `workers.max`. Requests wait first in, first out; one that waits
+for a worker of its own (a conversation) does not hold up those behind it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+
+from gateway.restart import Breaker, RestartPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+
+    from gateway.config import AgentSettings
+
+_REMEMBERED_CONVERSATIONS = 10_000
+"""Conversations whose worker is remembered, so that a lost state can be told from a new one: about
+1 MiB per agent at the most."""
+
+_SPREAD = 0.1
+"""`max_requests` and `max_age` are shortened by up to this share, so that workers that started
+together are not all replaced together."""
+
+
+class Phase(Enum):
+    SPAWNING = "spawning"
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+    STOPPING = "stopping"
+
+
+Session = Literal["new", "kept", "lost"]
+
+
+class Ticket(Protocol):
+    """A request, as far as the pool is concerned. Compared by identity."""
+
+    @property
+    def conversation(self) -> str | None: ...
+
+    session: Session | None
+    """Set when it is assigned, under a session mode other than "none"."""
+
+    def __hash__(self) -> int: ...
+
+
+T = TypeVar("T", bound=Ticket)
+
+
+@dataclass(slots=True, eq=False)
+class PoolWorker(Generic[T]):
+    """One worker, as far as the pool is concerned."""
+
+    id: int
+    started_at: float
+    idle_since: float
+    quota: float
+    """How many requests it may be given yet."""
+    expires_at: float
+    phase: Phase = Phase.SPAWNING
+    capacity: int = 1
+    in_flight: set[T] = field(default_factory=set)
+    served: int = 0
+    paused: bool = False
+    """Its output is held back for a slow client: it is given nothing else meanwhile."""
+    bound_to: Hashable | None = None
+    """The conversation that owns it, under session "exclusive"."""
+
+    @property
+    def can_take(self) -> bool:
+        """Whether it can be given one more request now."""
+        return (
+            (self.phase is Phase.READY or self.phase is Phase.STARTING)
+            and len(self.in_flight) < self.capacity
+            and not self.paused
+        )
+
+    @property
+    def idle(self) -> bool:
+        return not self.in_flight
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be given requests, now or later."""
+        return self.phase in {Phase.SPAWNING, Phase.STARTING, Phase.READY}
+
+    def __repr__(self) -> str:
+        return f"<worker {self.id} {self.phase.value} {len(self.in_flight)}/{self.capacity}>"
+
+
+@dataclass(slots=True)
+class Plan(Generic[T]):
+    """What is to be done now. `wake_at` is when to call `tick` next; infinity for never."""
+
+    assign: list[tuple[T, int]] = field(default_factory=list)
+    start: list[int] = field(default_factory=list)
+    stop: list[int] = field(default_factory=list)
+    unavailable: list[T] = field(default_factory=list)
+    """These waited, and nothing will come for them: the circuit breaker has opened."""
+    wake_at: float = math.inf
+
+
+class RefusedError(Exception):
+    """A request was not admitted; it is retried no sooner than after `retry_after` seconds."""
+
+    def __init__(self, *, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class QueueFullError(RefusedError):
+    """As many wait as may wait."""
+
+
+class CircuitOpenError(RefusedError):
+    """Restarts were given up for now, and no worker is alive."""
+
+
+class Pool(Generic[T]):
+    """The workers and the waiting requests of one agent."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        restart: RestartPolicy,
+        *,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._settings = settings
+        self._restart = restart
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._workers: dict[int, PoolWorker[T]] = {}
+        self._queue: dict[T, None] = {}
+        self._holder: dict[T, PoolWorker[T]] = {}
+        self._conversations: OrderedDict[Hashable, int] = OrderedDict()
+        self._expected_capacity = 1
+        self._last_id = 0
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Pool {list(self._workers.values())}, {len(self._queue)} waiting, {self._restart}>"
+
+    @property
+    def workers(self) -> tuple[PoolWorker[T], ...]:
+        return tuple(self._workers.values())
+
+    @property
+    def queue(self) -> tuple[T, ...]:
+        """What waits, first in first."""
+        return tuple(self._queue)
+
+    def is_waiting(self, ticket: T) -> bool:
+        return ticket in self._queue
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._holder)
+
+    @property
+    def limit(self) -> int:
+        """How many processes there may be."""
+        return self._settings.workers.max
+
+    # What happens to requests
+
+    def submit(self, ticket: T, now: float) -> Plan[T]:
+        """Admit a request. Raises QueueFullError or CircuitOpenError; nothing changed then."""
+        # With the breaker half open, one request is the probe: more would only be lost with it.
+        on_trial = self._restart.breaker(now) is Breaker.HALF_OPEN
+        if (on_trial and self._queue) or self._hopeless(now):
+            raise CircuitOpenError(retry_after=max(self._restart.start_at - now, 1.0))
+        if len(self._queue) >= self._settings.queue and not self._free_for(ticket, now):
+            raise QueueFullError(retry_after=1.0)
+        self._queue[ticket] = None
+        return self._settle(now)
+
+    def finish(self, ticket: T, now: float, *, served: bool) -> Plan[T]:
+        """A request has ended, wherever it was. `served`: its worker answered it."""
+        self._queue.pop(ticket, None)
+        worker = self._holder.pop(ticket, None)
+        if worker is not None:
+            worker.in_flight.discard(ticket)
+            worker.idle_since = now
+            if served:
+                worker.served += 1
+                self._restart.succeeded()
+        return self._settle(now)
+
+    # What happens to workers
+
+    def spawned(self, worker_id: int, now: float) -> Plan[T]:
+        """Its process runs, and can be written to."""
+        self._workers[worker_id].phase = Phase.STARTING
+        return self._settle(now)
+
+    def ready(self, worker_id: int, capacity: int, now: float) -> Plan[T]:
+        """Its first line has come; it takes `capacity` requests at a time."""
+        worker = self._workers[worker_id]
+        worker.capacity = min(capacity, self._settings.concurrency)
+        self._expected_capacity = worker.capacity
+        if worker.phase is Phase.STARTING:
+            worker.phase = Phase.READY
+        return self._settle(now)
+
+    def pause(self, worker_id: int, *, paused: bool, now: float) -> Plan[T]:
+        """Its output is held back, or is not any more."""
+        self._workers[worker_id].paused = paused
+        return self._settle(now)
+
+    def retire(self, worker_id: int, now: float) -> Plan[T]:
+        """Give it nothing more, and stop it when it has nothing in flight."""
+        worker = self._workers.get(worker_id)
+        if worker is not None and worker.alive:
+            worker.phase = Phase.RETIRING
+        return self._settle(now)
+
+    def condemn(
+        self, worker_id: int, now: float, *, failed: bool, unread: Sequence[T] = ()
+    ) -> Plan[T]:
+        """It is being ended now, whatever it has in flight; the caller ends those requests.
+
+        `failed`: it had not been asked to end, or never ran. `unread`: requests that it cannot have
+        read; they are first in the queue again, in their order.
+        """
+        worker = self._workers[worker_id]
+        worker.phase = Phase.STOPPING
+        for ticket in worker.in_flight:
+            del self._holder[ticket]
+        worker.in_flight.clear()
+        if unread:
+            self._queue = {**dict.fromkeys(unread), **self._queue}
+        if failed:
+            self._restart.failed(now, lived=now - worker.started_at)
+        return self._settle(now)
+
+    def gone(self, worker_id: int, now: float) -> Plan[T]:
+        """Its process has ended and was reaped; it was condemned, or stopped by a plan, before."""
+        del self._workers[worker_id]
+        return self._settle(now)
+
+    def give_up_waiting(self, now: float) -> tuple[list[T], Plan[T]]:
+        """No worker can be started: what waits, if nothing alive will serve it."""
+        if any(worker.alive for worker in self._workers.values()):
+            return [], self._settle(now)
+        given_up = list(self._queue)
+        self._queue.clear()
+        return given_up, self._settle(now)
+
+    def close(self, now: float) -> Plan[T]:
+        """Start nothing more, and stop every worker as it becomes idle."""
+        self._closed = True
+        for worker in self._workers.values():
+            if worker.alive:
+                worker.phase = Phase.RETIRING
+        return self._settle(now)
+
+    def tick(self, now: float) -> Plan[T]:
+        """The time that a plan named has come."""
+        return self._settle(now)
+
+    # How it is decided
+
+    def _settle(self, now: float) -> Plan[T]:
+        plan: Plan[T] = Plan()
+        self._retire_spent(now)
+        self._assign(plan, now)
+        self._stop(plan, now)
+        self._start(plan, now)
+        if self._queue and self._hopeless(now):
+            plan.unavailable = list(self._queue)
+            self._queue.clear()
+        return plan
+
+    def _hopeless(self, now: float) -> bool:
+        """Whether waiting would be in vain: no worker is alive, and none may be started."""
+        return self._restart.breaker(now) is Breaker.OPEN and not any(
+            worker.alive for worker in self._workers.values()
+        )
+
+    def _retire_spent(self, now: float) -> None:
+        for worker in self._workers.values():
+            if worker.alive and (worker.quota <= 0 or now >= worker.expires_at):
+                worker.phase = Phase.RETIRING
+
+    def _assign(self, plan: Plan[T], now: float) -> None:
+        in_order = self._settings.session == "none"
+        for ticket in list(self._queue):
+            worker = self._free_for(ticket, now)
+            if worker is not None:
+                del self._queue[ticket]
+                self._give(ticket, worker)
+                plan.assign.append((ticket, worker.id))
+            elif in_order:
+                return
+
+    def _give(self, ticket: T, worker: PoolWorker[T]) -> None:
+        worker.in_flight.add(ticket)
+        self._holder[ticket] = worker
+        worker.quota -= 1
+        if worker.quota <= 0:
+            worker.phase = Phase.RETIRING
+        if self._settings.session == "none":
+            return
+        key = self._key(ticket)
+        if self._settings.session == "exclusive":
+            worker.bound_to = key
+        if ticket.conversation is not None:
+            before = self._conversations.pop(key, None)
+            self._conversations[key] = worker.id
+            if len(self._conversations) > _REMEMBERED_CONVERSATIONS:
+                self._conversations.popitem(last=False)
+            ticket.session = "new" if before is None else "kept" if before == worker.id else "lost"
+
+    def _free_for(self, ticket: T, now: float) -> PoolWorker[T] | None:
+        """The worker that this request can be given to now."""
+        candidates: Iterator[PoolWorker[T]] = (w for w in self._workers.values() if w.can_take)
+        if self._restart.breaker(now) is not Breaker.CLOSED:
+            candidates = (w for w in candidates if w.idle)
+        if self._settings.session != "none":
+            own = self._own_worker(ticket)
+            if own is not None:
+                return own if own in tuple(candidates) else None
+            if self._settings.session == "exclusive":
+                candidates = (w for w in candidates if w.bound_to is None)
+        # The least loaded; among equals the one used last, so that the others can go idle for good.
+        return min(candidates, key=lambda w: (len(w.in_flight), -w.idle_since), default=None)
+
+    def _own_worker(self, ticket: T) -> PoolWorker[T] | None:
+        worker = self._workers.get(self._conversations.get(self._key(ticket), -1))
+        return worker if worker is not None and worker.alive else None
+
+    def _key(self, ticket: T) -> Hashable:
+        # Without a conversation, a request is a conversation of its own.
+        return ticket if ticket.conversation is None else ticket.conversation
+
+    def _stop(self, plan: Plan[T], now: float) -> None:
+        surplus = sum(worker.alive for worker in self._workers.values()) - self._floor()
+        for worker in sorted(self._workers.values(), key=lambda w: w.idle_since):
+            if not worker.idle or worker.phase in {Phase.SPAWNING, Phase.STOPPING}:
+                continue
+            if worker.alive:
+                until = self._idle_until(worker)
+                if worker.bound_to is None and surplus <= 0:
+                    continue
+                if now < until:
+                    plan.wake_at = min(plan.wake_at, until)
+                    continue
+                surplus -= 1
+            worker.phase = Phase.STOPPING
+            plan.stop.append(worker.id)
+        for worker in self._workers.values():
+            if worker.alive and worker.expires_at > now:
+                plan.wake_at = min(plan.wake_at, worker.expires_at)
+
+    def _floor(self) -> int:
+        """As many are kept though they are idle."""
+        busy = sum(w.alive and not w.idle for w in self._workers.values())
+        return max(self._settings.workers.min, busy + self._settings.workers.spare)
+
+    def _idle_until(self, worker: PoolWorker[T]) -> float:
+        if worker.bound_to is None:
+            return worker.idle_since + _seconds(self._settings.idle_timeout)
+        if not isinstance(worker.bound_to, str):
+            return worker.idle_since
+        return worker.idle_since + _seconds(self._settings.session_timeout)
+
+    def _start(self, plan: Plan[T], now: float) -> None:
+        if self._closed:
+            return
+        wanted = min(self._shortage(), self.limit - len(self._workers))
+        if wanted <= 0:
+            return
+        if now < self._restart.start_at:
+            plan.wake_at = min(plan.wake_at, self._restart.start_at)
+            return
+        if self._restart.failing:
+            # One at a time until one has done well: a broken agent is not tried in parallel.
+            on_trial = any(w.phase in {Phase.SPAWNING, Phase.STARTING} for w in self.workers)
+            wanted = 0 if on_trial else 1
+        for _ in range(wanted):
+            plan.start.append(self._new_worker(now).id)
+
+    def _shortage(self) -> int:
+        """How many workers more are wanted now."""
+        alive = [worker for worker in self._workers.values() if worker.alive]
+        unbound = [worker for worker in alive if worker.bound_to is None]
+        spare = sum(worker.idle for worker in unbound)
+        if self._settings.session == "exclusive":
+            waiting = len({self._key(t) for t in self._queue if self._own_worker(t) is None})
+            coming = sum(worker.idle for worker in unbound)
+        else:
+            waiting = len(self._queue)
+            coming = sum(
+                max(0, self._expected_capacity - len(worker.in_flight))
+                for worker in alive
+                if worker.phase in {Phase.SPAWNING, Phase.STARTING}
+            )
+        per_worker = 1 if self._settings.session == "exclusive" else self._expected_capacity
+        for_queue = math.ceil(max(0, waiting - coming) / per_worker)
+        for_spare = self._settings.workers.spare - max(0, spare - waiting)
+        return max(self._settings.workers.min - len(alive), for_queue, for_spare)
+
+    def _new_worker(self, now: float) -> PoolWorker[T]:
+        self._last_id += 1
+        worker: PoolWorker[T] = PoolWorker(
+            id=self._last_id,
+            started_at=now,
+            idle_since=now,
+            quota=self._shortened(self._settings.max_requests or math.inf),
+            expires_at=now + self._shortened(_seconds(self._settings.max_age)),
+        )
+        self._workers[worker.id] = worker
+        return worker
+
+    def _shortened(self, value: float) -> float:
+        if math.isinf(value):
+            return value
+        shorter = value * (1 - self._rng.uniform(0, _SPREAD))
+        return max(1.0, math.ceil(shorter)) if value >= 1 else shorter
+
+
+def _seconds(clock: float | str) -> float:
+    return math.inf if clock in {0, "off"} else float(clock)

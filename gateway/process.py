@@ -1,0 +1,168 @@
+"""One worker's operating-system process: how it is spawned, watched, signalled and reaped.
+
+A worker is the leader of a session of its own, so that its process group is its pid and can be
+signalled as a whole; its three standard streams are pipes whose ends here do not block. What goes
+through the pipes is not known here.
+
+Spawning is synchronous and on the thread that runs trio: a parent-death signal follows the thread
+that spawned (prctl(2), PR_SET_PDEATHSIG), and trio's own threads end when they are idle.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import os
+import signal
+import subprocess
+import termios
+import threading
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from gateway.launch import Launch
+
+READ_BYTES = 256 * 1024
+"""Read at once: four times what a pipe holds by default, so a burst is one wake-up, not many."""
+
+LARGE_PIPE_BYTES = 1024 * 1024
+"""What a pipe is asked to hold once something large goes through it: the most that an unprivileged
+process may ask for by default (fs.pipe-max-size). Not asked for at the start: the pages of all of a
+user's pipes have a common limit (fs.pipe-user-pages-soft)."""
+
+
+class SpawnError(Exception):
+    """The command could not be started; the message says why."""
+
+
+class WorkerProcess:
+    """A running process and our ends of its pipes.
+
+    `stdin`, `stdout` and `stderr` are descriptors, -1 once closed here. `wait` must be awaited for
+    the process to be reaped; `close` releases what is left.
+    """
+
+    def __init__(
+        self, popen: subprocess.Popen[bytes], pidfd: int, pipes: tuple[int, int, int]
+    ) -> None:
+        self._popen = popen
+        self._pidfd = pidfd
+        self.pid = popen.pid
+        self.stdin, self.stdout, self.stderr = pipes
+
+    def __repr__(self) -> str:
+        state = "running" if self.returncode is None else f"ended with {self.returncode}"
+        return f"<WorkerProcess {self.pid} {state}>"
+
+    @property
+    def returncode(self) -> int | None:
+        """As in `subprocess.Popen`: None while it runs, negative for a signal."""
+        return self._popen.returncode
+
+    async def wait(self) -> int:
+        """Wait for its end, end what is left of its group, and reap it.
+
+        The group is killed between the end and the reaping: until then its number, the leader's
+        pid, is taken, and cannot be another group's.
+        """
+        await trio.lowlevel.wait_readable(self._pidfd)
+        if self._popen.returncode is None:
+            self.signal_group(signal.SIGKILL)
+            self._popen.wait()
+        assert self._popen.returncode is not None
+        return self._popen.returncode
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Signal every process of its group, unless the leader was reaped."""
+        if self._popen.returncode is None:
+            # EPERM: every member is of another user by now, as a setuid program is.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def unread_input(self) -> int:
+        """How many bytes written to its stdin no process has read. Works after its end, too."""
+        if self.stdin < 0:
+            return 0
+        size = array.array("i", [0])
+        fcntl.ioctl(self.stdin, termios.FIONREAD, size)
+        return size[0]
+
+    def close_stdin(self) -> None:
+        self.stdin = _close(self.stdin)
+
+    def close(self) -> None:
+        """Close our ends of the pipes. The process must have been reaped."""
+        self.close_stdin()
+        self.stdout = _close(self.stdout)
+        self.stderr = _close(self.stderr)
+        self._pidfd = _close(self._pidfd)
+
+
+def spawn(launch: Launch) -> WorkerProcess:
+    """Start a process. Raises SpawnError."""
+    assert threading.current_thread() is threading.main_thread()
+    with ExitStack() as theirs, ExitStack() as ours:
+        try:
+            stdin, to_stdin = _pipe(theirs, ours)
+            from_stdout, stdout = _pipe(ours, theirs)
+            from_stderr, stderr = _pipe(ours, theirs)
+            popen = subprocess.Popen(
+                launch.argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=launch.env,
+                cwd=launch.cwd,
+                pass_fds=launch.pass_fds,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise SpawnError(_explain(launch, error)) from error
+        try:
+            pidfd = os.pidfd_open(popen.pid)
+        except OSError as error:
+            popen.kill()
+            popen.wait()
+            raise SpawnError(f"no descriptor for the new process: {error.strerror}") from error
+        ours.pop_all()
+    pipes = (to_stdin, from_stdout, from_stderr)
+    for descriptor in pipes:
+        os.set_blocking(descriptor, False)
+    return WorkerProcess(popen, pidfd, pipes)
+
+
+def enlarge_pipe(descriptor: int) -> None:
+    """Ask for a larger pipe; a refusal does no harm."""
+    with suppress(OSError):
+        if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < LARGE_PIPE_BYTES:
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, LARGE_PIPE_BYTES)
+
+
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """A pipe whose two ends are closed with the stacks that own them."""
+    read_end, write_end = os.pipe()
+    reader.callback(os.close, read_end)
+    writer.callback(os.close, write_end)
+    return read_end, write_end
+
+
+def _explain(launch: Launch, error: OSError | ValueError) -> str:
+    command = launch.argv[0]
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if launch.cwd is not None and error.filename == launch.cwd:
+            return f"the folder to start in does not exist: {launch.cwd!r}"
+        return f"command not found: {command!r}"
+    if isinstance(error, PermissionError):
+        return f"command may not be executed: {command!r}"
+    reason = error.strerror if isinstance(error, OSError) else error
+    return f"could not start {command!r}: {reason or error}"
+
+
+def _close(descriptor: int) -> int:
+    if descriptor >= 0:
+        trio.lowlevel.notify_closing(descriptor)
+        os.close(descriptor)
+    return -1

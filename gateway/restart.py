@@ -1,0 +1,100 @@
+"""When to start the next worker of an agent whose workers fail: backoff, then a circuit breaker.
+
+    CLOSED ── `failures` in a row within `window` ──> OPEN ── `cooldown` ──> HALF_OPEN
+      ^                                                ^                        │
+      └───────────────── one success ──────────────────┼────────────────────────┤
+                                                       └────── one failure ─────┘
+
+A success is an answered request, or a worker that lived for `stable` seconds; it clears the count.
+The first failure after a success is followed by a start at once, each further one by a delay that
+doubles. Pure: the time is passed in, and nothing is started here.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.config import Restart
+
+_JITTER = 0.2
+"""Delays are spread by up to this share: agents that fail together do not return together."""
+
+
+class Breaker(Enum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
+
+
+class RestartPolicy:
+    """The count of failures of one agent, and what follows from it."""
+
+    def __init__(self, settings: Restart, *, rng: random.Random | None = None) -> None:
+        self._settings = settings
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._failures: deque[float] = deque(maxlen=settings.failures)
+        self._streak = 0
+        self._start_at = -math.inf
+        self._open = False
+        self.total_failures = 0
+
+    def __repr__(self) -> str:
+        return f"<RestartPolicy {'open' if self._open else 'closed'}, {self._streak} in a row>"
+
+    def breaker(self, now: float) -> Breaker:
+        if not self._open:
+            return Breaker.CLOSED
+        return Breaker.OPEN if now < self._start_at else Breaker.HALF_OPEN
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last thing known of this agent is a failure."""
+        return self._streak > 0
+
+    @property
+    def start_at(self) -> float:
+        """No worker is to be started before this time."""
+        return self._start_at
+
+    def failed(self, now: float, *, lived: float = 0.0) -> None:
+        """A worker could not be started, or ended without being asked to after `lived` seconds."""
+        self.total_failures += 1
+        if lived >= self._settings.stable and not self._open:
+            self._clear()
+        self._streak += 1
+        self._failures.append(now)
+        if self._open or self._too_many(now):
+            self._open = True
+            self._start_at = now + self._spread(self._settings.cooldown)
+        else:
+            self._start_at = now + self._spread(self._delay())
+
+    def succeeded(self) -> None:
+        """A request was answered, or a worker has lived long enough."""
+        if self._streak:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._failures.clear()
+        self._streak = 0
+        self._open = False
+        self._start_at = -math.inf
+
+    def _too_many(self, now: float) -> bool:
+        full = len(self._failures) == self._settings.failures
+        return full and now - self._failures[0] <= self._settings.window
+
+    def _delay(self) -> float:
+        if self._streak == 1:
+            return 0.0
+        # The exponent is bounded so that a long streak does not overflow a float.
+        factor = 2.0 ** min(self._streak - 2, 60)
+        return min(self._settings.backoff * factor, self._settings.backoff_max)
+
+    def _spread(self, delay: float) -> float:
+        return delay * (1 + self._rng.uniform(-_JITTER, _JITTER))

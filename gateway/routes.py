@@ -1,0 +1,103 @@
+"""The routes that Quart serves: what there is, how it is, and the errors of everything else."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from quart import Blueprint, Response, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
+from werkzeug.exceptions import NotFound as WerkzeugNotFound
+
+from gateway.calls import read_head
+from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+
+if TYPE_CHECKING:
+    from gateway.dispatcher import Dispatcher
+
+log = logging.getLogger("gateway.http")
+
+
+def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
+    """The routes, bound to one gateway's agents."""
+    routes = Blueprint("gateway", __name__)
+
+    @routes.get("/agents")
+    async def agents() -> Response:
+        return _json({"agents": [_summary(dispatcher, name) for name in dispatcher.agents]})
+
+    @routes.get("/agent/<name>")
+    @routes.get("/agents/<name>")
+    async def agent(name: str) -> Response:
+        return _json(dispatcher.agent(name).describe())
+
+    @routes.get("/agent/<name>/health")
+    @routes.get("/agents/<name>/health")
+    async def agent_health(name: str) -> Response:
+        agent = dispatcher.agent(name)
+        health = "healthy" if agent.can_serve else "unhealthy"
+        return _json({"status": health, "state": agent.state}, 200 if agent.can_serve else 503)
+
+    @routes.get("/health")
+    async def health() -> Response:
+        status = "healthy" if dispatcher.can_serve else "unhealthy"
+        return _json({"status": status, "agents": list(dispatcher.agents)})
+
+    @routes.get("/live")
+    async def live() -> Response:
+        return _json({"status": "live"})
+
+    @routes.get("/ready")
+    async def ready() -> Response:
+        states = {name: agent.state for name, agent in dispatcher.agents.items()}
+        if dispatcher.can_serve:
+            return _json({"status": "ready", "agents": states})
+        return _json({"status": "not ready", "agents": states}, 503)
+
+    @routes.before_app_request
+    async def take_request_id() -> None:
+        # ASGI's own headers: Quart's are normalised, and the rule for ids stands in one place.
+        g.request_id = read_head(request.scope["headers"]).request_id
+
+    @routes.after_app_request
+    async def give_request_id(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.get("request_id", "")
+        response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    @routes.app_errorhandler(GatewayError)
+    async def gateway_error(error: GatewayError) -> Response:
+        return _error(error)
+
+    @routes.app_errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        if isinstance(error, WerkzeugMethodNotAllowed):
+            allow = ", ".join(sorted(error.valid_methods or ()))
+            return _error(MethodNotAllowed(f"{request.method} is not supported here", allow=allow))
+        if isinstance(error, WerkzeugNotFound):
+            return _error(NotFound(f"there is nothing at {request.path}"))
+        log.error("internal error: %s", error, extra={"fields": {"request": g.request_id}})
+        return _error(InternalError("a defect of the gateway; see its log"))
+
+    return routes
+
+
+def _summary(dispatcher: Dispatcher, name: str) -> dict[str, Any]:
+    described = dispatcher.agent(name).describe()
+    kept = ("name", "description", "handlers", "state", "in_flight", "waiting", "failures")
+    return {key: described[key] for key in kept} | {"workers": len(described["workers"])}
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, content_type="application/json")
+
+
+def _error(error: GatewayError) -> Response:
+    response = Response(
+        error.body(g.get("request_id", "")), error.status, content_type="application/json"
+    )
+    for name, value in error.headers():
+        response.headers[name.decode()] = value.decode()
+    return response

@@ -1,0 +1,196 @@
+"""The composition: agents below, HTTP above, and the order in which they start and end.
+
+The agents' supervisors are siblings of the HTTP server, never its children: a task of an
+application that crashes is only logged by Quart-Trio, and HTTP would go on without workers.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import os
+import resource
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as serve_http
+
+from gateway import logs
+from gateway.app import make_app
+from gateway.dispatcher import Dispatcher
+from gateway.supervisor import AgentSupervisor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from quart_trio import QuartTrio
+
+    from gateway.config import ServerSettings, Settings
+    from gateway.launch import Launcher
+
+log = logging.getLogger("gateway")
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted: a burst of clients is not refused by the kernel."""
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Before a connection that says nothing is closed; also the time for a request's headers."""
+
+GRACEFUL_SECONDS = 3.0
+"""For connections to end after the last response was written."""
+
+GIVE_UP_SECONDS = 5.0
+"""After the last worker has ended, before connections that cannot be cancelled are dropped with the
+process: Hypercorn shields its writes, and a client that does not read holds one."""
+
+END_STREAMS_SECONDS = 1.0
+"""For the answers and last events of requests that are cut by the shutdown to be written."""
+
+
+class ServeError(Exception):
+    """The gateway cannot serve; the message says why."""
+
+
+async def serve(
+    settings: Settings,
+    launchers: Mapping[str, Launcher],
+    *,
+    announce: Callable[[str], None],
+) -> int:
+    """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
+
+    `announce` gets the address once requests are answered. Raises ServeError.
+    """
+    _raise_descriptor_limit()
+    supervisors = {
+        name: AgentSupervisor(name, agent, launchers[name])
+        for name, agent in settings.agents.items()
+    }
+    dispatcher = Dispatcher(supervisors)
+    app = make_app(dispatcher, max_body=settings.server.max_body_bytes)
+    listener = open_listener(settings.server)
+    _limit_unread(listener, max(a.clocks.seconds("write") for a in settings.agents.values()))
+    address = _address(listener)
+    server = _Server(dispatcher, settings.server.drain_seconds)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.run_agents)
+            await nursery.start(server.run_http, app, _http_config(listener))
+            nursery.start_soon(server.obey, signals, nursery.cancel_scope)
+            announce(address)
+            await server.ended.wait()
+            nursery.cancel_scope.cancel()
+    return server.exit_code
+
+
+class _Server:
+    """The steps of a shutdown: drain, end what is left, HTTP, workers; or everything at once."""
+
+    def __init__(self, dispatcher: Dispatcher, drain_seconds: float) -> None:
+        self._dispatcher = dispatcher
+        self._drain_seconds = drain_seconds
+        self._close_http = trio.Event()
+        self._http_closed = trio.Event()
+        self.ended = trio.Event()
+        self.exit_code = 0
+
+    async def run_agents(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        try:
+            await self._dispatcher.run(task_status=task_status)
+        finally:
+            # Hypercorn shields its writes, so a client that does not read could hold the process
+            # beyond any clock. Every worker has been reaped here: nothing is lost by leaving.
+            timer = threading.Timer(GIVE_UP_SECONDS, os._exit, (self.exit_code,))
+            timer.daemon = True
+            timer.start()
+        await self._http_closed.wait()
+        self.ended.set()
+
+    async def run_http(
+        self,
+        app: QuartTrio,
+        config: Config,
+        *,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        trigger = self._close_http.wait
+        await serve_http(app, config, shutdown_trigger=trigger, task_status=task_status)
+        self._http_closed.set()
+
+    async def obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
+        """The first signal drains, the second ends everything at once."""
+        number = await anext(signals)
+        logs.event(log, logging.INFO, f"{signal.Signals(number).name}: draining")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._drain)
+            number = await anext(signals)
+            logs.event(log, logging.WARNING, f"{signal.Signals(number).name}: ending at once")
+            self.exit_code = 128 + number
+            everything.cancel()
+
+    async def _drain(self) -> None:
+        in_time = await self._dispatcher.drain(self._drain_seconds)
+        if not in_time:
+            logs.event(log, logging.WARNING, "the 'drain' clock ran out: ending what is running")
+        await self._dispatcher.end_open(END_STREAMS_SECONDS)
+        self._close_http.set()
+
+
+def open_listener(settings: ServerSettings) -> socket.socket:
+    """A socket that listens where the settings say. Raises ServeError.
+
+    Its connections inherit TCP_USER_TIMEOUT: what a client leaves unread for that long ends the
+    connection, which is the only thing that ends a write of Hypercorn's.
+    """
+    place = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise ServeError(f"cannot listen on {place}: {error.strerror}") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror
+        raise ServeError(f"cannot listen on {place}: {reason}") from None
+    return listener
+
+
+def _limit_unread(listener: socket.socket, seconds: float) -> None:
+    if not math.isinf(seconds):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def _http_config(listener: socket.socket) -> Config:
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.backlog = BACKLOG
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.graceful_timeout = GRACEFUL_SECONDS
+    config.include_server_header = False
+    # Ours are the records that matter; Hypercorn's own go nowhere but for its errors.
+    config.errorlog = logging.getLogger("hypercorn.error")
+    return config
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _raise_descriptor_limit() -> None:
+    """Every connection takes a descriptor and every worker four: take what the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

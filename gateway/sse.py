@@ -1,0 +1,70 @@
+"""Server-Sent Events, and how an answer of either kind becomes what the caller asked for.
+
+Chunks are JSON strings as the worker wrote them: they hold no newline, so each is one `data:` line.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+
+KEEP_ALIVE_SECONDS = 15.0
+"""Of silence before a comment is sent: below the idle timeouts of common proxies (30 to 60 s)."""
+
+HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
+)
+
+Kind = Literal["invoke", "chat"]
+
+
+class _ChatMessage(Struct, gc=False):
+    content: Raw = Raw(b"null")
+    tool_calls: Raw | UnsetType = UNSET
+
+
+_decode_message = msgspec.json.Decoder(_ChatMessage).decode
+
+
+def encode_chunks(chunks: Iterable[bytes]) -> bytes:
+    """One event for each chunk, all in one piece to be written at once."""
+    return b"".join([b'data: {"chunk":%b}\n\n' % chunk for chunk in chunks])
+
+
+def encode_error(body: bytes) -> bytes:
+    """The last event of a stream that failed; no `[DONE]` follows."""
+    return b"event: error\ndata: " + body + b"\n\n"
+
+
+def as_chunk(kind: Kind, result: bytes) -> bytes:
+    """One result as the one chunk of a stream: a string as it is, anything else as JSON text.
+
+    A chat's message counts as its content, unless it holds more than that (tool calls).
+    """
+    if kind == "chat":
+        message = _decode_message(result)
+        content = bytes(message.content)
+        if content[:1] == b'"' and message.tool_calls is UNSET:
+            return content
+        return msgspec.json.encode(result.decode())
+    return result if result[:1] == b'"' else msgspec.json.encode(result.decode())
+
+
+def as_body(kind: Kind, result: bytes | None, chunks: Iterable[bytes]) -> bytes:
+    """The answer to a caller that wants one JSON: the result, or the chunks in one string."""
+    if result is None:
+        # Each chunk is a whole JSON string, so the insides can be joined as they are: an escaped
+        # surrogate pair is never split, because half of one is not accepted.
+        joined = b'"%b"' % b"".join([chunk[1:-1] for chunk in chunks])
+        result = joined if kind == "invoke" else b'{"role":"assistant","content":%b}' % joined
+    return b'{"output":%b}' % result if kind == "invoke" else b'{"message":%b}' % result

@@ -1,0 +1,249 @@
+"""A real gateway in a process of its own, on a free port of the loopback, for tests through HTTP.
+
+    async with running_gateway({"echo": agent("echo.py")}) as gateway:
+        answer = await gateway.client.post("/agent/echo/invoke", json={"input": 1})
+
+When the block ends the gateway was told to end, has exited, and no process that it had started is
+left: that is asserted for every test that uses this.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+AGENTS = Path(__file__).parent / "agents"
+EXAMPLES = Path(__file__).parent.parent / "worker" / "examples"
+
+START_SECONDS = 30
+"""For the gateway to say where it listens, on a loaded machine."""
+
+STOP_SECONDS = 30
+"""For the gateway to end after SIGTERM, its workers' ladders included."""
+
+
+def python_agent(name: str, *arguments: str) -> list[str]:
+    """The command of a fault agent in `tests/agents/`."""
+    return [sys.executable, "-u", str(AGENTS / name), *arguments]
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process below `pid` now."""
+    found: set[int] = set()
+    todo = [pid]
+    while todo:
+        for thread in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+            try:
+                children = {int(child) for child in thread.read_text().split()}
+            except OSError:
+                continue
+            todo += children - found
+            found |= children
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def marked_processes(marker: str) -> set[int]:
+    """Every live process whose environment has `marker`, wherever it was reparented to."""
+    found = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                environ = (folder / "environ").read_bytes()
+            except OSError:
+                continue
+            if marker.encode() in environ and is_alive(int(folder.name)):
+                found.add(int(folder.name))
+    return found
+
+
+async def gone(pid: int, seconds: float = 10) -> bool:
+    """Wait for the end of a process that is not ours; False if it lives on."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with trio.move_on_after(seconds):
+            await trio.lowlevel.wait_readable(pidfd)
+            return True
+        return not is_alive(pid)
+    finally:
+        os.close(pidfd)
+
+
+class RunningGateway:
+    """What a test needs of a gateway that serves."""
+
+    def __init__(self, process: trio.Process, url: str, log: list[str], marker: str) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.url = url
+        self.port = int(url.rpartition(":")[2])
+        self.log = log
+        """The lines of its stderr so far."""
+        self.marker = marker
+        self.client = httpx.AsyncClient(base_url=url, timeout=60)
+        self._log_grew = trio.Event()
+
+    async def logged(self, pattern: str, seconds: float = 30) -> str:
+        """Wait for a line of its stderr that matches."""
+        with trio.fail_after(seconds):
+            seen = 0
+            while True:
+                for line in self.log[seen:]:
+                    if re.search(pattern, line):
+                        return line
+                seen = len(self.log)
+                event = self._log_grew
+                if len(self.log) == seen:
+                    await event.wait()
+
+    def log_line(self, line: str) -> None:
+        self.log.append(line)
+        event, self._log_grew = self._log_grew, trio.Event()
+        event.set()
+
+    async def post(self, path: str, **body: Any) -> httpx.Response:
+        """POST a JSON object made of the keywords."""
+        return await self.client.post(path, json=body)
+
+    async def state(self, agent: str) -> dict[str, Any]:
+        """The body of `GET /agent/{name}`."""
+        return (await self.client.get(f"/agent/{agent}")).json()  # type: ignore[no-any-return]
+
+    async def stream(self, path: str, **body: Any) -> tuple[int, list[str]]:
+        """POST with `stream: true`; the status, and the events as their lines of data.
+
+        An `event: error` is given as `error <data>`; the body of an error response as one item.
+        """
+        body = {**body, "stream": True}
+        async with self.client.stream("POST", path, json=body) as response:
+            text = (await response.aread()).decode()
+        if response.status_code != 200:
+            return response.status_code, [text]
+        return 200, list(parse_events(text))
+
+    def processes(self) -> set[int]:
+        """Every process of this gateway but itself, live, wherever it was reparented to."""
+        return (marked_processes(self.marker) | descendants(self.pid)) - {self.pid}
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+
+def parse_events(text: str) -> Iterator[str]:
+    """The data of each event of an SSE stream; comments are left out."""
+    for block in text.split("\n\n"):
+        kind, data = "", []
+        for line in block.split("\n"):
+            field, _, value = line.partition(":")
+            if field == "event":
+                kind = f"{value.strip()} "
+            elif field == "data":
+                data.append(value.removeprefix(" "))
+        if data:
+            yield kind + "\n".join(data)
+
+
+@asynccontextmanager
+async def running_gateway(
+    agents: Mapping[str, str | list[str]] | None = None,
+    *arguments: str,
+    toml: str | None = None,
+    folder: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    expect_exit: int | None = 0,
+) -> AsyncIterator[RunningGateway]:
+    """Run `gateway` with these agents (by name) or this TOML text, and end it afterwards.
+
+    `folder` is where the TOML is written (a tmp_path). `expect_exit` of None: do not look.
+    """
+    marker = f"GATEWAY_TEST_MARKER={os.urandom(8).hex()}"
+    name, _, value = marker.partition("=")
+    command = [sys.executable, "-m", "gateway", "--port", "0", *arguments]
+    for agent, words in (agents or {}).items():
+        text = words if isinstance(words, str) else subprocess.list2cmdline(words)
+        command += ["--agent", f"{agent}={text}"]
+    if toml is not None:
+        assert folder is not None
+        path = folder / "gateway.toml"
+        path.write_text(toml)
+        command += ["--config", str(path)]
+    process = await trio.lowlevel.open_process(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **(env or {}), name: value},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    log: list[str] = []
+    async with trio.open_nursery() as nursery:
+        gateway: list[RunningGateway] = []
+        nursery.start_soon(_collect, process.stderr, log, gateway)
+        try:
+            with trio.fail_after(START_SECONDS):
+                line = await _read_line(process.stdout)
+            assert line.startswith("listening on http://"), f"{line!r}\n" + "\n".join(log)
+            gateway.append(RunningGateway(process, line.split()[-1], log, marker))
+            yield gateway[0]
+            await gateway[0].client.aclose()
+            if process.returncode is None:
+                process.send_signal(signal.SIGTERM)
+            with trio.fail_after(STOP_SECONDS):
+                await process.wait()
+            left = gateway[0].processes()
+            assert not left, f"processes left behind: {left}\n" + "\n".join(log[-50:])
+            if expect_exit is not None:
+                assert process.returncode == expect_exit, "\n".join(log[-50:])
+        except BaseException:
+            print("\n".join(log[-200:]), file=sys.stderr)
+            raise
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with trio.move_on_after(5, shield=True):
+                await process.wait()
+            for pid in marked_processes(marker):
+                os.kill(pid, signal.SIGKILL)
+            nursery.cancel_scope.cancel()
+
+
+async def _collect(stream: Any, log: list[str], gateway: list[RunningGateway]) -> None:
+    rest = b""
+    async for data in stream:
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", "replace")
+            if gateway:
+                gateway[0].log_line(text)
+            else:
+                log.append(text)
+
+
+async def _read_line(stream: Any) -> str:
+    line = b""
+    while not line.endswith(b"\n"):
+        data = await stream.receive_some(1)
+        if not data:
+            break
+        line += data
+    return line.decode()
