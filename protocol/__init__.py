@@ -4,6 +4,7 @@ Message types, line framing and the legal order of messages for each side, witho
 beside this file is the specification; `gateway_side` and `worker_side` are the two ends.
 """
 
+from .checks import MAX_INPUT_NESTING, MAX_NESTING, is_utf8, nests_deeper
 from .errors import (
     ErrorCode,
     LocalProtocolError,
@@ -34,7 +35,9 @@ from .worker_side import WorkerConnection
 
 __all__ = [
     "JSON",
+    "MAX_INPUT_NESTING",
     "MAX_LINE_BYTES",
+    "MAX_NESTING",
     "PROTOCOL_VERSION",
     "ROLES",
     "Cancel",
@@ -58,4 +61,6 @@ __all__ = [
     "Violation",
     "WorkerConnection",
     "WorkerState",
+    "is_utf8",
+    "nests_deeper",
 ]

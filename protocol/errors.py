@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from enum import IntEnum, StrEnum
 
+MAX_MESSAGE = 500
+"""Characters of an error's message: what the peer wrote may stand in it, of any length."""
+
 
 class ErrorCode(IntEnum):
     """Codes of an error response. Any other code is the agent's own failure (JSON-RPC 2.0, 5.1)."""
@@ -28,15 +31,22 @@ class Violation(StrEnum):
 
     NOT_JSON = "not_json"
     NOT_UTF8 = "not_utf8"
+    """Or half of a surrogate pair, which UTF-8 cannot express."""
     NESTED_TOO_DEEPLY = "nested_too_deeply"
     LINE_TOO_LONG = "line_too_long"
     NOT_A_MESSAGE = "not_a_message"
+    """JSON, but not an object."""
     WRONG_SHAPE = "wrong_shape"
+    """An object, but not one of the messages, or a payload of the wrong type."""
     UNKNOWN_ID = "unknown_id"
+    """An answer to what was never asked."""
     DUPLICATE_ID = "duplicate_id"
+    """A request under the id of another (the gateway's violation)."""
     SECOND_RESULT = "second_result"
+    """An answer to a request that has ended."""
     CHUNK_AFTER_END = "chunk_after_end"
     RESULT_AFTER_CHUNKS = "result_after_chunks"
+    """A result with a value for a request that was answered with chunks."""
     READY_NOT_FIRST = "ready_not_first"
     READY_TWICE = "ready_twice"
     UNSUPPORTED_VERSION = "unsupported_version"
@@ -60,6 +70,8 @@ class RemoteProtocolError(ProtocolError):
     def __init__(
         self, violation: Violation, message: str, *, request_id: int | None = None
     ) -> None:
+        if len(message) > MAX_MESSAGE:
+            message = f"{message[:MAX_MESSAGE]}…"
         super().__init__(message)
         self.violation = violation
         self.message = message

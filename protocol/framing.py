@@ -13,10 +13,15 @@ images as base64), and each one in flight is held in memory on both sides: 8 MiB
 them under one GiB."""
 
 
+def on_one_line(text: bytes) -> bytes:
+    """A JSON text on one line. A newline in it stands between tokens: strings escape theirs."""
+    return text.replace(b"\n", b" ") if b"\n" in text else text
+
+
 class LineBuffer:
     """Collects bytes and hands out whole lines.
 
-    Each byte is looked at once, however the input is split, and at most `max_line_bytes` are held.
+    The work is linear in the input, however that is split, and at most `max_line_bytes` are held.
     Once a line has passed the cap, `overflowed` is true and nothing more is taken in: what follows
     has no beginning.
     """
@@ -53,12 +58,14 @@ class LineBuffer:
             self._partial += whole
             whole = bytes(self._partial)
             self._partial.clear()
-        lines = [line for line in whole.split(b"\n") if line and not line.isspace()]
+        lines = whole.split(b"\n")
+        del lines[-1]  # what follows the last newline: nothing
         if len(whole) > self.max_line_bytes:
             lines = self._before_too_long(lines)
         if not self.overflowed and end < len(data):
             self._hold(data[end:])
-        return lines
+        # `strip` returns a line without white space around it as it is, without a copy.
+        return list(filter(bytes.strip, lines))
 
     def too_long(self) -> RemoteProtocolError:
         """The error that an overflow is."""

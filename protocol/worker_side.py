@@ -3,12 +3,14 @@
 # Theory of operation
 
 A worker may send `ready` once, before anything else, and then answers each request once: with a
-result, or with chunks and an end, or with an error. `_open` holds the ids that it still owes an
-answer, with whether chunks were sent; sending for any other id is a defect of the program on this
-side and raises LocalProtocolError.
+result of its method's kind, or with chunks and an end, or with an error. `_owed` holds the requests
+that wait for their answer; sending for any other id is a defect of the program on this side and
+raises LocalProtocolError, and then nothing has changed: an error can still be sent instead.
 
 The gateway is trusted to speak the protocol. A line of it that is none raises RemoteProtocolError,
-and the worker should end: it can no longer tell which requests it owes.
+at this call and at every later one, and the worker should end: it can no longer tell which requests
+it owes. A later version of the gateway may say more, though: a request of another method is
+`Unsupported`, to be refused, and a notification of another method is passed over.
 
 Nothing here does I/O, waits, or knows the time.
 """
@@ -20,9 +22,13 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from .checks import MAX_NESTING, nests_deeper
+from .decoding import as_bytes, check_chat_message, wrong_shape
 from .errors import LocalProtocolError, RemoteProtocolError, Violation
-from .framing import MAX_LINE_BYTES, LineBuffer
+from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line
 from .messages import JSON, PROTOCOL_VERSION, Cancel, Chat, FromGateway, Invoke, Unsupported
+
+_METHODS = frozenset({"invoke", "chat"})
 
 
 class _Params(Struct, gc=False):
@@ -40,60 +46,93 @@ class _Line(Struct, gc=False):
     params: _Params | UnsetType = UNSET
 
 
-_decode_line = msgspec.json.Decoder(_Line).decode
+class _HeadOfLine(Struct, gc=False):
+    """As much as every version of a message has."""
+
+    method: str
+    id: int | UnsetType = UNSET
+
+
 _encode = msgspec.json.encode
+_decode_line = msgspec.json.Decoder(_Line).decode
+_decode_head = msgspec.json.Decoder(_HeadOfLine).decode
+
+
+class _Owed:
+    __slots__ = ("chunked", "method")
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.chunked = False
 
 
 class WorkerConnection:
     """The state of one connection. See the module's docstring.
 
-    `send_*` return the bytes to write and raise LocalProtocolError for what may not be sent now.
-    `receive_data` takes what was read, in any split, and returns what the gateway asks for.
+    `send_*` return the bytes to write. They raise LocalProtocolError for what may not be sent now
+    and for a line that is too long or nests too deeply; and TypeError, ValueError (a lone
+    surrogate, an integer of more than 4,300 digits), OverflowError or RecursionError, as msgspec
+    does, for what has no JSON form. NaN and the infinities are written as null; `msgspec.Raw` as
+    it is, except for its newlines. `receive_data` takes what was read, in any split, and returns
+    what the gateway asks for.
     """
 
     def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._buffer = LineBuffer(max_line_bytes)
         self._max_line_bytes = max_line_bytes
         self._silent = True
-        self._open: dict[int, bool] = {}
+        self._owed: dict[int, _Owed] = {}
+        self._error: RemoteProtocolError | None = None
 
     def __repr__(self) -> str:
-        return f"<WorkerConnection {'silent' if self._silent else 'open'}, owes {len(self._open)}>"
+        return f"<WorkerConnection {'silent' if self._silent else 'open'}, owes {len(self._owed)}>"
 
     @property
     def open_requests(self) -> frozenset[int]:
         """The ids that are owed an answer."""
-        return frozenset(self._open)
+        return frozenset(self._owed)
 
     def receive_data(self, data: bytes) -> list[FromGateway]:
-        """What the bytes just read ask for, in order. Raises RemoteProtocolError."""
-        events = [self._receive_line(line) for line in self._buffer.feed(data)]
-        if self._buffer.overflowed:
-            raise self._buffer.too_long()
-        return events
+        """What the bytes just read ask for, in order.
 
-    def _receive_line(self, line: bytes) -> FromGateway:
+        Raises RemoteProtocolError; what came before the violation in the same read is lost with it.
+        """
+        if self._error is not None:
+            raise self._error
         try:
-            message = _decode_line(line)
-        except (msgspec.MsgspecError, RecursionError) as error:
+            events = [self._receive_line(line) for line in self._buffer.feed(data)]
+            if self._buffer.overflowed:
+                raise self._buffer.too_long()
+        except RemoteProtocolError as error:
+            self._error = error
+            raise
+        return [event for event in events if event is not None]
+
+    def _receive_line(self, line: bytes) -> FromGateway | None:
+        try:
+            message = _read_line(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteProtocolError(
                 Violation.NOT_A_MESSAGE, f"the gateway sent {line[:80]!r}: {error}"
             ) from None
         params = _Params() if message.params is UNSET else message.params
         if message.method == "cancel":
             if params.id is UNSET:
-                raise _wrong(None, "cancel without params.id")
+                raise wrong_shape(None, "cancel without params.id")
             return Cancel(params.id)
         if message.id is UNSET:
-            raise _wrong(None, f"{message.method!r} without an id")
-        if message.id in self._open:
+            if message.method in _METHODS:
+                raise wrong_shape(None, f"{message.method!r} without an id")
+            return None
+        if message.id in self._owed:
             raise RemoteProtocolError(
                 Violation.DUPLICATE_ID,
                 f"request {message.id} came twice",
                 request_id=message.id,
             )
-        self._open[message.id] = False
-        return _read_request(message.id, message.method, params)
+        request = _read_request(message.id, message.method, params)
+        self._owed[message.id] = _Owed(message.method)
+        return request
 
     def send_ready(
         self,
@@ -118,20 +157,27 @@ class WorkerConnection:
 
     def send_chunk(self, request_id: int, text: str) -> bytes:
         """One piece of the answer to `request_id`."""
-        self._check_owed(request_id, "a chunk")
+        owed = self._check_owed(request_id, "a chunk")
+        if not isinstance(text, str):
+            raise LocalProtocolError(f"a chunk is {type(text).__name__}, expected str")
         line = self._line(
             {"jsonrpc": "2.0", "method": "chunk", "params": {"id": request_id, "chunk": text}}
         )
-        self._open[request_id] = True
+        owed.chunked = True
         return line
 
     def send_output(self, request_id: int, output: object) -> bytes:
         """The answer to an invoke: any value that msgspec can encode as JSON."""
-        return self._send_result(request_id, {"output": output})
+        self._check_result(request_id, "invoke", "an output")
+        return self._answer(request_id, "result", {"output": output})
 
     def send_message(self, request_id: int, message: object) -> bytes:
         """The answer to a chat: an object with `role` and `content`."""
-        return self._send_result(request_id, {"message": message})
+        self._check_result(request_id, "chat", "a message")
+        text = _encode(message)
+        if problem := check_chat_message(text):
+            raise LocalProtocolError(f"the message for request {request_id}: {problem}")
+        return self._answer(request_id, "result", {"message": Raw(text)})
 
     def send_end(self, request_id: int) -> bytes:
         """The end of the chunks of `request_id`."""
@@ -140,51 +186,72 @@ class WorkerConnection:
 
     def send_error(self, request_id: int, code: int, message: str) -> bytes:
         """Answer `request_id` with an error. Legal after chunks, too. See `ErrorCode`."""
-        self._check_owed(request_id, "an error")
+        self._find_owed(request_id, "an error")
         return self._answer(request_id, "error", {"code": code, "message": message})
-
-    def _send_result(self, request_id: int, result: dict[str, object]) -> bytes:
-        if self._check_owed(request_id, "a result"):
-            raise LocalProtocolError(f"a result for request {request_id} after chunks")
-        return self._answer(request_id, "result", result)
 
     def _answer(self, request_id: int, key: str, value: object) -> bytes:
         line = self._line({"jsonrpc": "2.0", "id": request_id, key: value})
-        del self._open[request_id]
+        del self._owed[request_id]
         return line
 
-    def _check_owed(self, request_id: int, what: str) -> bool:
-        """Whether chunks were sent for it already."""
+    def _check_result(self, request_id: int, method: str, what: str) -> None:
+        owed = self._check_owed(request_id, what)
+        if owed.method != method:
+            raise LocalProtocolError(
+                f"{what} for request {request_id}, whose method is {owed.method!r}"
+            )
+        if owed.chunked:
+            raise LocalProtocolError(f"{what} for request {request_id} after chunks")
+
+    def _check_owed(self, request_id: int, what: str) -> _Owed:
+        owed = self._find_owed(request_id, what)
+        if owed.method not in _METHODS:
+            raise LocalProtocolError(
+                f"{what} for request {request_id}, whose method {owed.method!r} is not supported"
+            )
+        return owed
+
+    def _find_owed(self, request_id: int, what: str) -> _Owed:
         try:
-            return self._open[request_id]
+            return self._owed[request_id]
         except KeyError:
             raise LocalProtocolError(
                 f"{what} for request {request_id}, which is not open"
             ) from None
 
     def _line(self, message: dict[str, object]) -> bytes:
-        """Raises LocalProtocolError for a line over the cap; the request then stays open."""
-        line = _encode(message)
+        line = on_one_line(_encode(message))
         if len(line) >= self._max_line_bytes:
             raise LocalProtocolError(
                 f"a line of {len(line)} bytes, and the most is {self._max_line_bytes}"
             )
+        if nests_deeper(line, MAX_NESTING):
+            raise LocalProtocolError(f"a line that nests deeper than {MAX_NESTING}")
         self._silent = False
         return line + b"\n"
 
 
+def _read_line(line: bytes) -> _Line:
+    try:
+        return _decode_line(line)
+    except msgspec.ValidationError:
+        # What a later version says may have params of any shape.
+        head = _decode_head(line)
+        if head.method in {*_METHODS, "cancel"}:
+            raise
+        return _Line(head.method, head.id)
+
+
 def _read_request(request_id: int, method: str, params: _Params) -> FromGateway:
-    if method not in {"invoke", "chat"}:
+    if method not in _METHODS:
         return Unsupported(request_id, method)
-    context = bytes(params.context)
+    context = as_bytes(params.context)
     if method == "invoke":
         if params.input is UNSET:
-            raise _wrong(request_id, "invoke without params.input")
-        return Invoke(request_id, bytes(params.input), params.stream, context, params.request_id)
+            raise wrong_shape(request_id, "invoke without params.input")
+        value = as_bytes(params.input)
+        return Invoke(request_id, value, params.stream, context, params.request_id)
     if params.messages is UNSET:
-        raise _wrong(request_id, "chat without params.messages")
-    return Chat(request_id, bytes(params.messages), params.stream, context, params.request_id)
-
-
-def _wrong(request_id: int | None, message: str) -> RemoteProtocolError:
-    return RemoteProtocolError(Violation.WRONG_SHAPE, message, request_id=request_id)
+        raise wrong_shape(request_id, "chat without params.messages")
+    messages = as_bytes(params.messages)
+    return Chat(request_id, messages, params.stream, context, params.request_id)

@@ -1,0 +1,84 @@
+"""What a JSON text has to fulfil beyond its grammar before it is passed on as the bytes it is.
+
+A decoder that skips a value (`msgspec.Raw`) checks its grammar, its escapes and its surrogate
+pairs, but neither that it is UTF-8 nor, on every version of Python, how deeply it nests. Both
+functions here cost no objects in proportion to the text. They know nothing of messages.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from itertools import accumulate
+
+MAX_NESTING = 512
+"""Arrays and objects within one another in one line of a worker. Python 3.11 gives up at about
+1,000, its own stack included, and later ones at about 10,000: below both, every version decides
+alike."""
+
+MAX_INPUT_NESTING = 100
+"""The same in what a caller sends (`input`, `messages`, `context`): far enough below MAX_NESTING
+that an agent may wrap its input in its output, and below what parsers in other languages take by
+default (serde_json 128, jq 1.6 256, PHP 512)."""
+
+_PIECE_BYTES = 64 * 1024
+"""UTF-8 is checked in pieces of this: decoded at once, 8 MiB with one emoji take 32 MiB."""
+
+_WALK_BYTES = 128
+"""Brackets are counted in blocks of this, and walked one by one only where a block could matter."""
+
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+_STRUCTURE = b'[]{}"'
+_NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in _STRUCTURE)
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_STEP = {ord("["): 1, ord("]"): -1}
+_find_strings = re.compile(rb'"[^"]*"')
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether `text` is UTF-8, without building a string of its size."""
+    if text.isascii():
+        return True
+    decode = _new_decoder().decode
+    view = memoryview(text)
+    try:
+        for start in range(0, len(text), _PIECE_BYTES):
+            decode(view[start : start + _PIECE_BYTES])
+        decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def nests_deeper(text: bytes, limit: int) -> bool:
+    """Whether arrays and objects in `text` stand more than `limit` deep within one another.
+
+    Exact for a JSON text, with any white space, strings and escapes; for anything else the answer
+    means nothing.
+    """
+    if len(text) <= limit or text.count(b"[") + text.count(b"{") <= limit:
+        return False
+    brackets = _brackets(text)
+    depth = 0
+    for start in range(0, len(brackets), _WALK_BYTES):
+        block = brackets[start : start + _WALK_BYTES]
+        opened = block.count(b"[")
+        if depth + opened > limit:
+            steps = map(_STEP.__getitem__, block)
+            if max(accumulate(steps, initial=depth)) > limit:
+                return True
+        depth += 2 * opened - len(block)
+    return False
+
+
+def _brackets(text: bytes) -> bytes:
+    """The brackets of a JSON text that do not stand in strings, as if all were square."""
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    kept = text.translate(_ONE_KIND, _NO_STRUCTURE)
+    # Two quotes side by side are a string without brackets, or where one string ends and the
+    # next begins: without them, either way, the others still pair up as before.
+    kept = kept.replace(b'""', b"")
+    if b'"' in kept:
+        kept = _find_strings.sub(b"", kept).replace(b'"', b"")
+    return kept

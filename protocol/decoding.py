@@ -1,0 +1,258 @@
+"""What one line of a worker says, before its place among the others is looked at.
+
+Owns the shapes of a worker's messages, and the explanation of a line that has none of them: what
+is wrong with it and which request it belongs to. Knows nothing of what is in flight.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from .checks import MAX_NESTING, is_utf8, nests_deeper
+from .errors import RemoteProtocolError, Violation
+from .messages import JSON, PROTOCOL_VERSION, ROLES, Ready
+
+MAX_EXCERPT = 80
+"""Bytes of a wrong line that are shown: enough to recognise it in a log, not enough to fill one."""
+
+MAX_REASON = 300
+"""Characters of the decoder's reason: a key that a worker made up may stand in it."""
+
+
+class Params(Struct, gc=False):
+    """Of `chunk`. Those of `ready` come once, and are decoded apart."""
+
+    id: int | UnsetType = UNSET
+    chunk: Raw | UnsetType = UNSET
+
+
+class ReadyParams(Struct, gc=False):
+    """Of `ready`."""
+
+    protocol: int
+    handlers: tuple[str, ...]
+    concurrency: Annotated[int, Meta(ge=1)] = 1
+    description: str | None = None
+    metadata: Raw = Raw(b"{}")
+
+
+class Answer(Struct, gc=False, forbid_unknown_fields=True):
+    """A result. Unknown keys are refused: a misspelt one would make it the end of a stream."""
+
+    output: Raw | UnsetType = UNSET
+    message: Raw | UnsetType = UNSET
+
+
+class Error(Struct, gc=False):
+    """An error response's `error`."""
+
+    code: int
+    message: str = ""
+
+
+class Line(Struct, gc=False):
+    """Every message of a worker has this shape."""
+
+    jsonrpc: Literal["2.0"] = "2.0"
+    id: int | UnsetType | None = UNSET
+    method: Literal["chunk", "ready"] | UnsetType = UNSET
+    params: Params | UnsetType = UNSET
+    result: Answer | UnsetType = UNSET
+    error: Error | UnsetType = UNSET
+
+
+class _ReadyLine(Struct, gc=False):
+    params: ReadyParams
+
+
+class _Declared(Struct, gc=False):
+    """As much of a `ready` of any version as is needed to tell which it is."""
+
+    protocol: int
+
+
+class _DeclaredLine(Struct, gc=False):
+    params: _Declared
+
+
+class _LooseParams(Struct, gc=False):
+    id: Raw = Raw(b"null")
+
+
+class _LooseLine(Struct, gc=False):
+    """As much of a wrong line as is needed to say whose it is."""
+
+    id: Raw | UnsetType = UNSET
+    method: Raw | UnsetType = UNSET
+    params: Raw = Raw(b"null")
+
+
+class _ChatMessage(Struct, gc=False):
+    role: str
+    content: Raw
+
+
+_decode_line = msgspec.json.Decoder(Line).decode
+_decode_ready = msgspec.json.Decoder(_ReadyLine).decode
+_decode_declared = msgspec.json.Decoder(_DeclaredLine).decode
+_decode_loose_line = msgspec.json.Decoder(_LooseLine).decode
+_decode_loose_params = msgspec.json.Decoder(_LooseParams).decode
+_decode_id = msgspec.json.Decoder(int).decode
+_decode_chat_message = msgspec.json.Decoder(_ChatMessage).decode
+
+as_bytes = msgspec.json.Encoder().encode
+"""The bytes of a Raw, as they are: a third of what `bytes(raw)` costs."""
+
+_EXPECTED = {
+    "`$.jsonrpc`": '"2.0"',
+    "`$.method`": "'ready' or 'chunk'",
+    "`$.result`": "'output', 'message' or nothing",
+}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_KINDS = {
+    "{": "an object",
+    "[": "an array",
+    '"': "a string",
+    "t": "true",
+    "f": "false",
+    "n": "null",
+}
+
+
+def read_line(line: bytes) -> Line:
+    """Decode a line of a worker. Raises RemoteProtocolError."""
+    try:
+        if len(line) > MAX_NESTING and nests_deeper(line, MAX_NESTING):
+            raise _nested_too_deeply(line)
+        if not (line.isascii() or is_utf8(line)):
+            raise RemoteProtocolError(
+                Violation.NOT_UTF8,
+                f"a line is not UTF-8: {_excerpt(line)}",
+                request_id=_whose(line),
+            )
+        return _decode_line(line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _explain(line, error) from None
+
+
+def read_ready(line: bytes) -> Ready:
+    """Decode a `ready`. Raises RemoteProtocolError."""
+    try:
+        version = _decode_declared(line).params.protocol
+        if version != PROTOCOL_VERSION:
+            raise RemoteProtocolError(
+                Violation.UNSUPPORTED_VERSION,
+                f"ready declares protocol {version}, expected {PROTOCOL_VERSION}",
+            )
+        params = _decode_ready(line).params
+    except msgspec.ValidationError as error:
+        raise wrong_shape(None, f"ready: {_reason(error)}: {_excerpt(line)}") from None
+    metadata = as_bytes(params.metadata)
+    if kind(metadata) != "an object":
+        raise wrong_shape(None, f"ready's metadata is {kind(metadata)}, expected an object")
+    return Ready(
+        protocol=params.protocol,
+        handlers=params.handlers,
+        concurrency=params.concurrency,
+        description=params.description,
+        metadata=metadata,
+    )
+
+
+def check_chat_message(text: JSON) -> str | None:
+    """What is wrong with the message of a chat, or None. Looks at its role and content only."""
+    try:
+        message = _decode_chat_message(text)
+    except msgspec.MsgspecError as error:
+        return str(error)
+    if message.role not in ROLES:
+        return f"the role is {message.role[:MAX_EXCERPT]!r}, expected one of {', '.join(ROLES)}"
+    content = as_bytes(message.content)
+    if content[:1] not in b'"[{n':
+        return f"the content is {kind(content)}, expected a string, a list, an object or null"
+    return None
+
+
+def kind(text: JSON) -> str:
+    """What a JSON text is, in words: "an object", "null", …"""
+    return _KINDS.get(chr(text[0]), "a number")
+
+
+def wrong_shape(request_id: int | None, message: str) -> RemoteProtocolError:
+    """A line that is no message, or not the one that it says it is."""
+    return RemoteProtocolError(Violation.WRONG_SHAPE, message, request_id=request_id)
+
+
+def _explain(line: bytes, error: Exception) -> RemoteProtocolError:
+    """Why a line could not be decoded, and whose it is."""
+    if isinstance(error, RecursionError):
+        # The caller's own stack counts, so this can come below MAX_NESTING.
+        return _nested_too_deeply(line)
+    excerpt = _excerpt(line)
+    if isinstance(error, msgspec.ValidationError):
+        if line.lstrip()[:1] != b"{":
+            return RemoteProtocolError(
+                Violation.NOT_A_MESSAGE, f"a line is not an object: {excerpt}"
+            )
+        return wrong_shape(_whose(line), f"{_reason(error)}: {excerpt}")
+    if line.startswith(_BYTE_ORDER_MARK):
+        return RemoteProtocolError(
+            Violation.NOT_JSON, f"a line starts with a byte-order mark: {excerpt}"
+        )
+    # Half a surrogate pair is within JSON's grammar and without meaning: the line as such is
+    # whole, and its request can be told.
+    mended = _SURROGATE_ESCAPE.sub(rb"\\u0020", line)
+    if mended != line and _read_loosely(mended) is not None:
+        return RemoteProtocolError(
+            Violation.NOT_UTF8,
+            f"a line has half of a surrogate pair, which UTF-8 cannot express: {excerpt}",
+            request_id=_whose(mended),
+        )
+    return RemoteProtocolError(Violation.NOT_JSON, f"a line is not JSON ({error}): {excerpt}")
+
+
+def _reason(error: msgspec.ValidationError) -> str:
+    reason = str(error)
+    for path, expected in _EXPECTED.items():
+        if reason.endswith(path):
+            return f"{reason[:MAX_REASON]}, expected {expected}"
+    return reason[:MAX_REASON]
+
+
+def _nested_too_deeply(line: bytes) -> RemoteProtocolError:
+    return RemoteProtocolError(
+        Violation.NESTED_TOO_DEEPLY,
+        f"a line nests deeper than {MAX_NESTING}: {_excerpt(line)}",
+    )
+
+
+def _read_loosely(line: bytes) -> _LooseLine | None:
+    try:
+        return _decode_loose_line(line)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def _whose(line: bytes) -> int | None:
+    """The id of the request that a wrong line belongs to, if it can be told."""
+    loose = _read_loosely(line)
+    if loose is None:
+        return None
+    try:
+        if loose.method is UNSET:
+            return None if loose.id is UNSET else _decode_id(as_bytes(loose.id))
+        if loose.id is UNSET:
+            return _decode_id(as_bytes(_decode_loose_params(as_bytes(loose.params)).id))
+    except msgspec.MsgspecError:
+        pass
+    return None  # a request of the worker's own has an id of the worker's own
+
+
+def _excerpt(line: bytes) -> str:
+    start = line[:MAX_EXCERPT].decode("utf-8", "backslashreplace")
+    return f"{start}…" if len(line) > MAX_EXCERPT else start

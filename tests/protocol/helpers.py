@@ -1,0 +1,79 @@
+"""What the tests of the wire share: connections in a given state, and every way to feed one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import settings
+
+from protocol import GatewayConnection, Malformed, WorkerConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke","chat"],"concurrency":8}}\n'
+
+unhurried = settings(deadline=None)
+"""A slow machine is not a failing one."""
+
+
+def gateway(*methods: str, ready: bool = True, **options: Any) -> GatewayConnection:
+    """A gateway's end with one request in flight for each of `methods`, ids from 1."""
+    connection = GatewayConnection(**options)
+    if ready:
+        connection.receive_data(READY)
+    for method in methods:
+        send(connection, method)
+    return connection
+
+
+def send(connection: GatewayConnection, method: str = "invoke") -> int:
+    """One request of no interest; returns its id."""
+    if method == "invoke":
+        request_id, _ = connection.send_invoke(b"null", stream=False, request_id="r")
+    else:
+        messages = b'[{"role":"user","content":"hi"}]'
+        request_id, _ = connection.send_chat(messages, stream=False, request_id="r")
+    return request_id
+
+
+def worker(*methods: str, **options: Any) -> WorkerConnection:
+    """A worker's end that owes an answer for each of `methods`, ids from 1."""
+    connection = WorkerConnection(**options)
+    peer = gateway()
+    for method in methods:
+        if method == "invoke":
+            line = peer.send_invoke(b"null", stream=False, request_id="r")[1]
+        else:
+            line = peer.send_chat(b"[]", stream=False, request_id="r")[1]
+        connection.receive_data(line)
+    return connection
+
+
+def splits(data: bytes) -> Iterator[list[bytes]]:
+    """The whole, byte by byte, and in two at each of a few places."""
+    yield [data]
+    yield [data[i : i + 1] for i in range(len(data))]
+    for at in {1, len(data) // 2, len(data) - 1}:
+        yield [data[:at], data[at:]]
+
+
+def said(connection: GatewayConnection, *reads: bytes) -> list[Any]:
+    """The events of `reads`, with a violation as a tuple that can be compared."""
+    events = [event for read in reads for event in connection.receive_data(read)]
+    return [
+        (event.id, event.error.violation, event.error.request_id)
+        if isinstance(event, Malformed)
+        else event
+        for event in events
+    ]
+
+
+def said_however_split(make: Callable[[], GatewayConnection], data: bytes) -> list[Any]:
+    """The same as `said`, having made sure that the split makes no difference."""
+    outcomes = []
+    for reads in splits(data):
+        connection = make()
+        outcomes.append((said(connection, *reads), repr(connection)))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    return outcomes[0][0]
