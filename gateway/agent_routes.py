@@ -129,17 +129,20 @@ class _Request:
         `give_up` is called when the client does not read. Raises the GatewayError that the exchange
         ended with, unless the head was sent before, and ClientGoneError.
         """
-        body = b""
+        body, failure = b"", None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_client, exchange, give_up, nursery.cancel_scope)
-            if exchange.call.stream:
-                body = await self._stream(exchange)
-            else:
-                chunks = await exchange.collect()
-                body = sse.as_body(exchange.call.kind, exchange.result, chunks)
+            try:
+                body = await (
+                    self._stream(exchange) if exchange.call.stream else _whole_answer(exchange)
+                )
+            except GatewayError as error:
+                failure = error  # raised below: out of a nursery it would come in a group
             nursery.cancel_scope.cancel()
         if self.client_gone:
             raise ClientGoneError
+        if failure is not None:
+            raise failure
         # Outside of the nursery: when the last part is sent, Hypercorn says that the client is
         # gone before it has ended the response, and that must not be cancelled.
         if not exchange.call.stream:
@@ -242,6 +245,11 @@ def _target(path: str) -> tuple[str, Literal["invoke", "chat"]] | None:
         case "invoke" | "chat":
             return name, kind
     return None
+
+
+async def _whole_answer(exchange: Exchange) -> bytes:
+    chunks = await exchange.collect()
+    return sse.as_body(exchange.call.kind, exchange.result, chunks)
 
 
 async def _next_part(exchange: Exchange) -> bytes:

@@ -12,8 +12,10 @@ import click
 import trio
 
 from gateway import logs
+from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option
-from gateway.launch import Launcher, PlainLauncher, own_environment_first
+from gateway.launch import Launcher, own_environment_first
+from gateway.sandbox import SandboxError, make_launcher, try_sandbox
 from gateway.server import ServeError, serve
 
 
@@ -35,12 +37,22 @@ from gateway.server import ServeError, serve
 @click.option("--host", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1]")
 @click.option("--port", type=int, metavar="PORT", help="0 picks a free one.  [default: 8080]")
 @click.option(
+    "--sandbox",
+    type=click.Choice(["strict", "off"]),
+    help="The isolation of every worker; never weaker than asked for.  [default: strict]",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="What is logged, to stderr.  [default: info]",
 )
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Try the sandbox and each agent's handshake, print what was found, and exit.",
+)
 @click.version_option(package_name="agent-gateway", prog_name="gateway")
-def main(agents: tuple[str, ...], config_path: Path | None, **server: Any) -> None:
+def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **server: Any) -> None:
     """Serve commands as HTTP agents, each in worker processes of its own.
 
     \b
@@ -55,11 +67,13 @@ def main(agents: tuple[str, ...], config_path: Path | None, **server: Any) -> No
             server={key: value for key, value in server.items() if value is not None},
         )
         logs.setup(settings.server.log_level)
-        launchers = {name: _launcher(name, settings) for name in settings.agents}
+        launchers = make_launchers(settings)
+        if check:
+            sys.exit(trio.run(check_agents, settings, launchers))
         sys.exit(trio.run(_serve, settings, launchers))
     except ConfigError as error:
         _fail(str(error), 2)
-    except ServeError as error:
+    except (ServeError, SandboxError) as error:
         _fail(str(error), 1)
 
 
@@ -69,6 +83,30 @@ async def _serve(settings: Settings, launchers: dict[str, Launcher]) -> int:
 
 def _announce(address: str) -> None:
     click.echo(f"listening on {address}")
+
+
+def make_launchers(settings: Settings) -> dict[str, Launcher]:
+    """What starts the workers of each agent, its sandbox tried for real.
+
+    Raises ConfigError and SandboxError.
+    """
+    environ = own_environment_first(os.environ, str(Path(sys.executable).parent))
+    secrets = [str(settings.path.resolve())] if settings.path else []
+    launchers: dict[str, Launcher] = {}
+    for name, agent in settings.agents.items():
+        if shutil.which(agent.argv[0], path=environ["PATH"]) is None:
+            raise ConfigError(f"agents.{name}.command: command not found: {agent.argv[0]!r}")
+        launchers[name] = make_launcher(
+            name,
+            agent.argv,
+            agent.sandbox,
+            level=settings.server.sandbox,
+            environ=environ,
+            cwd=str(Path.cwd()),
+            secrets=secrets,
+        )
+        try_sandbox(launchers[name], secrets=secrets)
+    return launchers
 
 
 def _fail(message: str, code: int) -> None:
@@ -84,11 +122,3 @@ def _commands(options: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(f"--agent {name}=…: given twice")
         commands[name] = command
     return commands
-
-
-def _launcher(name: str, settings: Settings) -> Launcher:
-    argv = settings.agents[name].argv
-    env = own_environment_first(os.environ, str(Path(sys.executable).parent))
-    if shutil.which(argv[0], path=env["PATH"]) is None:
-        raise ConfigError(f"agents.{name}.command: command not found: {argv[0]!r}")
-    return PlainLauncher(argv, env)

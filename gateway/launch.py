@@ -6,13 +6,20 @@ knows neither how a sandbox is built nor how a process is run.
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import shutil
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+
+MARK = "AGENT_GATEWAY_WORKER"
+"""The environment variable that tells which worker a process belongs to, without a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,8 @@ class Launch:
     pass_fds: tuple[int, ...] = ()
     """Descriptors that the process inherits under the same numbers. The launcher closes its own
     copies when the `with` block of `Launcher.launch` ends, which is right after the spawn."""
+    mark: str | None = None
+    """What `env` holds under `MARK`, if anything; every process of this worker inherits it."""
 
 
 class Launcher(Protocol):
@@ -37,6 +46,13 @@ class Launcher(Protocol):
         """Prepare one start; what must not outlive the spawn is released at the end of the block.
 
         Raises OSError when a descriptor or a cgroup cannot be made.
+        """
+        ...
+
+    def exit_status(self, returncode: int) -> int:
+        """How the agent's command ended, from how the process that was spawned did.
+
+        Both as in `subprocess.Popen.returncode`: negative for a signal.
         """
         ...
 
@@ -63,7 +79,20 @@ class PlainLauncher:
 
     @contextmanager
     def launch(self) -> Iterator[Launch]:
-        yield Launch(self.argv, self.env, self.cwd)
+        # Looked up here, because the program that is spawned may be another.
+        program = shutil.which(self.argv[0], path=self.env.get("PATH", os.defpath))
+        if program is None:
+            raise FileNotFoundError(errno.ENOENT, "command not found", self.argv[0])
+        mark = secrets.token_hex(8)
+        argv = (program, *self.argv[1:])
+        setpriv = shutil.which("setpriv")
+        if setpriv is not None:
+            # So that the worker does not outlive the gateway, however that ends.
+            argv = (setpriv, "--pdeathsig", "KILL", "--", *argv)
+        yield Launch(argv, {**self.env, MARK: mark}, self.cwd, mark=mark)
+
+    def exit_status(self, returncode: int) -> int:
+        return returncode
 
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
         del exit_status, stderr_tail

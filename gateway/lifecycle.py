@@ -81,6 +81,7 @@ class Worker:
         self.id = worker_id
         self.agent = agent
         self.link: Link | None = None
+        self.mark: str | None = None
         self.reason: Reason | None = None
         self._launcher = launcher
         self._owner = owner
@@ -118,6 +119,7 @@ class Worker:
         try:
             with self._launcher.launch() as launch:
                 process = spawn(launch)
+                self.mark = launch.mark
         except (SpawnError, OSError) as error:
             self.reason = Reason.NOT_STARTED
             logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
@@ -201,7 +203,7 @@ class Worker:
             return invalid_response(self._violation)
         if process.returncode is None:
             return WorkerCrashed(f"the worker was ended: {reason.value}")
-        status = process.returncode
+        status = self._launcher.exit_status(process.returncode)
         assert self._stderr is not None
         refusal = self._launcher.explain(status, self._stderr.tail)
         if refusal is not None:

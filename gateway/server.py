@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import threading
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,6 +24,7 @@ from hypercorn.trio import serve as serve_http
 from gateway import logs
 from gateway.app import make_app
 from gateway.dispatcher import Dispatcher
+from gateway.orphans import OrphanKeeper
 from gateway.supervisor import AgentSupervisor
 
 if TYPE_CHECKING:
@@ -67,10 +69,12 @@ async def serve(
     `announce` gets the address once requests are answered. Raises ServeError.
     """
     _raise_descriptor_limit()
-    supervisors = {
-        name: AgentSupervisor(name, agent, launchers[name])
-        for name, agent in settings.agents.items()
-    }
+    supervisors: dict[str, AgentSupervisor] = {}
+    orphans = OrphanKeeper(
+        lambda: chain.from_iterable(agent.processes for agent in supervisors.values())
+    )
+    for name, agent in settings.agents.items():
+        supervisors[name] = AgentSupervisor(name, agent, launchers[name], on_gone=orphans.sweep)
     dispatcher = Dispatcher(supervisors)
     app = make_app(dispatcher, max_body=settings.server.max_body_bytes)
     listener = open_listener(settings.server)
@@ -79,6 +83,7 @@ async def serve(
     server = _Server(dispatcher, settings.server.drain_seconds)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
+            await nursery.start(orphans.run)
             await nursery.start(server.run_agents)
             await nursery.start(server.run_http, app, _http_config(listener))
             nursery.start_soon(server.obey, signals, nursery.cancel_scope)

@@ -33,6 +33,8 @@ from gateway.pool import CircuitOpenError, Phase, Plan, Pool, QueueFullError
 from gateway.restart import Breaker, RestartPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from gateway.config import AgentSettings
     from gateway.launch import Launcher
     from protocol import Ready
@@ -50,10 +52,18 @@ RSS_CHECK_SECONDS = 5.0
 class AgentSupervisor:
     """See the module's docstring. `run` must be running while anything else is called."""
 
-    def __init__(self, name: str, settings: AgentSettings, launcher: Launcher) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: AgentSettings,
+        launcher: Launcher,
+        *,
+        on_gone: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
         self.settings = settings
         self._launcher = launcher
+        self._on_gone = on_gone
         self._restart = RestartPolicy(settings.restart)
         self._pool: Pool[Exchange] = Pool(settings, self._restart)
         self._workers: dict[int, Worker] = {}
@@ -296,6 +306,7 @@ class AgentSupervisor:
             await worker.run()
         finally:
             del self._workers[worker.id]
+            self._on_gone()
             self._apply(self._pool.gone(worker.id, trio.current_time()))
             self._check_empty()
 
@@ -362,6 +373,13 @@ class AgentSupervisor:
     def can_serve(self) -> bool:
         """Whether a request would be admitted and given to a worker now or soon."""
         return self.state not in {"draining", "open", "backoff"}
+
+    @property
+    def processes(self) -> Iterator[tuple[int, str | None]]:
+        """The pid and the mark of every worker that has not been reaped."""
+        for worker in self._workers.values():
+            if worker.pid is not None:
+                yield worker.pid, worker.mark
 
     def describe(self) -> dict[str, Any]:
         """The body of `GET /agent/{name}`."""

@@ -17,6 +17,7 @@ import itertools
 import os
 import resource
 import secrets
+import signal
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -46,9 +47,11 @@ _ETC_SECRET = "/etc/ssl/private"  # noqa: S105 - a path; the machine's private k
 _KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """What `setpriv` needs for giving up everything, itself included."""
 _JOIN = (
-    'while [ "$1" != -- ]; do echo 0 > "$1/cgroup.procs" || exit 126; shift; done; shift; exec "$@"'
+    'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; exec "$@"'
 )
 """A process that joins its groups before it becomes bubblewrap leaves no moment without limits."""
+
+_SIGNALS = frozenset(signal.valid_signals())
 
 _UNLIMITED = {"value": None, "enforced": False, "reason": "no limit was set"}
 
@@ -130,6 +133,12 @@ class StrictLauncher:
                 pass_fds=(*files.values(), seccomp, arguments),
             )
 
+    def exit_status(self, returncode: int) -> int:
+        """As `gateway.launch.Launcher.exit_status`."""
+        # bubblewrap, like a shell, gives a signal as 128 and its number.
+        number = returncode - 128
+        return -number if number in _SIGNALS else returncode
+
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
         """As `gateway.launch.Launcher.explain`."""
         return explain_refusal(stderr_tail) if exit_status > 0 else None
@@ -145,6 +154,9 @@ class StrictLauncher:
             "network": list(settings.network_hosts) or False,
             "limits": {name: self._limit(name) for name in groups.CONTROLLERS}
             | {
+                "pids": _enforced(_capped(resource.RLIMIT_NPROC, settings.pids), "rlimit")
+                if settings.pids
+                else _UNLIMITED,
                 "tmp": _enforced(settings.tmp_bytes, "tmpfs"),
                 "nofile": _enforced(_capped(resource.RLIMIT_NOFILE, settings.nofile), "rlimit"),
                 "fsize": _enforced(_capped(resource.RLIMIT_FSIZE, settings.fsize_bytes), "rlimit")
@@ -169,8 +181,6 @@ class StrictLauncher:
             return _UNLIMITED
         if name in self._cgroups.folders:
             return _enforced(value, f"cgroup v{self._cgroups.version}")
-        if name == "pids":
-            return _enforced(value, "rlimit")
         return {"value": value, "enforced": False, "reason": self._cgroups.reasons[name]}
 
     def _new_group(self) -> tuple[Path, ...]:
@@ -178,7 +188,6 @@ class StrictLauncher:
         group = self._cgroups.new(
             groups.group_name(self._token, next(self._numbers)),
             memory=settings.memory_bytes,
-            pids=settings.pids,
             cpu=settings.cpu,
         )
         if group:
@@ -188,7 +197,8 @@ class StrictLauncher:
     def _join(self, group: tuple[Path, ...]) -> tuple[str, ...]:
         if not group:
             return ()
-        return (self._tools.sh, "-c", _JOIN, "join-cgroup", *map(str, group), "--")
+        files = (str(folder / self._cgroups.join_file) for folder in group)
+        return (self._tools.sh, "-c", _JOIN, "join-cgroup", *files, "--")
 
     def _inside(self, uid: int) -> tuple[str, ...]:
         """What runs inside before the agent's command: limits, and with root the drop of it.
