@@ -1,0 +1,179 @@
+"""The README's transcripts, replayed byte by byte against both ends."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+import protocol
+from protocol import (
+    Cancel,
+    Chat,
+    Chunk,
+    End,
+    Failure,
+    GatewayConnection,
+    Invoke,
+    Ready,
+    Result,
+    WorkerConnection,
+)
+
+README = Path(protocol.__file__).with_name("README.md").read_text(encoding="utf-8")
+TRANSCRIPTS = re.findall(r"^```transcript\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+WITH_READY, WITHOUT_READY = TRANSCRIPTS
+
+
+class Message(Struct):
+    """Any line of a transcript, with what both ends take as bytes left as it is."""
+
+    method: str = ""
+    id: int = 0
+    params: dict[str, Raw] = {}
+    result: dict[str, Raw] | UnsetType = UNSET
+    error: dict[str, Any] | UnsetType = UNSET
+
+
+def read(transcript: str) -> list[tuple[str, bytes, Message]]:
+    lines = []
+    for line in transcript.splitlines():
+        arrow, text = line[0], line[2:].encode() + b"\n"
+        assert arrow in "→←"
+        lines.append((arrow, text, msgspec.json.decode(text, type=Message)))
+    return lines
+
+
+def value(raw: Raw) -> Any:
+    return msgspec.json.decode(raw)
+
+
+def gateway_says(connection: GatewayConnection, message: Message) -> bytes:
+    params = message.params
+    if message.method == "cancel":
+        return connection.send_cancel(value(params["id"]))
+    send = connection.send_invoke if message.method == "invoke" else connection.send_chat
+    request_id, line = send(
+        bytes(params["input" if message.method == "invoke" else "messages"]),
+        stream=value(params["stream"]),
+        context=bytes(params["context"]),
+        request_id=value(params["request_id"]),
+    )
+    assert request_id == message.id
+    return line
+
+
+def worker_says(connection: WorkerConnection, message: Message) -> bytes:
+    params = message.params
+    if message.method == "ready":
+        return connection.send_ready(
+            handlers=value(params["handlers"]),
+            concurrency=value(params["concurrency"]),
+            description=value(params["description"]),
+            metadata=bytes(params["metadata"]),
+        )
+    if message.method == "chunk":
+        return connection.send_chunk(value(params["id"]), value(params["chunk"]))
+    if message.error is not UNSET:
+        return connection.send_error(message.id, **message.error)
+    assert message.result is not UNSET
+    if "output" in message.result:
+        return connection.send_output(message.id, message.result["output"])
+    if "message" in message.result:
+        return connection.send_message(message.id, message.result["message"])
+    return connection.send_end(message.id)
+
+
+def as_heard_by_the_gateway(message: Message) -> Any:
+    params = message.params
+    if message.method == "ready":
+        return Ready(
+            protocol=value(params["protocol"]),
+            handlers=tuple(value(params["handlers"])),
+            concurrency=value(params["concurrency"]),
+            description=value(params["description"]),
+            metadata=bytes(params["metadata"]),
+        )
+    if message.method == "chunk":
+        return Chunk(value(params["id"]), bytes(params["chunk"]))
+    if message.error is not UNSET:
+        return Failure(message.id, **message.error)
+    assert message.result is not UNSET
+    values = [bytes(raw) for raw in message.result.values()]
+    return Result(message.id, *values) if values else End(message.id)
+
+
+def as_heard_by_the_worker(message: Message) -> Any:
+    params = message.params
+    if message.method == "cancel":
+        return Cancel(value(params["id"]))
+    kind = Invoke if message.method == "invoke" else Chat
+    return kind(
+        message.id,
+        bytes(params["input" if message.method == "invoke" else "messages"]),
+        stream=value(params["stream"]),
+        context=bytes(params["context"]),
+        request_id=value(params["request_id"]),
+    )
+
+
+def byte_by_byte(data: bytes) -> list[bytes]:
+    return [data[i : i + 1] for i in range(len(data))]
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=["with ready", "without ready"])
+def test_the_gateways_end_says_and_hears_exactly_the_transcript(transcript: str) -> None:
+    connection = GatewayConnection()
+    for arrow, text, message in read(transcript):
+        if arrow == "→":
+            assert gateway_says(connection, message) == text
+        else:
+            events = [e for byte in byte_by_byte(text) for e in connection.receive_data(byte)]
+            assert events == [as_heard_by_the_gateway(message)]
+    assert not connection.in_flight
+    assert not connection.broken
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=["with ready", "without ready"])
+def test_the_workers_end_hears_exactly_the_transcript_and_says_the_same(transcript: str) -> None:
+    connection = WorkerConnection()
+    for arrow, text, message in read(transcript):
+        if arrow == "→":
+            events = [e for byte in byte_by_byte(text) for e in connection.receive_data(byte)]
+            assert events == [as_heard_by_the_worker(message)]
+        else:
+            said = worker_says(connection, message)
+            if transcript is WITHOUT_READY:  # this worker leaves out "jsonrpc", ours does not
+                said = said.replace(b'"jsonrpc":"2.0",', b"")
+            assert said == text
+    assert not connection.open_requests
+
+
+def test_the_transcripts_show_every_message() -> None:
+    shown = {(arrow, message.method) for arrow, _, message in read(WITH_READY)}
+    assert shown == {
+        ("→", "invoke"), ("→", "chat"), ("→", "cancel"),
+        ("←", "ready"), ("←", "chunk"), ("←", ""),
+    }  # fmt: skip
+    answers = [m for arrow, _, m in read(WITH_READY) if arrow == "←" and m.id]
+    assert any(m.error is not UNSET for m in answers)
+    assert {tuple(m.result) for m in answers if m.result is not UNSET} == {
+        ("output",), ("message",), (),
+    }  # fmt: skip
+
+
+def test_the_readme_names_every_violation_of_a_worker() -> None:
+    table = README.partition("## Violations")[2].partition("## ")[0]
+    named = set(re.findall(r"`([a-z_0-9]+)`", table))
+    of_the_gateway = {protocol.Violation.DUPLICATE_ID}
+    assert {v.value for v in protocol.Violation if v not in of_the_gateway} <= named
+
+
+def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
+    assert f"({protocol.MAX_LINE_BYTES:,} bytes)" in README
+    assert f"**{protocol.MAX_NESTING}** deep" in README
+    assert f"**{protocol.MAX_INPUT_NESTING}** deep" in README
