@@ -79,7 +79,7 @@ def test_siblings_do_not_add_up() -> None:
     assert nests_deeper(with_siblings(100), 100)
 
 
-@pytest.mark.parametrize("string", ["[" * 50, '"[', '\\"[', "\\\\[", '["', "]" * 50, "{}[]", '\\'])
+@pytest.mark.parametrize("string", ["[" * 50, '"[', '\\"[', "\\\\[", '["', "]" * 50, "{}[]", "\\"])
 def test_brackets_in_strings_do_not_count(string: str) -> None:
     text = json.dumps([string] * 40 + [[string]] * 40).encode()
     assert not nests_deeper(text, 2)

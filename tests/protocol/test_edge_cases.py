@@ -1,4 +1,4 @@
-"""JSON at its edges, in a payload on its way to a worker and on its way back: the README's table."""
+"""JSON at its edges, on its way to a worker and on its way back: the README's table."""
 
 from __future__ import annotations
 
@@ -151,7 +151,5 @@ def test_a_huge_payload_costs_no_objects_on_its_way(payload: bytes) -> None:
     finally:
         tracemalloc.stop()
     deep = payload.startswith(b"[[[")
-    assert events == [
-        (None, Violation.NESTED_TOO_DEEPLY, None) if deep else Result(1, payload)
-    ]
+    assert events == [(None, Violation.NESTED_TOO_DEEPLY, None) if deep else Result(1, payload)]
     assert peak < PEAK_COPIES * len(payload)

@@ -64,9 +64,7 @@ def test_ids_count_up_from_one() -> None:
 
 def test_a_cancel_names_its_request_which_stays_in_flight() -> None:
     connection = gateway("invoke")
-    assert connection.send_cancel(1) == (
-        b'{"jsonrpc":"2.0","method":"cancel","params":{"id":1}}\n'
-    )
+    assert connection.send_cancel(1) == (b'{"jsonrpc":"2.0","method":"cancel","params":{"id":1}}\n')
     assert connection.in_flight == {1}
 
 
@@ -252,9 +250,7 @@ LEGAL = [
     (
         "invoke",
         b'{"params":{"chunk":"x","id":1},"method":"chunk","jsonrpc":"2.0","more":[]}\n'
-        b'{"result":{"output":1},"more":{},"jsonrpc":"2.0","id":1}'.replace(
-            b'{"output":1}', b"{}"
-        ),
+        b'{"result":{"output":1},"more":{},"jsonrpc":"2.0","id":1}'.replace(b'{"output":1}', b"{}"),
         [Chunk(1, b'"x"'), End(1)],
     ),
 ]

@@ -1,8 +1,12 @@
-"""The README's transcripts, replayed byte by byte against both ends."""
+"""The README's transcripts, replayed byte by byte against both ends, and its workers, run."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +181,32 @@ def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
     assert f"({protocol.MAX_LINE_BYTES:,} bytes)" in README
     assert f"**{protocol.MAX_NESTING}** deep" in README
     assert f"**{protocol.MAX_INPUT_NESTING}** deep" in README
+
+
+PATIENCE = 30
+"""Seconds for a worker of a few lines to start, answer and exit, on a machine that is busy."""
+
+
+def answers_of(argv: list[str]) -> list[Any]:
+    """What the gateway hears from a real process that is given one request and the end of stdin."""
+    connection = GatewayConnection()
+    _, line = connection.send_invoke(b'"h\xc3\xa9llo"', stream=False, request_id="r")
+    done = subprocess.run(argv, input=line, capture_output=True, timeout=PATIENCE, check=True)
+    return list(connection.receive_data(done.stdout))
+
+
+def example(language: str) -> str:
+    [code] = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return code
+
+
+def test_the_python_worker_in_the_readme_works() -> None:
+    [answer] = answers_of([sys.executable, "-c", example("python")])
+    assert isinstance(answer, Result)
+    assert value(Raw(answer.value)) == "H\u00c9LLO"
+
+
+def test_the_jq_worker_in_the_readme_works() -> None:
+    if shutil.which("jq") is None and not os.environ.get("CI"):
+        pytest.skip("jq is not installed")
+    assert answers_of(["sh", "-c", example("sh")]) == [Result(1, '"H\u00e9LLO"'.encode())]

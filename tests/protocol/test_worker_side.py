@@ -53,7 +53,9 @@ def test_requests_arrive_however_they_are_split() -> None:
         connection = WorkerConnection()
         assert [event for read in reads for event in connection.receive_data(read)] == [
             Invoke(1, b'{"a": 1}', stream=False, context=b"{}", request_id=""),
-            Chat(2, b'[{"role":"user"}]', stream=True, context=b'{"user_id":"u"}', request_id="abc"),
+            Chat(
+                2, b'[{"role":"user"}]', stream=True, context=b'{"user_id":"u"}', request_id="abc"
+            ),
             Cancel(1),
             Unsupported(3, "embed"),
         ]

@@ -1,0 +1,178 @@
+"""The shape of the project, read from its source: who knows whom, and how large a module may be.
+
+Every import counts, also one inside a function and one for type checking only: a module that names
+another knows it.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TOP_LEVEL = {
+    "CHANGELOG.md",
+    "README.md",
+    "gateway",
+    "protocol",
+    "pyproject.toml",
+    "tests",
+    "worker",
+}
+MADE_BY_TOOLS = {"__pycache__", "build", "dist", "node_modules"}
+"""As .gitignore has them."""
+
+MAX_MODULE_LINES = 450
+"""What can be read at one sitting. The aim is 400."""
+
+PURE_STANDARD_LIBRARY = {
+    "__future__",
+    "codecs",
+    "collections.abc",
+    "enum",
+    "itertools",
+    "re",
+    "typing",
+}
+"""What the protocol may import besides msgspec: a list of what does no I/O, knows no time and
+starts nothing is shorter than one of what does."""
+
+ROOMS = [
+    {"errors", "launch", "logs", "memory"},
+    {"orphans", "sandbox"},
+    {"config"},
+    {"process", "restart", "stderr"},
+    {"pool"},
+    {"exchange"},
+    {"link"},
+    {"lifecycle"},
+    {"supervisor"},
+    {"dispatcher"},
+    {"calls", "sse"},
+    {"agent_routes", "routes"},
+    {"app"},
+    {"check", "server"},
+    {"cli"},
+    {"__main__"},
+]
+"""The gateway from the bottom up. A module may know what is below it, and nothing beside it."""
+
+PURE_ROOMS = {"calls", "config", "errors", "pool", "restart", "sse"}
+"""Decisions over plain state: tested without processes, tasks or time."""
+
+HTTP_ROOMS = {"agent_routes", "app", "routes", "server"}
+"""Who may know the HTTP server."""
+
+HTTP_STACK = {"hypercorn", "quart", "quart_trio", "werkzeug", "wsproto", "h2", "h11"}
+
+
+def modules(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found
+    return found
+
+
+def name_of(path: Path) -> str:
+    """`gateway.sandbox.make` for its file; a package's name for its `__init__`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or path.is_dir()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full name of each module that is imported, of ours and of others."""
+    package = name_of(path) if path.stem == "__init__" else name_of(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            # `from gateway import logs` imports a module, `from gateway.errors import …` names.
+            submodules = [f"{base}.{alias.name}" for alias in node.names]
+            ours = [name for name in submodules if is_module(name)]
+            yield from ours
+            if len(ours) < len(submodules):
+                yield base
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def room(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+def by_name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", modules("protocol"), ids=by_name)
+def test_the_protocol_knows_msgspec_and_nothing_that_does_io(path: Path) -> None:
+    others = {name for name in imports(path) if top(name) != "protocol"}
+    assert others <= PURE_STANDARD_LIBRARY | {"msgspec"}
+
+
+@pytest.mark.parametrize("path", modules("worker"), ids=by_name)
+def test_a_worker_never_knows_the_gateway_nor_any_http_server(path: Path) -> None:
+    assert {top(name) for name in imports(path)}.isdisjoint({"gateway", "tests"} | HTTP_STACK)
+
+
+@pytest.mark.parametrize("path", modules("gateway"), ids=by_name)
+def test_the_gateway_never_knows_the_worker_sdk(path: Path) -> None:
+    assert {top(name) for name in imports(path)}.isdisjoint({"worker", "tests"})
+
+
+HEIGHT = {name: height for height, names in enumerate(ROOMS) for name in names}
+
+
+@pytest.mark.parametrize("path", modules("gateway"), ids=by_name)
+def test_a_room_of_the_gateway_knows_only_the_rooms_below_it(path: Path) -> None:
+    own = room(name_of(path))
+    if not own:
+        assert not [name for name in imports(path) if top(name) == "gateway"]
+        return
+    assert own in HEIGHT, f"say in ROOMS where {own} belongs"
+    known = {room(name) for name in imports(path) if top(name) == "gateway"} - {"", own}
+    assert {name for name in known if HEIGHT[name] >= HEIGHT[own]} == set()
+
+
+def test_every_room_exists() -> None:
+    assert {room(name_of(path)) for path in modules("gateway")} - {""} == set(HEIGHT)
+
+
+@pytest.mark.parametrize("path", modules("gateway"), ids=by_name)
+def test_decisions_know_no_tasks_and_only_the_top_knows_http(path: Path) -> None:
+    known = {top(name) for name in imports(path)}
+    own = room(name_of(path))
+    if own in PURE_ROOMS:
+        assert known.isdisjoint({"trio", "anyio", "asyncio", "subprocess", "socket", "threading"})
+    if own not in HTTP_ROOMS:
+        assert known.isdisjoint(HTTP_STACK)
+
+
+@pytest.mark.parametrize(
+    "path", [path for p in ("gateway", "protocol", "worker") for path in modules(p)], ids=by_name
+)
+def test_a_module_can_be_read_at_one_sitting(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_MODULE_LINES
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    names = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
+    found = {name for name in names if not name.endswith(".egg-info")} - MADE_BY_TOOLS
+    assert found == TOP_LEVEL
