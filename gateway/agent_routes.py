@@ -46,6 +46,11 @@ DISCARD_SECONDS = 5.0
 finish sending, and reads the answer instead of a reset."""
 
 
+UNWATCHED_SECONDS = 0.05
+"""An answer that comes within this time is not worth a task that watches whether its client leaves:
+that costs as much as a tenth of a short request, and the client cannot tell."""
+
+
 class ClientGoneError(Exception):
     """The client has closed the connection."""
 
@@ -119,7 +124,9 @@ class _Request:
                 size += len(message["body"])
                 if size > most:
                     raise RequestTooLarge(f"the body is larger than {most} bytes")
-                self._body_read = not message["more_body"]
+                # The end comes in a message of its own, which need not be waited for if the length
+                # was given (Hypercorn ends a request that is shorter).
+                self._body_read = not message["more_body"] or size == self.head.content_length
             return parts[0] if len(parts) == 1 else b"".join(parts)
         raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
 
@@ -129,6 +136,19 @@ class _Request:
         `give_up` is called when the client does not read. Raises the GatewayError that the exchange
         ended with, unless the head was sent before, and ClientGoneError.
         """
+        call = exchange.call
+        if not call.stream and await exchange.ends_within(UNWATCHED_SECONDS):
+            body = await _whole_answer(exchange)
+        else:
+            body = await self._answer_watched(exchange, give_up)
+        # When the last part is sent, Hypercorn says that the client is gone before it has ended the
+        # response, and that must not be cancelled: nobody watches the client any more.
+        if not call.stream:
+            await self._send_head(200, [*_json_headers(body), *_session_header(exchange)])
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _answer_watched(self, exchange: Exchange, give_up: Callable[[], None]) -> bytes:
+        """Wait for the answer while the client is there: the body, or the last part of a stream."""
         body, failure = b"", None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_client, exchange, give_up, nursery.cancel_scope)
@@ -143,11 +163,7 @@ class _Request:
             raise ClientGoneError
         if failure is not None:
             raise failure
-        # Outside of the nursery: when the last part is sent, Hypercorn says that the client is
-        # gone before it has ended the response, and that must not be cancelled.
-        if not exchange.call.stream:
-            await self._send_head(200, [*_json_headers(body), *_session_header(exchange)])
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        return body
 
     async def _stream(self, exchange: Exchange) -> bytes:
         """Send the stream but for its last part, which is returned."""

@@ -213,6 +213,13 @@ class Exchange:
                 return []
         return self.take()
 
+    async def ends_within(self, patience: float) -> bool:
+        """Wait for the end for at most `patience` seconds; whether it has come."""
+        until = trio.current_time() + patience
+        while self.phase is not Phase.ENDED and await self._change(until):
+            pass
+        return self.phase is Phase.ENDED
+
     async def collect(self) -> list[bytes]:
         """Wait for the end, and return all chunks. Raises as `receive`."""
         while self.phase is not Phase.ENDED:

@@ -193,7 +193,16 @@ class Pool(Generic[T]):
         on_trial = self._restart.breaker(now) is Breaker.HALF_OPEN
         if (on_trial and self._queue) or self._hopeless(now):
             raise CircuitOpenError(retry_after=max(self._restart.start_at - now, 1.0))
-        if len(self._queue) >= self._settings.queue and not self._free_for(ticket, now):
+        if not self._queue:
+            worker = self._free_for(ticket, now)
+            if worker is not None:
+                self._give(ticket, worker)
+                # Nothing else follows from it, unless it has changed how many are wanted.
+                more = self._settings.workers.spare or worker.phase is Phase.RETIRING
+                plan: Plan[T] = self._settle(now) if more else Plan()
+                plan.assign.append((ticket, worker.id))
+                return plan
+        if len(self._queue) >= self._settings.queue:
             raise QueueFullError(retry_after=1.0)
         self._queue[ticket] = None
         return self._settle(now)
@@ -208,6 +217,8 @@ class Pool(Generic[T]):
             if served:
                 worker.served += 1
                 self._restart.succeeded()
+            if worker.phase is Phase.READY and not self._queue and self._at_minimum:
+                return Plan()
         return self._settle(now)
 
     # What happens to workers
@@ -375,6 +386,11 @@ class Pool(Generic[T]):
         for worker in self._workers.values():
             if worker.alive and worker.expires_at > now:
                 plan.wake_at = min(plan.wake_at, worker.expires_at)
+
+    @property
+    def _at_minimum(self) -> bool:
+        """Whether there is none that could be stopped for having nothing to do."""
+        return len(self._workers) <= self._settings.workers.min
 
     def _floor(self) -> int:
         """As many are kept though they are idle."""
