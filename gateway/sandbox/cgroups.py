@@ -17,12 +17,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CONTROLLERS = ("memory", "pids", "cpu")
+CONTROLLERS = ("memory", "cpu")
+"""The limit of processes needs none: inside its user namespace, or with its own user id, a worker's
+rlimit counts its own processes and no others."""
 
 CPU_PERIOD = 100_000
 """Microseconds over which a CPU quota is counted: the kernel's own default."""
-BWRAP_PROCESSES = 2
-"""bubblewrap's monitor outside and its init inside stand in the group beside the worker."""
 _PREFIX = "agent-gateway-"
 """Of every group made here, before the gateway's process id."""
 _LEAF = "gateway"
@@ -41,15 +41,24 @@ class Cgroups:
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Controller to the reason why it cannot be used."""
 
-    def new(self, name: str, *, memory: int = 0, pids: int = 0, cpu: float = 0) -> tuple[Path, ...]:
-        """Make the group `name` with these limits (bytes, tasks, CPUs; 0 for none).
+    @property
+    def join_file(self) -> str:
+        """What a process with one thread writes 0 to.
 
-        Returns its folders, one per hierarchy; a process joins by writing 0 to their
-        `cgroup.procs`. Raises OSError.
+        A whole process is moved under a lock that waits for all CPUs, 5 to 15 ms; version 1 lets a
+        thread move itself without.
+        """
+        return "tasks" if self.version == 1 else "cgroup.procs"
+
+    def new(self, name: str, *, memory: int = 0, cpu: float = 0) -> tuple[Path, ...]:
+        """Make the group `name` with these limits (bytes, CPUs; 0 for none).
+
+        Returns its folders, one per hierarchy; a process joins by writing 0 to `join_file` in each.
+        Raises OSError.
         """
         made: list[Path] = []
         try:
-            for controller, value in (("memory", memory), ("pids", pids), ("cpu", cpu)):
+            for controller, value in (("memory", memory), ("cpu", cpu)):
                 if not value or controller not in self.folders:
                     continue
                 folder = self.folders[controller] / name
@@ -68,8 +77,6 @@ class Cgroups:
 
     def _files(self, controller: str, value: float) -> list[tuple[str, str]]:
         number = str(int(value))
-        if controller == "pids":
-            return [("pids.max", str(int(value) + BWRAP_PROCESSES))]
         if controller == "cpu":
             quota = max(1000, int(value * CPU_PERIOD))  # the kernel's least quota is 1 ms
             if self.version == 1:

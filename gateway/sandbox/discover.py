@@ -30,8 +30,8 @@ _SYMLINK_HOPS = 40
 
 
 # Of the file system hierarchy; /app and the like are an agent's own.
-_WIDE = tuple("/boot /dev /dev/shm /etc /media /mnt /opt /proc /root /run /srv /sys /tmp".split())
-_WIDE += ("/var", "/var/lib", "/var/tmp")  # noqa: S108 - named in order to be left out
+_WIDE: tuple[str, ...] = ("/boot", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/proc")
+_WIDE += ("/root", "/run", "/srv", "/sys", "/tmp", "/var", "/var/lib", "/var/tmp", "/dev/shm")  # noqa: S108
 _WIDE_IN_HOME = (".local", ".config", ".cache", "bin", "Desktop", "Documents", "Downloads")
 
 _OWN_PACKAGES = ("worker", "protocol")

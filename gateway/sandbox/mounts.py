@@ -53,9 +53,13 @@ def plan_mounts(
     _check_writable(named_rw, also=named_ro)
 
     wanted = [
-        Mount(name, source, writable=True) for path, source in named_rw for name in {path, source}
+        Mount(name, source, writable=True)
+        for path, source in named_rw
+        for name in dict.fromkeys((path, source))
     ]
-    readable = [(name, source) for path, source in named_ro for name in {path, source}]
+    readable = [
+        (name, source) for path, source in named_ro for name in dict.fromkeys((path, source))
+    ]
     readable += [
         (path, os.path.realpath(path))
         for guess in found
@@ -134,8 +138,10 @@ def _without(path: str, *, secrets: Sequence[str]) -> Iterable[str]:
 def _parents_first(mounts: Iterable[Mount]) -> list[Mount]:
     """In order of depth, leaving out what an earlier mount shows already."""
     kept: list[Mount] = []
-    # A stable sort: where one path was wanted twice, the writable mount came first.
-    for mount in sorted(mounts, key=lambda each: each.path.count(os.sep)):
+    # Where one path was wanted twice, for writing comes first.
+    for mount in sorted(
+        mounts, key=lambda each: (each.path.count(os.sep), each.path, not each.writable)
+    ):
         if not any(contains(above.path, mount.path) for above in kept if not mount.writable):
             if any(each.path == mount.path for each in kept):
                 continue

@@ -97,7 +97,8 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                     raise _invalid(key, name, "a name of letters, digits and underscores")
         for name, value in self.env.items():
             if "\0" in value:
-                raise _invalid(f"env.{name}", value, "text without a null character")
+                # Not the value: it may be a secret.
+                raise ValueError(f"env.{name} holds a null character, expected text without")
         for key in ("mounts_ro", "mounts_rw"):
             for path in getattr(self, key):
                 if not path or "\0" in path:

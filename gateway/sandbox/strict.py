@@ -46,9 +46,7 @@ _ETC = ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.cache", "localti
 _ETC_SECRET = "/etc/ssl/private"  # noqa: S105 - a path; the machine's private keys
 _KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """What `setpriv` needs for giving up everything, itself included."""
-_JOIN = (
-    'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; exec "$@"'
-)
+_JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; exec "$@"'
 """A process that joins its groups before it becomes bubblewrap leaves no moment without limits."""
 
 _SIGNALS = frozenset(signal.valid_signals())

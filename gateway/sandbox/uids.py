@@ -10,6 +10,7 @@ import itertools
 import os
 import random
 import socket
+import weakref
 from pathlib import Path
 
 # Of the ids that systemd's map of the 32-bit range leaves unused (systemd.io/UIDS-GIDS), above the
@@ -38,7 +39,7 @@ class UidBlock:
             except OSError:
                 claim.close()
                 continue
-            self._claim = claim
+            weakref.finalize(self, os.close, claim.detach())
             self._first = FIRST_UID + block * BLOCK_SIZE
             self._next = itertools.count()
             return

@@ -1,0 +1,150 @@
+"""What is mounted without being named: found from the words of a command."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.sandbox import SandboxError
+from gateway.sandbox.discover import discover, is_wide
+from gateway.sandbox.mounts import contains
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A project with an agent, a virtual environment, its base under a version manager, a tool."""
+    base = tmp_path / "manager" / "versions" / "3.99"
+    program(base / "bin" / "python3.99", "\x7fELF")
+    (base / "lib").mkdir()
+    environment = tmp_path / "project" / ".venv"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "pyvenv.cfg").write_text(f"home = {base}/bin\nversion = 3.99\n")
+    (environment / "bin" / "python3").symlink_to(base / "bin" / "python3.99")
+    (environment / "bin" / "python").symlink_to("python3")
+    program(environment / "bin" / "my-agent", f"#!{environment}/bin/python\n")
+    for name in ("agent.py", "pkg/deep.py"):
+        path = tmp_path / "project" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("")
+    return tmp_path
+
+
+def program(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    path.chmod(0o755)
+
+
+def found(place: Path, *words: str, path: str = "/usr/bin:/bin") -> set[str]:
+    """What is needed, relative to the place, without what is always added."""
+    needs = discover(words, cwd=str(place / "project"), search_path=path)
+    return {os.path.relpath(each, place) for each in needs.paths if contains(str(place), each)}
+
+
+def test_a_program_of_the_system_needs_nothing(place: Path) -> None:
+    assert found(place, "sh", "-c", "exit") == set()
+
+
+def test_the_program_becomes_an_absolute_path(place: Path) -> None:
+    assert discover(["sh"], cwd="/", search_path="/usr/bin").program == "/usr/bin/sh"
+
+
+def test_a_program_that_does_not_exist_is_named_with_where_it_was_looked_for(place: Path) -> None:
+    with pytest.raises(SandboxError, match="no command 'nothing-such' in /usr/bin:/bin"):
+        found(place, "nothing-such")
+
+
+def test_a_virtual_environment_brings_its_base_along(place: Path) -> None:
+    assert found(place, ".venv/bin/python") == {"project/.venv", "manager/versions/3.99"}
+
+
+def test_a_virtual_environment_of_copies_brings_its_base_along_too(place: Path) -> None:
+    (place / "project/.venv/bin/python").unlink()
+    program(place / "project/.venv/bin/python", "\x7fELF")
+    assert found(place, ".venv/bin/python") == {"project/.venv", "manager/versions/3.99"}
+
+
+def test_the_program_is_looked_up_in_the_path(place: Path) -> None:
+    path = f"{place}/project/.venv/bin:/usr/bin"
+    assert found(place, "python", path=path) == {"project/.venv", "manager/versions/3.99"}
+    needs = discover(["python"], cwd="/", search_path=path)
+    assert needs.program == f"{place}/project/.venv/bin/python"
+    assert needs.bin_dirs == [f"{place}/project/.venv/bin"]
+
+
+def test_a_script_brings_its_interpreter(place: Path) -> None:
+    assert found(place, ".venv/bin/my-agent") == {"project/.venv", "manager/versions/3.99"}
+
+
+def test_a_script_that_asks_env_brings_what_env_would_find(place: Path) -> None:
+    program(place / "tools" / "agent", "#!/usr/bin/env -S python -u\n")
+    path = f"{place}/project/.venv/bin:/usr/bin"
+    assert found(place, str(place / "tools/agent"), path=path) == {
+        "tools/agent",
+        "project/.venv",
+        "manager/versions/3.99",
+    }
+
+
+def test_a_script_brings_the_folder_that_it_is_in(place: Path) -> None:
+    assert found(place, "python3", "agent.py") == {"project"}
+    assert found(place, "python3", "pkg/deep.py") == {"project/pkg"}
+
+
+def test_the_path_in_front_of_a_colon_is_found(place: Path) -> None:
+    assert found(place, "python3", "-m", "worker", "pkg/deep.py:agent") == {"project/pkg"}
+
+
+def test_the_path_behind_an_equals_sign_is_found(place: Path) -> None:
+    assert found(place, "sh", "--rules=pkg/deep.py") == {"project/pkg"}
+
+
+def test_a_module_beside_the_start_brings_the_folder(place: Path) -> None:
+    assert found(place, "python3", "-m", "pkg.deep") == {"project"}
+    assert found(place, "python3", "-m", "worker", "agent:agent") == {"project"}
+
+
+def test_a_module_from_elsewhere_brings_nothing(place: Path) -> None:
+    assert found(place, "python3", "-m", "http.server") == set()
+
+
+def test_a_bare_word_is_not_a_folder(place: Path) -> None:
+    assert found(place, "echo", "pkg") == set()
+    assert found(place, "echo", "./pkg") == {"project/pkg"}
+
+
+def test_a_link_is_found_as_it_is_spelled_and_where_it_leads(place: Path) -> None:
+    (place / "link").symlink_to("project/pkg")
+    assert found(place, "python3", f"{place}/link/deep.py") == {"link", "project/pkg"}
+
+
+def test_a_linked_file_brings_what_it_leads_to(place: Path) -> None:
+    (place / "project/pkg/other.py").symlink_to("../agent.py")
+    assert found(place, "python3", "pkg/other.py") == {"project/pkg", "project/agent.py"}
+
+
+def test_a_script_in_the_home_folder_does_not_bring_the_home(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place / "project"))
+    assert found(place, "python3", "agent.py") == {"project/agent.py"}
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/tmp", "/home", "/home/somebody", "/root", "/opt"])
+def test_folders_of_unrelated_things_are_never_guessed(path: str) -> None:
+    assert is_wide(path)
+
+
+@pytest.mark.parametrize("path", ["/app", "/opt/agent", "/srv/agents", "/home/somebody/project"])
+def test_folders_of_one_thing_may_be_guessed(path: str) -> None:
+    assert not is_wide(path)
+
+
+def test_the_projects_own_packages_come_along_wherever_they_are_installed() -> None:
+    import protocol
+
+    needs = discover(["true"], cwd="/", search_path="/usr/bin")
+    folder = str(Path(protocol.__file__).parent)
+    assert folder in needs.paths
