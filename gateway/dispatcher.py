@@ -5,11 +5,13 @@ Knows no HTTP; what HTTP knows of agents goes through here.
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
 import trio
 
+from gateway import logs
 from gateway.errors import AgentNotFound, GatewayError, ShuttingDown
 from gateway.supervisor import AgentSupervisor
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
     from gateway.exchange import Call, Exchange
 
+log = logging.getLogger("gateway.agent")
+
 
 class Dispatcher:
     """The agents of one gateway. `run` must be running while requests are submitted."""
@@ -25,6 +29,7 @@ class Dispatcher:
     def __init__(self, agents: Mapping[str, AgentSupervisor]) -> None:
         self.agents = dict(agents)
         self.draining = False
+        self._nursery: trio.Nursery | None = None
         self._open: set[Exchange] = set()
         self._nothing_open = trio.Event()
 
@@ -35,6 +40,7 @@ class Dispatcher:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every agent until `stop` or `kill`."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for agent in self.agents.values():
                 await nursery.start(agent.run)
             task_status.started()
@@ -53,11 +59,34 @@ class Dispatcher:
         return exchange
 
     def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
-        """Its answer was given, or nobody waits for it."""
-        self.agents[exchange.call.agent].leave(exchange, disconnected=disconnected)
+        """Its answer was given, or nobody waits for it.
+
+        It is cancelled, unless the client has disconnected and the agent is to continue.
+        """
+        agent = self.agents[exchange.call.agent]
+        goes_on = disconnected and agent.settings.on_disconnect == "continue"
+        if goes_on and not exchange.ended and self._nursery is not None:
+            self._nursery.start_soon(self._see_through, exchange)
+            return
+        agent.leave(exchange)
         self._open.discard(exchange)
         if self.draining and not self._open:
             self._nothing_open.set()
+
+    async def _see_through(self, exchange: Exchange) -> None:
+        """Wait for the end of a request that nobody reads, with all its clocks."""
+        try:
+            while await exchange.receive() or not exchange.ended:
+                pass
+        except GatewayError as error:
+            logs.event(
+                log,
+                logging.INFO,
+                f"request without a client ended: {error.message}",
+                agent=exchange.call.agent,
+                request=exchange.call.request_id,
+            )
+        self.leave(exchange)
 
     @property
     def can_serve(self) -> bool:

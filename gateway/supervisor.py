@@ -141,33 +141,14 @@ class AgentSupervisor:
             raise self._unavailable(refused.retry_after) from None
         return exchange
 
-    def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
-        """Nobody waits for it any more. If it has not ended at its worker, it is cancelled there,
-        unless the client disconnected and the agent is to continue."""
+    def leave(self, exchange: Exchange) -> None:
+        """Nobody waits for it any more: if it has not ended at its worker, it is cancelled."""
         worker = self._at.get(exchange)
-        goes_on = disconnected and self.settings.on_disconnect == "continue"
-        if goes_on and not exchange.ended:
-            self._start_soon(self._see_through, exchange)
-        elif worker is not None:
+        if worker is not None:
             self._cancel(worker, exchange)
         elif self._pool.is_waiting(exchange):
             exchange.fail(Cancelled())
             self._apply(self._pool.finish(exchange, trio.current_time(), served=False))
-
-    async def _see_through(self, exchange: Exchange) -> None:
-        """Wait for the end of a request that nobody reads, with all its clocks."""
-        try:
-            while await exchange.receive() or not exchange.ended:
-                pass
-        except GatewayError as error:
-            logs.event(
-                log,
-                logging.INFO,
-                f"request without a client ended: {error.message}",
-                agent=self.name,
-                request=exchange.call.request_id,
-            )
-        self.leave(exchange)
 
     def _cancel(self, worker: Worker, exchange: Exchange) -> None:
         exchange.fail(Cancelled())
@@ -304,6 +285,10 @@ class AgentSupervisor:
     async def _run_worker(self, worker: Worker) -> None:
         try:
             await worker.run()
+        except trio.Cancelled:
+            # Everything ends: what `gone` would start would only be ended again, for ever.
+            self._pool.close(trio.current_time())
+            raise
         finally:
             del self._workers[worker.id]
             self._on_gone()
