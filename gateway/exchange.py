@@ -235,7 +235,8 @@ class Exchange:
         with trio.CancelScope(deadline=min(deadline, until)) as scope:
             await self._event.wait()
         self._event = None
-        if not scope.cancelled_caught:
+        # It may end in the very moment in which a deadline passes; no clock runs then.
+        if not scope.cancelled_caught or self.phase is Phase.ENDED:
             return True
         # The worker may have spoken since the deadline was set: it is not moved at every word.
         now = trio.current_time()
