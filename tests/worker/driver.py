@@ -16,6 +16,9 @@ import trio
 
 from protocol import Chunk, End, Failure, FromWorker, GatewayConnection, Malformed, Ready, Result
 
+BOUND = 15
+"""Seconds after which a worker that a test waits for hangs: it is killed, and the test fails."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -44,8 +47,9 @@ class Answer:
 class Worker:
     """One worker process. Everything that it says is checked against the protocol."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, cwd: str | os.PathLike[str] | None) -> None:
         self.process = process
+        self.cwd = cwd
         self.connection = GatewayConnection()
         self.stderr = ""
         self._said = trio.lowlevel.ParkingLot()
@@ -70,7 +74,7 @@ class Worker:
         """Send more requests at once than the worker asked for, which no gateway does."""
         self.connection._concurrency = 1_000_000
 
-    async def send_invoke(self, value: Any, **settings: Any) -> int:
+    async def send_invoke(self, value: Any = None, **settings: Any) -> int:
         return await self._send("invoke", value, **settings)
 
     async def send_chat(self, messages: Any, **settings: Any) -> int:
@@ -150,13 +154,14 @@ async def start(
         cwd=cwd,
         start_new_session=True,
     )
-    worker = Worker(process)
+    worker = Worker(process, cwd)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(worker._drain_stderr)
         try:
-            if handshake:
-                await worker.ready()
-            yield worker
+            with trio.fail_after(BOUND):
+                if handshake:
+                    await worker.ready()
+                yield worker
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
