@@ -17,6 +17,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import InvalidRequest, UnsupportedMediaType
 from gateway.exchange import Call
+from protocol import MAX_INPUT_NESTING, is_utf8, nests_deeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 """What of a client's `X-Request-Id` is taken over: visible ASCII, so that it can stand in a header
 and in a line of the log."""
+
+_TOO_DEEP = f"the body nests arrays and objects deeper than {MAX_INPUT_NESTING}"
 
 _OWN_IDS = itertools.count(1)
 _OWN_PREFIX = secrets.token_hex(4)
@@ -122,13 +125,13 @@ def check_media_type(head: RequestHead) -> None:
 
 def read_call(agent: str, kind: Literal["invoke", "chat"], head: RequestHead, body: bytes) -> Call:
     """Check the body. Raises InvalidRequest."""
-    if not body.isascii():
-        # msgspec takes the bytes of a Raw value as they are; the agent would be handed them.
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidRequest(f"the body is not UTF-8 (byte {error.start})") from None
+    # msgspec takes the bytes of a Raw value as they are; the agent would be handed them.
+    if not is_utf8(body):
+        raise InvalidRequest("the body is not UTF-8")
     decoded: Any = _decode(_decode_invoke if kind == "invoke" else _decode_chat, body)
+    # An agent that answers with its input must not thereby break the protocol for all its requests.
+    if nests_deeper(body, MAX_INPUT_NESTING):
+        raise InvalidRequest(_TOO_DEEP)
     payload = decoded.input if kind == "invoke" else decoded.messages
     if payload is UNSET:
         expected = (
@@ -160,7 +163,7 @@ def _decode(decode: Any, body: bytes) -> Any:
     except msgspec.ValidationError as error:
         raise InvalidRequest(_readable(str(error))) from None
     except RecursionError:
-        raise InvalidRequest("the body is nested too deeply") from None
+        raise InvalidRequest(_TOO_DEEP) from None
     except msgspec.DecodeError as error:
         if body[:3] == b"\xef\xbb\xbf":
             raise InvalidRequest("the body starts with a byte-order mark; remove it") from None
@@ -178,7 +181,7 @@ def _check_messages(payload: bytes) -> None:
     for index, message in enumerate(messages):
         if memoryview(message.content)[0] not in b'"[{n':
             raise InvalidRequest(
-                f"messages[{index}].content is {bytes(message.content[:20])!r}, "
+                f"messages[{index}].content is {bytes(message.content)[:20].decode()}, "
                 "expected a string, a list, an object or null"
             )
 

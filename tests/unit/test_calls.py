@@ -1,0 +1,307 @@
+"""From headers and body to a call: every 400 and 415, and payloads that stay the bytes they are."""
+
+from __future__ import annotations
+
+import json
+import math
+import tracemalloc
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.calls import RequestHead, check_media_type, new_request_id, read_call, read_head
+from gateway.errors import InvalidRequest, UnsupportedMediaType
+from gateway.exchange import Call
+from protocol import MAX_INPUT_NESTING
+
+HEAD = RequestHead(request_id="r-1")
+JSON_TYPE = b"application/json"
+
+
+def read(body: bytes | str, kind: str = "invoke", head: RequestHead = HEAD) -> Call:
+    return read_call("a", kind, head, body if isinstance(body, bytes) else body.encode())  # type: ignore[arg-type]
+
+
+# The body
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("", "the body is not JSON: it is empty"),
+        ("  \n", "the body is not JSON: it is empty"),
+        ("{", "the body is not JSON"),
+        ('{"input": 1} x', "the body is not JSON"),
+        ('{"input": NaN}', "the body is not JSON"),
+        ('{"input": Infinity}', "the body is not JSON"),
+        ('{"input": 01}', "the body is not JSON"),
+        ("{'input': 1}", "the body is not JSON"),
+        (b'\xef\xbb\xbf{"input": 1}', "byte-order mark"),
+        (b'{"input": "\xff"}', "not UTF-8"),
+        ('{"input": 1}'.encode("utf-16"), "not UTF-8"),
+        (r'{"input": "\ud800"}', "the body is not JSON"),
+        ("[]", "expected `object`, got `array`"),
+        ("7", "expected `object`, got `int`"),
+        ("null", "expected `object`, got `null`"),
+        ("{}", "'input' is missing; expected {\"input\": …}"),
+        ('{"messages": []}', "'input' is missing"),
+        ('{"input": 1, "stream": 1}', "stream: expected `bool`, got `int`"),
+        ('{"input": 1, "stream": "true"}', "stream: expected `bool`, got `str`"),
+        ('{"input": 1, "stream": null}', "stream: expected `bool`, got `null`"),
+        ('{"input": 1, "context": []}', "context: expected `object`, got `array`"),
+        ('{"input": 1, "context": "c"}', "context: expected `object`, got `str`"),
+        ('{"input": 1, "context": {"conversation_id": 7}}', "context.conversation_id: expected"),
+        ('{"input": 1, "context": {"custom": 1}}', "context.custom is not an object"),
+    ],
+)
+def test_a_bad_invoke_body_is_refused_by_name(body: bytes | str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(body)
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ("", '\'messages\' is missing; expected {"messages": [{"role"'),
+        ("[]", "'messages' is empty; expected at least one message"),
+        ("{}", "'messages' is not a list"),
+        ('"Hello"', "'messages' is not a list"),
+        ("null", "'messages' is not a list"),
+        ("[1]", "messages[0]: expected `object`, got `int`"),
+        ('[{"role": "user", "content": "x"}, []]', "messages[1]: expected `object`, got `array`"),
+        ('[{"content": "x"}]', "messages[0]: object missing required field `role`"),
+        ('[{"role": 1}]', "messages[0].role: expected `str`, got `int`"),
+        (
+            '[{"role": "bot"}]',
+            "messages[0].role: invalid enum value 'bot', expected one",
+        ),
+        ('[{"role": "user", "content": 1}]', "messages[0].content is 1, expected a string"),
+        ('[{"role": "user", "content": true}]', "messages[0].content is true, expected a string"),
+    ],
+)
+def test_bad_messages_are_refused_by_place(messages: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(f'{{"messages": {messages}}}' if messages else "{}", "chat")
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize("content", ['"text"', "[]", '[{"type": "text"}]', "{}", "null"])
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+def test_every_role_and_content_of_the_reference_api_is_taken(role: str, content: str) -> None:
+    messages = f'[{{"role": "{role}", "content": {content}}}]'
+    assert read(f'{{"messages": {messages}}}', "chat").payload == messages.encode()
+
+
+def test_what_else_a_message_holds_passes_through() -> None:
+    messages = b'[{"role":"assistant","tool_calls":[{"id":"1"}],"name":"n","else":1}]'
+    assert read(b'{"messages": %b}' % messages, "chat").payload == messages
+
+
+def test_a_whole_call_is_read() -> None:
+    context = '{"conversation_id": "c", "user_id": "u", "custom": {"t": 1}, "more": [1]}'
+    head = RequestHead(request_id="r-9", timeout=b"2.5")
+    assert read(f'{{"context": {context}, "stream": true, "input": [1, 2]}}', head=head) == Call(
+        agent="a",
+        kind="invoke",
+        payload=b"[1, 2]",
+        stream=True,
+        context=context.encode(),
+        conversation="c",
+        request_id="r-9",
+        total=2.5,
+    )
+
+
+def test_defaults_are_one_json_answer_no_context_and_no_limit_of_the_callers_own() -> None:
+    call = read('{"input": null, "unknown": 1, "context": null}')
+    assert (call.payload, call.stream, call.context) == (b"null", False, b"{}")
+    assert (call.conversation, call.total) == (None, math.inf)
+
+
+def test_of_a_key_given_twice_the_last_counts() -> None:
+    assert read('{"input": 1, "input": 2}').payload == b"2"
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)  # fmt: skip
+
+
+def json_texts(value: Any) -> list[bytes]:
+    """The same value written in several ways, each with its own bytes."""
+    return [
+        json.dumps(value).encode(),
+        json.dumps(value, ensure_ascii=False, indent=2).encode(),
+        msgspec.json.encode(value),
+    ]
+
+
+@given(JSON_VALUES.filter(lambda value: "\\ud" not in json.dumps(value)))
+@example('💡\x7f\u2028 \\ " \n')
+@example({"": [1e300, -0.0]})
+def test_any_json_value_passes_byte_for_byte(value: Any) -> None:
+    for text in json_texts(value):
+        assert read(b'{"stream":false ,"input" : ' + text + b' ,"x":1}').payload == text
+        messages = b'[{"role":"user","content":"c","extra":' + text + b"}]"
+        assert read(b'{"messages":' + messages + b"}", "chat").payload == messages
+
+
+@given(JSON_VALUES)
+def test_whatever_json_comes_instead_of_a_body_is_read_or_refused_never_a_defect(value) -> None:
+    for kind in ("invoke", "chat"):
+        for body in (value, {"input": value, "messages": value, "context": value}):
+            with suppress(InvalidRequest):
+                read(json.dumps(body), kind)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_bytes_come_instead_of_a_body_are_refused_never_a_defect(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read(body)
+
+
+HUGE_NUMBER = b"9" * 5000
+
+
+def test_a_number_of_5000_digits_passes_as_it_is() -> None:
+    assert read(b'{"input": %b}' % HUGE_NUMBER).payload == HUGE_NUMBER
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+def test_a_body_nests_as_deeply_on_every_python() -> None:
+    deepest = nested(MAX_INPUT_NESTING - 1)
+    assert read(b'{"input": %b}' % deepest).payload == deepest
+    for depth in (MAX_INPUT_NESTING, 900, 5000, 100_000):
+        for body in (b'{"input": %b}', b'{"input": 1, "context": {"custom": {"a": %b}}}'):
+            with pytest.raises(InvalidRequest, match="nests arrays and objects deeper than 100"):
+                read(body % nested(depth))
+        with pytest.raises(InvalidRequest, match="nests arrays and objects deeper than 100"):
+            read(b'{"messages": [{"role": "user", "content": %b}]}' % nested(depth), "chat")
+
+
+def peak_bytes(body: bytes, kind: str = "invoke") -> int:
+    """What reading `body` allocates at its peak, beyond the body itself."""
+    tracemalloc.start()
+    try:
+        with suppress(InvalidRequest):
+            read(body, kind)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+MOST_COPIES = 1.5
+"""Of a payload: it is cut out of the body, or its brackets are counted, and nothing else."""
+
+# As objects, these are 20 to 100 times as large as their text.
+PAYLOADS = {
+    "a million empty lists": b"[" + b"[]," * 1_000_000 + b"[]]",
+    "a list of a million numbers": b"[" + b"1.5," * 1_000_000 + b"0]",
+    "nested a million deep": b"[" * 1_000_000 + b"]" * 1_000_000,
+    "objects nested half a million deep": b'{"a":' * 500_000 + b"1" + b"}" * 500_000,
+}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+def test_a_huge_or_deep_payload_costs_no_objects(payload: bytes) -> None:
+    assert peak_bytes(b'{"input":' + payload + b"}") < MOST_COPIES * len(payload)
+
+
+def test_a_huge_chat_costs_one_object_per_message_and_none_below() -> None:
+    message = b'{"role":"user","content":[' + b"[]," * 100_000 + b"1]}"
+    messages = b"[" + b",".join([message] * 10) + b"]"
+    assert peak_bytes(b'{"messages":' + messages + b"}", "chat") < MOST_COPIES * len(messages)
+
+
+# The headers
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        b"application/json",
+        b"Application/JSON",
+        b"application/json;charset=utf-8",
+        b'application/json; charset="UTF-8"',
+        b"application/vnd.api+json",
+        b"application/json ; boundary=x",
+    ],
+)
+def test_json_is_taken_however_it_is_spelt(content_type: bytes) -> None:
+    check_media_type(RequestHead(request_id="r", content_type=content_type))
+    check_media_type(
+        RequestHead(request_id="r", content_type=content_type, content_encoding=b"identity")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content_type", "encoding", "words"),
+    [
+        (None, None, "no Content-Type; expected application/json"),
+        (b"", None, "Content-Type is '', expected application/json"),
+        (b"text/plain", None, "Content-Type is 'text/plain', expected application/json"),
+        (b"application/x-www-form-urlencoded", None, "expected application/json"),
+        (b"multipart/form-data; boundary=x", None, "expected application/json"),
+        (b"application/jsonp", None, "expected application/json"),
+        (b"application/json; charset=utf-16", None, "'charset=utf-16' is not supported"),
+        (JSON_TYPE, b"gzip", "Content-Encoding 'gzip' is not supported; send plain JSON"),
+    ],
+)
+def test_anything_else_is_an_unsupported_media_type(content_type, encoding, words) -> None:
+    head = RequestHead(request_id="r", content_type=content_type, content_encoding=encoding)
+    with pytest.raises(UnsupportedMediaType) as caught:
+        check_media_type(head)
+    assert words in caught.value.message
+
+
+def test_headers_are_read_in_one_pass() -> None:
+    head = read_head(
+        [
+            (b"host", b"h"),
+            (b"content-type", b"a/b"),
+            (b"content-length", b"12"),
+            (b"content-encoding", b"br"),
+            (b"x-request-id", b"mine"),
+            (b"x-timeout", b"3"),
+        ]
+    )
+    assert head == RequestHead(
+        request_id="mine",
+        content_type=b"a/b",
+        content_encoding=b"br",
+        content_length=12,
+        timeout=b"3",
+    )
+
+
+@pytest.mark.parametrize("good", [b"a", b"x" * 128, b"!~#[]", b"0191-af"])
+def test_a_callers_request_id_is_taken_over(good: bytes) -> None:
+    assert read_head([(b"x-request-id", good)]).request_id == good.decode()
+
+
+@pytest.mark.parametrize("bad", [b"", b"x" * 129, b"two words", b"tab\t", b"caf\xc3\xa9", b"nl\n"])
+def test_one_that_could_not_stand_in_a_header_or_a_log_is_replaced(bad: bytes) -> None:
+    given_instead = read_head([(b"x-request-id", bad)]).request_id
+    assert given_instead
+    assert given_instead.encode() != bad
+
+
+def test_own_request_ids_are_all_different() -> None:
+    assert len({new_request_id() for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("timeout", [b"0", b"-1", b"soon", b"", b"nan", b"inf", b"1e999"])
+def test_a_timeout_that_is_no_length_of_time_is_refused(timeout: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=r"X-Timeout is .*, expected seconds, more than 0"):
+        read('{"input": 1}', head=RequestHead(request_id="r", timeout=timeout))
