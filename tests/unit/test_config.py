@@ -1,0 +1,172 @@
+"""Settings: every error names the key, what it holds and what was expected; all sources agree."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from gateway.config import (
+    AgentSettings,
+    Clocks,
+    ConfigError,
+    ServerSettings,
+    Workers,
+    load,
+    parse_agent_option,
+)
+
+ONE_AGENT = '[agents.a]\ncommand = "run"\n'
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "gateway.toml"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        # tables
+        ("[agent.a]\n", ["agent", "unknown table", "[agents]"]),
+        ("server = 1\n" + ONE_AGENT, ["server", "expected a table", "1"]),
+        ("defaults = []\n" + ONE_AGENT, ["defaults", "expected a table", "[]"]),
+        ("agents = 'x'\n", ["agents", "expected a table", "'x'"]),
+        ("[agents]\na = 'run'\n", ["agents.a", "expected a table", "'run'"]),
+        ("", ["no agent", "--agent NAME=COMMAND", "[agents.NAME]"]),
+        # [server]
+        ("[server]\nprot = 1\n" + ONE_AGENT, ["server", "unknown key", "`prot`"]),
+        ("[server]\nport = 70000\n" + ONE_AGENT, ["server.port", "<= 65535"]),
+        ("[server]\nport = -1\n" + ONE_AGENT, ["server.port", ">= 0"]),
+        ("[server]\nport = 'http'\n" + ONE_AGENT, ["server.port", "int", "str"]),
+        ("[server]\nmax_body = 'much'\n" + ONE_AGENT, ["server", "max_body", "'much'"]),
+        ("[server]\nlog_level = 'loud'\n" + ONE_AGENT, ["server.log_level", "'loud'"]),
+        ("[server]\ndrain = 'on'\n" + ONE_AGENT, ["server.drain"]),
+        # [agents.NAME]
+        ("[agents.a]\n", ["agents.a", "no command", "a string, or a list of words"]),
+        ("[agents.a]\ncommand = 7\n", ["agents.a.command", "str", "int"]),
+        ("[agents.a]\ncommand = ''\n", ["agents.a", "command is empty"]),
+        ("[agents.a]\ncommand = []\n", ["agents.a", "command is empty"]),
+        ('[agents.a]\ncommand = "run \'x"\n', ["agents.a", "quotation"]),
+        (ONE_AGENT + "cuncurrency = 1\n", ["agents.a", "unknown key", "`cuncurrency`"]),
+        (ONE_AGENT + "concurrency = 0\n", ["agents.a.concurrency", ">= 1"]),
+        (ONE_AGENT + "queue = -1\n", ["agents.a.queue", ">= 0"]),
+        (ONE_AGENT + "session = 'shared'\n", ["agents.a.session", "'shared'"]),
+        (ONE_AGENT + "on_disconnect = 'stop'\n", ["agents.a.on_disconnect", "'stop'"]),
+        (ONE_AGENT + "max_rss = 'lots'\n", ["agents.a", "max_rss", "'lots'"]),
+        (
+            ONE_AGENT + "workers = { min = 2, max = 1 }\n",
+            ["agents.a.workers", "min is 2"],
+        ),
+        (ONE_AGENT + "workers = { spare = 9 }\n", ["agents.a.workers", "spare is 9", "max is 4"]),
+        (ONE_AGENT + "workers = 3\n", ["agents.a.workers", "object", "int"]),
+        (ONE_AGENT + "[agents.a.clocks]\ntotal = -1\n", ["agents.a.clocks.total", ">= 0"]),
+        (ONE_AGENT + "[agents.a.clocks]\ntotal = 'soon'\n", ["agents.a.clocks.total", "'soon'"]),
+        (ONE_AGENT + "[agents.a.clocks]\ntotl = 1\n", ["agents.a.clocks", "unknown key", "`totl`"]),
+        (ONE_AGENT + "[agents.a.restart]\nfailures = 0\n", ["agents.a.restart.failures", ">= 1"]),
+        ("[agents.'a b']\ncommand = 'run'\n", ["'a b'", "letters, digits, '_' and '-'"]),
+        ("[agents.'a\\n']\ncommand = 'run'\n", ["a\\\\n", "letters"]),
+        # [defaults]: the error stands where the mistake does
+        ("[defaults]\nqueue = -1\n" + ONE_AGENT, ["defaults.queue", ">= 0"]),
+        ("[defaults.clocks]\nidel = 1\n" + ONE_AGENT, ["defaults.clocks", "`idel`"]),
+        # not TOML
+        ("[agents.a\n", ["not valid TOML", "line 1"]),
+        (b"\xff\xfe", ["not valid TOML", "gateway.toml"]),
+    ],
+)
+def test_an_error_names_the_key_its_value_and_what_was_expected(write, toml, words) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(toml))
+    message = str(caught.value)
+    assert [word for word in words if word not in message] == [], message
+    assert "\n" not in message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no\.toml: No such file or directory"):
+        load(tmp_path / "no.toml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(tmp_path)
+
+
+def test_the_file_and_the_flags_give_the_same_settings(write) -> None:
+    path = write(
+        '[server]\nport = 9000\nhost = "::1"\n[agents.a]\ncommand = "run \'one word\' two"\n'
+    )
+    from_file = load(path)
+    from_flags = load(agents={"a": "run '1 word' 2"}, server={"port": 9000, "host": "::1"})
+    assert from_file.server == from_flags.server
+    assert from_file.agents == from_flags.agents
+    assert from_file.agents["a"].argv == ("run", "1 word", "2")
+
+
+def test_a_list_of_words_is_not_split_again(write) -> None:
+    path = write('[agents.a]\ncommand = ["run", "one word", "$HOME"]\n')
+    assert load(path).agents["a"].argv == ("run", "one word", "$HOME")
+
+
+def test_flags_override_the_file_key_by_key(write) -> None:
+    path = write('[server]\nport = 1\ndrain = 5\n[agents.a]\ncommand = "old"\nqueue = 7\n')
+    settings = load(path, agents={"a": "new", "b": "other"}, server={"port": 2})
+    assert (settings.server.port, settings.server.drain) == (2, 5)
+    assert (settings.agents["a"].argv, settings.agents["a"].queue) == (("new",), 7)
+    assert settings.agents["b"] == AgentSettings(command="other")
+    assert settings.path == path
+
+
+def test_defaults_are_merged_table_by_table_and_the_agents_own_values_win(write) -> None:
+    settings = load(
+        write(
+            """
+            [defaults]
+            command = "shared"
+            queue = 5
+            workers = { min = 2, max = 8 }
+            [defaults.clocks]
+            total = 60
+            idle = 20
+            [agents.plain]
+            [agents.own]
+            command = "mine"
+            workers = { max = 3 }
+            [agents.own.clocks]
+            idle = "off"
+            """
+        )
+    ).agents
+    assert settings["plain"] == AgentSettings(
+        command="shared", queue=5, workers=Workers(min=2, max=8), clocks=Clocks(total=60, idle=20)
+    )
+    assert settings["own"] == AgentSettings(
+        command="mine", queue=5, workers=Workers(min=2, max=3), clocks=Clocks(total=60, idle="off")
+    )
+
+
+@pytest.mark.parametrize("off", [0, "off"])
+def test_a_clock_that_is_off_never_runs_out(off) -> None:
+    assert Clocks(idle=off).seconds("idle") == math.inf
+    assert ServerSettings(drain=off).drain_seconds == math.inf
+
+
+def test_every_clock_of_the_design_has_a_default() -> None:
+    names = ("start", "queue", "first", "idle", "total", "cancel", "write", "stop")
+    assert all(0 < Clocks().seconds(name) < math.inf for name in names)
+    assert 0 < ServerSettings().drain_seconds < math.inf
+
+
+def test_a_body_of_the_largest_size_fits_into_one_line_of_the_wire() -> None:
+    from protocol import MAX_LINE_BYTES
+
+    assert ServerSettings().max_body_bytes == 7 * 1024**2 < MAX_LINE_BYTES
+
+
+def test_an_agent_option_is_split_at_its_first_equals_sign() -> None:
+    assert parse_agent_option("a=run x=1") == ("a", "run x=1")
+    with pytest.raises(ConfigError, match="'run': expected NAME=COMMAND"):
+        parse_agent_option("run")

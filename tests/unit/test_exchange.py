@@ -1,0 +1,266 @@
+"""One request's clocks and its one end, in virtual time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import trio
+
+from gateway import exchange as exchanges
+from gateway.config import Clocks
+from gateway.errors import AgentFailed, ClockRanOut, InvalidAgentResponse
+from gateway.exchange import Call, Exchange
+
+ALL_OFF = dict.fromkeys(("start", "queue", "first", "idle", "total"), "off")
+
+
+def make(*, stream: bool = True, callers: float = math.inf, **clocks: float) -> Exchange:
+    """An exchange with only these clocks; `callers` is the total that the caller allows."""
+    call = Call(
+        agent="a", kind="invoke", payload=b"1", stream=stream, request_id="r-1", total=callers
+    )
+    chosen = {
+        name: clocks.get(name, "off") for name in ("start", "queue", "first", "idle", "total")
+    }
+    return Exchange(call, Clocks(**chosen), trio.current_time())  # type: ignore[arg-type]
+
+
+def give(exchange: Exchange, *, worker_spoke: bool = True) -> None:
+    exchange.given(trio.current_time(), pid=7, worker_spoke=worker_spoke)
+
+
+def chunk(exchange: Exchange, text: bytes = b'"word"') -> None:
+    exchange.add_chunk(text, trio.current_time())
+
+
+Step = Callable[[Exchange], None]
+
+
+@pytest.mark.parametrize(
+    ("clock", "steps"),
+    [
+        ("queue", []),
+        ("start", [lambda e: give(e, worker_spoke=False)]),
+        ("first", [give]),
+        ("idle", [give, chunk]),
+        ("total", []),
+        ("total", [give, chunk]),
+    ],
+)
+async def test_each_clock_ends_what_it_is_named_for_at_its_time(
+    clock: str, steps: list[Step], autojump_clock
+) -> None:
+    exchange = make(**{clock: 10})
+    for step in steps:
+        step(exchange)
+        exchange.take()
+    began = trio.current_time()
+    with pytest.raises(ClockRanOut) as caught:
+        await exchange.receive()
+    assert trio.current_time() - began == pytest.approx(10)
+    assert caught.value.details["clock"] == clock
+    assert caught.value.details["elapsed"] == pytest.approx(10)
+    assert caught.value.details["output_begun"] is (chunk in steps)
+    assert exchange.ended
+
+
+async def test_a_phase_has_its_clock_from_when_it_began(autojump_clock) -> None:
+    exchange = make(queue=10, start=20, first=30, idle=40)
+    began = trio.current_time()
+    elapsed = []
+    async with trio.open_nursery() as nursery:
+
+        async def story() -> None:
+            await trio.sleep(9)
+            give(exchange, worker_spoke=False)
+            await trio.sleep(19)
+            exchange.worker_spoke(trio.current_time())
+            await trio.sleep(29)
+            chunk(exchange)
+
+        nursery.start_soon(story)
+        assert await exchange.receive() == [b'"word"']
+        elapsed.append(trio.current_time() - began)
+        with pytest.raises(ClockRanOut, match="'idle'"):
+            await exchange.receive()
+        elapsed.append(trio.current_time() - began)
+    assert elapsed == pytest.approx([57, 97])
+
+
+async def test_steady_words_are_cut_by_total_and_by_nothing_else(autojump_clock) -> None:
+    exchange = make(queue=1, start=1, first=1, idle=1, total=1000)
+    give(exchange)
+    words: list[bytes] = []
+    async with trio.open_nursery() as nursery:
+
+        async def speak() -> None:
+            while not exchange.ended:
+                chunk(exchange)
+                await trio.sleep(0.9)
+
+        nursery.start_soon(speak)
+
+        async def listen() -> None:
+            while True:
+                words.extend(await exchange.receive())
+
+        with pytest.raises(ClockRanOut) as caught:
+            await listen()
+    assert caught.value.details["clock"] == "total"
+    assert caught.value.details["elapsed"] == pytest.approx(1000)
+    assert len(words) == pytest.approx(1000 / 0.9, abs=2)
+
+
+async def test_words_of_a_collected_answer_move_its_idle_clock_too(autojump_clock) -> None:
+    exchange = make(stream=False, idle=1)
+    give(exchange)
+    async with trio.open_nursery() as nursery:
+
+        async def speak() -> None:
+            for _ in range(100):
+                chunk(exchange, b'"x"')
+                await trio.sleep(0.9)
+            exchange.end()
+
+        nursery.start_soon(speak)
+        assert await exchange.collect() == [b'"x"'] * 100
+
+
+async def test_silence_after_steady_words_is_timed_from_the_last_one(autojump_clock) -> None:
+    exchange = make(stream=False, idle=10)
+    give(exchange)
+    chunk(exchange)
+    async with trio.open_nursery() as nursery:
+
+        async def speak() -> None:
+            await trio.sleep(7)  # the waiter's deadline stands at 10 s, and is moved when it comes
+            chunk(exchange)
+
+        nursery.start_soon(speak)
+        began = trio.current_time()
+        with pytest.raises(ClockRanOut) as caught:
+            await exchange.collect()
+    assert trio.current_time() - began == pytest.approx(17)
+    assert caught.value.details["elapsed"] == pytest.approx(10)
+
+
+@pytest.mark.parametrize(("own", "callers", "counts"), [(10, 3, 3), (10, 30, 10), (0, 3, 3)])
+async def test_a_callers_timeout_shortens_total_and_never_lengthens_it(
+    own: float, callers: float, counts: float, autojump_clock
+) -> None:
+    call = make(callers=callers).call
+    exchange = Exchange(call, Clocks(total=own, queue="off"), trio.current_time())
+    with pytest.raises(ClockRanOut) as caught:
+        await exchange.receive()
+    assert caught.value.details["elapsed"] == pytest.approx(counts)
+    assert f"'total' clock of {counts} s" in caught.value.message
+
+
+async def test_patience_ends_the_wait_and_not_the_request(autojump_clock) -> None:
+    exchange = make(first=100)
+    give(exchange)
+    began = trio.current_time()
+    for _ in range(6):
+        assert await exchange.receive(patience=15) == []
+        assert not exchange.ended
+    assert trio.current_time() - began == pytest.approx(90)
+    with pytest.raises(ClockRanOut, match="'first'"):
+        await exchange.receive(patience=15)
+    assert trio.current_time() - began == pytest.approx(100)
+
+
+async def test_with_every_clock_off_nothing_ends_it(autojump_clock) -> None:
+    exchange = make()
+    assert await exchange.receive(patience=1e6) == []
+    assert not exchange.ended
+
+
+async def test_being_queued_again_runs_the_queue_clock_anew(autojump_clock) -> None:
+    exchange = make(queue=10, start=5)
+    give(exchange, worker_spoke=False)
+    await trio.sleep(4)
+    exchange.queued_again(trio.current_time())
+    assert repr(exchange) == "<Exchange r-1 a queue>"
+    with pytest.raises(ClockRanOut, match="'queue'") as caught:
+        await exchange.receive()
+    assert caught.value.details["elapsed"] == pytest.approx(10)
+    assert exchange.attempts == 1
+
+
+async def test_it_ends_once_and_the_first_end_counts() -> None:
+    for first in ("end", "fail"):
+        exchange = make()
+        give(exchange)
+        if first == "end":
+            exchange.end(b"1")
+        else:
+            exchange.fail(AgentFailed("first"))
+        exchange.end(b"2")
+        exchange.fail(AgentFailed("second"))
+        chunk(exchange, b'"late"')
+        exchange.worker_spoke(trio.current_time())
+        exchange.given(trio.current_time(), pid=8, worker_spoke=True)
+        assert exchange.ended
+        if first == "end":
+            assert (exchange.result, exchange.error) == (b"1", None)
+            assert await exchange.receive() == []
+            assert exchange.drained
+        else:
+            with pytest.raises(AgentFailed, match="first"):
+                await exchange.receive()
+
+
+async def test_chunks_that_came_before_the_end_are_read_before_it() -> None:
+    exchange = make()
+    give(exchange)
+    chunk(exchange, b'"a"')
+    chunk(exchange, b'"b"')
+    exchange.fail(AgentFailed("then"))
+    assert await exchange.receive() == [b'"a"', b'"b"']
+    with pytest.raises(AgentFailed) as caught:
+        await exchange.receive()
+    assert caught.value.details["output_begun"] is True
+
+
+async def test_chunks_that_come_together_are_taken_together() -> None:
+    exchange = make()
+    give(exchange)
+    got = []
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            got.append(await exchange.receive())
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        for text in (b'"a"', b'"b"', b'"c"'):
+            chunk(exchange, text)
+    assert got == [[b'"a"', b'"b"', b'"c"']]
+
+
+async def test_a_client_that_reads_slowly_is_known_and_forgotten_when_it_has_read() -> None:
+    exchange = make()
+    give(exchange)
+    drained = []
+    exchange.on_drained = lambda: drained.append(exchange.buffered_bytes)
+    chunk(exchange, b'"' + b"x" * exchanges.MAX_BUFFERED_BYTES + b'"')
+    assert exchange.full
+    await exchange.receive()
+    assert not exchange.full
+    chunk(exchange)
+    await exchange.receive()
+    assert drained == [0]
+
+
+async def test_chunks_for_one_answer_are_bounded() -> None:
+    exchange = make(stream=False)
+    give(exchange)
+    piece = b'"' + b"x" * 1024 * 1024 + b'"'
+    while not exchange.ended:
+        assert exchange.buffered_bytes <= exchanges.MAX_COLLECTED_BYTES
+        chunk(exchange, piece)
+    with pytest.raises(InvalidAgentResponse, match='ask for them with "stream": true'):
+        await exchange.collect()
+    assert not exchange.full  # a worker is held back for a stream only

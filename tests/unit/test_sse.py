@@ -1,0 +1,117 @@
+"""Server-Sent Events, and the fallback both ways between a stream and one answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway import sse
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def as_json(text: str, *, ascii_only: bool) -> bytes:
+    """A JSON string, with each escape that it needs, or with every one that it may have."""
+    return json.dumps(text, ensure_ascii=ascii_only).encode()
+
+
+def test_chunks_are_one_event_each_in_one_piece() -> None:
+    assert sse.encode_chunks([b'"Hello "', rb'"\n"']) == (
+        b'data: {"chunk":"Hello "}\n\n' + rb'data: {"chunk":"\n"}' + b"\n\n"
+    )
+    assert sse.encode_chunks([]) == b""
+
+
+def test_the_end_a_comment_and_an_error_are_whole_events() -> None:
+    assert sse.DONE == b"data: [DONE]\n\n"
+    assert sse.KEEP_ALIVE == b": keep-alive\n\n"
+    assert sse.encode_error(b'{"error":{}}') == b'event: error\ndata: {"error":{}}\n\n'
+
+
+def test_keep_alives_come_before_a_proxy_gives_up() -> None:
+    assert sse.KEEP_ALIVE_SECONDS < 30
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "chunk"),
+    [
+        ("invoke", b'"a string"', "a string"),
+        ("invoke", b"7", "7"),
+        ("invoke", b"null", "null"),
+        ("invoke", b'{"a": [1, 2]}', '{"a": [1, 2]}'),
+        ("invoke", '"é\\u00e9"'.encode(), "éé"),
+        ("chat", b'{"role":"assistant","content":"Hi"}', "Hi"),
+        ("chat", b'{"content":"Hi","role":"assistant","name":"n"}', "Hi"),
+        ("chat", b'{"role":"assistant","content":null}', '{"role":"assistant","content":null}'),
+        ("chat", b'{"role":"assistant","content":[]}', '{"role":"assistant","content":[]}'),
+        (
+            "chat",
+            b'{"role":"assistant","content":"x","tool_calls":[]}',
+            '{"role":"assistant","content":"x","tool_calls":[]}',
+        ),
+    ],
+)
+def test_one_result_becomes_one_chunk(
+    kind: Literal["invoke", "chat"], result: bytes, chunk: str
+) -> None:
+    assert json.loads(sse.as_chunk(kind, result)) == chunk
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("invoke", b'{"output":"Hello World!"}'),
+        ("chat", b'{"message":{"role":"assistant","content":"Hello World!"}}'),
+    ],
+)
+def test_chunks_become_one_result(kind: Literal["invoke", "chat"], body: bytes) -> None:
+    assert sse.as_body(kind, None, [b'"Hello "', b'""', b'"World!"']) == body
+
+
+def test_no_chunks_at_all_are_an_empty_text() -> None:
+    assert sse.as_body("invoke", None, []) == b'{"output":""}'
+
+
+def test_a_result_is_put_into_its_envelope_as_the_bytes_it_is() -> None:
+    assert sse.as_body("invoke", b'{ "a" : 1e2 }', []) == b'{"output":{ "a" : 1e2 }}'
+    assert sse.as_body("chat", b'{"role":"tool"}', []) == b'{"message":{"role":"tool"}}'
+
+
+@given(st.lists(st.tuples(TEXT, st.booleans())))
+@example([("💡", True), ("💡", False), ('"', True), ("\\", True), ("\n\r\u2028", False)])
+@example([("\\ud83d", True), ("\\udca1", True)])
+def test_joined_chunks_are_the_concatenation_of_what_they_mean(
+    parts: list[tuple[str, bool]],
+) -> None:
+    chunks = [as_json(text, ascii_only=ascii_only) for text, ascii_only in parts]
+    whole = "".join(text for text, _ in parts)
+    assert msgspec.json.decode(sse.as_body("invoke", None, chunks)) == {"output": whole}
+    assert json.loads(sse.as_body("chat", None, chunks))["message"]["content"] == whole
+
+
+@given(TEXT, st.booleans())
+def test_an_event_is_one_line_of_data_whatever_the_chunk_says(text: str, ascii_only: bool) -> None:
+    event = sse.encode_chunks([as_json(text, ascii_only=ascii_only)])
+    head, end, rest = event.partition(b"\n\n")
+    assert (end, rest) == (b"\n\n", b"")
+    assert b"\n" not in head
+    assert b"\r" not in head
+    assert json.loads(head.removeprefix(b"data: ")) == {"chunk": text}
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner),
+    max_leaves=10,
+)
+
+
+@given(JSON_VALUES)
+def test_a_result_can_be_read_out_of_its_one_chunk_again(value: Any) -> None:
+    text = json.loads(sse.as_chunk("invoke", json.dumps(value).encode()))
+    assert (text if isinstance(value, str) else json.loads(text)) == value
