@@ -1,0 +1,63 @@
+"""`python -m tests.benchmarks`; see the package's docstring."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.benchmarks import measures, report, wrk
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Figure
+
+
+def main() -> int:
+    """Run what was asked for. 0 unless something did not work; a missed target is no failure."""
+    options = _options()
+    figures: list[Figure] = []
+    skipped: dict[str, str] = {}
+    print("cores: {cores}, Python {python}".format(**report.machine()), flush=True)
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
+        bench = Bench(folder=Path(folder), rounds=options.rounds, seconds=options.seconds)
+        if options.quick:
+            bench = Bench(folder=Path(folder), rounds=1, seconds=0.2, quick=True)
+        for measure in measures.ALL:
+            if options.only and measure.name not in options.only:
+                continue
+            if measure.needs_wrk and not wrk.available():
+                skipped[measure.name] = "wrk is not installed (Debian: apt install wrk)"
+                print(f"\n{measure.name}: skipped: {skipped[measure.name]}", flush=True)
+                continue
+            for figure in measure.run(bench):
+                figures.append(figure)
+                print(f"\n{report.as_text(figure)}", flush=True)
+    if options.json:
+        command = " ".join(["python -m tests.benchmarks", *sys.argv[1:]])
+        told = report.as_json(figures, command=command, skipped=skipped, quick=options.quick)
+        options.json.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="What the gateway costs, beside references measured in the same run.",
+        epilog="; ".join(f"{measure.name}: {measure.about}" for measure in measures.ALL),
+    )
+    parser.add_argument("--quick", action="store_true", help="only whether each one works")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", choices=[m.name for m in measures.ALL],
+        help="these measures, and no others",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=5, help="[default: 5]")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="of load per server and round [default: 3]"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to it")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

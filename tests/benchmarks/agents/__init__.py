@@ -1,0 +1,1 @@
+"""The agents that the benchmarks run, each started as a command."""

@@ -1,0 +1,35 @@
+"""Says `chunks` words of 20 bytes, as fast as it can; or one every `every` seconds, each the time
+at which it was said; or, with `chunks` 0, one word and then nothing for ever."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+
+from worker import Agent
+
+WORD = "twenty bytes of text"
+
+agent = Agent("words", concurrency=2000)
+
+
+@agent.invoke
+async def speak(value: dict[str, Any]) -> AsyncIterator[str]:
+    every = value.get("every")
+    if every:
+        for _ in range(value["chunks"]):
+            yield str(time.monotonic_ns())
+            await anyio.sleep(every)
+        return
+    for _ in range(value["chunks"]):
+        yield WORD
+    if not value["chunks"]:
+        yield WORD
+        await anyio.sleep_forever()
+
+
+if __name__ == "__main__":
+    agent.run()

@@ -1,0 +1,94 @@
+"""One run of the benchmarks: how long and how often, and what every measure is given."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import servers
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.servers import Server
+
+Samples = dict[str, float]
+"""What one server did in one round, by the name of the quantity."""
+
+
+@dataclass
+class Bench:
+    """The settings of a run, and the work that all measures share."""
+
+    folder: Path
+    rounds: int = 5
+    seconds: float = 3.0
+    """Of load, for one server in one round."""
+    quick: bool = False
+    """Only whether it works: one round, as little as possible, and no figure means anything."""
+    peers: Mapping[str, Any] = field(default_factory=dict)
+
+    def scaled(self, normal: int, quick: int) -> int:
+        """A number of things: streams, requests, chunks."""
+        return quick if self.quick else normal
+
+    def interleave(
+        self, subjects: Mapping[str, Callable[[], Samples]]
+    ) -> dict[str, dict[str, list[float]]]:
+        """Let each subject do its work once a round; samples by quantity and subject.
+
+        One round before the first is not counted. Each round begins with another subject, so that
+        none is always first.
+        """
+        taken: dict[str, dict[str, list[float]]] = {}
+        names = list(subjects)
+        if not self.quick:
+            for name in names:
+                subjects[name]()
+        for number in range(self.rounds):
+            shift = number % len(names)
+            for name in names[shift:] + names[:shift]:
+                for quantity, value in subjects[name]().items():
+                    taken.setdefault(quantity, {}).setdefault(name, []).append(value)
+            print(".", end="", file=sys.stderr, flush=True)
+        return taken
+
+    @contextmanager
+    def all_servers(
+        self,
+        agents: Mapping[str, Mapping[str, Any]],
+        *,
+        bare: bool = True,
+        raw_asgi: bool = True,
+        without_sandbox: bool = True,
+        peers: Sequence[str] = (),
+    ) -> Iterator[dict[str, Server]]:
+        """The gateway with these agents, and the references, all running at once and by name."""
+        with ExitStack() as stack:
+            running = {"gateway": stack.enter_context(servers.gateway(self.folder, agents=agents))}
+            if without_sandbox and servers.has_sandbox_option():
+                running[NO_SANDBOX] = stack.enter_context(
+                    servers.gateway(self.folder, agents=agents, sandbox="off", name=NO_SANDBOX)
+                )
+            if bare:
+                running["bare"] = stack.enter_context(servers.bare(self.folder))
+            if raw_asgi:
+                running["raw ASGI"] = stack.enter_context(servers.raw_asgi(self.folder))
+            for name in peers:
+                if name in self.peers:
+                    running[name] = stack.enter_context(self.peers[name](self.folder))
+            yield running
+
+
+NO_SANDBOX = "gateway, sandbox off"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the issue's table: its name for `--only`, and what runs it."""
+
+    name: str
+    about: str
+    run: Callable[[Bench], Iterable[Figure]]
+    needs_wrk: bool = False

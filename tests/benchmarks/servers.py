@@ -1,0 +1,144 @@
+"""The servers that are measured: each a process of its own, started and ended here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.wire import Client, Request
+
+ROOT = Path(__file__).parents[2]
+AGENTS = Path(__file__).parent / "agents"
+
+START_SECONDS = 60.0
+"""For a server to say where it listens."""
+
+STOP_SECONDS = 20.0
+"""For a server to end on SIGTERM, the gateway's workers included."""
+
+
+@dataclass
+class Server:
+    """A server that has the gateway's paths and bodies."""
+
+    name: str
+    port: int
+    pid: int
+    log: Path
+    command: list[str] = field(default_factory=list)
+
+    def invoke(self, value: object, *, agent: str = "echo", stream: bool = False) -> Request:
+        body: dict[str, object] = {"input": value}
+        if stream:
+            body["stream"] = True
+        return Request(f"/agent/{agent}/invoke", json.dumps(body).encode())
+
+    def chat(self, messages: list[dict[str, str]], *, agent: str = "echo") -> Request:
+        return Request(f"/agent/{agent}/chat", json.dumps({"messages": messages}).encode())
+
+    def state(self, agent: str) -> dict[str, Any]:
+        """The body of `GET /agent/{name}`, which the gateway has."""
+        with Client(self.port) as client:
+            state: dict[str, Any] = json.loads(client.get(f"/agent/{agent}")[1])
+            return state
+
+
+class StartError(Exception):
+    """A server did not start; the message has the end of its log."""
+
+
+def agent_command(name: str) -> list[str]:
+    """The command of one of the agents in `agents/`."""
+    return [sys.executable, str(AGENTS / f"{name}.py")]
+
+
+@contextmanager
+def gateway(
+    folder: Path,
+    *,
+    agents: Mapping[str, Mapping[str, Any]] | None = None,
+    sandbox: str | None = None,
+    name: str = "gateway",
+) -> Iterator[Server]:
+    """The public command with its default settings, but for what `agents` says.
+
+    `agents` are the tables `[agents.NAME]`; a command that is missing is the agent of that name.
+    """
+    lines = []
+    for agent, table in (agents or {"echo": {}}).items():
+        lines.append(f"[agents.{agent}]")
+        for key, value in {"command": agent_command(agent), **table}.items():
+            lines.append(f"{key} = {_toml(value)}")
+    config = folder / f"{name.replace(' ', '-')}.toml"
+    config.write_text("\n".join(lines))
+    command = [sys.executable, "-m", "gateway", "--port", "0", "--config", str(config)]
+    if sandbox is not None:
+        command += ["--sandbox", sandbox]
+    with start(name, command, folder) as server:
+        yield server
+
+
+@contextmanager
+def bare(folder: Path) -> Iterator[Server]:
+    """The reference *bare*."""
+    command = [sys.executable, "-m", "tests.benchmarks.references", "quart"]
+    with start("bare", command, folder) as it:
+        yield it
+
+
+@contextmanager
+def raw_asgi(folder: Path) -> Iterator[Server]:
+    """The reference *raw ASGI*."""
+    command = [sys.executable, "-m", "tests.benchmarks.references", "asgi"]
+    with start("raw ASGI", command, folder) as it:
+        yield it
+
+
+def has_sandbox_option() -> bool:
+    """Whether the gateway can be run without its sandbox, to show what that costs."""
+    told = subprocess.run(
+        [sys.executable, "-m", "gateway", "--help"], capture_output=True, text=True, check=True
+    )
+    return "--sandbox" in told.stdout
+
+
+@contextmanager
+def start(name: str, command: list[str], folder: Path) -> Iterator[Server]:
+    """Run a command that prints `listening on http://HOST:PORT` once it serves."""
+    log = folder / f"{name.replace(' ', '-')}.log"
+    with log.open("ab") as stderr:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, cwd=ROOT, env=os.environ
+        )
+    assert process.stdout is not None
+    try:
+        words = process.stdout.readline().decode().split()
+        if words[:2] != ["listening", "on"]:
+            raise StartError(f"{name} did not start:\n{_end_of(log)}")
+        yield Server(name, int(words[2].rpartition(":")[2]), process.pid, log, command)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value)  # strings, numbers, booleans and lists are the same in both
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])

@@ -1,0 +1,174 @@
+"""A raw-socket HTTP/1.1 client: single requests with their times, and counters of streams.
+
+It reads as much at once as there is and looks for nothing but what it counts, so that it can be
+ahead of any server here; `ceiling` measures how far.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+READ_BYTES = 1 << 20
+EVENT = b'data: {"chunk"'
+END_OF_BODY = b"0\r\n\r\n"
+"""Of a chunked body. An event ends with a newline of its own, so no event ends so."""
+
+SECONDS = 60.0
+"""For anything on a connection: far more than what is measured takes."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST: where to, with what."""
+
+    path: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
+
+    def encode(self) -> bytes:
+        lines = [f"POST {self.path} HTTP/1.1", "Host: 127.0.0.1"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        lines += [f"Content-Length: {len(self.body)}", "", ""]
+        return "\r\n".join(lines).encode() + self.body
+
+
+class BadAnswerError(Exception):
+    """The server did not answer as it should have."""
+
+
+class Client:
+    """One connection, kept alive. `post` returns status and body."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = connect(port)
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def post(self, request: Request) -> tuple[int, bytes]:
+        return self._exchange(request.encode())
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        return self._exchange(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+
+    def timed(self, request: Request) -> float:
+        """Seconds to a 200. Raises BadAnswerError."""
+        data = request.encode()
+        start = time.perf_counter()
+        status, body = self._exchange(data)
+        seconds = time.perf_counter() - start
+        if status != 200:
+            raise BadAnswerError(f"{request.path}: {status} {body[:500]!r}")
+        return seconds
+
+    def _exchange(self, data: bytes) -> tuple[int, bytes]:
+        self._socket.sendall(data)
+        words = self._file.readline().split()
+        length = 0
+        while (line := self._file.readline()) not in {b"\r\n", b""}:
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        if len(words) < 2:
+            raise BadAnswerError("the server closed the connection")
+        return int(words[1]), self._file.read(length)
+
+
+class Stream:
+    """One open stream: counts its events, and gives each piece that comes to `on_data`."""
+
+    def __init__(
+        self, port: int, request: Request, on_data: Callable[[bytes], object] | None = None
+    ) -> None:
+        self.socket = connect(port)
+        self.socket.sendall(request.encode())
+        self.events = 0
+        self.ended = False
+        self._on_data = on_data
+        self._tail = b""
+        self._begun = False
+
+    def read(self) -> None:
+        """Read once. Raises BadAnswerError if it is no stream, or ends before its end."""
+        data = self.socket.recv(READ_BYTES)
+        if not data:
+            raise BadAnswerError(f"a stream was cut after {self.events} events")
+        if self._on_data is not None:
+            self._on_data(data)
+        text = self._tail + data
+        if not self._begun:
+            if b"\r\n" not in text:
+                self._tail = text
+                return
+            if b" 200" not in text[:16] or b"event: error" in text:
+                raise BadAnswerError(f"no stream: {text[:500]!r}")
+            self._begun = True
+        self.events += text.count(EVENT)
+        self.ended = text.endswith(END_OF_BODY)
+        # As much as may be the beginning of what is looked for, and too little to count it twice.
+        self._tail = text[-len(EVENT) + 1 :]
+
+    def again(self, request: Request) -> None:
+        """Ask once more over the same connection, after the end."""
+        self.ended = self._begun = False
+        self._tail = b""
+        self.socket.sendall(request.encode())
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def connect(port: int) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def count_events(port: int, request: Request, *, connections: int, seconds: float) -> float:
+    """Stream after stream over `connections` for as long; events a second."""
+    streams = [Stream(port, request) for _ in range(connections)]
+    start = time.perf_counter()
+    end = start
+    until = start + seconds
+    with selectors.DefaultSelector() as selector:
+        for stream in streams:
+            selector.register(stream.socket, selectors.EVENT_READ, stream)
+        running = connections
+        while running:
+            for key, _ in selector.select(SECONDS):
+                stream = key.data
+                stream.read()
+                if stream.ended:
+                    end = time.perf_counter()
+                    if end < until:
+                        stream.again(request)
+                    else:
+                        selector.unregister(stream.socket)
+                        running -= 1
+    for stream in streams:
+        stream.close()
+    return sum(stream.events for stream in streams) / (end - start)
+
+
+def watch(streams: Sequence[Stream], *, seconds: float) -> None:
+    """Read the open streams for as long, or until all have ended."""
+    until = time.perf_counter() + seconds
+    with selectors.DefaultSelector() as selector:
+        for stream in streams:
+            selector.register(stream.socket, selectors.EVENT_READ, stream)
+        running = len(streams)
+        while running and (left := until - time.perf_counter()) > 0:
+            for key, _ in selector.select(left):
+                key.data.read()
+                if key.data.ended:
+                    selector.unregister(key.data.socket)
+                    running -= 1

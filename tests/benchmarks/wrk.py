@@ -1,0 +1,82 @@
+"""The load generator for whole answers: wrk, in C, one thread, connections kept alive."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks.wire import Request
+
+SCRIPT = """\
+local body = io.open("{body}", "rb")
+wrk.method = "POST"
+wrk.body = body:read("*a")
+{headers}
+function done(summary, latency, requests)
+  local e = summary.errors
+  io.write(string.format(
+    '\\n{{"requests":%d,"microseconds":%d,"bad":%d,"p50":%f,"p99":%f}}\\n',
+    summary.requests, summary.duration, e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+TIMEOUT = 20
+"""Seconds that wrk waits for one answer: longer than anything that is measured takes."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What came of a load."""
+
+    requests: int
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    generator_cpu: float
+    """How much of one core wrk itself used: near 1, it is what was measured."""
+
+
+class WrkError(Exception):
+    """wrk could not run, or not every request was answered well."""
+
+
+def available() -> bool:
+    return shutil.which("wrk") is not None
+
+
+def load(port: int, request: Request, *, connections: int, seconds: float, folder: Path) -> Load:
+    """Send `request` over `connections` for as long; raises WrkError unless each had a 2xx."""
+    body, script = folder / "body", folder / "script.lua"
+    body.write_bytes(request.body)
+    headers = (f"wrk.headers[{json.dumps(k)}] = {json.dumps(v)}" for k, v in request.headers)
+    script.write_text(SCRIPT.format(body=body, headers="\n".join(headers)))
+    before = _children_cpu()
+    run = subprocess.run(
+        ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT}s",
+         "--latency", f"--script={script}", f"http://127.0.0.1:{port}{request.path}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    cpu = _children_cpu() - before
+    if run.returncode != 0:
+        raise WrkError(f"wrk failed: {run.stderr.strip() or run.stdout.strip()}")
+    told = json.loads(run.stdout.strip().splitlines()[-1])
+    if told["bad"] or not told["requests"]:
+        raise WrkError(f"{told['bad']} of {told['requests']} requests failed:\n{run.stdout}")
+    duration = told["microseconds"] / 1e6
+    return Load(
+        requests=told["requests"],
+        per_second=told["requests"] / duration,
+        p50_ms=told["p50"] / 1e3,
+        p99_ms=told["p99"] / 1e3,
+        generator_cpu=cpu / duration,
+    )
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
