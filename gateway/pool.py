@@ -225,7 +225,9 @@ class Pool(Generic[T]):
 
     def spawned(self, worker_id: int, now: float) -> Plan[T]:
         """Its process runs, and can be written to."""
-        self._workers[worker_id].phase = Phase.STARTING
+        worker = self._workers[worker_id]
+        if worker.phase is Phase.SPAWNING:  # else it was stopped meanwhile
+            worker.phase = Phase.STARTING
         return self._settle(now)
 
     def ready(self, worker_id: int, capacity: int, now: float) -> Plan[T]:
