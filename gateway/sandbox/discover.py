@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,11 @@ def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
         for folder in _package_folders(package):
             needs.add(folder)
     return needs
+
+
+def own_interpreter() -> list[str]:
+    """What the interpreter that runs this needs, for the sandbox's own programs."""
+    return discover([sys.executable], cwd=os.sep, search_path=os.defpath).paths
 
 
 def find_program(word: str, *, cwd: str, search_path: str) -> str | None:

@@ -24,7 +24,11 @@ def attempt(secrets: list[str], port: int) -> dict[str, object]:
         "writable": [
             path for path in ("/", "/usr", "/etc", "/dev", "/proc/sys/kernel") if _can_write(path)
         ],
-        "connected": _can_connect(port),
+        "connected": _can_connect(port)
+        or any(
+            _can_connect_through_the_proxy(target)
+            for target in (f"127.0.0.1:{port}", f"localhost:{port}", "169.254.169.254:80")
+        ),
         "unix_socket": _can_open_unix_socket(),
         "processes": sum(entry.isdigit() for entry in os.listdir("/proc")),
         **{
@@ -63,6 +67,19 @@ def _can_connect(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _can_connect_through_the_proxy(target: str) -> bool:
+    proxy = os.environ.get("https_proxy", "").removeprefix("http://").partition(":")
+    if not proxy[2]:
+        return False
+    try:
+        with socket.create_connection((proxy[0], int(proxy[2])), CONNECT_TIMEOUT) as tunnel:
+            tunnel.sendall(f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
+            return b" 403 " not in tunnel.recv(64)
+    except OSError:
+        # A network that cannot be used at all is no leak, but no network either.
+        return True
 
 
 def _can_open_unix_socket() -> bool:

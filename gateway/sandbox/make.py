@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.launch import PlainLauncher
 from gateway.sandbox.cgroups import find_cgroups
-from gateway.sandbox.discover import discover
+from gateway.sandbox.discover import discover, own_interpreter
+from gateway.sandbox.listener import PORT as PROXY_PORT
 from gateway.sandbox.mounts import plan_mounts
+from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.seccomp import filter_program
 from gateway.sandbox.strict import HOME, Plan, StrictLauncher, Tools
+from gateway.sandbox.uids import UidBlock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,12 +71,13 @@ def make_launcher(
                 "agent %r runs WITHOUT a sandbox: it can do all that the gateway can", agent_name
             )
             return PlainLauncher(tuple(argv), {**environ, **settings.env}, cwd)
-        return _make_strict(argv, settings, environ=environ, cwd=cwd, secrets=secrets)
+        return _make_strict(agent_name, argv, settings, environ=environ, cwd=cwd, secrets=secrets)
     except (SandboxError, OSError) as error:
         raise SandboxError(f"agent {agent_name!r}: {error}") from error
 
 
 def _make_strict(
+    agent_name: str,
     argv: Sequence[str],
     settings: SandboxSettings,
     *,
@@ -81,13 +85,11 @@ def _make_strict(
     cwd: str,
     secrets: Sequence[str],
 ) -> StrictLauncher:
-    if settings.network_hosts:
-        raise SandboxError("network: this version gives workers no network")
     seccomp = filter_program()
     tools = _find_tools()
     needs = discover(argv, cwd=cwd, search_path=environ.get("PATH", os.defpath))
     mounts = plan_mounts(
-        found=needs.paths,
+        found=[*needs.paths, *own_interpreter()] if settings.network_hosts else needs.paths,
         mounts_ro=settings.mounts_ro if settings.cwd is None else (*settings.mounts_ro, cwd),
         mounts_rw=settings.mounts_rw,
         secrets=secrets,
@@ -115,7 +117,12 @@ def _make_strict(
         as_root=as_root,
         groups=_writing_groups(mounts) if as_root else (),
     )
-    return StrictLauncher(plan, tools=tools, cgroups=cgroups)
+    uids = UidBlock() if as_root else None
+    proxy = None
+    if settings.network_hosts:
+        uid = os.geteuid() if uids is None else uids.take()
+        proxy = Proxy(agent_name, settings.network_hosts, uid=uid)
+    return StrictLauncher(plan, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
 
 
 def _environment(
@@ -128,6 +135,12 @@ def _environment(
         )
     path = ":".join(dict.fromkeys([*bin_dirs, *_SYSTEM_PATH.split(":")]))
     own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8"}
+    if settings.network_hosts:
+        proxy = f"http://127.0.0.1:{PROXY_PORT}"
+        for name in ("http_proxy", "https_proxy"):
+            own |= {name: proxy, name.upper(): proxy}
+        own |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+        own |= {"NODE_USE_ENV_PROXY": "1"}
     return {**own, **{name: environ[name] for name in settings.env_allow}, **settings.env}
 
 

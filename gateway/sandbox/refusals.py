@@ -16,7 +16,7 @@ class SandboxError(Exception):
     """The sandbox that was asked for cannot be had; the message is one line for the operator."""
 
 
-_TOOLS = ("bwrap: ", "setpriv: ", "prlimit: ", "join-cgroup: ")
+_TOOLS = ("bwrap: ", "setpriv: ", "prlimit: ", "join-cgroup: ", "listener: ")
 
 _APPARMOR = (
     "AppArmor restricts user namespaces: install an AppArmor profile that allows them for "

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.launch import Launch
 from gateway.sandbox import cgroups as groups
+from gateway.sandbox import listener
 from gateway.sandbox.discover import SYSTEM_FOLDERS
 from gateway.sandbox.mounts import contains
 from gateway.sandbox.refusals import explain_refusal
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.sandbox.mounts import Mount
+    from gateway.sandbox.proxy import Proxy
     from gateway.sandbox.settings import SandboxSettings
 
 HOSTNAME = "worker"
@@ -85,11 +87,21 @@ class Plan:
 class StrictLauncher:
     """Starts the workers of one agent, each in a sandbox of its own."""
 
-    def __init__(self, plan: Plan, *, tools: Tools, cgroups: groups.Cgroups) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        tools: Tools,
+        cgroups: groups.Cgroups,
+        uids: UidBlock | None,
+        proxy: Proxy | None = None,
+    ) -> None:
+        """`uids` are given where the gateway is root, `proxy` where the agent has a network."""
         self.plan = plan
         self._tools = tools
         self._cgroups = cgroups
-        self._uids = UidBlock() if plan.as_root else None
+        self._uids = uids
+        self._proxy = proxy
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count()
         self._made: list[tuple[Path, ...]] = []
@@ -99,13 +111,15 @@ class StrictLauncher:
         return f"<StrictLauncher {self.plan.argv[0]} {len(self._made)} groups>"
 
     def with_plan(self, plan: Plan) -> StrictLauncher:
-        """A launcher for another plan with the same tools and groups."""
-        return StrictLauncher(plan, tools=self._tools, cgroups=self._cgroups)
+        """A launcher for another plan with the same tools, groups, user ids and proxy."""
+        return StrictLauncher(
+            plan, tools=self._tools, cgroups=self._cgroups, uids=self._uids, proxy=self._proxy
+        )
 
     @contextlib.contextmanager
     def launch(self) -> Iterator[Launch]:
         """As `gateway.launch.Launcher.launch`."""
-        self.close()
+        self.remove_groups()
         plan = self.plan
         uid = WORKER_UID if self._uids is None else self._uids.take()
         with contextlib.ExitStack() as stack:
@@ -116,6 +130,17 @@ class StrictLauncher:
             }
             seccomp = _memory_file(stack, plan.seccomp)
             options = [*_bwrap_options(plan, files=files), "--seccomp", str(seccomp)]
+            inherited = [*files.values(), seccomp]
+            before: tuple[str, ...] = ()
+            if self._proxy is not None:
+                # The proxy serves the worker for as long as this is open: bubblewrap holds a copy,
+                # the worker's own is closed when the agent starts.
+                handed_out = stack.enter_context(self._proxy.announce())
+                held = os.dup(handed_out)
+                stack.callback(os.close, held)
+                options += ["--sync-fd", str(held)]
+                inherited += [handed_out, held]
+                before = listener.command(handed_out)
             # Not on the command line, which the worker can read in /proc/1/cmdline.
             arguments = _memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
             yield Launch(
@@ -123,12 +148,13 @@ class StrictLauncher:
                     *self._join(self._new_group()),
                     *(self._tools.bwrap, "--args", str(arguments), "--"),
                     *self._inside(uid),
+                    *before,
                     *plan.argv,
                 ),
                 # What bubblewrap itself is given can be read in /proc/1/environ.
                 env={},
                 cwd="/",
-                pass_fds=(*files.values(), seccomp, arguments),
+                pass_fds=(*inherited, arguments),
             )
 
     def exit_status(self, returncode: int) -> int:
@@ -168,9 +194,15 @@ class StrictLauncher:
             "cwd": plan.cwd,
         }
 
-    def close(self) -> None:
+    def remove_groups(self) -> None:
         """Remove the control groups of the workers that have ended."""
         self._made = [group for group in self._made if not groups.remove(group)]
+
+    def close(self) -> None:
+        """Give back what the launcher holds, when its workers have ended. Blocks for a moment."""
+        self.remove_groups()
+        if self._proxy is not None:
+            self._proxy.close()
 
     def _limit(self, name: str) -> dict[str, Any]:
         settings = self.plan.settings

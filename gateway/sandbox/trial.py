@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.sandbox import inside
-from gateway.sandbox.discover import Needs, discover
+from gateway.sandbox.discover import own_interpreter
 from gateway.sandbox.mounts import plan_mounts
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
@@ -92,7 +92,7 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         # bubblewrap's death takes the whole tree along.
         process.kill()
         process.wait()
-        trial.close()
+        trial.remove_groups()
     if not line or process.returncode:
         tail = stderr.decode(errors="replace").strip().splitlines()
         why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")
@@ -151,8 +151,8 @@ def _judge(findings: Findings, *, uid: int | None, as_root: bool) -> tuple[str, 
 def _trial_launcher(launcher: StrictLauncher, *, arguments: Sequence[str]) -> StrictLauncher:
     """The same sandbox around the trial, with the gateway's own interpreter mounted besides."""
     plan = launcher.plan
-    needs: Needs = discover([sys.executable], cwd="/", search_path=os.defpath)
-    added = plan_mounts(found=needs.paths, mounts_ro=(), mounts_rw=(), secrets=(), cwd="/")
+    paths = own_interpreter()
+    added = plan_mounts(found=paths, mounts_ro=(), mounts_rw=(), secrets=(), cwd="/")
     known = {mount.path for mount in plan.mounts}
     script = Path(inside.__file__).read_text()
     return launcher.with_plan(

@@ -300,7 +300,7 @@ def take_a_descriptor_of_a_process(world: dict[str, Any]) -> object:
     return _with_child(lambda pid: syscall(438, 438, os.pidfd_open(pid), 0, 0))
 
 
-@attempt()
+@attempt(may_lack="only root can make such a program, and only where /tmp heeds it")
 def gain_rights_from_a_setuid_program(world: dict[str, Any]) -> object:
     if "setuid" not in world:
         raise OSError("only root can make one")

@@ -101,7 +101,7 @@ def test_a_trial_that_says_nothing_is_a_refusal(launcher: StrictLauncher) -> Non
         def launch(self) -> Iterator[Launch]:
             yield Launch((sys.executable, "-c", "pass"), {})
 
-    silent = Silent(launcher.plan, tools=launcher._tools, cgroups=launcher._cgroups)
+    silent = Silent(launcher.plan, tools=launcher._tools, cgroups=launcher._cgroups, uids=None)
     with pytest.raises(SandboxError, match="cannot be put in force: it said nothing"):
         try_sandbox(silent)
 

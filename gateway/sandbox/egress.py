@@ -1,0 +1,297 @@
+"""Which addresses an agent may reach, and the proxy that takes it there.
+
+Owns the policy, and the process that carries it out: one per agent that has a network, beside the
+gateway, so that an agent's traffic costs the gateway nothing and its bytes are parsed elsewhere.
+
+A worker has no network of its own but a loopback device. There `listener` opens a port before the
+agent starts, and hands that socket out to this process, which accepts on it from outside. So a
+worker needs neither unix sockets nor a helper that lives beside it. The proxy speaks HTTP CONNECT,
+which is what HTTP clients use for https: the agent names a host and a port, and gets a tunnel or a
+refusal. Names are resolved here; the address that was judged is the one that is connected to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna  # noqa: F401 - loaded before the right to read the interpreter is given up
+import fnmatch
+import ipaddress
+import json
+import logging
+import os
+import socket as stdlib_socket
+import sys
+from dataclasses import dataclass
+
+import trio
+
+MAX_HEAD = 8192
+"""Bytes of a request's head; a CONNECT needs a few hundred."""
+HEAD_TIMEOUT = 10.0
+"""Seconds for a head to arrive, from a client on the same machine."""
+CONNECT_TIMEOUT = 15.0
+"""Seconds for resolving and connecting: a client would give up later than this."""
+MAX_TUNNELS = 64
+"""Tunnels of one worker at a time; more wait to be accepted."""
+CHUNK = 65536
+"""Bytes that a tunnel passes on at once."""
+
+# Prefixes of IPv6 in whose last 32 bits an IPv4 address stands: it is that one which is reached.
+_EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The `host:port` patterns of an agent's settings."""
+
+    hosts: tuple[str, ...]
+
+    def match(self, host: str, port: int) -> str | None:
+        """The pattern that allows this host and port by name, or None. An exact one goes first."""
+        fitting = [
+            pattern
+            for pattern in self.hosts
+            if _fits(pattern.rpartition(":")[0].lower(), host.lower().rstrip("."))
+            and pattern.rpartition(":")[2] in {"*", str(port)}
+        ]
+        return min(fitting, key=lambda pattern: "*" in pattern.rpartition(":")[0], default=None)
+
+
+def _fits(pattern: str, host: str) -> bool:
+    return pattern == host or ("*" in pattern and fnmatch.fnmatchcase(host, pattern))
+
+
+def why_refused(address: Address, *, by_name: bool) -> str | None:
+    """Why no agent may reach the address, or None.
+
+    `by_name` is whether the operator named the host itself and no wildcard: then it may be in a
+    private network. This machine, and what is link-local (metadata services are), never may.
+    """
+    address = _meant(address)
+    if address.is_multicast or (address.version == 4 and address.is_reserved):
+        return "it is no single host"
+    if address.is_loopback or address.is_unspecified or _is_own(address):
+        return "it is this machine"
+    if address.is_link_local:
+        return "it is link-local, where metadata services are"
+    if not address.is_global and not by_name:
+        return "it is in a private network; only a host that is named without * may be"
+    return None
+
+
+def _meant(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for, or the address itself."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if (inner := address.ipv4_mapped or address.sixtofour) is not None:
+            return inner
+        if any(address in network for network in _EMBEDDING):
+            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address
+
+
+def _is_own(address: Address) -> bool:
+    """Whether the address is one of this machine's: only those can be bound to."""
+    family = stdlib_socket.AF_INET if address.version == 4 else stdlib_socket.AF_INET6
+    try:
+        with stdlib_socket.socket(family, stdlib_socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
+
+
+class RefusedError(Exception):
+    """A request that gets no tunnel: `status` is HTTP's, the message says why."""
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def parse_connect(head: bytes) -> tuple[str, int]:
+    """Host and port of a CONNECT request's head. Raises RefusedError."""
+    line = head.split(b"\r\n", 1)[0].decode("ascii", errors="replace")
+    method, _, rest = line.partition(" ")
+    target, _, version = rest.partition(" ")
+    if not version.startswith("HTTP/1."):
+        raise RefusedError("400 Bad Request", "this is an HTTP/1.1 proxy")
+    if method != "CONNECT":
+        raise RefusedError("405 Method Not Allowed", "only https is passed on, by CONNECT")
+    host, _, port = target.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise RefusedError("400 Bad Request", f"{target!r} is not host:port")
+    return host, int(port)
+
+
+async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStream:
+    """A connection to what the agent asked for. Raises RefusedError."""
+    pattern = policy.match(host, port)
+    if pattern is None:
+        raise RefusedError("403 Forbidden", f"{host}:{port} is not in the agent's network setting")
+    by_name = "*" not in pattern.rpartition(":")[0]
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    except OSError as error:
+        raise RefusedError("502 Bad Gateway", f"{host} cannot be resolved: {error}") from None
+    complaint = "it has no address"
+    for family, kind, protocol, _, address in found:
+        judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
+        if (why := why_refused(judged, by_name=by_name)) is not None:
+            raise RefusedError("403 Forbidden", f"{host} is {judged}: {why}")
+        upstream = trio.socket.socket(family, kind, protocol)
+        try:
+            await upstream.connect(address)
+        except OSError as error:
+            upstream.close()
+            complaint = error.strerror or str(error)
+        except BaseException:
+            upstream.close()
+            raise
+        else:
+            return trio.SocketStream(upstream)
+    raise RefusedError("502 Bad Gateway", f"{host}:{port} cannot be reached: {complaint}")
+
+
+async def serve_client(client: trio.SocketStream, policy: Policy) -> None:
+    """One connection of an agent, from its request to the end of its tunnel."""
+    async with client:
+        try:
+            with trio.fail_after(HEAD_TIMEOUT):
+                head, rest = await _read_head(client)
+            host, port = parse_connect(head)
+            with trio.fail_after(CONNECT_TIMEOUT):
+                upstream = await open_upstream(policy, host, port)
+        except RefusedError as refused:
+            _log.warning("refused: %s", refused)
+            await _answer(client, refused.status, str(refused))
+            return
+        except trio.TooSlowError:
+            await _answer(client, "504 Gateway Timeout", "it took too long")
+            return
+        async with upstream, trio.open_nursery() as nursery:
+            await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await upstream.send_all(rest)
+            nursery.start_soon(_pass_on, client, upstream, nursery.cancel_scope)
+            nursery.start_soon(_pass_on, upstream, client, nursery.cancel_scope)
+
+
+async def _read_head(client: trio.SocketStream) -> tuple[bytes, bytes]:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        if len(received) > MAX_HEAD:
+            raise RefusedError("431 Request Header Fields Too Large", "the head is too long")
+        more = await client.receive_some(MAX_HEAD)
+        if not more:
+            raise RefusedError("400 Bad Request", "the request ended within its head")
+        received += more
+    head, _, rest = received.partition(b"\r\n\r\n")
+    return head, rest
+
+
+async def _answer(client: trio.SocketStream, status: str, message: str) -> None:
+    body = message.encode() + b"\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+    with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(HEAD_TIMEOUT):
+        await client.send_all(f"{head}Connection: close\r\n\r\n".encode() + body)
+
+
+async def _pass_on(
+    source: trio.SocketStream, target: trio.SocketStream, tunnel: trio.CancelScope
+) -> None:
+    """One direction of a tunnel: its end is passed on, its failure is the end of both."""
+    try:
+        while data := await source.receive_some(CHUNK):
+            await target.send_all(data)
+        await target.send_eof()
+    except trio.BrokenResourceError:
+        tunnel.cancel()
+
+
+async def serve_worker(worker: trio.socket.SocketType, policy: Policy) -> None:
+    """Serve one worker's port from when it is handed out until the sandbox is gone.
+
+    `worker` is the socket on which the port arrives, and whose other end the sandbox holds open.
+    """
+    with worker:
+        _, descriptors = await _receive_descriptors(worker)
+        if not descriptors:
+            return  # the sandbox ended before it had one
+        listener = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=descriptors[0]))
+        with listener:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_accept, listener, policy)
+                # Whatever the worker says besides, it is the end of it.
+                await worker.recv(1)
+                nursery.cancel_scope.cancel()
+
+
+async def _accept(listener: trio.socket.SocketType, policy: Policy) -> None:
+    free = trio.Semaphore(MAX_TUNNELS)
+
+    async def serve(client: trio.socket.SocketType) -> None:
+        try:
+            await serve_client(trio.SocketStream(client), policy)
+        except trio.BrokenResourceError:
+            pass  # the agent is gone
+        except Exception:  # noqa: BLE001 - a tunnel's own boundary: the others go on
+            _log.exception("a defect in a tunnel")
+        finally:
+            free.release()
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            await free.acquire()
+            client, _ = await listener.accept()
+            nursery.start_soon(serve, client)
+
+
+async def _receive_descriptors(source: trio.socket.SocketType) -> tuple[bytes, list[int]]:
+    """A byte and the descriptor that came along; nothing at the end."""
+    await trio.lowlevel.wait_readable(source.fileno())
+    borrowed = stdlib_socket.socket(fileno=os.dup(source.fileno()))
+    with borrowed:
+        try:
+            said, descriptors, _, _ = stdlib_socket.recv_fds(borrowed, 1, 1)
+        except ConnectionResetError:
+            return b"", []
+    return said, list(descriptors)
+
+
+async def serve(control: trio.socket.SocketType, policy: Policy) -> None:
+    """Serve every worker that the gateway announces, until the gateway is gone."""
+    async with trio.open_nursery() as nursery:
+        while True:
+            said, descriptors = await _receive_descriptors(control)
+            if not said:
+                break
+            for descriptor in descriptors:
+                worker = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=descriptor))
+                nursery.start_soon(serve_worker, worker, policy)
+        nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    """`python -m gateway.sandbox.egress AGENT CONTROL_FD UID HOSTS`, as `proxy` starts it."""
+    agent, descriptor, uid, hosts = sys.argv[1:]
+    logging.basicConfig(format=f"network of agent {agent!r}: %(message)s")
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(int(uid), int(uid), int(uid))
+        os.setresuid(int(uid), int(uid), int(uid))
+
+    async def run() -> None:
+        control = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=int(descriptor)))
+        with control:
+            await serve(control, Policy(tuple(json.loads(hosts))))
+
+    with contextlib.suppress(KeyboardInterrupt):  # the terminal's; the gateway's end is what counts
+        trio.run(run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The process of an agent's proxy, as the launcher of its workers holds it.
+
+Owns the process, its control socket and the announcement of each new worker. Does not know what the
+proxy allows (`egress` does).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_MODULE = "gateway.sandbox.egress"
+STOP_TIMEOUT = 5.0
+"""Seconds for the proxy to end after its control socket was closed; it ends at once."""
+
+
+class Proxy:
+    """One agent's proxy; ends when it is closed, or with the gateway, however that ends."""
+
+    def __init__(self, agent: str, hosts: Sequence[str], *, uid: int) -> None:
+        """Nothing is started before the first worker; with root it runs as `uid`."""
+        self._command = (agent, str(uid), json.dumps(list(hosts)))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    @contextlib.contextmanager
+    def announce(self) -> Iterator[int]:
+        """A descriptor for a new worker, which hands its port out through it. Raises OSError."""
+        worker, ours = socket.socketpair()
+        with worker, ours:
+            socket.send_fds(self._running(), [b"W"], [ours.fileno()])
+            yield worker.fileno()
+
+    def _running(self) -> socket.socket:
+        """The control socket of a proxy that runs: a new one if the last has died."""
+        if self._process is None or self._control is None or self._process.poll() is not None:
+            self.close()
+            agent, uid, hosts = self._command
+            self._control, theirs = socket.socketpair()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", _MODULE, agent, str(theirs.fileno()), uid, hosts],
+                    env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    cwd="/",
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            weakref.finalize(self, _end, self._control, self._process)
+        return self._control
+
+    def close(self) -> None:
+        """End the proxy and with it every tunnel. Blocks for a moment."""
+        if self._process is not None and self._control is not None:
+            _end(self._control, self._process)
+        self._process = self._control = None
+
+
+def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,344 @@
+"""A worker with a network reaches what its settings allow, through the proxy, and nothing else."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gateway.sandbox import SandboxSettings, StrictLauncher, egress, make_launcher, try_sandbox
+from gateway.sandbox.egress import Policy, RefusedError, parse_connect, why_refused
+from gateway.sandbox.proxy import Proxy
+from tests.sandbox.users import need_sandbox
+
+USER = "root" if os.geteuid() == 0 else "user"
+
+# Asks the proxy for each target and says what it answered, then what came through the tunnel.
+AGENT = """
+import json, os, socket, sys
+host, port = os.environ["https_proxy"].removeprefix("http://").split(":")
+for target in sys.argv[1:]:
+    with socket.create_connection((host, int(port)), 10) as tunnel:
+        tunnel.sendall(f"CONNECT {target} HTTP/1.1\\r\\nHost: {target}\\r\\n\\r\\n".encode())
+        head = b""
+        while b"\\r\\n\\r\\n" not in head:
+            head += tunnel.recv(1)
+        said = b""
+        if b" 200 " in head:
+            tunnel.sendall(b"ping")
+            tunnel.shutdown(socket.SHUT_WR)
+        while more := tunnel.recv(4096):
+            said += more
+    print(json.dumps([head.split()[1].decode(), said.decode()]), flush=True)
+"""
+
+
+@pytest.fixture
+def launched(request: pytest.FixtureRequest) -> Iterator[StrictLauncher]:
+    need_sandbox(USER)
+    made = make_launcher(
+        "agent",
+        [sys.executable, "-c", AGENT, *request.param["targets"]],
+        SandboxSettings(network=tuple(request.param["network"])),
+        environ=os.environ,
+        cwd="/",
+    )
+    assert isinstance(made, StrictLauncher)
+    yield made
+    made.close()
+
+
+def run(launcher: StrictLauncher) -> list[Any]:
+    with launcher.launch() as launch:
+        done = subprocess.run(
+            launch.argv,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            pass_fds=launch.pass_fds,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "launched",
+    [
+        {
+            "network": ["*:*", "localhost:22", "169.254.169.254:80"],
+            "targets": ["127.0.0.1:22", "localhost:22", "169.254.169.254:80", "[::1]:22", "0:22"],
+        }
+    ],
+    indirect=True,
+)
+def test_not_even_a_network_of_everything_has_this_machine_or_the_metadata_in_it(
+    launched: StrictLauncher,
+) -> None:
+    answers = run(launched)
+    assert [status for status, _ in answers] == ["403"] * 5
+    assert "it is this machine" in answers[0][1]
+    assert "where metadata services are" in answers[2][1]
+
+
+@pytest.mark.parametrize(
+    "launched",
+    [
+        {
+            "network": ["api.example.com:443"],
+            "targets": ["other.example.com:443", "api.example.com:80"],
+        }
+    ],
+    indirect=True,
+)
+def test_what_is_not_in_the_list_is_refused_by_name(launched: StrictLauncher) -> None:
+    assert run(launched) == [
+        ["403", "other.example.com:443 is not in the agent's network setting\n"],
+        ["403", "api.example.com:80 is not in the agent's network setting\n"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "launched", [{"network": ["api.example.com:443"], "targets": []}], indirect=True
+)
+def test_a_sandbox_with_a_network_passes_the_trial(launched: StrictLauncher) -> None:
+    assert "the gateway's ports cannot be reached" in try_sandbox(launched)
+
+
+@pytest.mark.parametrize(
+    "launched", [{"network": ["a.example.com:1"], "targets": ["x:1"]}], indirect=True
+)
+def test_a_proxy_that_died_is_replaced_at_the_next_start(launched: StrictLauncher) -> None:
+    assert run(launched)[0][0] == "403"
+    proxy = launched._proxy
+    assert proxy is not None
+    first = proxy._process
+    assert first is not None
+    first.kill()
+    first.wait()
+    assert run(launched)[0][0] == "403"
+    assert proxy._process is not first
+
+
+@pytest.mark.parametrize(
+    "launched", [{"network": ["a.example.com:1"], "targets": ["x:1"]}], indirect=True
+)
+def test_the_agent_itself_has_no_descriptor_but_its_own(launched: StrictLauncher) -> None:
+    code = "import os, json; print(json.dumps(sorted(map(int, os.listdir('/proc/self/fd')))))"
+    plain = launched.with_plan(replace(launched.plan, argv=(sys.executable, "-c", code)))
+    # The fourth is the folder that is being listed.
+    assert run(plain) == [[0, 1, 2, 3]]
+
+
+def test_the_proxy_ends_with_the_gateway() -> None:
+    """Its standard error, which it shares with this gateway, is closed by the kernel."""
+    code = (
+        "import os\n"
+        "from gateway.sandbox.proxy import Proxy\n"
+        f"proxy = Proxy('agent', ['a:1'], uid={os.geteuid()})\n"
+        "with proxy.announce():\n"
+        "    print(proxy._process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    gateway = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    said, complaints = gateway.communicate(timeout=30)
+    assert gateway.returncode == -9
+    assert said.strip().isdigit()
+    assert complaints == ""
+
+
+class InProcess(Proxy):
+    """The same proxy as a task of the test, so that the test may say what is public."""
+
+    def __init__(self) -> None:
+        super().__init__("agent", (), uid=0)
+        self.control, theirs = socket.socketpair()
+        self.theirs = trio.socket.from_stdlib_socket(theirs)
+
+    def _running(self) -> socket.socket:
+        return self.control
+
+
+@contextmanager
+def upstream() -> Iterator[tuple[int, Any]]:
+    """A server that is reached through the tunnel: it answers when the client has finished."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        async def answer() -> None:
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(server.dup()))
+            async with listener:
+                stream = await listener.accept()
+                async with stream:
+                    said = b""
+                    async for more in stream:
+                        said += more
+                    await stream.send_all(said + b" pong")
+
+        yield server.getsockname()[1], answer
+
+
+async def test_a_tunnel_passes_on_both_directions_and_both_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    need_sandbox(USER)
+    monkeypatch.setattr(egress, "why_refused", lambda address, by_name: None)
+    with upstream() as (port, answer):
+        made = make_launcher(
+            "agent",
+            [sys.executable, "-c", AGENT, f"localhost:{port}"],
+            SandboxSettings(network=(f"localhost:{port}",)),
+            environ=os.environ,
+            cwd="/",
+        )
+        assert isinstance(made, StrictLauncher)
+        proxy = InProcess()
+        made._proxy = proxy
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            nursery.start_soon(egress.serve, proxy.theirs, Policy((f"localhost:{port}",)))
+            assert await trio.to_thread.run_sync(run, made) == [["200", "ping pong"]]
+            # The end of the gateway is the end of the proxy: the nursery closes.
+            proxy.control.close()
+        proxy.theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "by_name", "why"),
+    [
+        ("93.184.216.34", False, None),
+        ("2606:2800:220:1:248:1893:25c8:1946", False, None),
+        ("127.0.0.1", True, "this machine"),
+        ("127.8.8.8", True, "this machine"),
+        ("::1", True, "this machine"),
+        ("0.0.0.0", True, "this machine"),
+        ("::", True, "this machine"),
+        ("::ffff:127.0.0.1", True, "this machine"),
+        ("64:ff9b::7f00:1", True, "this machine"),
+        ("64:ff9b::a9fe:a9fe", True, "link-local"),
+        ("2002:7f00:1::", True, "this machine"),
+        ("169.254.169.254", True, "link-local"),
+        ("fe80::1", True, "link-local"),
+        ("224.0.0.1", True, "no single host"),
+        ("255.255.255.255", True, "no single host"),
+        ("10.0.0.1", False, "private network"),
+        ("192.168.1.1", False, "private network"),
+        ("100.64.0.1", False, "private network"),
+        ("fd00:ec2::254", False, "private network"),
+        ("10.0.0.1", True, None),
+        ("fd12:3456::1", True, None),
+    ],
+)
+def test_addresses_are_judged_by_what_they_reach(
+    address: str, by_name: bool, why: str | None
+) -> None:
+    found = why_refused(ipaddress.ip_address(address), by_name=by_name)
+    assert (found is None) == (why is None)
+    assert why is None or why in str(found)
+
+
+def test_this_machines_own_public_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway may listen there."""
+    monkeypatch.setattr(egress, "_is_own", lambda address: True)
+    found = why_refused(ipaddress.ip_address("93.184.216.34"), by_name=True)
+    assert found == "it is this machine"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "port", "pattern"),
+    [
+        (("a.com:443",), "a.com", 443, "a.com:443"),
+        (("a.com:443",), "A.COM.", 443, "a.com:443"),
+        (("a.com:443",), "a.com", 80, None),
+        (("a.com:*",), "a.com", 80, "a.com:*"),
+        (("a.com:443",), "b.a.com", 443, None),
+        (("*.a.com:443",), "b.a.com", 443, "*.a.com:443"),
+        (("*.a.com:443",), "c.b.a.com", 443, "*.a.com:443"),
+        (("*.a.com:443",), "a.com", 443, None),
+        (("*.a.com:443",), "xa.com", 443, None),
+        (("*:443",), "10.0.0.1", 443, "*:443"),
+        (("*:*", "a.com:443"), "a.com", 443, "a.com:443"),
+        (("a.com:443",), "a?com", 443, None),
+        ((), "a.com", 443, None),
+    ],
+)
+def test_patterns_fit_names_and_ports(
+    hosts: tuple[str, ...], host: str, port: int, pattern: str | None
+) -> None:
+    assert Policy(hosts).match(host, port) == pattern
+
+
+@pytest.mark.parametrize(
+    ("head", "target"),
+    [
+        (b"CONNECT a.com:443 HTTP/1.1\r\nHost: a.com:443", ("a.com", 443)),
+        (b"CONNECT [::1]:443 HTTP/1.0", ("::1", 443)),
+    ],
+)
+def test_a_connect_names_host_and_port(head: bytes, target: tuple[str, int]) -> None:
+    assert parse_connect(head) == target
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET http://a.com/ HTTP/1.1", "405"),
+        (b"CONNECT a.com HTTP/1.1", "400"),
+        (b"CONNECT a.com:99999 HTTP/1.1", "400"),
+        (b"CONNECT :443 HTTP/1.1", "400"),
+        (b"CONNECT a.com:443", "400"),
+        (b"\x16\x03\x01\x02\x00", "400"),
+        (b"", "400"),
+    ],
+)
+def test_any_other_request_is_refused_with_its_status(head: bytes, status: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        parse_connect(head)
+    assert caught.value.status.startswith(status)
+
+
+async def talk(said: bytes) -> bytes:
+    """What a client that says this, and no more, is answered."""
+    ours, theirs = trio.socket.socketpair()
+    stream = trio.SocketStream(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(egress.serve_client, trio.SocketStream(theirs), Policy(("a.com:1",)))
+        await stream.send_all(said)
+        await stream.send_eof()
+        answer = b""
+        async for more in stream:
+            answer += more
+    await stream.aclose()
+    return answer
+
+
+async def test_a_head_that_does_not_end_is_refused() -> None:
+    assert (await talk(b"CONNECT a.com:1 HTTP/1.1\r\n")).startswith(b"HTTP/1.1 400 ")
+    assert (await talk(b"x" * (egress.MAX_HEAD + 1))).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_client_that_says_nothing_is_let_go(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours:
+        await egress.serve_client(trio.SocketStream(theirs), Policy(()))
+        assert (await ours.recv(64)).startswith(b"HTTP/1.1 504 ")
+    assert trio.current_time() >= egress.HEAD_TIMEOUT
