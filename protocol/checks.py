@@ -56,7 +56,8 @@ def nests_deeper(text: bytes, limit: int) -> bool:
     Exact for a JSON text, with any white space, strings and escapes; for anything else the answer
     means nothing.
     """
-    if len(text) <= limit or text.count(b"[") + text.count(b"{") <= limit:
+    # What opens must close, so a shorter text cannot.
+    if len(text) <= 2 * limit or text.count(b"[") + text.count(b"{") <= limit:
         return False
     brackets = _brackets(text)
     depth = 0

@@ -61,11 +61,12 @@ def test_a_longer_line_overflows_after_the_lines_before_it(long: bytes) -> None:
 
 
 def test_after_an_overflow_nothing_is_held_or_taken_in() -> None:
-    buffer = LineBuffer(10)
-    buffer.feed(b"x" * 10)
-    assert buffer.partial_bytes == 0
-    assert buffer.feed(b"\na\n") == []
-    assert buffer.partial_bytes == 0
+    for reads in ([b"x" * 10], [b"x" * 5, b"x" * 5], [b"x" * 10 + b"\ny"]):
+        buffer = LineBuffer(10)
+        assert feed_all(buffer, reads) == []
+        assert buffer.partial_bytes == 0
+        assert buffer.feed(b"\na\nb") == []
+        assert buffer.partial_bytes == 0
 
 
 def test_an_overflow_is_a_violation_that_names_the_cap() -> None:

@@ -418,6 +418,7 @@ FATAL = [
     (b'{"method":"chunk","params":[1,"x"]}', V.WRONG_SHAPE, "got `array` - at `$.params`"),
     (b'{"method":"log","params":{}}', V.WRONG_SHAPE, "'log'"),
     (b'{"id":1,"method":"ask","params":{}}', V.WRONG_SHAPE, "'ask'"),
+    (b'{"id":7,"method":"ask","params":{"id":1}}', V.WRONG_SHAPE, "'ask'"),
     (b'{"id":1,"method":"chunk","params":{"id":1,"chunk":""}}', V.WRONG_SHAPE, "may send none"),
     (b'{"id":1,"method":"ready"}', V.WRONG_SHAPE, "may send none"),
     (b'{"method":"\xff"}', V.NOT_UTF8, "not UTF-8"),
@@ -473,6 +474,12 @@ def test_the_words_of_a_violation_are_short_however_long_the_line_is() -> None:
         [event] = gateway("chat").receive_data(line + b"\n")
         assert isinstance(event, Malformed)
         assert len(event.error.message) <= MAX_MESSAGE + 1
+
+
+def test_the_start_of_the_line_is_shown_however_long_the_reason_is() -> None:
+    [event] = gateway("invoke").receive_data(b'{"id":1,"result":{"%s":1}}\n' % (b"x" * 1000))
+    assert isinstance(event, Malformed)
+    assert ': {"id":1,"result":{"xxx' in event.error.message
 
 
 def test_a_caller_deep_in_its_own_stack_gets_an_event_and_no_exception() -> None:
