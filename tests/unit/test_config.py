@@ -96,9 +96,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_the_file_and_the_flags_give_the_same_settings(write) -> None:
-    path = write(
-        '[server]\nport = 9000\nhost = "::1"\n[agents.a]\ncommand = "run \'one word\' two"\n'
-    )
+    path = write('[server]\nport = 9000\nhost = "::1"\n[agents.a]\ncommand = "run \'1 word\' 2"\n')
     from_file = load(path)
     from_flags = load(agents={"a": "run '1 word' 2"}, server={"port": 9000, "host": "::1"})
     assert from_file.server == from_flags.server

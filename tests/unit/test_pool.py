@@ -1,0 +1,278 @@
+"""The pool, scene by scene; `test_pool_machine.py` tries everything else."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.config import Restart
+from gateway.pool import CircuitOpenError, QueueFullError
+from tests.unit.pools import Scene
+
+
+def test_a_cold_agent_starts_a_worker_for_its_first_request() -> None:
+    scene = Scene(workers={"min": 0})
+    assert repr(scene.pool) == "<Pool [], 0 waiting, <RestartPolicy closed, 0 in a row>>"
+    request = scene.submit()
+    assert scene.last.start == [1]
+    assert "[<worker 1 spawning 0/1>], 1 waiting" in repr(scene.pool)
+    scene.take(scene.pool.spawned(1, scene.now))
+    assert scene.last.assign == [(request, 1)]
+    assert "[<worker 1 starting 1/1>], 0 waiting" in repr(scene.pool)
+    scene.take(scene.pool.ready(1, 8, scene.now))
+    scene.finish(request)
+    assert "[<worker 1 ready 0/8>], 0 waiting" in repr(scene.pool)
+
+
+def test_the_minimum_is_started_before_anything_is_asked_and_again_after_a_loss() -> None:
+    scene = Scene(workers={"min": 2, "max": 3})
+    assert scene.last.start == [1, 2]
+    scene.up(1)
+    scene.up(2)
+    assert scene.crash(1).start == []  # in one step with its end, which came before
+    assert "[<worker 2 ready 0/1>, <worker 3 spawning 0/1>]" in repr(scene.pool)
+
+
+def test_requests_wait_when_the_most_are_busy_and_are_served_in_order() -> None:
+    scene = Scene(workers={"min": 1, "max": 2})
+    scene.up(1)
+    first, second, third, fourth = (scene.submit() for _ in range(4))
+    scene.up(2)
+    assert "[<worker 1 ready 1/1>, <worker 2 ready 1/1>], 2 waiting" in repr(scene.pool)
+    assert scene.finish(second).assign == [(third, 2)]
+    assert scene.finish(first).assign == [(fourth, 1)]
+
+
+def test_a_worker_takes_the_smaller_of_what_is_configured_and_what_it_declares() -> None:
+    scene = Scene(workers={"min": 2, "max": 2}, concurrency=3)
+    scene.up(1, capacity=8)
+    scene.up(2, capacity=2)
+    for _ in range(9):
+        scene.submit()
+    assert "[<worker 1 ready 3/3>, <worker 2 ready 2/2>], 4 waiting" in repr(scene.pool)
+
+
+def test_the_least_loaded_worker_is_chosen() -> None:
+    scene = Scene(workers={"min": 2, "max": 2}, concurrency=4)
+    scene.up(1, capacity=4)
+    scene.up(2, capacity=4)
+    for _ in range(4):
+        scene.submit()
+    assert "[<worker 1 ready 2/4>, <worker 2 ready 2/4>]" in repr(scene.pool)
+
+
+def test_a_full_queue_refuses_and_changes_nothing() -> None:
+    scene = Scene(workers={"min": 1, "max": 1}, queue=2)
+    scene.up(1)
+    for _ in range(3):
+        scene.submit()
+    before = repr(scene.pool)
+    with pytest.raises(QueueFullError) as caught:
+        scene.submit()
+    assert caught.value.retry_after > 0
+    assert repr(scene.pool) == before
+
+
+def test_a_queue_of_none_still_serves_what_can_be_served_at_once() -> None:
+    scene = Scene(workers={"min": 1, "max": 1}, queue=0)
+    scene.up(1)
+    request = scene.submit()
+    assert scene.last.assign == [(request, 1)]
+    with pytest.raises(QueueFullError):
+        scene.submit()
+
+
+def test_a_worker_over_the_minimum_goes_after_its_idle_timeout() -> None:
+    scene = Scene(workers={"min": 1, "max": 2}, idle_timeout=60)
+    scene.up(1)
+    requests = scene.submit(), scene.submit()
+    scene.up(2)
+    for request in requests:
+        scene.finish(request)
+    assert scene.sleep(59.9) == []
+    (plan,) = scene.sleep(0.2)
+    assert len(plan.stop) == 1
+    assert scene.sleep(10_000) == []
+
+
+def test_an_idle_agent_with_no_minimum_goes_cold() -> None:
+    scene = Scene(workers={"min": 0}, idle_timeout=5)
+    request = scene.submit()
+    scene.up(1)
+    scene.finish(request)
+    scene.sleep(6)
+    scene.stopped(1)
+    assert scene.pool.workers == ()
+
+
+def test_fresh_processes_for_every_request_come_from_the_spares() -> None:
+    scene = Scene(workers={"min": 0, "max": 4, "spare": 2}, max_requests=1)
+    assert scene.last.start == [1, 2]
+    scene.up(1)
+    scene.up(2)
+    served = set()
+    for _ in range(5):
+        request = scene.submit()
+        ((_, worker),) = scene.last.assign  # at once: no start is waited for
+        started = scene.last.start
+        assert len(started) == 1  # and the spare is replaced already
+        assert worker not in served
+        served.add(worker)
+        scene.up(started[0])
+        assert scene.finish(request).stop == [worker]
+        scene.stopped(worker)
+
+
+def test_max_age_replaces_a_worker_when_it_is_done() -> None:
+    scene = Scene(workers={"min": 1, "max": 2}, max_age=100)
+    scene.up(1)
+    request = scene.submit()
+    scene.sleep(101)
+    assert "<worker 1 retiring 1/1>" in repr(scene.pool)
+    assert scene.finish(request).stop == [1]
+
+
+def test_what_a_lost_worker_cannot_have_read_is_first_in_the_queue_again() -> None:
+    scene = Scene(workers={"min": 1, "max": 1}, concurrency=2)
+    scene.up(1, capacity=2)
+    first, second, third = scene.submit(), scene.submit(), scene.submit()
+    scene.crash(1, unread=(first, second))
+    assert scene.pool.queue == (first, second, third)
+    scene.take(scene.pool.spawned(2, scene.now))
+    assert scene.last.assign == [(first, 2)]
+
+
+FAILING = Restart(backoff=1, failures=3, window=60, cooldown=15)
+
+
+def fail_until_open(scene: Scene) -> None:
+    for worker in (1, 2, 3):
+        scene.take(scene.pool.spawned(worker, scene.now))
+        scene.crash(worker)
+        scene.sleep(2)
+
+
+def test_a_failing_agent_is_started_one_at_a_time_and_later_each_time() -> None:
+    scene = Scene(workers={"min": 2, "max": 4}, restart=FAILING)
+    scene.crash(1)
+    scene.crash(2)
+    assert scene.pool.workers == ()  # the second failure in a row is followed by a delay
+    plans = scene.sleep(2)
+    assert [plan.start for plan in plans] == [[3]]
+
+
+def test_an_open_breaker_refuses_at_once_and_what_waited_is_told() -> None:
+    scene = Scene(workers={"min": 1, "max": 1}, restart=FAILING)
+    waiting = scene.submit()
+    unavailable = []
+    for worker in (1, 2, 3):
+        scene.take(scene.pool.condemn(worker, scene.now, failed=True))
+        unavailable += scene.last.unavailable
+        scene.take(scene.pool.gone(worker, scene.now))
+        unavailable += scene.last.unavailable
+        scene.sleep(2)
+    assert unavailable == [waiting]
+    before = repr(scene.pool)
+    with pytest.raises(CircuitOpenError) as caught:
+        scene.submit()
+    assert 1 <= caught.value.retry_after <= 15 * 1.2
+    assert repr(scene.pool) == before
+
+
+def test_after_the_cooldown_one_request_is_the_probe_and_its_answer_closes_the_breaker() -> None:
+    scene = Scene(workers={"min": 0, "max": 4}, restart=FAILING)
+    for worker in (1, 2, 3):
+        scene.submit()
+        scene.crash(worker)
+        scene.sleep(2)
+    with pytest.raises(CircuitOpenError):
+        scene.submit()
+    scene.sleep(20)
+    probe = scene.submit()
+    assert scene.last.start == [4]
+    with pytest.raises(CircuitOpenError):
+        scene.submit()
+    scene.up(4)
+    scene.finish(probe)
+    scene.submit()
+    assert "<RestartPolicy closed, 0 in a row>" in repr(scene.pool)
+
+
+def test_a_conversation_stays_with_its_worker_while_that_one_lives() -> None:
+    scene = Scene(workers={"min": 2, "max": 2}, session="sticky", concurrency=4)
+    scene.up(1, capacity=4)
+    scene.up(2, capacity=4)
+    first = scene.submit("a")
+    ((_, home),) = scene.last.assign
+    scene.finish(first)
+    for _ in range(3):
+        scene.submit("b")
+    again = scene.submit("a")
+    assert scene.last.assign == [(again, home)]
+    assert again.session == "kept"
+    assert first.session == "new"
+    scene.crash(home)
+    lost = scene.submit("a")
+    assert lost.session == "lost"
+
+
+def test_an_exclusive_conversation_has_a_worker_of_its_own_until_it_was_silent_for_long() -> None:
+    scene = Scene(
+        workers={"min": 1, "max": 2}, session="exclusive", session_timeout=100, concurrency=4
+    )
+    scene.up(1, capacity=4)
+    a = scene.submit("a")
+    b = scene.submit("b")
+    assert scene.last.start == [2]
+    scene.up(2, capacity=4)
+    assert {scene.worker(1).bound_to, scene.worker(2).bound_to} == {"a", "b"}
+    c = scene.submit("c")
+    assert scene.pool.is_waiting(c)  # the most conversations are open
+    scene.finish(a)
+    scene.finish(b)
+    scene.sleep(99)
+    assert scene.pool.is_waiting(c)
+    scene.sleep(2)
+    scene.stopped(1)
+    scene.stopped(2)
+    assert scene.pool.workers[0].id == 3
+    scene.up(3)
+    assert c.session == "new"
+
+
+def test_an_exclusive_request_without_a_conversation_is_one_of_its_own() -> None:
+    scene = Scene(workers={"min": 0, "max": 2}, session="exclusive")
+    request = scene.submit()
+    scene.up(1)
+    assert request.session is None
+    assert scene.finish(request).stop == [1]
+
+
+def test_a_paused_worker_is_given_nothing_and_makes_up_for_it_at_once() -> None:
+    scene = Scene(workers={"min": 1, "max": 1}, concurrency=4)
+    scene.up(1, capacity=4)
+    scene.submit()
+    scene.take(scene.pool.pause(1, paused=True, now=scene.now))
+    waiting = scene.submit()
+    assert scene.pool.is_waiting(waiting)
+    scene.take(scene.pool.pause(1, paused=False, now=scene.now))
+    assert scene.last.assign == [(waiting, 1)]
+
+
+def test_a_closed_pool_starts_nothing_and_stops_each_worker_as_it_becomes_idle() -> None:
+    scene = Scene(workers={"min": 2, "max": 2})
+    scene.up(1)
+    scene.up(2)
+    request = scene.submit()
+    busy = scene.last.assign[0][1]
+    assert scene.take(scene.pool.close(scene.now)).stop == [3 - busy]
+    assert scene.finish(request).stop == [busy]
+    scene.stopped(1)
+    assert scene.stopped(2).start == []
+
+
+def test_a_worker_that_was_stopped_before_it_was_spawned_is_given_nothing() -> None:
+    scene = Scene(workers={"min": 1, "max": 2})
+    assert scene.take(scene.pool.retire(1, scene.now)).stop == [1]
+    scene.submit()
+    assert scene.take(scene.pool.spawned(1, scene.now)).assign == []
+    assert "<worker 1 stopping 0/1>" in repr(scene.pool)
