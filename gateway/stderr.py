@@ -35,6 +35,9 @@ TAIL_LINES = 20
 
 _READ_BYTES = 64 * 1024
 
+_MAX_READS_OF_REST = 4
+"""One read empties a pipe of 64 KiB; a few more take what was on its way into a full one."""
+
 
 class StderrRelay:
     """Reads one worker's stderr and logs its lines with the fields that `describe` returns."""
@@ -66,7 +69,11 @@ class StderrRelay:
 
     def read_rest(self) -> None:
         """Read what is in the pipe now, without waiting."""
-        while data := self._read():
+        # Bounded: a process that the worker left behind may write faster than this reads.
+        for _ in range(_MAX_READS_OF_REST):
+            data = self._read()
+            if not data:
+                break
             self._take_in(data)
         self._finish()
 
@@ -77,11 +84,25 @@ class StderrRelay:
             return None
 
     def _take_in(self, data: bytes) -> None:
-        *lines, partial = (self._partial + data).split(b"\n")
-        for line in lines:
-            self._line(line)
+        lines, newline, partial = (self._partial + data).rpartition(b"\n")
         # One byte over the cap is enough to know that the line is cut.
         self._partial = partial[: MAX_LINE_BYTES + 1]
+        if newline:
+            self._take_in_lines(lines)
+
+    def _take_in_lines(self, text: bytes) -> None:
+        """Look at the lines that may be logged and at the last; of a flood, only count the rest."""
+        self._earn()
+        may = int(self._allowance)
+        unseen = text.count(b"\n") + 1 - may - TAIL_LINES
+        if unseen > 0:
+            *lines, text = text.split(b"\n", may)
+            for line in lines:
+                self._line(line)
+            self._left_out += unseen
+            text = b"\n".join(text.rsplit(b"\n", TAIL_LINES)[1:])
+        for line in text.split(b"\n"):
+            self._line(line)
 
     def _finish(self) -> None:
         if self._partial:
@@ -102,11 +123,14 @@ class StderrRelay:
         self._report_left_out()
         logs.event(log, logging.INFO, text, **self._describe())
 
-    def _may_log(self) -> bool:
+    def _earn(self) -> None:
         now = trio.current_time()
         earned = (now - self._filled_at) * LINES_PER_SECOND
         self._allowance = min(self._allowance + earned, BURST_LINES)
         self._filled_at = now
+
+    def _may_log(self) -> bool:
+        self._earn()
         if self._allowance < 1:
             return False
         self._allowance -= 1
