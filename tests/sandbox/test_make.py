@@ -233,6 +233,13 @@ def test_programs_of_the_system_run(words: list[str], answer: str) -> None:
     assert output(launcher(*words, environ={"PATH": "/usr/bin:/bin"})) == answer
 
 
+@pytest.mark.parametrize(
+    ("returncode", "status"), [(0, 0), (1, 1), (137, -9), (143, -15), (255, 255), (-9, -9)]
+)
+def test_a_signal_is_told_from_what_bubblewrap_ends_with(returncode: int, status: int) -> None:
+    assert launcher().exit_status(returncode) == status
+
+
 def test_the_sandbox_prints_what_it_gives() -> None:
     described = launcher(memory="0", cpu=0, tmp="1M", nofile=64, fsize="0").describe()
     assert described["network"] is False
