@@ -17,9 +17,9 @@ MAX_NESTING = 512
 alike."""
 
 MAX_INPUT_NESTING = 100
-"""The same in what a caller sends (`input`, `messages`, `context`): far enough below MAX_NESTING
-that an agent may wrap its input in its output, and below what parsers in other languages take by
-default (serde_json 128, jq 1.6 256, PHP 512)."""
+"""The same in the body that a caller sends: far enough below MAX_NESTING that an agent may wrap its
+input in its output, and below what parsers in other languages take by default (serde_json 128,
+jq 1.6 256, PHP 512)."""
 
 _PIECE_BYTES = 64 * 1024
 """UTF-8 is checked in pieces of this: decoded at once, 8 MiB with one emoji take 32 MiB."""
