@@ -18,7 +18,6 @@ import os
 import resource
 import secrets
 import signal
-import signal
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -53,9 +52,6 @@ _JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift;
 """A process that joins its groups before it becomes bubblewrap leaves no moment without limits."""
 
 _SIGNALS = frozenset(signal.valid_signals())
-
-_SIGNAL_BASE = 128
-_SIGNALS = {int(each) for each in signal.valid_signals()}
 _UNLIMITED = {"value": None, "enforced": False, "reason": "no limit was set"}
 
 
@@ -161,17 +157,11 @@ class StrictLauncher:
             )
 
     def exit_status(self, returncode: int) -> int:
-        """As `gateway.launch.Launcher.exit_status`."""
-        # bubblewrap, like a shell, gives a signal as 128 and its number.
-        number = returncode - 128
-        return -number if number in _SIGNALS else returncode
-
-    def exit_status(self, returncode: int) -> int:
         """As `gateway.launch.Launcher.exit_status`.
 
         bubblewrap ends with 128 and the number when a signal ended the command, as shells do.
         """
-        number = returncode - _SIGNAL_BASE
+        number = returncode - 128
         return -number if number in _SIGNALS else returncode
 
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
