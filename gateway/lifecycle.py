@@ -116,6 +116,7 @@ class Worker:
 
         Cancelled, it kills the process and reaps it, within `KILL_WAIT`.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             with self._launcher.launch() as launch:
                 process = spawn(launch)

@@ -283,13 +283,14 @@ class AgentSupervisor:
         self._wake_by(plan.wake_at)
 
     async def _run_worker(self, worker: Worker) -> None:
+        ended = False
         try:
             await worker.run()
-        except trio.Cancelled:
-            # Everything ends: what `gone` would start would only be ended again, for ever.
-            self._pool.close(trio.current_time())
-            raise
+            ended = True
         finally:
+            if not ended:
+                # Cancelled: what would be started instead would only be ended again, for ever.
+                self._pool.close(trio.current_time())
             del self._workers[worker.id]
             self._on_gone()
             self._apply(self._pool.gone(worker.id, trio.current_time()))
