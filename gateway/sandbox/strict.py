@@ -18,6 +18,7 @@ import os
 import resource
 import secrets
 import signal
+import weakref
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,8 @@ class StrictLauncher:
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count()
         self._made: list[tuple[Path, ...]] = []
+        # Also at the end of the interpreter; what is left after a kill, the next gateway sweeps.
+        weakref.finalize(self, _remove_ended, self._made)
         groups.sweep(cgroups)
 
     def __repr__(self) -> str:
@@ -197,7 +200,7 @@ class StrictLauncher:
 
     def remove_groups(self) -> None:
         """Remove the control groups of the workers that have ended."""
-        self._made = [group for group in self._made if not groups.remove(group)]
+        _remove_ended(self._made)
 
     def close(self) -> None:
         """Give back what the launcher holds, when its workers have ended. Blocks for a moment."""
@@ -260,6 +263,10 @@ class StrictLauncher:
             *("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"),
             "--",
         )
+
+
+def _remove_ended(made: list[tuple[Path, ...]]) -> None:
+    made[:] = [group for group in made if not groups.remove(group)]
 
 
 def _bwrap_options(plan: Plan, *, files: Mapping[str, int]) -> list[str]:

@@ -45,7 +45,7 @@ def outcomes(user: str) -> dict[str, dict[str, dict[str, Any]]]:
             "argument-nobody-knows",
         ]
         done = subprocess.run(
-            as_user(user, *command),
+            as_user(user, *command, addresses=True),
             cwd=PROJECT,
             env={**os.environ, "HOME": f"{name}/home", "GATEWAY_KEY": MARKER},
             capture_output=True,

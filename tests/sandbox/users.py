@@ -22,9 +22,11 @@ ORDINARY_UID = 54321
 # loopback device of a network namespace of its own, so that they can be reached without a sandbox.
 _ENTER = r"""
 set -e
-ip link set lo up 2>/dev/null && {
-    ip addr add 169.254.169.254/32 dev lo; ip addr add 192.0.2.1/32 dev lo
-} || true
+if [ "$1" = addresses ] && ip link set lo up 2>/dev/null; then
+    ip addr add 169.254.169.254/32 dev lo
+    ip addr add 192.0.2.1/32 dev lo
+fi
+shift
 closed=$1; kept=$2; uid=$3; shift 3
 if [ -n "$closed" ]; then
     stash=$(mktemp -d)
@@ -48,14 +50,20 @@ def available_users() -> list[str]:
     return ["root", "user"] if os.geteuid() == 0 else ["user"]
 
 
-def as_user(user: str, *argv: str) -> list[str]:
-    """The command that runs `argv` as `user`, in namespaces where a test may prepare things."""
+def as_user(user: str, *argv: str, addresses: bool = False) -> list[str]:
+    """The command that runs `argv` as `user`.
+
+    With `addresses`, and by root, in a network of its own that has addresses of other machines.
+    """
     if os.geteuid() != 0:
         assert user == "user"
         return list(argv)
     closed, kept = ("", "") if user == "root" else _closed_folder()
     uid = "0" if user == "root" else str(ORDINARY_UID)
-    return ["unshare", "--mount", "--net", "sh", "-c", _ENTER, "sh", closed, kept, uid, *argv]
+    # The word that the script looks for stands only where the network is not the machine's.
+    network, word = (["--net"], "addresses") if addresses else ([], "")
+    script = ["sh", "-c", _ENTER, "sh", word]
+    return ["unshare", "--mount", *network, *script, closed, kept, uid, *argv]
 
 
 def uid_of(user: str) -> int:
