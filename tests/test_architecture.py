@@ -48,7 +48,7 @@ ROOMS = [
     {"errors", "launch", "logs", "memory"},
     {"orphans", "sandbox"},
     {"config"},
-    {"process", "restart", "stderr"},
+    {"process", "restart", "roster", "stderr"},
     {"pool"},
     {"exchange"},
     {"link"},
