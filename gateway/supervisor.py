@@ -158,14 +158,16 @@ class AgentSupervisor:
         if isinstance(error, ClockRanOut) and error.clock == "start":
             worker.end(Reason.START_TIMEOUT)
         else:
-            self._graces[exchange] = trio.Event()
-            self._start_soon(self._grant_grace, worker, exchange)
+            ended = self._graces[exchange] = trio.Event()
+            self._start_soon(self._grant_grace, worker, exchange, ended)
 
-    async def _grant_grace(self, worker: Worker, exchange: Exchange) -> None:
+    async def _grant_grace(self, worker: Worker, exchange: Exchange, ended: trio.Event) -> None:
         """Give a worker time to end a request that was cancelled; replace it if it does not."""
         grace = self.settings.clocks.seconds("cancel")
         with trio.move_on_after(grace):
-            await self._graces[exchange].wait()
+            await ended.wait()
+        # Looked at after the wait: both may happen in one turn of the loop.
+        if ended.is_set():
             return
         del self._graces[exchange], self._at[exchange]
         logs.event(
