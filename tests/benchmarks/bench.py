@@ -34,19 +34,23 @@ class Bench:
         return quick if self.quick else normal
 
     def interleave(
-        self, subjects: Mapping[str, Callable[[], Samples]]
+        self,
+        subjects: Mapping[str, Callable[[], Samples]],
+        *,
+        rounds: int | None = None,
+        rehearse: bool = True,
     ) -> dict[str, dict[str, list[float]]]:
         """Let each subject do its work once a round; samples by quantity and subject.
 
-        One round before the first is not counted. Each round begins with another subject, so that
-        none is always first.
+        With `rehearse`, one round before the first is not counted. Each round begins with another
+        subject, so that none is always first.
         """
         taken: dict[str, dict[str, list[float]]] = {}
         names = list(subjects)
-        if not self.quick:
+        if rehearse and not self.quick:
             for name in names:
                 subjects[name]()
-        for number in range(self.rounds):
+        for number in range(rounds or self.rounds):
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
                 for quantity, value in subjects[name]().items():

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the ratio of `subject` to `reference` has to be: `at_least` or `at_most` this."""
+    """What `subject` has to be, as a ratio to `reference`: `at_least` or `at_most` this."""
 
-    reference: str | tuple[str, ...]
-    """One series, or several of which the best counts."""
+    reference: str | tuple[str, ...] | None = None
+    """One series, several of which the best counts, or None: the bound is of the figure itself."""
     at_least: float | None = None
     at_most: float | None = None
     subject: str = "gateway"
 
     def __str__(self) -> str:
         sign, bound = ("≥", self.at_least) if self.at_least is not None else ("≤", self.at_most)
+        if self.reference is None:
+            return f"{sign} {bound:g}"
         one = isinstance(self.reference, str)
         name = self.reference if one else f"the best of {', '.join(self.reference)}"
         return f"{sign} {bound:g} x {name}"
 
-    def met(self, ratio: float) -> bool:
-        compare: Callable[[float, float], bool] = (
-            operator.ge if self.at_least is not None else operator.le
-        )
-        bound = self.at_least if self.at_least is not None else self.at_most
-        assert bound is not None
-        return compare(ratio, bound)
+    def met(self, value: float) -> bool:
+        if self.at_least is not None:
+            return value >= self.at_least
+        assert self.at_most is not None
+        return value <= self.at_most
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,9 @@ class Figure:
 
     def judge(self, target: Target) -> Verdict | None:
         """How the target fared; None when its reference was not measured in this run."""
+        if target.reference is None:
+            own = Spread.of(self.series[target.subject])
+            return Verdict(target, "", own, target.met(own.median))
         names = (target.reference,) if isinstance(target.reference, str) else target.reference
         measured = [name for name in names if name in self.series]
         if not measured or target.subject not in self.series:
@@ -84,11 +86,10 @@ class Spread:
     median: float
     low: float
     high: float
-    count: int = field(compare=False, default=0)
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Spread:
-        return cls(median(samples), min(samples), max(samples), len(samples))
+        return cls(median(samples), min(samples), max(samples))
 
     def as_json(self) -> dict[str, float]:
         return {"median": self.median, "min": self.low, "max": self.high}
@@ -96,10 +97,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A target, and the ratio that was measured."""
+    """A target, and the ratio (or, without a reference, the value) that was measured."""
 
     target: Target
     reference: str
+    """The one that counted."""
     ratio: Spread
     met: bool
 

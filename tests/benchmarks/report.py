@@ -31,9 +31,10 @@ def as_text(figure: Figure) -> str:
             continue
         ratio = verdict.ratio
         subject = "" if target.subject == "gateway" else f"{target.subject} "
+        beside = f" x {verdict.reference}" if verdict.reference else f" {figure.unit}"
         lines.append(
             f"  target {subject}{target}: {'reached' if verdict.met else 'MISSED'}, "
-            f"{ratio.median:.2f} x {verdict.reference} [{ratio.low:.2f} - {ratio.high:.2f}]"
+            f"{ratio.median:.2f}{beside} [{ratio.low:.2f} - {ratio.high:.2f}]"
         )
     if figure.note:
         lines.append(f"  ({figure.note})")

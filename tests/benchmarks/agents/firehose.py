@@ -9,12 +9,12 @@ import sys
 LINES_AT_ONCE = 1000  # 90 kB: more than a pipe holds, so that it is never empty for want of a write
 
 
-def answer(request: dict[str, object], chunks: int) -> None:
+def answer(request_id: int, chunks: int) -> None:
     line = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":%d,"chunk":"twenty bytes of text"}}\n'
-    some = (line % request["id"]) * LINES_AT_ONCE
+    some = (line % request_id) * LINES_AT_ONCE
     for _ in range(chunks // LINES_AT_ONCE):
         write(some)
-    write(b'{"jsonrpc":"2.0","id":%d,"result":{}}\n' % request["id"])
+    write(b'{"jsonrpc":"2.0","id":%d,"result":{}}\n' % request_id)
 
 
 def write(data: bytes) -> None:
@@ -26,4 +26,4 @@ def write(data: bytes) -> None:
 for text in sys.stdin:
     received = json.loads(text)
     if "id" in received:
-        answer(received, received["params"]["input"]["chunks"])
+        answer(received["id"], received["params"]["input"]["chunks"])

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from tests.benchmarks.bench import Measure
-from tests.benchmarks.measures import requests, streams
+from tests.benchmarks.measures import many, overload, requests, streams, workers
 
-ALL: tuple[Measure, ...] = (*requests.MEASURES, *streams.MEASURES)
+ALL: tuple[Measure, ...] = (
+    *requests.MEASURES,
+    *streams.MEASURES,
+    *many.MEASURES,
+    *workers.MEASURES,
+    *overload.MEASURES,
+)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
+from pathlib import Path
 
-from tests.benchmarks import proc, wrk
+from tests.benchmarks import proc, servers, wrk
 from tests.benchmarks.bench import Bench, Measure, Samples
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.servers import Server
-from tests.benchmarks.wire import Request
+from tests.benchmarks.wire import Client, Request
 
 SMALL = {"question": "What is the answer to everything?", "limit": 42}
+MIB = 1 << 20
 BRIDGES = ("mcp-proxy", "mcpo", "supergateway")
 
 
@@ -24,6 +28,52 @@ def invoke(bench: Bench) -> Iterator[Figure]:
                 bench, "invoke", running, requests, connections=connections,
                 rate=(Target("bare", at_least=1.0), Target(BRIDGES, at_least=1.0)),
                 slowest=(Target("bare", at_most=1.2),),
+            )  # fmt: skip
+
+
+def large(bench: Bench) -> Iterator[Figure]:
+    """1 MiB in and out: sixteen times what a pipe holds."""
+    with bench.all_servers({"echo": {}}) as running:
+        requests = {name: server.invoke("x" * MIB) for name, server in running.items()}
+        for connections, share in ((1, 0.7), (4, 0.9)):
+            yield from _compare(
+                bench, "large", running, requests, connections=connections,
+                rate=(Target("bare", at_least=share),),
+            )  # fmt: skip
+    subjects = {
+        "gateway": partial(_peak, bench, servers.gateway),
+        "bare": partial(_peak, bench, servers.bare),
+    }
+    yield Figure(
+        "large", "memory at the peak above what it was before, 1 connection", "payloads",
+        bench.interleave(subjects)["copies"], (Target(at_most=4.0),), higher_is_better=False,
+    )  # fmt: skip
+
+
+def _peak(bench: Bench, start: Callable[[Path], AbstractContextManager[Server]]) -> Samples:
+    """How many payloads a fresh server holds at once, at the most."""
+    with start(bench.folder) as server, Client(server.port) as client:
+        for _ in range(20):
+            client.timed(server.invoke(SMALL))
+        proc.forget_peak(server.pid)
+        before = proc.peak_bytes(server.pid)
+        for _ in range(bench.scaled(20, 2)):
+            client.timed(server.invoke("x" * MIB))
+        return {"copies": (proc.peak_bytes(server.pid) - before) / MIB}
+
+
+def chat(bench: Bench) -> Iterator[Figure]:
+    """A conversation of 1,000 messages, 64 KiB, each of which is checked."""
+    roles = ("user", "assistant")
+    envelope = len(json.dumps({"role": roles[1], "content": ""})) + 2
+    content = "x" * (64 * 1024 // 1000 - envelope)
+    messages = [{"role": roles[n % 2], "content": content} for n in range(1000)]
+    with bench.all_servers({"echo": {}}, raw_asgi=False) as running:
+        requests = {name: server.chat(messages) for name, server in running.items()}
+        for connections in (1, 4):
+            yield from _compare(
+                bench, "chat", running, requests, connections=connections,
+                rate=(Target("bare", at_least=0.9),),
             )  # fmt: skip
 
 
@@ -69,4 +119,8 @@ def _load(bench: Bench, server: Server, request: Request, connections: int) -> S
     }
 
 
-MEASURES = (Measure("invoke", "a small JSON in and out", invoke, needs_wrk=True),)
+MEASURES = (
+    Measure("invoke", "a small JSON in and out", invoke, needs_wrk=True),
+    Measure("large", "1 MiB in and out", large, needs_wrk=True),
+    Measure("chat", "a conversation of 1,000 messages", chat, needs_wrk=True),
+)

@@ -1,0 +1,129 @@
+"""More requests than an agent can answer: what becomes of those that are taken and of the others.
+
+Open loop: requests are sent when they are due, whether or not others have been answered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from tests.benchmarks import servers
+from tests.benchmarks.agents.busy import AT_A_TIME, SECONDS
+from tests.benchmarks.bench import Bench, Measure, Samples
+from tests.benchmarks.figures import Figure, Target, percentile
+from tests.benchmarks.servers import Server
+from tests.benchmarks.wire import BadAnswerError
+
+CAPACITY = AT_A_TIME / SECONDS
+"""Answers a second that the one worker can give."""
+
+QUEUE_CLOCK = 1.0
+"""Seconds; the default is 30, and a queue of 100 is served long before that."""
+
+AGENTS = {"busy": {"workers": {"max": 1}, "clocks": {"queue": QUEUE_CLOCK}}}
+
+MAX_ROUNDS = 2
+"""Each one takes a minute."""
+
+
+def overload(bench: Bench) -> Iterator[Figure]:
+    """Twice the capacity beside 0.8 of it."""
+    seconds = bench.scaled(20, 1)
+    with servers.gateway(bench.folder, agents=AGENTS) as server:
+        taken = bench.interleave(
+            {
+                "at twice the capacity": partial(_offer, server, 2 * CAPACITY, seconds),
+                "at 0.8 of it": partial(_offer, server, 0.8 * CAPACITY, seconds),
+            },
+            rounds=min(bench.rounds, MAX_ROUNDS),
+            rehearse=False,
+        )
+    case = f"an agent of {CAPACITY:g} answers/s for {seconds} s"
+    calm, busy = (taken["p99"][name] for name in ("at 0.8 of it", "at twice the capacity"))
+    yield Figure(
+        "overload", f"{case}: p99 of what was accepted, over its bound", "",
+        {"at twice the capacity": [b / (QUEUE_CLOCK * 1000 + 2 * c)
+                                   for b, c in zip(busy, calm, strict=True)]},
+        (Target(at_most=1.0, subject="at twice the capacity"),), higher_is_better=False,
+        note=f"the bound: the queue clock, {QUEUE_CLOCK:g} s, and twice the p99 at 0.8",
+    )  # fmt: skip
+    yield Figure(
+        "overload", f"{case}: p99 of what was accepted", "ms", taken["p99"],
+        higher_is_better=False,
+    )  # fmt: skip
+    yield Figure(
+        "overload", f"{case}: time to a refusal, median", "ms",
+        {"at twice the capacity": taken["refusal"]["at twice the capacity"]},
+        (Target(at_most=50.0, subject="at twice the capacity"),), higher_is_better=False,
+    )  # fmt: skip
+    yield Figure(
+        "overload", f"{case}: good answers, as a share of the capacity", "", taken["goodput"],
+        (Target(at_least=0.9, subject="at twice the capacity"),),
+    )  # fmt: skip
+
+
+@dataclass
+class _Outcomes:
+    accepted: list[float] = field(default_factory=list)
+    refused: list[float] = field(default_factory=list)
+    last: float = 0.0
+
+
+def _offer(server: Server, rate: float, seconds: float) -> Samples:
+    outcomes = _Outcomes()
+    start = time.perf_counter()
+    trio.run(_send_all, server, rate, seconds, outcomes)
+    lasted = max(outcomes.last - start, seconds)
+    return {
+        "p99": percentile(outcomes.accepted, 99) * 1000,
+        "refusal": percentile(outcomes.refused, 50) * 1000 if outcomes.refused else 0.0,
+        "goodput": len(outcomes.accepted) / lasted / CAPACITY,
+    }
+
+
+async def _send_all(server: Server, rate: float, seconds: float, outcomes: _Outcomes) -> None:
+    idle: list[trio.SocketStream] = []
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for number in range(int(rate * seconds)):
+            await trio.sleep_until(start + number / rate)
+            nursery.start_soon(_send_one, server, idle, outcomes)
+    for connection in idle:
+        await connection.aclose()
+
+
+async def _send_one(server: Server, idle: list[trio.SocketStream], outcomes: _Outcomes) -> None:
+    start = time.perf_counter()
+    connection = idle.pop() if idle else await trio.open_tcp_stream("127.0.0.1", server.port)
+    await connection.send_all(server.invoke("hello", agent="busy").encode())
+    answer = b""
+    while not _is_whole(answer):
+        data = await connection.receive_some()
+        if not data:
+            raise BadAnswerError(f"the connection was closed after {answer!r}")
+        answer += data
+    outcomes.last = time.perf_counter()
+    status = answer.split(b" ", 2)[1]
+    if status == b"200":
+        outcomes.accepted.append(outcomes.last - start)
+    elif status in {b"503", b"504"}:
+        outcomes.refused.append(outcomes.last - start)
+    else:
+        raise BadAnswerError(f"neither an answer nor a refusal: {answer!r}")
+    idle.append(connection)
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    _, _, rest = head.lower().partition(b"content-length:")
+    return len(body) >= int(rest.split(b"\r\n", 1)[0])
+
+
+MEASURES = (Measure("overload", "twice as much as an agent can answer", overload),)
