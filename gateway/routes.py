@@ -43,7 +43,8 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
     @routes.get("/health")
     async def health() -> Response:
         status = "healthy" if dispatcher.can_serve else "unhealthy"
-        return _json({"status": status, "agents": list(dispatcher.agents)})
+        code = 200 if dispatcher.can_serve else 503
+        return _json({"status": status, "agents": list(dispatcher.agents)}, code)
 
     @routes.get("/live")
     async def live() -> Response:
