@@ -89,6 +89,7 @@ class Worker:
         self._process: WorkerProcess | None = None
         self._stderr: StderrRelay | None = None
         self._violation: RemoteProtocolError | None = None
+        self._misbehaved = False
         self._ending = trio.Event()
         self._exited = trio.Event()
 
@@ -225,11 +226,14 @@ class Worker:
         self._owner.worker_answered(self, exchange, served=served)
 
     def on_violation(self, error: RemoteProtocolError, *, fatal: bool, placed: bool) -> None:
+        if self._misbehaved and not fatal and not placed:
+            return  # it is on its way out for the first of these, and a flood of them is no news
         logs.event(log, logging.WARNING, f"protocol violation: {error.message}", **self._fields())
         if fatal:
             self._violation = error
             self.end(Reason.VIOLATION)
         elif not placed:
+            self._misbehaved = True
             self._owner.worker_misbehaved(self)
 
     def on_paused(self, *, paused: bool) -> None:

@@ -21,7 +21,7 @@ from gateway.errors import (
     InvalidAgentResponse,
     InvalidRequest,
 )
-from gateway.process import READ_BYTES, enlarge_pipe
+from gateway.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
     Chunk,
     End,
@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 
 _PIPE_BYTES = 64 * 1024
 """What a pipe holds unless more is asked for (pipe(7))."""
+
+_MAX_READS_OF_REST = LARGE_PIPE_BYTES // READ_BYTES + 1
+"""These empty the largest pipe. Bounded, because a process that a worker left behind may write into
+it faster than it is read."""
 
 
 class LinkOwner(Protocol):
@@ -190,7 +194,10 @@ class Link:
 
     def read_rest(self) -> None:
         """Read what is in the pipe now, without waiting: all of it, once the worker has ended."""
-        while not self._connection.broken and (data := self._read()):
+        for _ in range(_MAX_READS_OF_REST):
+            data = None if self._connection.broken else self._read()
+            if not data:
+                return
             self._receive(data)
 
     def _read(self) -> bytes | None:
