@@ -175,6 +175,12 @@ class Exchange:
             error.details.setdefault("output_begun", self.spoke)
             self.phase = Phase.ENDED
             self._wake()
+            self._let_read_on()  # what comes now is thrown away
+
+    def _let_read_on(self) -> None:
+        if self.on_drained is not None:
+            drained, self.on_drained = self.on_drained, None
+            drained()
 
     def _enter(self, phase: Phase, now: float) -> None:
         if self.phase is not Phase.ENDED:
@@ -194,9 +200,7 @@ class Exchange:
         if chunks:
             self._chunks = []
             self.buffered_bytes = 0
-            if self.on_drained is not None:
-                drained, self.on_drained = self.on_drained, None
-                drained()
+            self._let_read_on()
         elif self.error is not None:
             raise self.error
         return chunks

@@ -40,6 +40,10 @@ log = logging.getLogger("gateway")
 BACKLOG = 1024
 """Connections that may wait to be accepted: a burst of clients is not refused by the kernel."""
 
+MAX_DESCRIPTORS = 65_536
+"""What the gateway allows itself, if the system does: a bound on the connections that say nothing,
+and with it on their memory."""
+
 KEEP_ALIVE_SECONDS = 15.0
 """Before a connection that says nothing is closed; also the time for a request's headers."""
 
@@ -197,5 +201,6 @@ def _address(listener: socket.socket) -> str:
 
 def _raise_descriptor_limit() -> None:
     """Every connection takes a descriptor and every worker four: take what the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

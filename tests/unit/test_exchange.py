@@ -264,3 +264,13 @@ async def test_chunks_for_one_answer_are_bounded() -> None:
     with pytest.raises(InvalidAgentResponse, match='ask for them with "stream": true'):
         await exchange.collect()
     assert not exchange.full  # a worker is held back for a stream only
+
+
+async def test_a_worker_held_back_for_a_client_that_left_is_read_again() -> None:
+    exchange = make()
+    give(exchange)
+    chunk(exchange)
+    resumed: list[bool] = []
+    exchange.on_drained = lambda: resumed.append(True)
+    exchange.fail(AgentFailed("the client has gone"))
+    assert resumed == [True]
