@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gateway.launch import PlainLauncher
@@ -23,7 +24,7 @@ from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.seccomp import filter_program
 from gateway.sandbox.strict import HOME, Plan, StrictLauncher, Tools
-from gateway.sandbox.uids import UidBlock
+from gateway.sandbox.uids import UidBlock, free_range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +105,8 @@ def _make_strict(
             raise SandboxError(
                 f"require names {name!r}, which cannot be enforced here: {cgroups.reasons[name]}"
             )
-    as_root = os.geteuid() == 0
+    ids = _worker_ids()
+    as_root = ids is not None
     if as_root:
         _check_readable(mounts)
     plan = Plan(
@@ -117,12 +119,24 @@ def _make_strict(
         as_root=as_root,
         groups=_writing_groups(mounts) if as_root else (),
     )
-    uids = UidBlock() if as_root else None
+    uids = None if ids is None else UidBlock(ids)
     proxy = None
     if settings.network_hosts:
         uid = os.geteuid() if uids is None else uids.take()
         proxy = Proxy(agent_name, settings.network_hosts, uid=uid)
     return StrictLauncher(plan, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
+
+
+def _worker_ids() -> range | None:
+    """The user ids that workers get, with root; None for an ordinary user.
+
+    So is root of a user namespace in which nobody else is mapped: outside it is one.
+    """
+    if os.geteuid() != 0:
+        return None
+    return free_range(
+        Path("/proc/self/uid_map").read_text(), Path("/proc/self/gid_map").read_text()
+    )
 
 
 def _environment(

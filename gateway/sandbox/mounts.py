@@ -48,6 +48,9 @@ def plan_mounts(
     refused. Raises SandboxError for a named mount that is not there or may not be shown.
     """
     secret = [each for path in secrets for each in _names(path)]
+    for each in secret:
+        if is_system(each):
+            raise SandboxError(f"{each} is secret, and lies in what every sandbox shows: move it")
     named_rw = [_named("mounts_rw", path, cwd=cwd, secrets=secret) for path in mounts_rw]
     named_ro = [_named("mounts_ro", path, cwd=cwd, secrets=secret) for path in mounts_ro]
     _check_writable(named_rw, also=named_ro)

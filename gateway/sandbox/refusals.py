@@ -53,15 +53,11 @@ _MEANINGS = (
         ),
     ),
     (
-        "No space left on device",
+        "(ENOSPC)",
         (
-            "the limit of namespaces is reached: raise user.max_user_namespaces "
+            "this system allows no more namespaces: raise user.max_user_namespaces "
             "(and the other user.max_*_namespaces)"
         ),
-    ),
-    (
-        "max_user_namespaces",
-        "user namespaces are limited away: raise user.max_user_namespaces",
     ),
     (
         "Creating new namespace failed",
@@ -73,8 +69,8 @@ _MEANINGS = (
     (
         "Failed to make / slave",
         (
-            "this container may not change mounts: add CAP_SYS_ADMIN, or run the gateway as an "
-            "ordinary user with user namespaces allowed"
+            "this container may not change mounts: add CAP_SYS_ADMIN and --security-opt "
+            "apparmor=unconfined, or run the gateway as an ordinary user with user namespaces"
         ),
     ),
     (

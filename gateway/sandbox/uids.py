@@ -19,6 +19,34 @@ FIRST_UID = 1_879_048_192
 LAST_UID = 2_147_483_647
 BLOCK_SIZE = 65_536
 """Ids of one agent. One is taken again only after all others, long after its worker's end."""
+_LEAST_ID = 16_384
+"""In a container with few ids: above those that its users and services have."""
+NOBODY = 65_534
+"""The id that stands for every id that is not mapped; 65,535 is "none" for some calls."""
+_FEW = 1_024
+"""Ids of one agent in such a container, which shows some 65,000 in all."""
+
+
+def free_range(uid_map: str, gid_map: str) -> range | None:
+    """The ids for workers, from the texts of /proc/self/uid_map and gid_map.
+
+    None where there are none to be had: root of such a user namespace is an ordinary user outside.
+    """
+    mapped = [_mapped(text) for text in (uid_map, gid_map)]
+    if all(any(FIRST_UID in each and LAST_UID in each for each in ids) for ids in mapped):
+        return range(FIRST_UID, LAST_UID + 1)
+    shared = [
+        range(max(uids.start, gids.start, _LEAST_ID), min(uids.stop, gids.stop, NOBODY))
+        for uids in mapped[0]
+        for gids in mapped[1]
+    ]
+    longest = max(shared, key=len, default=range(0))
+    return longest if len(longest) >= _FEW else None
+
+
+def _mapped(text: str) -> list[range]:
+    lines = ([int(number) for number in line.split()] for line in text.splitlines())
+    return [range(inside, inside + count) for inside, _, count in lines]
 
 
 class UidBlock:
@@ -28,34 +56,36 @@ class UidBlock:
     and takes it back however the process ends.
     """
 
-    def __init__(self) -> None:
-        blocks = (LAST_UID + 1 - FIRST_UID) // BLOCK_SIZE
+    def __init__(self, ids: range) -> None:
+        """Claim a block of `ids`. Raises OSError when other gateways hold all."""
+        self._size = BLOCK_SIZE if len(ids) > BLOCK_SIZE else _FEW
+        blocks = len(ids) // self._size
         start = random.randrange(blocks)  # noqa: S311 - spreads gateways apart, secret from nobody
         for offset in range(blocks):
-            block = (start + offset) % blocks
+            first = ids.start + (start + offset) % blocks * self._size
             claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                claim.bind(f"\0agent-gateway-uids-{block}")
+                claim.bind(f"\0agent-gateway-uids-{first}")
             except OSError:
                 claim.close()
                 continue
             weakref.finalize(self, os.close, claim.detach())
-            self._first = FIRST_UID + block * BLOCK_SIZE
+            self._first = first
             self._next = itertools.count()
             return
         raise OSError(f"all {blocks} blocks of user ids are taken by other gateways")
 
     def __repr__(self) -> str:
-        return f"<UidBlock {self._first}-{self._first + BLOCK_SIZE - 1}>"
+        return f"<UidBlock {self._first}-{self._first + self._size - 1}>"
 
     def take(self) -> int:
         """An id of the block that no process has. Raises OSError when there is none."""
         number = next(self._next)
-        if number < BLOCK_SIZE:
+        if number < self._size:
             return self._first + number
         in_use = uids_in_use()
-        for _ in range(BLOCK_SIZE):
-            uid = self._first + number % BLOCK_SIZE
+        for _ in range(self._size):
+            uid = self._first + number % self._size
             if uid not in in_use:
                 return uid
             number = next(self._next)

@@ -312,12 +312,19 @@ def gain_rights_from_a_setuid_program(world: dict[str, Any]) -> object:
     return said
 
 
-@attempt(needs_root=True, may_lack="root without CAP_SYS_RESOURCE")
+@attempt()
 def raise_a_limit(world: dict[str, Any]) -> object:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        raise OSError("nothing to raise")
-    return in_child(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (hard + 1, hard + 1)))
+    beyond = world["nofile"] + 1
+    return in_child(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (beyond, beyond)))
+
+
+@attempt()
+def change_its_place_with_the_memory_killer(world: dict[str, Any]) -> object:
+    def there_and_back() -> None:
+        for value in ("500", "0"):
+            Path("/proc/self/oom_score_adj").write_text(value)
+
+    return in_child(there_and_back)
 
 
 @attempt(needs_root=True, may_lack="root without CAP_SYS_RESOURCE")

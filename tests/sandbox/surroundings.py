@@ -24,6 +24,8 @@ from gateway.sandbox import SandboxSettings, make_launcher
 from tests.sandbox import escapes
 
 MARKER = "surroundings-secret"
+NOFILE = 256
+"""Lower than any gateway's own limit."""
 WORKER_TIMEOUT = 60.0
 """Seconds for all attempts together, which take about two."""
 
@@ -77,6 +79,7 @@ def build(stack: contextlib.ExitStack, folder: Path, argument: str) -> dict[str,
         "udp_port": _answer_datagrams(stack),
         "abstract": unique,
         "path_socket": f"{folder}/shared/socket",
+        "nofile": NOFILE,
     }
     if (folder / "shared" / "id").exists():
         world["setuid"] = f"{folder}/shared/id"
@@ -89,7 +92,7 @@ def run(level: Any, folder: Path, world: dict[str, Any]) -> dict[str, Any]:
     launcher = make_launcher(
         "escape",
         [sys.executable, str(folder / "agent" / "escapes.py"), *escapes.ATTEMPTS],
-        SandboxSettings(mounts_ro=(world["shared"],), mounts_rw=(world["common"],)),
+        SandboxSettings(mounts_ro=(world["shared"],), mounts_rw=(world["common"],), nofile=NOFILE),
         level=level,
         environ=os.environ,
         cwd=str(folder),

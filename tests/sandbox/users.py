@@ -104,11 +104,35 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed")
 
 
+def in_user_namespace(id_map: str, *argv: str) -> subprocess.Popen[str]:
+    """Run `argv` as root of a new user namespace with this map, as a rootless container does."""
+    assert os.geteuid() == 0
+    closed, kept = _closed_folder()
+    outside = id_map.split()[1]
+    waiting = ["unshare", "--user", "sh", "-c", 'echo there; read go; exec "$@"', "sh", *argv]
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", _ENTER, "sh", "", closed, kept, outside, *waiting],
+        cwd=PROJECT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "there\n"
+    for kind in ("uid", "gid"):
+        Path(f"/proc/{process.pid}/{kind}_map").write_text(id_map)
+    process.stdin.write("\n")
+    process.stdin.flush()
+    return process
+
+
 @functools.cache
 def why_no_sandbox(user: str) -> str | None:
     """Why this machine cannot have the sandbox, in the gateway's own words; None when it can."""
     said = subprocess.run(
-        as_user(user, sys.executable, "-c", _TRY),
+        as_user(user, sys.executable, "-c", TRY),
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -118,7 +142,7 @@ def why_no_sandbox(user: str) -> str | None:
     return None if said.returncode == 0 else (said.stdout + said.stderr).strip()
 
 
-_TRY = """
+TRY = """
 import os, sys
 from gateway.sandbox import SandboxSettings, make_launcher, try_sandbox
 try:
