@@ -136,26 +136,27 @@ class _Request:
         `give_up` is called when the client does not read. Raises the GatewayError that the exchange
         ended with, unless the head was sent before, and ClientGoneError.
         """
-        call = exchange.call
-        if not call.stream and await exchange.ends_within(UNWATCHED_SECONDS):
-            body = await _whole_answer(exchange)
+        answering = self._stream if exchange.call.stream else self._collect
+        if await exchange.ends_within(UNWATCHED_SECONDS):
+            body = await answering(exchange)
         else:
-            body = await self._answer_watched(exchange, give_up)
+            body = await self._watched(answering, exchange, give_up)
         # When the last part is sent, Hypercorn says that the client is gone before it has ended the
         # response, and that must not be cancelled: nobody watches the client any more.
-        if not call.stream:
-            await self._send_head(200, [*_json_headers(body), *_session_header(exchange)])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _answer_watched(self, exchange: Exchange, give_up: Callable[[], None]) -> bytes:
-        """Wait for the answer while the client is there: the body, or the last part of a stream."""
+    async def _watched(
+        self,
+        answering: Callable[[Exchange], Awaitable[bytes]],
+        exchange: Exchange,
+        give_up: Callable[[], None],
+    ) -> bytes:
+        """Do `answering` for as long as the client is there. Raises as `answer` does."""
         body, failure = b"", None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_client, exchange, give_up, nursery.cancel_scope)
             try:
-                body = await (
-                    self._stream(exchange) if exchange.call.stream else _whole_answer(exchange)
-                )
+                body = await answering(exchange)
             except GatewayError as error:
                 failure = error  # raised below: out of a nursery it would come in a group
             nursery.cancel_scope.cancel()
@@ -163,6 +164,13 @@ class _Request:
             raise ClientGoneError
         if failure is not None:
             raise failure
+        return body
+
+    async def _collect(self, exchange: Exchange) -> bytes:
+        """Wait for the whole answer and send the head; the body is returned."""
+        chunks = await exchange.collect()
+        body = sse.as_body(exchange.call.kind, exchange.result, chunks)
+        await self._send_head(200, [*_json_headers(body), *_session_header(exchange)])
         return body
 
     async def _stream(self, exchange: Exchange) -> bytes:
@@ -261,11 +269,6 @@ def _target(path: str) -> tuple[str, Literal["invoke", "chat"]] | None:
         case "invoke" | "chat":
             return name, kind
     return None
-
-
-async def _whole_answer(exchange: Exchange) -> bytes:
-    chunks = await exchange.collect()
-    return sse.as_body(exchange.call.kind, exchange.result, chunks)
 
 
 async def _next_part(exchange: Exchange) -> bytes:

@@ -218,10 +218,14 @@ class Exchange:
         return self.take()
 
     async def ends_within(self, patience: float) -> bool:
-        """Wait for the end for at most `patience` seconds; whether it has come."""
+        """Wait for the end for at most `patience` seconds; whether it has come.
+
+        The first chunks of a stream end the wait, too: they are not to be kept waiting.
+        """
         until = trio.current_time() + patience
-        while self.phase is not Phase.ENDED and await self._change(until):
-            pass
+        while self.phase is not Phase.ENDED and not (self.call.stream and self._chunks):
+            if not await self._change(until):
+                break
         return self.phase is Phase.ENDED
 
     async def collect(self) -> list[bytes]:
