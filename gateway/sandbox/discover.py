@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """The distribution's own programs, which every sandbox shows."""
+SYSTEM_SETTINGS = tuple(
+    f"/etc/{name}"
+    for name in ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.cache", "localtime")
+)
+"""What programs need of /etc to be loaded, to trust certificates and to know the time zone."""
 
 _SHEBANG_LENGTH = 256
 """As much of a script's first line as the kernel reads."""

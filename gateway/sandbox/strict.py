@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.launch import Launch
 from gateway.sandbox import cgroups as groups
 from gateway.sandbox import listener
-from gateway.sandbox.discover import SYSTEM_FOLDERS
+from gateway.sandbox.discover import SYSTEM_FOLDERS, SYSTEM_SETTINGS
 from gateway.sandbox.mounts import contains
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.uids import UidBlock
@@ -44,8 +44,6 @@ HOME = "/tmp"  # noqa: S108 - the sandbox's own
 WORKER_UID = 1000
 """The worker's user and group id inside a user namespace."""
 
-_ETC = ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.cache", "localtime")
-"""What programs need of /etc to be loaded, to trust certificates and to know the time zone."""
 _ETC_SECRET = "/etc/ssl/private"  # noqa: S105 - a path; the machine's private keys
 _KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """What `setpriv` needs for giving up everything, itself included."""
@@ -329,8 +327,7 @@ def _system_mounts() -> list[str]:
             options += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             options += ["--ro-bind", folder, folder]
-    for name in _ETC:
-        path = f"/etc/{name}"
+    for path in SYSTEM_SETTINGS:
         if os.path.exists(path):
             options += ["--ro-bind", path, path]
     if os.path.isdir(_ETC_SECRET):

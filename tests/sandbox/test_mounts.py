@@ -79,9 +79,10 @@ def test_a_secret_that_is_named_by_a_link_is_known_where_it_is(place: Path) -> N
         plan(place, mounts_ro=["agent"], secrets=[str(place / "config")])
 
 
-def test_a_secret_among_the_systems_files_is_refused(place: Path) -> None:
-    with pytest.raises(SandboxError, match="/usr/bin/env is secret, and lies in what every"):
-        plan(place, secrets=["/usr/bin/env"])
+@pytest.mark.parametrize("secret", ["/usr/bin/env", "/etc/ssl/gateway.key"])
+def test_a_secret_among_the_systems_files_is_refused(place: Path, secret: str) -> None:
+    with pytest.raises(SandboxError, match=f"{secret} is secret, and lies in what every"):
+        plan(place, secrets=[secret])
 
 
 def test_what_lies_in_a_secret_folder_is_refused(place: Path) -> None:
