@@ -12,6 +12,7 @@ import secrets
 import shutil
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class PlainLauncher:
         # Looked up here, because the program that is spawned may be another.
         program = shutil.which(self.argv[0], path=self.env.get("PATH", os.defpath))
         if program is None:
+            if Path(self.argv[0]).exists():
+                raise PermissionError(errno.EACCES, "command may not be executed", self.argv[0])
             raise FileNotFoundError(errno.ENOENT, "command not found", self.argv[0])
         mark = secrets.token_hex(8)
         argv = (program, *self.argv[1:])
