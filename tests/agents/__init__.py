@@ -1,0 +1,1 @@
+"""Agents that misbehave, one fault each, in plain Python: run as commands, not imported."""

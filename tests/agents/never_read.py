@@ -1,0 +1,8 @@
+"""Says that it is ready, and never reads its stdin."""
+
+import signal
+
+import wire
+
+wire.write(wire.ready(concurrency=4))
+signal.pause()

@@ -1,0 +1,10 @@
+"""Says a second time that it is ready."""
+
+import wire
+
+
+def say_it_again(request: wire.Request) -> None:
+    wire.write(wire.ready())
+
+
+wire.serve(say_it_again)

@@ -1,0 +1,86 @@
+"""What the fault agents share: the wire in its simplest form, on the standard library alone.
+
+An agent made with `serve` echoes, with a name that no other worker has, so that a test sees which
+worker has answered. Its fault comes when the input, or the last message, asks for it: `FAULT`, or
+`FAULT_AFTER_A_WORD`, which comes after one chunk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+FAULT = "fault"
+FAULT_AFTER_A_WORD = "fault after a word"
+
+WORKER = secrets.token_hex(4)
+"""Names this process. Its pid would not do: in a sandbox every worker has the same."""
+
+Request = dict[str, Any]
+
+
+def write(data: bytes) -> None:
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def line(**message: Any) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n"
+
+
+def ready(concurrency: int = 1) -> bytes:
+    handlers = ["invoke", "chat"]
+    params = {"protocol": 1, "handlers": handlers, "concurrency": concurrency}
+    return line(method="ready", params=params)
+
+
+def chunk(request: Request, text: str) -> bytes:
+    return line(method="chunk", params={"id": request["id"], "chunk": text})
+
+
+def asked(request: Request) -> Any:
+    """The input, or the content of the last message."""
+    params = request["params"]
+    return params["input"] if request["method"] == "invoke" else params["messages"][-1]["content"]
+
+
+def answer(request: Request) -> bytes:
+    """The echo: `{"worker", "input"}` to an invoke, the same as JSON text to a chat."""
+    output = {"worker": WORKER, "input": asked(request)}
+    if request["method"] == "invoke":
+        return line(id=request["id"], result={"output": output})
+    message = {"role": "assistant", "content": json.dumps(output)}
+    return line(id=request["id"], result={"message": message})
+
+
+def log(text: str) -> None:
+    os.write(2, text.encode() + b"\n")
+
+
+def messages(*, buffering: int = -1) -> Iterator[Request]:
+    """Everything that the gateway sends, cancels too, until the end of stdin."""
+    with open(0, "rb", buffering=buffering, closefd=False) as stdin:
+        for text in stdin:
+            yield json.loads(text)
+
+
+def serve(
+    fault: Callable[[Request], None] | None = None, *, concurrency: int = 1, buffering: int = -1
+) -> None:
+    """Echo, one request after the other, and do `fault` where it is asked for."""
+    write(ready(concurrency))
+    for request in messages(buffering=buffering):
+        if request["method"] == "cancel":
+            continue
+        wish = asked(request)
+        if wish == FAULT_AFTER_A_WORD:
+            write(chunk(request, "word"))
+        if fault is not None and wish in (FAULT, FAULT_AFTER_A_WORD):
+            fault(request)
+        else:
+            write(answer(request))
+    sys.exit(0)

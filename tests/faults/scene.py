@@ -1,0 +1,226 @@
+"""A gateway with an agent that misbehaves and a neighbour that does not, and what is asked of both.
+
+    async with scene(tmp_path, bad=agent("segfault.py")) as gateway:
+        ...
+
+Nothing is started but the gateway: the workers are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from tests.agents.wire import FAULT
+from tests.harness import RunningGateway, python_agent, running_gateway
+
+LEVEL = os.environ.get("GATEWAY_TEST_SANDBOX", "off")
+"""How workers are isolated where a test does not say it: the same must come of every fault. `off`
+unless asked for otherwise, because that runs on every machine."""
+
+HAS_STRICT = shutil.which("bwrap") is not None
+
+PATIENCE = 20
+"""Seconds for something that takes milliseconds on an idle machine."""
+
+Wish = str | dict[str, Any]
+
+
+def agent(script: str, *arguments: str | Path, **settings: Any) -> dict[str, Any]:
+    """The TOML table of a fault agent, with one worker unless `settings` say otherwise."""
+    command = python_agent(script, *map(str, arguments))
+    workers = {"min": 1, "max": 1, **settings.pop("workers", {})}
+    return {"command": command, "workers": workers, **settings}
+
+
+@asynccontextmanager
+async def scene(
+    folder: Path,
+    *,
+    level: str | None = None,
+    server: Mapping[str, Any] | None = None,
+    expect_exit: int | None = 0,
+    **agents: dict[str, Any],
+) -> AsyncIterator[RunningGateway]:
+    """Run a gateway with these agents, and `good`, their neighbour. `folder` is a tmp_path; what is
+    `shared` in it, the agents see."""
+    tables = {
+        "server": {"sandbox": level or LEVEL, **(server or {})},
+        "defaults": {"sandbox": {"mounts_ro": [str(shared(folder))]}},
+        "agents.good": agent("echo.py"),
+        **{f"agents.{name}": table for name, table in agents.items()},
+    }
+    # Apart: the gateway refuses to show its settings to an agent.
+    settings = folder / "settings"
+    settings.mkdir()
+    async with running_gateway(
+        toml=to_toml(tables), folder=settings, expect_exit=expect_exit
+    ) as gateway:
+        yield gateway
+
+
+def shared(folder: Path) -> Path:
+    """The folder below a tmp_path that agents can look into. Their user may be another."""
+    path = folder / "shared"
+    if not path.exists():
+        path.mkdir()
+        path.chmod(0o755)
+    return path
+
+
+def make_fifo(folder: Path) -> Path:
+    """A FIFO that agents can open for reading."""
+    path = shared(folder) / "fifo"
+    os.mkfifo(path)
+    path.chmod(0o644)
+    return path
+
+
+def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tables of values, each written on one line. Strings, numbers and lists are as in JSON."""
+    return "".join(
+        f"[{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
+        for name, table in tables.items()
+    )
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value)
+
+
+# Asking
+
+
+async def ask(
+    gateway: RunningGateway,
+    name: str,
+    wish: object = FAULT,
+    *,
+    kind: str = "invoke",
+    client: httpx.AsyncClient | None = None,
+    **headers: str,
+) -> httpx.Response:
+    """One request without a stream; keywords are headers."""
+    return await (client or gateway.client).post(
+        f"/agent/{name}/{kind}",
+        json=body(wish, kind),
+        headers={key.replace("_", "-"): value for key, value in headers.items()},
+    )
+
+
+def body(wish: object, kind: str = "invoke") -> dict[str, Any]:
+    return (
+        {"input": wish} if kind == "invoke" else {"messages": [{"role": "user", "content": wish}]}
+    )
+
+
+async def served_by(gateway: RunningGateway, name: str, wish: object = "hello") -> str:
+    """Ask for an echo, which must come, and return the name of the worker that made it."""
+    answer = await ask(gateway, name, wish)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["output"]["input"] == wish
+    return answer.json()["output"]["worker"]  # type: ignore[no-any-return]
+
+
+def error_of(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    """The error that an answer holds, which is of this status and type."""
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == kind, error
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["cache-control"] == "no-store"
+    return error  # type: ignore[no-any-return]
+
+
+# Looking
+
+
+def only_worker(state: Mapping[str, Any]) -> dict[str, Any]:
+    [worker] = state["workers"]
+    return worker  # type: ignore[no-any-return]
+
+
+async def until_state(
+    gateway: RunningGateway, name: str, condition: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    """Look at the agent until the condition holds; what was seen then."""
+    state: dict[str, Any] = {}
+    with trio.move_on_after(PATIENCE):
+        while True:
+            state = await gateway.state(name)
+            if condition(state):
+                return state
+    raise AssertionError(f"never seen of {name!r}: {state}")
+
+
+async def worker_pid(gateway: RunningGateway, name: str) -> int:
+    """The pid of the agent's one worker, once it serves."""
+    state = await until_state(gateway, name, lambda state: state["state"] == "ready")
+    return int(only_worker(state)["pid"])
+
+
+def footprint(gateway: RunningGateway) -> tuple[int, Counter[str]]:
+    """How many processes there are, and how many descriptors of each kind the gateway holds."""
+    kinds: Counter[str] = Counter()
+    for descriptor in Path(f"/proc/{gateway.pid}/fd").iterdir():
+        try:
+            kinds[os.readlink(descriptor).partition("[")[0]] += 1
+        except FileNotFoundError:
+            continue
+    return len(gateway.processes()), kinds
+
+
+async def back_to(gateway: RunningGateway, before: tuple[int, Counter[str]]) -> None:
+    """Wait until as many processes and descriptors are there as before."""
+    now = before
+    with trio.move_on_after(PATIENCE):
+        while True:
+            # A request, so that the gateway's own connection is among the descriptors each time.
+            await gateway.state("good")
+            now = footprint(gateway)
+            if now == before:
+                return
+    raise AssertionError(f"left behind: {now}, and before there were {before}")
+
+
+# Clients that are not httpx
+
+
+async def open_request(
+    gateway: RunningGateway, name: str, wish: object, **extra: Any
+) -> trio.SocketStream:
+    """Send a request on a connection of its own, and leave the reading to the caller."""
+    connection = await trio.open_tcp_stream("127.0.0.1", gateway.port)
+    data = json.dumps({**body(wish), **extra}).encode()
+    await connection.send_all(
+        b"POST /agent/%s/invoke HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%s" % (name.encode(), len(data), data)
+    )
+    return connection
+
+
+async def read_until(connection: trio.SocketStream, pattern: bytes) -> bytes:
+    """Read until `pattern` has come."""
+    data = b""
+    with trio.fail_after(PATIENCE):
+        while pattern not in data:
+            more = await connection.receive_some(65536)
+            assert more, f"the connection ended after {data!r}"
+            data += more
+    return data
+
+
+def send_signal(gateway: RunningGateway, number: signal.Signals) -> None:
+    os.kill(gateway.pid, number)
