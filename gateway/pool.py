@@ -96,6 +96,11 @@ class Pool(Generic[T]):
         return len(self._queue)
 
     @property
+    def started(self) -> int:
+        """How many workers were started in all."""
+        return self._last_id
+
+    @property
     def in_flight(self) -> int:
         return len(self._holder)
 
@@ -278,8 +283,7 @@ class Pool(Generic[T]):
                 return own if own in tuple(candidates) else None
             if self._settings.session == "exclusive":
                 candidates = (w for w in candidates if w.bound_to is None)
-        # The least loaded; among equals the one used last, so that the others can go idle for good.
-        return min(candidates, key=lambda w: (len(w.in_flight), -w.idle_since), default=None)
+        return min(candidates, key=_preference, default=None)
 
     def _own_worker(self, ticket: T) -> PoolWorker[T] | None:
         worker = self._workers.get(self._conversations.get(self._key(ticket), -1))
@@ -378,6 +382,18 @@ class Pool(Generic[T]):
             return value
         shorter = value * (1 - self._rng.uniform(0, _SPREAD))
         return max(1.0, math.ceil(shorter)) if value >= 1 else shorter
+
+
+def _preference(worker: PoolWorker[T]) -> tuple[bool, int, bool, float]:
+    """What to give a request to first: a worker that is ready, then the least loaded.
+
+    Among equals the one used last, so that the others can go idle for good; of those never used the
+    oldest, because a worker may say `ready` and go on loading.
+    """
+    used = worker.served > 0
+    starting = worker.phase is Phase.STARTING
+    age = -worker.idle_since if used else worker.started_at
+    return (starting, len(worker.in_flight), not used, age)
 
 
 def _seconds(clock: float | str) -> float:

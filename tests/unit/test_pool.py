@@ -60,6 +60,32 @@ def test_the_least_loaded_worker_is_chosen() -> None:
     assert "[<worker 1 ready 2/4>, <worker 2 ready 2/4>]" in repr(scene.pool)
 
 
+def test_a_worker_that_is_ready_is_chosen_before_one_that_starts() -> None:
+    scene = Scene(workers={"min": 2, "max": 2}, concurrency=4)
+    scene.up(1, capacity=4)
+    scene.up(2, capacity=4)
+    scene.now += 10
+    scene.crash(1)
+    scene.take(scene.pool.spawned(3, scene.now))
+    for _ in range(2):
+        scene.submit()
+    assert "[<worker 2 ready 2/4>, <worker 3 starting 0/1>]" in repr(scene.pool)
+
+
+def test_of_workers_never_used_the_oldest_is_chosen_which_had_the_most_time_to_load() -> None:
+    scene = Scene(workers={"min": 2, "max": 2}, max_requests=1)
+    scene.up(1)
+    scene.up(2)
+    scene.now += 1
+    request = scene.submit()
+    assert scene.last.assign == [(request, 1)]
+    scene.finish(request)
+    scene.stopped(1)
+    scene.up(3)
+    request = scene.submit()
+    assert scene.last.assign == [(request, 2)]
+
+
 def test_a_full_queue_refuses_and_changes_nothing() -> None:
     scene = Scene(workers={"min": 1, "max": 1}, queue=2)
     scene.up(1)
