@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import resource
+import shlex
 import signal
 import socket
 import threading
@@ -91,6 +92,15 @@ async def serve(
             await nursery.start(server.run_agents)
             await nursery.start(server.run_http, app, _http_config(listener))
             nursery.start_soon(server.obey, signals, nursery.cancel_scope)
+            for name, agent in settings.agents.items():
+                logs.event(
+                    log,
+                    logging.INFO,
+                    f"serving {address}/agent/{name}",
+                    agent=name,
+                    command=shlex.join(agent.argv),
+                    sandbox=settings.server.sandbox,
+                )
             announce(address)
             await server.ended.wait()
             nursery.cancel_scope.cancel()

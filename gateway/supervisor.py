@@ -395,6 +395,7 @@ class AgentSupervisor:
             "limits": {"max_workers": self._pool.limit, "queue": self.settings.queue},
             "waiting": self._pool.waiting,
             "in_flight": self._pool.in_flight,
+            "started": self._pool.started,
             "failures": self._restart.total_failures,
             "last_failure": self._last_failure,
             "sandbox": self._launcher.describe(),
