@@ -1,0 +1,300 @@
+"""Connections, by hand: when they close, what a client may send and how slowly, who waits for whom.
+
+Most of these hold a cure for something that the HTTP stack below does by itself.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import pytest
+import trio
+from hypercorn.trio import serve as serve_http
+
+from gateway import server
+from gateway.app import make_app
+from gateway.dispatcher import Dispatcher
+from tests.harness import running_gateway
+from tests.http.conftest import SCRIPTED, Shared
+from tests.http.raw import Connection, connected
+
+INVOKE = "/agent/scripted/invoke"
+MANY_BYTES = 64 * 1024 * 1024
+"""Of a stream: more than all buffers between a worker and a client that does not read."""
+
+EXCHANGES = {
+    "one JSON": ("POST", INVOKE, {"input": 1}, 200),
+    "a stream": ("POST", INVOKE, {"input": [["say", "x"], ["end"]], "stream": True}, 200),
+    "an error": ("POST", INVOKE, {"input": [["error", -32000, "x"]]}, 500),
+    "a bad body": ("POST", INVOKE, {}, 400),
+    "an error in a stream": (
+        "POST",
+        INVOKE,
+        {"input": [["say", "x"], ["error", -32000, "x"]], "stream": True},
+        200,
+    ),
+    "no such agent": ("POST", "/agent/nobody/invoke", {"input": 1}, 404),
+    "a wrong method": ("GET", INVOKE, None, 405),
+    "a route of Quart's": ("GET", "/live", None, 200),
+    "an error of Quart's": ("GET", "/nothing", None, 404),
+}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+async def test_connection_close_closes_after(shared: Shared, exchange: str) -> None:
+    method, path, body, status = EXCHANGES[exchange]
+    async with connected(shared.port) as connection:
+        await connection.request(path, body, method=method, headers=("Connection: close",))
+        answer = await connection.answer()
+        assert answer.status == status
+        assert await connection.has_ended()
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+async def test_http_1_0_closes_after(shared: Shared, exchange: str) -> None:
+    method, path, body, status = EXCHANGES[exchange]
+    async with connected(shared.port) as connection:
+        await connection.request(path, body, method=method, version="1.0")
+        answer = await connection.answer()
+        assert answer.status == status
+        assert await connection.has_ended()
+
+
+async def test_a_connection_is_used_again_after_everything_that_was_read_whole(
+    shared: Shared,
+) -> None:
+    async with connected(shared.port) as connection:
+        for _ in range(2):
+            for name, (method, path, body, status) in EXCHANGES.items():
+                if name == "no such agent":
+                    continue  # is answered before its body is read
+                await connection.request(path, body, method=method)
+                assert (await connection.answer()).status == status, name
+
+
+async def test_requests_in_one_packet_are_answered_one_after_the_other(shared: Shared) -> None:
+    async with connected(shared.port) as connection:
+        requests = b""
+        for number in range(5):
+            stream = b"true" if number % 2 else b"false"
+            body = b'{"input": "no. %d", "stream": %b}' % (number, stream)
+            requests += (
+                b"POST /agent/scripted/invoke HTTP/1.1\r\nHost: t\r\n"
+                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            ) % (len(body), body)
+        await connection.send(requests)
+        answers = [await connection.answer() for _ in range(5)]
+    for number, answer in enumerate(answers):
+        assert answer.status == 200
+        assert f"no. {number}".encode() in answer.body
+
+
+async def test_a_silent_connection_is_closed_after_the_keep_alive_time(monkeypatch) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    config = server._http_config(listener)
+    end = trio.Event()
+    async with trio.open_nursery() as nursery:
+        app = make_app(Dispatcher({}), max_body=1000)
+        await nursery.start(lambda **kw: serve_http(app, config, shutdown_trigger=end.wait, **kw))
+        for requests in (0, 1, 2):
+            async with connected(port) as connection:
+                for _ in range(requests):
+                    await connection.request("/live", method="GET")
+                    assert (await connection.answer()).status == 200
+                assert await connection.has_ended()
+        end.set()
+
+
+# Bodies
+
+
+async def test_a_body_in_chunks_is_read_whole(shared: Shared) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(
+            f"POST {INVOKE} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        for piece in (b'{"in', b'put": "in ', b'pieces"}'):
+            await connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await connection.send(b"0\r\n\r\n")
+        answer = await connection.answer()
+        assert answer.body == b'{"output":"in pieces"}'
+        await connection.request("/live", method="GET")
+        assert (await connection.answer()).status == 200
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(shared: Shared) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(head(INVOKE, 12, "Expect: 100-continue"))
+        assert (await connection.until(rb"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
+        await connection.send(b'{"input": 1}')
+        assert (await connection.answer()).body == b'{"output":1}'
+
+
+def head(path: str, length: int | None, *headers: str) -> bytes:
+    size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    lines = [f"POST {path} HTTP/1.1", "Host: t", "Content-Type: application/json", size, *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def test_a_client_with_half_a_body_holds_nobody_else(shared: Shared, client) -> None:
+    async with connected(shared.port) as slow:
+        await slow.send(head(INVOKE, 12) + b'{"input"')
+        for number in range(3):
+            answer = await client.post(INVOKE, json={"input": number})
+            assert answer.json() == {"output": number}
+        await slow.send(b": 1}")
+        assert (await slow.answer()).body == b'{"output":1}'
+
+
+async def test_a_client_that_leaves_with_half_a_body_leaves_nothing(shared: Shared, client) -> None:
+    async with connected(shared.port) as slow:
+        await slow.send(head(INVOKE, 12) + b'{"input"')
+    answer = await client.post(INVOKE, json={"input": 1})
+    assert answer.status_code == 200
+    assert (await client.get("/agent/scripted")).json()["in_flight"] == 0
+
+
+TOO_LARGE = 1024 * 1024 + 1
+
+
+async def send_until_refused(connection: Connection, *, chunked: bool, most: int) -> None:
+    """Go on sending, as many clients do, until the other side ends it."""
+    piece = b"x" * 64 * 1024
+    framed = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+    try:
+        for _ in range(most // len(piece)):
+            await connection.send(framed)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_client_that_sends_too_much_reads_its_413_and_is_closed(shared, chunked) -> None:
+    most = 8 * 1024 * 1024
+    async with connected(shared.port) as connection, trio.open_nursery() as nursery:
+        await connection.send(head(INVOKE, None if chunked else most))
+        nursery.start_soon(lambda: send_until_refused(connection, chunked=chunked, most=most))
+        answer = await connection.answer()
+        assert answer.status == 413
+        assert answer.error["type"] == "request_too_large"
+        assert answer.headers["connection"] == "close"
+        assert await connection.has_ended()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_length_that_is_too_large_is_refused_before_it_is_sent(shared: Shared) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(head(INVOKE, TOO_LARGE))
+        assert (await connection.answer()).status == 413
+
+
+async def test_a_client_that_asks_first_whether_it_may_send_too_much_may_not(shared) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(head(INVOKE, TOO_LARGE, "Expect: 100-continue"))
+        await connection.until(rb"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("method", ["PUT", "GET"])
+async def test_a_wrong_method_with_a_body_is_405_and_the_connection_lives_or_ends(
+    shared: Shared, method: str
+) -> None:
+    async with connected(shared.port) as connection:
+        for _ in range(3):
+            body = b'{"input": "' + b"x" * 300_000 + b'"}'
+            request = head(INVOKE, len(body)).replace(b"POST", method.encode(), 1)
+            await connection.send(request + body)
+            answer = await connection.answer()
+            assert answer.status == 405
+            if answer.headers.get("connection") == "close":
+                assert await connection.has_ended()
+                return
+
+
+async def test_an_error_before_a_large_body_was_read_is_read_by_its_client(shared) -> None:
+    body = b'{"input": "' + b"x" * 900_000 + b'"}'
+    async with connected(shared.port) as connection:
+        await connection.send(head("/agent/nobody/invoke", len(body)) + body)
+        assert (await connection.answer()).status == 404
+        assert await connection.has_ended()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"GARBAGE\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"],
+)
+async def test_what_is_no_http_is_refused_and_closed(shared: Shared, garbage: bytes) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(garbage + b"\r\n" * 4)
+        answer = await connection.rest()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+# Clients that do not read
+
+
+async def test_a_client_that_does_not_read_is_freed_by_the_write_clock(tmp_path) -> None:
+    words = ", ".join(f"'{word}'" for word in SCRIPTED)
+    toml = f"""
+        [defaults]
+        workers = {{ min = 1, max = 1 }}
+        [agents.scripted]
+        command = [{words}]
+        concurrency = 1
+        clocks = {{ write = 1, cancel = 5 }}
+        [agents.neighbour]
+        command = [{words}]
+    """
+    async with running_gateway(toml=toml, folder=tmp_path) as gateway:
+        async with connected(gateway.port, receive_buffer=4096) as stuck:
+            script = [["say", "word"], ["big", MANY_BYTES], ["end"]]
+            await stuck.request(
+                INVOKE, {"input": script, "stream": True}, headers=("X-Request-Id: stuck",)
+            )
+            await gateway.post("/agent/neighbour/invoke", input="meanwhile")
+            line = await gateway.logged("504 timeout: waiting for the client to read")
+            assert "request=stuck" in line
+            # The only worker is free again, or was replaced; either way the next is served.
+            answer = await gateway.post(INVOKE, input="next")
+            assert answer.json() == {"output": "next"}
+            await stuck.rest()  # the kernel ended it, too
+
+
+async def test_a_slow_reader_gets_everything_and_in_order(shared: Shared) -> None:
+    size = 8 * 1024 * 1024
+    async with connected(shared.port, receive_buffer=4096) as slow:
+        await slow.request(INVOKE, {"input": [["big", size], ["end"]], "stream": True})
+        answer = await slow.answer()
+    assert answer.body.count(b'data: {"chunk":"') == size // 1024
+    assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+# The end of the gateway
+
+
+async def test_sigterm_lets_an_open_stream_end_and_refuses_new_requests() -> None:
+    async with running_gateway({"scripted": SCRIPTED}) as gateway:
+        async with connected(gateway.port) as open_one, connected(gateway.port) as other:
+            script = [["say", "before"], ["wait", "later"], ["say", "after"], ["end"]]
+            await other.request("/live", method="GET")
+            await other.answer()
+            await open_one.request(INVOKE, {"input": script, "stream": True})
+            await open_one.until(b"before")
+            # Admitted already, so that it can let the first go on.
+            async with connected(gateway.port) as helper:
+                await helper.send(head(INVOKE, 40))
+                gateway.process.send_signal(signal.SIGTERM)
+                await gateway.logged("draining")
+                await other.request("/ready", method="GET")
+                assert (await other.answer()).status == 503
+                await other.request(INVOKE, {"input": 1})
+                refused = await other.answer()
+                assert (refused.status, refused.error["type"]) == (503, "shutting_down")
+                assert int(refused.headers["retry-after"]) >= 1
+                assert gateway.process.returncode is None
+                gateway.process.send_signal(signal.SIGTERM)  # at once, then
+                await gateway.process.wait()
+                assert gateway.process.returncode == 128 + signal.SIGTERM
