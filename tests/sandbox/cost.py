@@ -1,7 +1,7 @@
 """What the sandbox costs, beside the same worker without it in the same run.
 
-`measure()` for the benchmarks; `python -m tests.sandbox.cost` prints it. Starts are interleaved, so that
-whatever else the machine does meanwhile falls on both alike.
+`measure()` for the benchmarks; `python -m tests.sandbox.cost` prints it. Starts are interleaved, so
+that whatever else the machine does meanwhile falls on both alike.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Cost:
 
 
 def measure(*, starts: int = STARTS, round_trips: int = ROUND_TRIPS) -> Cost:
-    """Measure on this machine; takes some seconds. Raises SandboxError where there is no sandbox."""
+    """Measure on this machine, for some seconds. Raises SandboxError where there is no sandbox."""
     echo, cat = (
         {level: launcher(level, argv) for level in ("off", "strict")}
         for argv in (["echo", "x"], ["cat"])
@@ -125,14 +125,14 @@ def proportional_share(pid: int) -> int:
 
 def main() -> None:
     cost = measure()
-    added = cost.spawn_strict_ms - cost.spawn_off_ms
-    print(
-        f"spawn       {cost.spawn_off_ms:7.1f} ms  strict {cost.spawn_strict_ms:7.1f} ms  +{added:.1f} ms"
+    rows = (
+        ("started", "ms", cost.spawn_off_ms, cost.spawn_strict_ms),
+        ("round trip", "us", cost.round_trip_off_us, cost.round_trip_strict_us),
     )
-    print(
-        f"round trip  {cost.round_trip_off_us:7.1f} us  strict {cost.round_trip_strict_us:7.1f} us"
-    )
-    print(f"memory      +{cost.memory_kib:.0f} KiB per worker")
+    for name, unit, off, strict in rows:
+        more = f"+{strict - off:.1f} {unit}, x {strict / off:.2f}"
+        print(f"{name:10}  off {off:6.1f} {unit}  strict {strict:6.1f} {unit}  {more}")
+    print(f"memory      {cost.memory_kib:.0f} KiB per worker")
 
 
 if __name__ == "__main__":
