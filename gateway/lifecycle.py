@@ -63,7 +63,7 @@ class WorkerOwner(Protocol):
     def worker_paused(self, worker: Worker, *, paused: bool) -> None: ...
 
     def worker_misbehaved(self, worker: Worker) -> None:
-        """It broke the protocol in a way that harmed no request in flight."""
+        """It broke the protocol, and is to be given nothing more."""
 
     def worker_cannot_wait(self, worker: Worker, exchange: Exchange) -> None:
         """The exchange was ended, because its client is too slow for it."""
@@ -232,7 +232,7 @@ class Worker:
         if fatal:
             self._violation = error
             self.end(Reason.VIOLATION)
-        elif not placed:
+        if not placed:
             self._misbehaved = True
             self._owner.worker_misbehaved(self)
 

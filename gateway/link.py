@@ -214,7 +214,11 @@ class Link:
         first = self.state is WorkerState.SILENT
         now = trio.current_time()
         behind: Exchange | None = None
-        for event in self._connection.receive_data(data):
+        events = self._connection.receive_data(data)
+        if self._connection.broken:
+            # Told first: an answer that came before it would bring the worker its next request.
+            self._receive_other(events.pop())
+        for event in events:
             if first:
                 first = False
                 self._first_line(event, now)
@@ -230,9 +234,10 @@ class Link:
 
     def _first_line(self, event: FromWorker, now: float) -> None:
         self.ready = event if isinstance(event, Ready) else None
+        unanswered = self._connection.in_flight  # the line's own read may hold answers, too
         for wire_id, entry in self._in_flight.items():
             entry.exchange.worker_spoke(now)
-            if entry.cancelled and self.ready is not None:
+            if entry.cancelled and self.ready is not None and wire_id in unanswered:
                 self._write(self._connection.send_cancel(wire_id))
         self._owner.on_first_line(self.ready)
 

@@ -1,0 +1,180 @@
+"""What one read of a worker's stdout may hold at once, and what the link makes of it.
+
+The pipes are real and there is no process: the test writes what a worker would.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from gateway.config import Clocks
+from gateway.exchange import Call, Exchange
+from gateway.link import Link
+from protocol import Ready, RemoteProtocolError
+
+READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4}}\n'
+
+
+class FakeProcess:
+    """A worker's pipes, without the worker."""
+
+    def __init__(self) -> None:
+        self.pid = 7
+        self.their_stdin, self.stdin = os.pipe()
+        self.stdout, self.their_stdout = os.pipe()
+        for descriptor in (self.stdin, self.stdout, self.their_stdin):
+            os.set_blocking(descriptor, False)
+
+    def unread_input(self) -> int:
+        return 0
+
+    def says(self, *lines: bytes) -> None:
+        """Write all of it at once."""
+        os.write(self.their_stdout, b"".join(lines))
+
+    def was_told(self) -> bytes:
+        """What has come on its stdin since."""
+        try:
+            return os.read(self.their_stdin, 1_000_000)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        for descriptor in (self.stdin, self.stdout, self.their_stdin, self.their_stdout):
+            os.close(descriptor)
+
+
+class Owner:
+    """Notes what it is told, and gives the worker `waiting` as soon as it may have more."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.waiting: list[Exchange] = []
+        self.link: Link
+        self.usable = True
+
+    def give(self) -> None:
+        while self.waiting and self.usable:
+            self.link.send(self.waiting.pop())
+
+    def on_first_line(self, ready: Ready | None) -> None:
+        self.told.append("ready" if ready is not None else "bare")
+        self.give()
+
+    def on_answered(self, exchange: Exchange, *, served: bool) -> None:
+        self.told.append(f"answered {exchange.call.request_id} {served}")
+        self.give()
+
+    def on_violation(self, error: RemoteProtocolError, *, fatal: bool, placed: bool) -> None:
+        self.usable = self.usable and not fatal
+        self.told.append(f"violation {error.violation.value} {fatal=} {placed=}")
+
+    def on_paused(self, *, paused: bool) -> None:
+        self.told.append(f"{paused=}")
+
+    def on_too_far_ahead(self, exchange: Exchange) -> None:
+        self.told.append(f"too far ahead {exchange.call.request_id}")
+
+    def on_stdin_closed(self) -> None:
+        self.told.append("stdin closed")
+
+
+class Scene:
+    def __init__(self, process: FakeProcess, owner: Owner, link: Link) -> None:
+        self.process, self.owner, self.link = process, owner, link
+
+    def request(self, name: str, *, stream: bool = False) -> Exchange:
+        call = Call(agent="a", kind="invoke", payload=b"1", stream=stream, request_id=name)
+        return Exchange(call, Clocks(), trio.current_time())
+
+    def send(self, name: str, *, stream: bool = False) -> Exchange:
+        exchange = self.request(name, stream=stream)
+        self.link.send(exchange)
+        return exchange
+
+    async def says(self, *lines: bytes) -> None:
+        self.process.says(*lines)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    process, owner = FakeProcess(), Owner()
+    async with trio.open_nursery() as nursery:
+        link = owner.link = Link(process, owner, nursery)  # type: ignore[arg-type]
+        nursery.start_soon(link.run)
+        yield Scene(process, owner, link)
+        nursery.cancel_scope.cancel()
+    process.close()
+
+
+def result(number: int) -> bytes:
+    return b'{"id":%d,"result":{"output":%d}}\n' % (number, number)
+
+
+async def test_a_cancelled_request_that_is_answered_with_the_first_line_is_not_cancelled() -> None:
+    async with scene() as it:
+        exchange = it.send("r-1")
+        assert it.link.cancel(exchange)
+        it.process.was_told()
+        await it.says(READY, result(1))
+        assert it.process.was_told() == b""
+        assert it.owner.told == ["ready", "answered r-1 True"]
+
+
+async def test_a_cancelled_request_is_cancelled_when_the_worker_turns_out_to_know_how() -> None:
+    async with scene() as it:
+        exchange = it.send("r-1")
+        it.link.cancel(exchange)
+        it.process.was_told()
+        await it.says(READY)
+        assert b'"method":"cancel","params":{"id":1}' in it.process.was_told()
+
+
+@pytest.mark.parametrize("before", [READY, result(1), READY + result(1)])
+async def test_a_worker_that_breaks_the_protocol_is_given_nothing_in_the_same_breath(
+    before,
+) -> None:
+    async with scene() as it:
+        first = it.send("r-1")
+        it.owner.waiting = [it.request("r-2")]
+        it.process.was_told()
+        await it.says(before, b"Segmentation fault\n")
+        assert it.owner.told[0] == "violation not_json fatal=True placed=False"
+        assert it.process.was_told() == b""
+        assert len(it.owner.waiting) == 1
+        # What it had answered before counts.
+        assert first.result == (b"1" if b"result" in before else None)
+
+
+async def test_chunks_and_their_end_in_one_read_stay_in_order() -> None:
+    async with scene() as it:
+        one, two = it.send("r-1", stream=True), None
+        await it.says(READY)
+        two = it.send("r-2", stream=True)
+        await it.says(
+            b'{"method":"chunk","params":{"id":2,"chunk":"a"}}\n',
+            b'{"method":"chunk","params":{"id":1,"chunk":"b"}}\n',
+            b'{"id":2,"result":{}}\n',
+            b'{"id":1,"error":{"code":-32000,"message":"no"}}\n',
+        )
+        assert one.take() == [b'"b"']
+        assert two.take() == [b'"a"']
+        assert two.drained
+        assert one.error is not None
+        assert it.owner.told[1:] == ["answered r-2 True", "answered r-1 True"]
+
+
+async def test_a_line_in_pieces_is_one_line() -> None:
+    async with scene() as it:
+        exchange = it.send("r-1")
+        for byte in result(1)[:-1]:
+            await it.says(bytes([byte]))
+        assert not exchange.ended
+        await it.says(b"\n")
+        assert exchange.result == b"1"
