@@ -78,7 +78,7 @@ def _import_module(name: str) -> ModuleType:
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            _fail(f"no module {error.name!r} in {os.getcwd()} or on sys.path")  # noqa: PTH109
+            _fail(f"no module {error.name!r} in {os.getcwd()} or on sys.path")
         _fail_importing(name, error)
     except BaseException as error:  # noqa: BLE001  (a boundary: whatever the module raised is told)
         _fail_importing(name, error)
@@ -87,9 +87,9 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(path: str) -> ModuleType:
     from importlib.util import module_from_spec, spec_from_file_location  # noqa: PLC0415
 
-    if not os.path.isfile(path):  # noqa: PTH113  (pathlib would be imported for this alone)
-        _fail(f"no file {path!r} in {os.getcwd()}")  # noqa: PTH109
-    folder, filename = os.path.split(os.path.abspath(path))  # noqa: PTH100
+    if not os.path.isfile(path):
+        _fail(f"no file {path!r} in {os.getcwd()}")
+    folder, filename = os.path.split(os.path.abspath(path))
     name = filename.removesuffix(".py")
     spec = spec_from_file_location(name, path)
     assert spec is not None

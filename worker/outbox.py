@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from threading import Condition
+from threading import Condition, Lock
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -35,7 +35,8 @@ class Outbox:
         self._size = 0
         self._unsent = memoryview(b"")
         self._broken = False
-        self._room = Condition()  # its lock guards _lines and _size
+        self._lock = Lock()  # guards _lines and _size
+        self._room = Condition(self._lock)
         self._blocked = anyio.Event()
         self._progress = anyio.Event()
         if not _shares_stderr(fd):
@@ -52,7 +53,7 @@ class Outbox:
 
     def put(self, line: bytes) -> bool:
         """Add a line. True when it is the first that waits: see to it that `flush` is called."""
-        with self._room:
+        with self._lock:
             self._lines.append(line)
             self._size += len(line)
             return len(self._lines) == 1
@@ -102,7 +103,7 @@ class Outbox:
 
     def _write(self) -> None:
         if not self._unsent:
-            with self._room:
+            with self._lock:
                 lines, self._lines = self._lines, []
             self._unsent = memoryview(lines[0] if len(lines) == 1 else b"".join(lines))
         while self._unsent:

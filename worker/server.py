@@ -20,7 +20,6 @@ How it ends:
 from __future__ import annotations
 
 import contextvars
-import os
 import signal
 import sys
 import traceback
@@ -33,7 +32,6 @@ from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
 
 from protocol import (
     Cancel,
@@ -50,14 +48,10 @@ from .agent import Agent, Backend
 from .answer import encode_answer, encode_chunk, explain_exception
 from .context import Context, InvalidInput, decode, read_context
 from .handler import Handler, Method
+from .loops import current_loop
 from .outbox import Outbox
 from .start import Stdio
 from .threads import Threads
-
-READ_BYTES = 64 * 1024
-"""At most this is read at once: what a pipe holds unless asked for more."""
-
-_CallSoon = Callable[[Callable[[], object]], object]
 
 _STREAMED = object()
 """Stands for the result of a handler whose chunks have been sent."""
@@ -79,7 +73,17 @@ async def _serve(agent: Agent, wire: Stdio, connection: WorkerConnection, backen
 class _Request:
     """One request from its line to its answer."""
 
-    __slots__ = ("cancelled", "context", "handler", "id", "in_thread", "name", "payload", "scope")
+    __slots__ = (
+        "cancelled",
+        "context",
+        "handler",
+        "id",
+        "in_thread",
+        "name",
+        "payload",
+        "scope",
+        "task",
+    )
 
     def __init__(self, event: Invoke | Chat, handler: Handler) -> None:
         self.id = event.id
@@ -87,7 +91,8 @@ class _Request:
         self.handler = handler
         self.payload = event.input if isinstance(event, Invoke) else event.messages
         self.context: Context | None = None
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope | None = None
+        self.task: object = None
         self.in_thread = not handler.is_async
         self.cancelled = False
 
@@ -99,7 +104,8 @@ class _Request:
         self.cancelled = True
         if self.context is not None:
             self.context.cancelled = True
-        self.scope.cancel()
+        if self.scope is not None:
+            self.scope.cancel()
 
 
 class _Server:
@@ -116,13 +122,14 @@ class _Server:
         self._wire = wire
         self._connection = connection
         self._tasks = tasks
+        self._stopped = False
         self._outbox = Outbox(wire.stdout, on_broken=partial(self._stop, 1))
         self._threads = Threads()
         self._running: dict[int, _Request] = {}
         self._waiting: deque[_Request] = deque()
         self._ended = anyio.Event()
         self._until_stopped = anyio.CancelScope()
-        self._call_soon, self._call_soon_from_thread = _call_soon(backend)
+        self._loop = current_loop(backend, tasks)
         self._contextvars = contextvars.copy_context()
 
     async def serve(self) -> None:
@@ -133,7 +140,7 @@ class _Server:
         }
         try:
             with self._until_stopped:
-                await self._read()
+                await self._loop.read(self._wire.stdin, self._receive_data)
                 await self._until_idle()
                 await self._outbox.wait_until_empty()
             await self._until_idle()
@@ -142,21 +149,16 @@ class _Server:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    async def _read(self) -> None:
-        while True:
-            try:
-                await anyio.wait_readable(self._wire.stdin)
-            except PermissionError:  # a file or /dev/null, which epoll refuses: always readable
-                await checkpoint()
-            data = os.read(self._wire.stdin, READ_BYTES)
-            if not data:
-                return
-            try:
-                for event in self._connection.receive_data(data):
-                    self._receive(event)
-            except RemoteProtocolError as error:
+    def _receive_data(self, data: bytes) -> None:
+        try:
+            events = self._connection.receive_data(data)
+        except RemoteProtocolError as error:
+            if not self._stopped:
                 _log(f"{error.message}; ending\n")
-                self._stop(1)
+            self._stop(1)
+            return
+        for event in events:
+            self._receive(event)
 
     def _receive(self, event: FromGateway) -> None:
         if isinstance(event, Cancel):
@@ -195,11 +197,13 @@ class _Server:
         if request.in_thread:
             self._threads.run(partial(self._run_in_thread, request, run))
         else:
-            run(self._tasks.start_soon, self._run_on_loop, request, request.call)
+            self._spawn(request, request.call, run)
 
     async def _run_on_loop(self, request: _Request, call: Callable[[], Any]) -> None:
         try:
-            with request.scope:
+            with anyio.CancelScope() as request.scope:
+                if request.cancelled:
+                    request.scope.cancel()
                 result = call()
                 if hasattr(type(result), "__await__"):
                     result = await result
@@ -216,7 +220,7 @@ class _Server:
         try:
             async for chunk in chunks:
                 if outbox.put(self._encode_chunk(request, chunk)):
-                    self._call_soon(outbox.flush)
+                    self._loop.call_soon(outbox.flush)
                 if not outbox.has_room:
                     await outbox.wait_for_room()
         finally:
@@ -238,7 +242,7 @@ class _Server:
             end = partial(self._finish, request, self._encode_failure(request, error))
         # The loop may have ended without waiting for this thread: nobody wants the answer then.
         with suppress(RuntimeError):
-            self._call_soon_from_thread(end)
+            self._loop.call_soon_from_thread(end)
 
     def _stream_in_thread(self, request: _Request, chunks: Iterator[object]) -> None:
         outbox = self._outbox
@@ -247,7 +251,7 @@ class _Server:
                 if request.cancelled:
                     break
                 if outbox.put(self._encode_chunk(request, chunk)):
-                    self._call_soon_from_thread(outbox.flush)
+                    self._loop.call_soon_from_thread(outbox.flush)
                 if not outbox.has_room:
                     outbox.wait_for_room_in_thread(unless=lambda: request.cancelled)
         finally:
@@ -257,7 +261,10 @@ class _Server:
     def _continue_on_loop(self, request: _Request, result: object, run: Callable[..., Any]) -> None:
         self._threads.job_done()
         request.in_thread = False
-        run(self._tasks.start_soon, self._run_on_loop, request, lambda: result)
+        self._spawn(request, lambda: result, run)
+
+    def _spawn(self, request: _Request, call: Callable[[], Any], run: Callable[..., Any]) -> None:
+        request.task = run(self._loop.spawn, self._run_on_loop, request, call)
 
     def _encode_chunk(self, request: _Request, chunk: object) -> bytes:
         return encode_chunk(self._connection, request.id, request.handler.method, chunk)
@@ -310,6 +317,7 @@ class _Server:
                 return
 
     def _stop(self, status: int) -> None:
+        self._stopped = True
         self.status = self.status or status
         self._waiting.clear()
         for request in self._running.values():
@@ -320,29 +328,13 @@ class _Server:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del frame
-        self._call_soon_from_thread(partial(self._stop, 128 + number))
+        self._loop.call_soon_from_thread(partial(self._stop, 128 + number))
 
     async def _until_idle(self) -> None:
         """Return when nothing runs but threads of cancelled requests, which may never end."""
         while any(not (r.cancelled and r.in_thread) for r in self._running.values()):
             self._ended = anyio.Event()
             await self._ended.wait()
-
-
-def _call_soon(backend: Backend) -> tuple[_CallSoon, _CallSoon]:
-    """What runs a function on the loop's next turn: called on its thread, and from any other.
-
-    anyio has neither: its way in from other threads waits for the function's result.
-    """
-    if backend == "asyncio":
-        import asyncio  # noqa: PLC0415  (only the backend in use is imported)
-
-        loop = asyncio.get_running_loop()
-        return loop.call_soon, loop.call_soon_threadsafe
-    import trio  # noqa: PLC0415
-
-    token = trio.lowlevel.current_trio_token()
-    return token.run_sync_soon, token.run_sync_soon
 
 
 def _log(text: str) -> None:
