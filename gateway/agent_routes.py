@@ -215,7 +215,7 @@ class _Request:
             return
         body = error.body(self.head.request_id)
         headers = [(b"cache-control", b"no-store"), *error.headers()]
-        if self._body_read or isinstance(error, MethodNotAllowed):
+        if self._body_read or not self.head.has_body:
             await self._respond(error.status, body, headers)
         else:
             await self._respond_early(error.status, body, [*headers, (b"connection", b"close")])

@@ -72,6 +72,7 @@ class RequestHead(Struct, gc=False):
     content_type: bytes | None = None
     content_encoding: bytes | None = None
     content_length: int = 0
+    has_body: bool = False
     timeout: bytes | None = None
 
 
@@ -83,6 +84,9 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
             head.content_type = value
         elif name == b"content-length":
             head.content_length = int(value) if value.isdigit() else 0
+            head.has_body = head.content_length > 0
+        elif name == b"transfer-encoding":
+            head.has_body = True
         elif name == b"content-encoding":
             head.content_encoding = value
         elif name == b"x-request-id":

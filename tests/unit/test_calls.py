@@ -281,8 +281,22 @@ def test_headers_are_read_in_one_pass() -> None:
         content_type=b"a/b",
         content_encoding=b"br",
         content_length=12,
+        has_body=True,
         timeout=b"3",
     )
+
+
+@pytest.mark.parametrize(
+    ("headers", "has_body"),
+    [
+        ([], False),
+        ([(b"content-length", b"0")], False),
+        ([(b"content-length", b"1")], True),
+        ([(b"transfer-encoding", b"chunked")], True),
+    ],
+)
+def test_it_is_known_whether_a_body_will_come(headers, has_body: bool) -> None:
+    assert read_head(headers).has_body is has_body
 
 
 @pytest.mark.parametrize("good", [b"a", b"x" * 128, b"!~#[]", b"0191-af"])
