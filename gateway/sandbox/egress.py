@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import encodings.idna  # noqa: F401 - loaded before the right to read the interpreter is given up
+import errno
 import fnmatch
 import ipaddress
 import json
 import logging
 import os
+import resource
 import socket as stdlib_socket
 import sys
 from dataclasses import dataclass
@@ -33,11 +35,15 @@ CONNECT_TIMEOUT = 15.0
 """Seconds for resolving and connecting: a client would give up later than this."""
 MAX_TUNNELS = 64
 """Tunnels of one worker at a time; more wait to be accepted."""
+EXHAUSTED_PAUSE = 0.1
+"""Seconds until a connection is accepted after descriptors ran out: until a tunnel has ended."""
 CHUNK = 65536
 """Bytes that a tunnel passes on at once."""
 
 # Prefixes of IPv6 in whose last 32 bits an IPv4 address stands: it is that one which is reached.
 _EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
+
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -74,10 +80,10 @@ def why_refused(address: Address, *, by_name: bool) -> str | None:
     address = _meant(address)
     if address.is_multicast or (address.version == 4 and address.is_reserved):
         return "it is no single host"
-    if address.is_loopback or address.is_unspecified or _is_own(address):
-        return "it is this machine"
     if address.is_link_local:
         return "it is link-local, where metadata services are"
+    if address.is_loopback or address.is_unspecified or _is_own(address):
+        return "it is this machine"
     if not address.is_global and not by_name:
         return "it is in a private network; only a host that is named without * may be"
     return None
@@ -94,13 +100,16 @@ def _meant(address: Address) -> Address:
 
 
 def _is_own(address: Address) -> bool:
-    """Whether the address is one of this machine's: only those can be bound to."""
+    """Whether the address is one of this machine's: only those can be bound to.
+
+    A doubt, such as from a lack of descriptors, counts against the address.
+    """
     family = stdlib_socket.AF_INET if address.version == 4 else stdlib_socket.AF_INET6
     try:
         with stdlib_socket.socket(family, stdlib_socket.SOCK_DGRAM) as probe:
             probe.bind((str(address), 0))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
     return True
 
 
@@ -246,8 +255,19 @@ async def _accept(listener: trio.socket.SocketType, policy: Policy) -> None:
     async with trio.open_nursery() as nursery:
         while True:
             await free.acquire()
+            nursery.start_soon(serve, await _accept_one(listener))
+
+
+async def _accept_one(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+    while True:
+        try:
             client, _ = await listener.accept()
-            nursery.start_soon(serve, client)
+        except OSError as error:
+            if error.errno not in _EXHAUSTED:
+                raise
+            await trio.sleep(EXHAUSTED_PAUSE)
+        else:
+            return client
 
 
 async def _receive_descriptors(source: trio.socket.SocketType) -> tuple[bytes, list[int]]:
@@ -279,6 +299,9 @@ def main() -> None:
     """`python -m gateway.sandbox.egress AGENT CONTROL_FD UID HOSTS`, as `proxy` starts it."""
     agent, descriptor, uid, hosts = sys.argv[1:]
     logging.basicConfig(format=f"network of agent {agent!r}: %(message)s")
+    # Two descriptors for each tunnel of each worker are more than the customary soft limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(int(uid), int(uid), int(uid))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import os
@@ -261,6 +262,36 @@ def test_this_machines_own_public_address_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(egress, "_is_own", lambda address: True)
     found = why_refused(ipaddress.ip_address("93.184.216.34"), by_name=True)
     assert found == "it is this machine"
+
+
+def test_an_address_in_doubt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*args: Any) -> socket.socket:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(egress.stdlib_socket, "socket", exhausted)
+    found = why_refused(ipaddress.ip_address("93.184.216.34"), by_name=True)
+    assert found == "it is this machine"
+
+
+async def test_a_lack_of_descriptors_is_waited_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Listener:
+        def __init__(self) -> None:
+            self.answers = [OSError(errno.EMFILE, "full"), OSError(errno.ENFILE, "full"), "client"]
+
+        async def accept(self) -> tuple[Any, None]:
+            answer = self.answers.pop(0)
+            if isinstance(answer, OSError):
+                raise answer
+            return answer, None
+
+    listener: Any = Listener()
+    assert await egress._accept_one(listener) == "client"
+    assert trio.current_time() >= 2 * egress.EXHAUSTED_PAUSE
+    listener.answers = [OSError(errno.EINVAL, "closed")]
+    with pytest.raises(OSError, match="closed"):
+        await egress._accept_one(listener)
 
 
 @pytest.mark.parametrize(
