@@ -66,7 +66,10 @@ def explain_exception(error: BaseException) -> tuple[int, str]:
     """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  (an agent's own class may have any defect)
+        text = ""
     if isinstance(error, InvalidInput):
         return ErrorCode.INVALID_INPUT, _presentable(text or "the agent refused its input")
     kind = type(error).__name__

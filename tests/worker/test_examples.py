@@ -1,0 +1,125 @@
+"""The agents that are shown to readers do what they say, with the SDK and without it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from protocol import Chunk, ErrorCode
+
+from . import driver
+
+EXAMPLES = Path(__file__).parents[2] / "worker" / "examples"
+
+ECHOES = {
+    "SDK, as a module": [sys.executable, "-m", "worker.examples.echo"],
+    "SDK, as a file": [sys.executable, str(EXAMPLES / "echo.py")],
+    "SDK, by name": driver.sdk(f"{EXAMPLES / 'echo.py'}:agent", backend="trio"),
+    "standard library": [sys.executable, str(EXAMPLES / "plain.py")],
+    "Node": ["node", str(EXAMPLES / "echo.mjs")],
+    "shell": ["sh", str(EXAMPLES / "echo.sh")],
+    "dash": ["dash", str(EXAMPLES / "echo.sh")],
+}
+NEEDS = {"Node": ["node"], "shell": ["jq"], "dash": ["dash", "jq"], "one-liner": ["jq"]}
+SENDS_NO_READY = {"shell", "dash"}
+
+
+def need(kind: str) -> None:
+    for program in NEEDS.get(kind, ()):
+        if shutil.which(program) is None:
+            reason = f"{program} is not installed"
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+
+
+@pytest.mark.parametrize("kind", ECHOES)
+async def test_every_echo_is_the_same_agent(kind: str) -> None:
+    need(kind)
+    async with driver.start(ECHOES[kind], handshake=kind not in SENDS_NO_READY) as worker:
+        value = {"a": [1, 2.5, None, True, 'ü \u2028 \U0001f600 \\ " \n \t'], "b": {}}
+        assert (await worker.invoke(value)).value == value
+        assert (await worker.invoke("x", stream=True)).value == "x"
+        said = [
+            {"role": "system", "content": "repeat"},
+            {"role": "user", "content": "first\nline"},
+            {"role": "user", "content": [{"type": "text", "text": "last"}]},
+            {"role": "assistant", "content": "hm"},
+        ]
+        assert (await worker.chat(said)).value == {
+            "role": "assistant",
+            "content": said[2]["content"],
+        }
+        assert (await worker.chat(said[:2])).value["content"] == "first\nline"
+        assert (await worker.chat(said[:1])).failure == (
+            ErrorCode.INVALID_INPUT,
+            "there is no message of the user's to repeat",
+        )
+        assert await worker.finish() == 0
+        assert worker.stderr == ""
+
+
+@pytest.mark.parametrize("kind", ECHOES)
+async def test_every_echo_takes_an_input_longer_than_a_pipe(kind: str) -> None:
+    need(kind)
+    async with driver.start(ECHOES[kind], handshake=kind not in SENDS_NO_READY) as worker:
+        value = "x\u2028\n" * 100_000
+        assert (await worker.invoke(value)).value == value
+
+
+async def test_one_line_of_jq_is_an_agent() -> None:
+    need("one-liner")
+    command = shlex.split(
+        "jq -c --unbuffered '{id, result: {output: (.params.input | ascii_upcase)}}'"
+    )
+    async with driver.start(command, handshake=False) as worker:
+        assert (await worker.invoke("hello")).value == "HELLO"
+        assert (await worker.invoke("again")).value == "AGAIN"
+        assert await worker.finish() == 0
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_the_streaming_chat_speaks_word_by_word(backend: str) -> None:
+    command = driver.sdk("worker.examples.streaming_chat:agent", backend=backend)
+    async with driver.start(command) as worker:
+        answer = await worker.chat(
+            [{"role": "user", "content": "good day"}], stream=True, context={"user_id": "Ada"}
+        )
+        assert answer.chunks == ("Hello, Ada. ", "You said: ", "good ", "day ")
+        assert (await worker.invoke("abc", stream=True)).chunks == ("a", "b", "c")
+        assert (await worker.invoke(7)).failure == (
+            ErrorCode.INVALID_INPUT,
+            "expected a word to spell, got int",
+        )
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_the_patient_agent_stops_when_it_is_cancelled(backend: str) -> None:
+    command = driver.sdk("worker.examples.cancellation:agent", backend=backend)
+    async with driver.start(command) as worker:
+        assert (await worker.invoke(0)).value == "worked for 0 seconds"
+        thinking = await worker.send_chat([])
+        await worker.said_on_stderr("thinking")
+        await worker.cancel(thinking)
+        assert (await worker.answer(thinking)).failure[0] == ErrorCode.CANCELLED
+        await worker.said_on_stderr("stopped thinking")
+        working = await worker.send_invoke(3600)
+        await worker.said_on_stderr("working")
+        await worker.cancel(working)
+        assert (await worker.answer(working)).failure[0] == ErrorCode.CANCELLED
+        await worker.said_on_stderr("stopped working")
+
+
+async def test_a_wrapped_framework_s_words_are_chunks_and_the_rest_is_log() -> None:
+    async with driver.start(driver.sdk("worker.examples.framework:agent")) as worker:
+        request = await worker.send_chat([{"role": "user", "content": "why?"}], stream=True)
+        first = await worker.next_event()
+        assert isinstance(first, Chunk)
+        assert first.text == b'"I "'
+        assert (await worker.answer(request)).chunks == ("found ", "nothing.")
+        await worker.said_on_stderr("tool_call search('why?') in thread r1")
