@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import measures, report, wrk
+from tests.benchmarks import measures, peers, report, wrk
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure
 
@@ -23,6 +23,9 @@ def main() -> int:
         bench = Bench(folder=Path(folder), rounds=options.rounds, seconds=options.seconds)
         if options.quick:
             bench = Bench(folder=Path(folder), rounds=1, seconds=0.2, quick=True)
+        if options.peers:
+            bench.peers, missing = peers.starters()
+            skipped.update(missing)
         for measure in measures.ALL:
             if options.only and measure.name not in options.only:
                 continue
@@ -51,6 +54,9 @@ def _options() -> argparse.Namespace:
         "--only", nargs="+", metavar="NAME", choices=[m.name for m in measures.ALL],
         help="these measures, and no others",
     )  # fmt: skip
+    parser.add_argument(
+        "--peers", action="store_true", help="beside other systems, which are installed for it"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="[default: 5]")
     parser.add_argument(
         "--seconds", type=float, default=3.0, help="of load per server and round [default: 3]"

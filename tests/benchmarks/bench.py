@@ -71,7 +71,7 @@ class Bench:
         """The gateway with these agents, and the references, all running at once and by name."""
         with ExitStack() as stack:
             running = {"gateway": stack.enter_context(servers.gateway(self.folder, agents=agents))}
-            if without_sandbox and servers.has_sandbox_option():
+            if without_sandbox and not self.quick:
                 running[NO_SANDBOX] = stack.enter_context(
                     servers.gateway(self.folder, agents=agents, sandbox="off", name=NO_SANDBOX)
                 )

@@ -102,14 +102,6 @@ def raw_asgi(folder: Path) -> Iterator[Server]:
         yield it
 
 
-def has_sandbox_option() -> bool:
-    """Whether the gateway can be run without its sandbox, to show what that costs."""
-    told = subprocess.run(
-        [sys.executable, "-m", "gateway", "--help"], capture_output=True, text=True, check=True
-    )
-    return "--sandbox" in told.stdout
-
-
 @contextmanager
 def start(name: str, command: list[str], folder: Path) -> Iterator[Server]:
     """Run a command that prints `listening on http://HOST:PORT` once it serves."""
@@ -122,16 +114,21 @@ def start(name: str, command: list[str], folder: Path) -> Iterator[Server]:
     try:
         words = process.stdout.readline().decode().split()
         if words[:2] != ["listening", "on"]:
-            raise StartError(f"{name} did not start:\n{_end_of(log)}")
+            raise StartError(f"{name} did not start:\n{end_of(log)}")
         yield Server(name, int(words[2].rpartition(":")[2]), process.pid, log, command)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
         process.stdout.close()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, and SIGKILL if that does not help."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _toml(value: object) -> str:
@@ -140,5 +137,6 @@ def _toml(value: object) -> str:
     return json.dumps(value)  # strings, numbers, booleans and lists are the same in both
 
 
-def _end_of(log: Path) -> str:
+def end_of(log: Path) -> str:
+    """The last lines of a log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-20:])

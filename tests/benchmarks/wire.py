@@ -13,7 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 READ_BYTES = 1 << 20
-EVENT = b'data: {"chunk"'
+EVENT = b"data: {"
+"""How every chunk begins, here and at the peers; the last event, `[DONE]`, does not."""
+NUMBER = b"@NUMBER@"
+"""In a request's body: stands for a number that no other request of the same load has."""
+DONE = b"[DONE]"
 END_OF_BODY = b"0\r\n\r\n"
 """Of a chunked body. An event ends with a newline of its own, so no event ends so."""
 
@@ -30,10 +34,11 @@ class Request:
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
 
     def encode(self) -> bytes:
+        body = self.body.replace(NUMBER, b"1")
         lines = [f"POST {self.path} HTTP/1.1", "Host: 127.0.0.1"]
         lines += [f"{name}: {value}" for name, value in self.headers]
-        lines += [f"Content-Length: {len(self.body)}", "", ""]
-        return "\r\n".join(lines).encode() + self.body
+        lines += [f"Content-Length: {len(body)}", "", ""]
+        return "\r\n".join(lines).encode() + body
 
 
 class BadAnswerError(Exception):
@@ -41,9 +46,14 @@ class BadAnswerError(Exception):
 
 
 class Client:
-    """One connection, kept alive. `post` returns status and body."""
+    """One connection, kept alive. `post` and `get` return status and body.
+
+    Only bodies of a known length are read: after any other, the connection cannot be used again.
+    """
 
     def __init__(self, port: int) -> None:
+        self.headers: dict[str, str] = {}
+        """Of the last answer."""
         self._socket = connect(port)
         self._file = self._socket.makefile("rb")
 
@@ -73,14 +83,13 @@ class Client:
     def _exchange(self, data: bytes) -> tuple[int, bytes]:
         self._socket.sendall(data)
         words = self._file.readline().split()
-        length = 0
-        while (line := self._file.readline()) not in {b"\r\n", b""}:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
         if len(words) < 2:
             raise BadAnswerError("the server closed the connection")
-        return int(words[1]), self._file.read(length)
+        self.headers = {}
+        while (line := self._file.readline()) not in {b"\r\n", b""}:
+            name, _, value = line.decode("latin-1").partition(":")
+            self.headers[name.lower()] = value.strip()
+        return int(words[1]), self._file.read(int(self.headers.get("content-length", "0")))
 
 
 class Stream:
@@ -95,7 +104,7 @@ class Stream:
         self.ended = False
         self._on_data = on_data
         self._tail = b""
-        self._begun = False
+        self._begun = self._done = False
 
     def read(self) -> None:
         """Read once. Raises BadAnswerError if it is no stream, or ends before its end."""
@@ -113,13 +122,16 @@ class Stream:
                 raise BadAnswerError(f"no stream: {text[:500]!r}")
             self._begun = True
         self.events += text.count(EVENT)
+        self._done = self._done or DONE in text
         self.ended = text.endswith(END_OF_BODY)
+        if self.ended and not self._done:
+            raise BadAnswerError(f"a stream ended without {DONE!r}: {text[-500:]!r}")
         # As much as may be the beginning of what is looked for, and too little to count it twice.
         self._tail = text[-len(EVENT) + 1 :]
 
     def again(self, request: Request) -> None:
         """Ask once more over the same connection, after the end."""
-        self.ended = self._begun = False
+        self.ended = self._begun = self._done = False
         self._tail = b""
         self.socket.sendall(request.encode())
 

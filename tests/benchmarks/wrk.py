@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.wire import Request
+from tests.benchmarks.wire import NUMBER, Request
 
 SCRIPT = """\
 local body = io.open("{body}", "rb")
 wrk.method = "POST"
 wrk.body = body:read("*a")
 {headers}
+if wrk.body:find("{number}", 1, true) then
+  local count = 0
+  function request()
+    count = count + 1
+    return wrk.format(nil, nil, nil, (wrk.body:gsub("{number}", tostring(count))))
+  end
+end
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
@@ -54,19 +63,24 @@ def load(port: int, request: Request, *, connections: int, seconds: float, folde
     body, script = folder / "body", folder / "script.lua"
     body.write_bytes(request.body)
     headers = (f"wrk.headers[{json.dumps(k)}] = {json.dumps(v)}" for k, v in request.headers)
-    script.write_text(SCRIPT.format(body=body, headers="\n".join(headers)))
+    script.write_text(SCRIPT.format(body=body, headers="\n".join(headers), number=NUMBER.decode()))
     before = _children_cpu()
-    run = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT}s",
+    with subprocess.Popen(
+        ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds) + 1}s", f"--timeout={TIMEOUT}s",
          "--latency", f"--script={script}", f"http://127.0.0.1:{port}{request.path}"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # ends it with its figures, to the fraction
+            out, err = process.communicate()
     cpu = _children_cpu() - before
-    if run.returncode != 0:
-        raise WrkError(f"wrk failed: {run.stderr.strip() or run.stdout.strip()}")
-    told = json.loads(run.stdout.strip().splitlines()[-1])
+    if process.returncode != 0:
+        raise WrkError(f"wrk failed: {err.strip() or out.strip()}")
+    told = json.loads(out.strip().splitlines()[-1])
     if told["bad"] or not told["requests"]:
-        raise WrkError(f"{told['bad']} of {told['requests']} requests failed:\n{run.stdout}")
+        raise WrkError(f"{told['bad']} of {told['requests']} requests failed:\n{out}")
     duration = told["microseconds"] / 1e6
     return Load(
         requests=told["requests"],

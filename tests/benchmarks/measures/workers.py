@@ -27,6 +27,9 @@ IMPORTS = "import anyio, msgspec"
 SPARE_SECONDS = 30.0
 """For a spare worker to be ready again."""
 
+WARM_SECONDS = 0.5
+"""From the `ready` of a spare worker to the crash: it is to be warm, not just started."""
+
 APART = 0.25
 """Seconds from one paced request to the next: each of two agents is asked twice a second."""
 
@@ -165,6 +168,7 @@ def _until_spare_is_ready(server: Server) -> None:
     while time.monotonic() < until:
         workers = server.state("fragile")["workers"]
         if len(workers) > 1 and all(worker["state"] == "ready" for worker in workers):
+            time.sleep(WARM_SECONDS)  # ready comes before the event loop is imported
             return
         time.sleep(0.02)
     raise BadAnswerError(f"no spare worker within {SPARE_SECONDS} s: {server.state('fragile')}")
