@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import signal
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
 from hypercorn.trio import serve as serve_http
 
-from gateway import server
+from gateway import agent_routes, server
 from gateway.app import make_app
 from gateway.dispatcher import Dispatcher
 from tests.harness import running_gateway
@@ -90,22 +92,46 @@ async def test_requests_in_one_packet_are_answered_one_after_the_other(shared: S
         assert f"no. {number}".encode() in answer.body
 
 
-async def test_a_silent_connection_is_closed_after_the_keep_alive_time(monkeypatch) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
+@asynccontextmanager
+async def bare_server() -> AsyncIterator[int]:
+    """The HTTP side alone, without agents, in this process; its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     config = server._http_config(listener)
     end = trio.Event()
+    app = make_app(Dispatcher({}), max_body=1000)
     async with trio.open_nursery() as nursery:
-        app = make_app(Dispatcher({}), max_body=1000)
-        await nursery.start(lambda **kw: serve_http(app, config, shutdown_trigger=end.wait, **kw))
+        await nursery.start(
+            lambda **options: serve_http(app, config, shutdown_trigger=end.wait, **options)
+        )
+        yield port
+        end.set()
+
+
+async def test_a_silent_connection_is_closed_after_the_keep_alive_time(monkeypatch) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
+    async with bare_server() as port:
         for requests in (0, 1, 2):
             async with connected(port) as connection:
                 for _ in range(requests):
                     await connection.request("/live", method="GET")
                     assert (await connection.answer()).status == 200
                 assert await connection.has_ended()
-        end.set()
+
+
+async def test_half_a_head_does_not_hold_a_connection(monkeypatch) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
+    async with bare_server() as port, connected(port) as connection:
+        await connection.send(b"GET /live HTTP/1.1\r\nHost:")
+        assert await connection.has_ended()
+
+
+async def test_a_client_that_sends_for_ever_is_cut_off_after_its_answer(monkeypatch) -> None:
+    monkeypatch.setattr(agent_routes, "DISCARD_SECONDS", 0.2)
+    async with bare_server() as port, connected(port) as connection:
+        await connection.send(head("/agent/nobody/invoke", None) + b"1\r\nx\r\n")
+        assert (await connection.answer()).status == 404
+        assert await connection.has_ended()
 
 
 # Bodies
@@ -165,11 +191,11 @@ async def send_until_refused(connection: Connection, *, chunked: bool, most: int
     """Go on sending, as many clients do, until the other side ends it."""
     piece = b"x" * 64 * 1024
     framed = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
-    try:
+    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         for _ in range(most // len(piece)):
             await connection.send(framed)
-    except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass
+        if chunked:
+            await connection.send(b"0\r\n\r\n")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -241,26 +267,28 @@ async def test_a_client_that_does_not_read_is_freed_by_the_write_clock(tmp_path)
     toml = f"""
         [defaults]
         workers = {{ min = 1, max = 1 }}
+        clocks = {{ write = 1 }}
         [agents.scripted]
         command = [{words}]
         concurrency = 1
-        clocks = {{ write = 1, cancel = 5 }}
         [agents.neighbour]
         command = [{words}]
     """
-    async with running_gateway(toml=toml, folder=tmp_path) as gateway:
-        async with connected(gateway.port, receive_buffer=4096) as stuck:
-            script = [["say", "word"], ["big", MANY_BYTES], ["end"]]
-            await stuck.request(
-                INVOKE, {"input": script, "stream": True}, headers=("X-Request-Id: stuck",)
-            )
-            await gateway.post("/agent/neighbour/invoke", input="meanwhile")
-            line = await gateway.logged("504 timeout: waiting for the client to read")
-            assert "request=stuck" in line
-            # The only worker is free again, or was replaced; either way the next is served.
-            answer = await gateway.post(INVOKE, input="next")
-            assert answer.json() == {"output": "next"}
-            await stuck.rest()  # the kernel ended it, too
+    async with (
+        running_gateway(toml=toml, folder=tmp_path) as gateway,
+        connected(gateway.port, receive_buffer=4096) as stuck,
+    ):
+        script = [["say", "word"], ["big", MANY_BYTES], ["end"]]
+        await stuck.request(
+            INVOKE, {"input": script, "stream": True}, headers=("X-Request-Id: stuck",)
+        )
+        await gateway.post("/agent/neighbour/invoke", input="meanwhile")
+        line = await gateway.logged("504 timeout: waiting for the client to read")
+        assert "request=stuck" in line
+        # The only worker is free again, or was replaced; either way the next is served.
+        answer = await gateway.post(INVOKE, input="next")
+        assert answer.json() == {"output": "next"}
+        await stuck.rest()  # the kernel ended it, too
 
 
 async def test_a_slow_reader_gets_everything_and_in_order(shared: Shared) -> None:
@@ -277,15 +305,15 @@ async def test_a_slow_reader_gets_everything_and_in_order(shared: Shared) -> Non
 
 async def test_sigterm_lets_an_open_stream_end_and_refuses_new_requests() -> None:
     async with running_gateway({"scripted": SCRIPTED}) as gateway:
-        async with connected(gateway.port) as open_one, connected(gateway.port) as other:
-            script = [["say", "before"], ["wait", "later"], ["say", "after"], ["end"]]
+        async with connected(gateway.port) as stream, connected(gateway.port) as other:
+            script = [["say", "before"], ["wait", "cancelled"], ["say", "after"], ["end"]]
+            await stream.request(INVOKE, {"input": script, "stream": True})
+            await stream.until(b"before")
             await other.request("/live", method="GET")
-            await other.answer()
-            await open_one.request(INVOKE, {"input": script, "stream": True})
-            await open_one.until(b"before")
-            # Admitted already, so that it can let the first go on.
-            async with connected(gateway.port) as helper:
-                await helper.send(head(INVOKE, 40))
+            assert (await other.answer()).status == 200
+            async with connected(gateway.port) as holding:
+                await holding.request(INVOKE, {"input": [["say", "x"], ["hold"]], "stream": True})
+                await holding.until(b'"x"')
                 gateway.process.send_signal(signal.SIGTERM)
                 await gateway.logged("draining")
                 await other.request("/ready", method="GET")
@@ -295,6 +323,51 @@ async def test_sigterm_lets_an_open_stream_end_and_refuses_new_requests() -> Non
                 assert (refused.status, refused.error["type"]) == (503, "shutting_down")
                 assert int(refused.headers["retry-after"]) >= 1
                 assert gateway.process.returncode is None
-                gateway.process.send_signal(signal.SIGTERM)  # at once, then
-                await gateway.process.wait()
-                assert gateway.process.returncode == 128 + signal.SIGTERM
+            # That one was cancelled when its client left, and the agent goes on with the other.
+            await stream.until(b"after")
+            await stream.until(rb"\[DONE\]\n\n")
+        await gateway.process.wait()
+
+
+async def test_a_stream_that_outlasts_the_drain_ends_with_an_error_event(tmp_path) -> None:
+    words = ", ".join(f"'{word}'" for word in SCRIPTED)
+    toml = f"[server]\ndrain = 0.1\n[agents.scripted]\ncommand = [{words}]\n"
+    async with running_gateway(toml=toml, folder=tmp_path) as gateway:
+        async with connected(gateway.port) as stream:
+            script = [["say", "before"], ["hold"]]
+            await stream.request(INVOKE, {"input": script, "stream": True})
+            await stream.until(b"before")
+            gateway.process.send_signal(signal.SIGTERM)
+            rest = await stream.rest()
+        assert b'event: error\ndata: {"error":{"type":"shutting_down"' in rest
+        assert b"[DONE]" not in rest
+        await gateway.process.wait()
+
+
+async def test_a_client_that_does_not_read_does_not_hold_the_shutdown(tmp_path) -> None:
+    words = ", ".join(f"'{word}'" for word in SCRIPTED)
+    toml = f"[server]\ndrain = 0.1\n[agents.scripted]\ncommand = [{words}]\n"
+    async with (
+        running_gateway(toml=toml, folder=tmp_path) as gateway,
+        connected(gateway.port, receive_buffer=4096) as stuck,
+    ):
+        script = [["say", "word"], ["big", MANY_BYTES], ["end"]]
+        await stuck.request(INVOKE, {"input": script, "stream": True})
+        await stuck.until(b"word")
+        gateway.process.send_signal(signal.SIGTERM)
+        await gateway.process.wait()
+
+
+async def test_a_second_signal_ends_at_once() -> None:
+    exits = 128 + signal.SIGTERM
+    async with (
+        running_gateway({"scripted": SCRIPTED}, expect_exit=exits) as gateway,
+        connected(gateway.port) as stream,
+    ):
+        script = [["say", "before"], ["hold"]]
+        await stream.request(INVOKE, {"input": script, "stream": True})
+        await stream.until(b"before")
+        gateway.process.send_signal(signal.SIGTERM)
+        await gateway.logged("draining")
+        gateway.process.send_signal(signal.SIGTERM)
+        await gateway.process.wait()

@@ -10,7 +10,8 @@ The input, or the content of the last message, is a script: a list of steps, car
     ["raw", text]          a line as it is; <id> stands for the request's id
     ["big", bytes]         chunks of 1 KiB until so many bytes were written
     ["log", text]          a line on stderr
-    ["hold"]               nothing until it is cancelled, which is logged, and answered
+    ["hold"]               nothing until it is cancelled, which is logged, answered, and opens
+                           "cancelled" (see "wait")
     ["wait", name]         nothing until another request has said ["open", name]
     ["open", name]         lets those go on that wait for `name`
     ["exit", status]       the end of the process
@@ -80,6 +81,7 @@ async def run(number: int, method: str, params: dict[str, Any]) -> None:
                 held[number] = asyncio.Event()
                 await held[number].wait()
                 log(f"cancelled {params['request_id']}")
+                events.setdefault("cancelled", asyncio.Event()).set()
                 write({"id": number, "error": {"code": -32800, "message": "cancelled"}})
                 return
             case "wait", name:
