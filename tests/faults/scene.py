@@ -198,17 +198,18 @@ async def back_to(gateway: RunningGateway, before: tuple[int, Counter[str]]) -> 
 # Clients that are not httpx
 
 
+@asynccontextmanager
 async def open_request(
     gateway: RunningGateway, name: str, wish: object, **extra: Any
-) -> trio.SocketStream:
+) -> AsyncIterator[trio.SocketStream]:
     """Send a request on a connection of its own, and leave the reading to the caller."""
-    connection = await trio.open_tcp_stream("127.0.0.1", gateway.port)
     data = json.dumps({**body(wish), **extra}).encode()
-    await connection.send_all(
-        b"POST /agent/%s/invoke HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n%s" % (name.encode(), len(data), data)
-    )
-    return connection
+    async with await trio.open_tcp_stream("127.0.0.1", gateway.port) as connection:
+        await connection.send_all(
+            b"POST /agent/%s/invoke HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%s" % (name.encode(), len(data), data)
+        )
+        yield connection
 
 
 async def read_until(connection: trio.SocketStream, pattern: bytes) -> bytes:
