@@ -222,6 +222,8 @@ async def running_gateway(
                 process.kill()
             with trio.move_on_after(5, shield=True):
                 await process.wait()
+                if gateway:  # a socket left open would fail another test, whichever comes next
+                    await gateway[0].client.aclose()
             for pid in marked_processes(marker):
                 os.kill(pid, signal.SIGKILL)
             nursery.cancel_scope.cancel()
