@@ -9,7 +9,11 @@ that anyio cannot do at all. Everything else is anyio's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+import signal
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio.lowlevel import checkpoint
@@ -37,6 +41,11 @@ class Loop(Protocol):
 
     async def read(self, fd: int, receive: Callable[[bytes], object]) -> None:
         """Call `receive`, which must not raise, with what comes, until the end of the file."""
+
+    def receive_signals(
+        self, numbers: Sequence[int], receive: Callable[[int], object]
+    ) -> AbstractContextManager[None]:
+        """Call `receive` with the number of each of these signals. Only on the main thread."""
 
 
 def current_loop(backend: Backend, tasks: TaskGroup) -> Loop:
@@ -77,6 +86,19 @@ class _Asyncio:
         finally:
             self._loop.remove_reader(fd)
 
+    @contextmanager
+    def receive_signals(
+        self, numbers: Sequence[int], receive: Callable[[int], object]
+    ) -> Iterator[None]:
+        # Not signal.signal: it does not wake a loop that was about to wait.
+        for number in numbers:
+            self._loop.add_signal_handler(number, receive, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                self._loop.remove_signal_handler(number)
+
 
 class _Trio:
     def __init__(self, tasks: TaskGroup) -> None:
@@ -96,6 +118,22 @@ class _Trio:
         while data := os.read(fd, READ_BYTES):
             receive(data)
             await self._wait_readable(fd)
+
+    @contextmanager
+    def receive_signals(
+        self, numbers: Sequence[int], receive: Callable[[int], object]
+    ) -> Iterator[None]:
+        # trio has the interpreter wake it for every signal.
+        def hand_over(number: int, frame: FrameType | None) -> None:
+            del frame
+            self.call_soon(partial(receive, number))
+
+        previous = {number: signal.signal(number, hand_over) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 async def _read_file(fd: int, receive: Callable[[bytes], object]) -> None:

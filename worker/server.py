@@ -27,7 +27,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import anyio
@@ -52,6 +51,8 @@ from .loops import current_loop
 from .outbox import Outbox
 from .start import Stdio
 from .threads import Threads
+
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _STREAMED = object()
 """Stands for the result of a handler whose chunks have been sent."""
@@ -134,20 +135,13 @@ class _Server:
 
     async def serve(self) -> None:
         self._tasks.start_soon(self._outbox.write_when_possible)
-        previous = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        try:
+        with self._loop.receive_signals(_ENDING_SIGNALS, lambda number: self._stop(128 + number)):
             with self._until_stopped:
                 await self._loop.read(self._wire.stdin, self._receive_data)
                 await self._until_idle()
                 await self._outbox.wait_until_empty()
             await self._until_idle()
             self._outbox.flush()
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _receive_data(self, data: bytes) -> None:
         try:
@@ -325,10 +319,6 @@ class _Server:
         self._outbox.wake_threads()
         self._until_stopped.cancel()
         self._ended.set()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self._loop.call_soon_from_thread(partial(self._stop, 128 + number))
 
     async def _until_idle(self) -> None:
         """Return when nothing runs but threads of cancelled requests, which may never end."""

@@ -123,3 +123,18 @@ async def test_a_wrapped_framework_s_words_are_chunks_and_the_rest_is_log() -> N
         assert first.text == b'"I "'
         assert (await worker.answer(request)).chunks == ("found ", "nothing.")
         await worker.said_on_stderr("tool_call search('why?') in thread r1")
+
+
+async def test_the_manual_s_first_agent_works_as_it_stands(tmp_path: Path) -> None:
+    manual = (EXAMPLES.parent / "README.md").read_text()
+    source = manual.split("```python\n", 1)[1].split("```", 1)[0]
+    (tmp_path / "greeter.py").write_text(source)
+    async with driver.start(driver.sdk("greeter.py:agent"), cwd=tmp_path) as worker:
+        assert (await worker.invoke({"name": "Ada"})).value == {"greeting": "Hello, Ada!"}
+        assert (await worker.invoke({})).failure == (
+            ErrorCode.INVALID_INPUT,
+            "input.name is missing",
+        )
+        said = [{"role": "user", "content": "hi"}]
+        answer = await worker.chat(said, context={"user_id": "Ada"})
+        assert answer.chunks == ("Hello, Ada. ", "You said: hi")
