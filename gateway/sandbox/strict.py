@@ -13,6 +13,7 @@ a private folder can be mounted too, and the worker drops to a user id of its ow
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import resource
@@ -47,8 +48,17 @@ WORKER_UID = 1000
 _ETC_SECRET = "/etc/ssl/private"  # noqa: S105 - a path; the machine's private keys
 _KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """What `setpriv` needs for giving up everything, itself included."""
-_JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; exec "$@"'
-"""A process that joins its groups before it becomes bubblewrap leaves no moment without limits."""
+_OUTSIDE = (
+    'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; '
+    'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
+)
+"""A process that joins its groups before it becomes bubblewrap leaves no moment without limits.
+bubblewrap stays, and holds its standard streams open: it must not have the worker's, or nobody
+would see the worker close them. What else it inherits it closes."""
+_INSIDE = 'exec "$@" <&3 >&4 3<&- 4>&-'
+"""The worker takes its stdin and stdout back."""
+_FIRST_FREE = 10
+"""Descriptors below it are the shell's to name, which takes one digit."""
 
 _SIGNALS = frozenset(signal.valid_signals())
 _UNLIMITED = {"value": None, "enforced": False, "reason": "no limit was set"}
@@ -136,8 +146,8 @@ class StrictLauncher:
                 # The proxy serves the worker for as long as this is open: bubblewrap holds a copy,
                 # the worker's own is closed when the agent starts.
                 handed_out = stack.enter_context(self._proxy.announce())
-                held = os.dup(handed_out)
-                stack.callback(os.close, held)
+                handed_out = _inheritable(stack, handed_out)
+                held = _inheritable(stack, handed_out)
                 options += ["--sync-fd", str(held)]
                 inherited += [handed_out, held]
                 before = listener.command(handed_out)
@@ -145,9 +155,10 @@ class StrictLauncher:
             arguments = _memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
             yield Launch(
                 argv=(
-                    *self._join(self._new_group()),
+                    *self._outside(self._new_group()),
                     *(self._tools.bwrap, "--args", str(arguments), "--"),
                     *self._inside(uid),
+                    *(self._tools.sh, "-c", _INSIDE, "take-streams"),
                     *before,
                     *plan.argv,
                 ),
@@ -226,11 +237,9 @@ class StrictLauncher:
             self._made.append(group)
         return group
 
-    def _join(self, group: tuple[Path, ...]) -> tuple[str, ...]:
-        if not group:
-            return ()
+    def _outside(self, group: tuple[Path, ...]) -> tuple[str, ...]:
         files = (str(folder / self._cgroups.join_file) for folder in group)
-        return (self._tools.sh, "-c", _JOIN, "join-cgroup", *files, "--")
+        return (self._tools.sh, "-c", _OUTSIDE, "join-cgroup", *files, "--")
 
     def _inside(self, uid: int) -> tuple[str, ...]:
         """What runs inside before the agent's command: limits, and with root the drop of it.
@@ -345,13 +354,20 @@ def _etc_files(uid: int) -> dict[str, str]:
 
 
 def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
-    descriptor = os.memfd_create("sandbox")
-    stack.callback(os.close, descriptor)
+    with open(os.memfd_create("sandbox"), "wb") as file:
+        descriptor = _inheritable(stack, file.fileno())
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def _inheritable(stack: contextlib.ExitStack, descriptor: int) -> int:
+    """A copy whose number a worker can inherit."""
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
+    stack.callback(os.close, copy)
+    return copy
 
 
 def _capped(limit: int, wanted: int) -> int:
