@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks import measures, peers, report, wrk
+from tests.benchmarks import measures, peers, plots, report, wrk
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Figure
 
@@ -40,6 +40,9 @@ def main() -> int:
         command = " ".join(["python -m tests.benchmarks", *sys.argv[1:]])
         told = report.as_json(figures, command=command, skipped=skipped, quick=options.quick)
         options.json.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    if options.plots:
+        for path in plots.draw(figures, options.plots):
+            print(f"drawn: {path}")
     return 0
 
 
@@ -62,6 +65,7 @@ def _options() -> argparse.Namespace:
         "--seconds", type=float, default=3.0, help="of load per server and round [default: 3]"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to it")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw plots in it, as SVG")
     return parser.parse_args()
 
 

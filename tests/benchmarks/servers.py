@@ -103,6 +103,13 @@ def raw_asgi(folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def trivial(folder: Path) -> Iterator[Server]:
+    """What the load generators are measured against."""
+    with start("trivial", [sys.executable, "-m", "tests.benchmarks.trivial"], folder) as it:
+        yield it
+
+
+@contextmanager
 def start(name: str, command: list[str], folder: Path) -> Iterator[Server]:
     """Run a command that prints `listening on http://HOST:PORT` once it serves."""
     log = folder / f"{name.replace(' ', '-')}.log"

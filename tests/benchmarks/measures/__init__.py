@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tests.benchmarks.bench import Measure
-from tests.benchmarks.measures import many, overload, requests, streams, workers
+from tests.benchmarks.measures import ceiling, many, overload, requests, streams, workers
 
 ALL: tuple[Measure, ...] = (
+    *ceiling.MEASURES,
     *requests.MEASURES,
     *streams.MEASURES,
     *many.MEASURES,

@@ -1,0 +1,84 @@
+"""The benchmarks work; what they measure here means nothing and is not looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import wrk
+from tests.benchmarks.bench import Measure
+from tests.benchmarks.figures import Figure, Spread, Target, percentile
+from tests.benchmarks.measures import ALL
+from tests.benchmarks.plots import draw, margin
+from tests.benchmarks.servers import ROOT
+from tests.conftest import need
+
+
+@pytest.mark.parametrize("measure", ALL, ids=lambda measure: measure.name)
+def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
+    if measure.needs_wrk:
+        need(wrk.available(), "wrk is the load generator of this benchmark")
+    result = tmp_path / "result.json"
+    command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", measure.name]
+    run = subprocess.run(
+        [*command, "--json", result], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    told = json.loads(result.read_text())
+    assert told["figures"], run.stdout
+    for figure in told["figures"]:
+        assert figure["measure"] == measure.name
+        for series in figure["series"].values():
+            assert len(series["samples"]) == 1
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+    figure = Figure("m", "c", "u", {"gateway": [1, 20, 300], "bare": [1, 10, 100]})
+    assert figure.ratio("gateway", "bare") == Spread(2, 1, 3)
+
+
+def test_a_target_is_judged_by_the_best_of_its_references_that_was_measured() -> None:
+    target = Target(("one", "other", "absent"), at_least=1.0)
+    figure = Figure("m", "c", "u", {"gateway": [10], "one": [5], "other": [20]}, (target,))
+    verdict = figure.judge(target)
+    assert verdict is not None
+    assert (verdict.reference, verdict.ratio.median, verdict.met) == ("other", 0.5, False)
+    assert margin(verdict) == 0.5
+    fewer = Figure("m", "c", "u", {"gateway": [10]}, (target,))
+    assert fewer.judge(target) is None
+
+
+def test_where_less_is_better_the_best_reference_is_the_lowest() -> None:
+    target = Target(("one", "other"), at_most=1.5)
+    series = {"gateway": [10.0], "one": [5.0], "other": [20.0]}
+    verdict = Figure("m", "c", "ms", series, (target,), higher_is_better=False).judge(target)
+    assert verdict is not None
+    assert (verdict.reference, verdict.met) == ("one", False)
+
+
+def test_a_target_without_a_reference_is_judged_by_the_figure_itself() -> None:
+    target = Target(at_most=15.0)
+    verdict = Figure("m", "c", "ms", {"gateway": [10.0, 20.0, 12.0]}, (target,)).judge(target)
+    assert verdict is not None
+    assert (verdict.ratio, verdict.met) == (Spread(12, 10, 20), True)
+
+
+def test_a_percentile_is_a_sample_that_so_many_do_not_exceed() -> None:
+    samples = list(range(1, 201))
+    assert [percentile(samples, p) for p in (0, 50, 99, 100)] == [1, 100, 198, 200]
+    assert percentile([7.0], 99) == 7.0
+
+
+def test_plots_are_drawn_for_what_was_measured(tmp_path: Path) -> None:
+    need(find_spec("matplotlib") is not None, "matplotlib draws the plots")
+    target = Target("bare", at_least=1.0)
+    figure = Figure(
+        "invoke", "1 connection", "requests/s", {"gateway": [2.0], "bare": [1.0]}, (target,)
+    )
+    names = [path.name for path in draw([figure], tmp_path / "plots")]
+    assert names == ["targets.svg", "invoke.svg"]
