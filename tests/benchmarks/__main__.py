@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="[default: 5]")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="of load per server and round [default: 3]"
+        "--seconds", type=float, default=2.0, help="of load per server and round [default: 2]"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to it")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw plots in it, as SVG")

@@ -23,7 +23,7 @@ class Bench:
 
     folder: Path
     rounds: int = 5
-    seconds: float = 3.0
+    seconds: float = 2.0
     """Of load, for one server in one round."""
     quick: bool = False
     """Only whether it works: one round, as little as possible, and no figure means anything."""

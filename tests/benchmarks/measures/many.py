@@ -74,8 +74,9 @@ def _fresh_servers(
     starters: dict[str, Callable[[], AbstractContextManager[Server]]] = {
         "gateway": partial(servers.gateway, bench.folder, agents=AGENTS),
         "bare": partial(servers.bare, bench.folder),
-        "raw ASGI": partial(servers.raw_asgi, bench.folder),
     }
+    if not bench.quick:
+        starters["raw ASGI"] = partial(servers.raw_asgi, bench.folder)
 
     def run(start: Callable[[], AbstractContextManager[Server]]) -> Samples:
         with start() as server:
