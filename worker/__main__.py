@@ -11,6 +11,8 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, NoReturn, cast
 
+from protocol import LocalProtocolError
+
 from . import start
 from .agent import Agent
 
@@ -25,11 +27,14 @@ USAGE = "usage: python -m worker [--backend asyncio|trio] MODULE:AGENT | PATH/TO
 def main(arguments: list[str]) -> None:
     """Serve the agent that the command line names. Exits with 2 for a wrong command line."""
     target, backend = _parse(arguments)
-    wire = start.take_stdio()
+    try:
+        wire = start.take_stdio()
+    except OSError as error:
+        _fail(f"stdin or stdout is closed: {error}")
     agent = _load(target)
     try:
         start.serve(agent, wire, backend=cast("Backend", backend))
-    except ValueError as error:
+    except (ValueError, LocalProtocolError) as error:
         _fail(str(error))
 
 

@@ -1,6 +1,6 @@
 """What handlers return, yield and raise, turned into what the wire carries.
 
-Pure: checks and encodes, and raises TypeError in words for an agent's author. Runs no handlers.
+Pure: checks and encodes, and raises errors in words for an agent's author. Runs no handlers.
 """
 
 from __future__ import annotations
@@ -48,15 +48,18 @@ def encode_answer(
 def encode_chunk(
     connection: WorkerConnection, request_id: int, method: Method, chunk: object
 ) -> bytes:
-    """The line for one value that a generator yielded. Raises TypeError unless it is a string."""
+    """The line for one value that a generator yielded.
+
+    Raises TypeError unless it is a string, and ValueError when that cannot be sent.
+    """
     if type(chunk) is not str:
         if not isinstance(chunk, str):
             raise TypeError(f"the {method} handler yielded {_describe(chunk)}, expected str")
         chunk = str.__str__(chunk)
     try:
         return connection.send_chunk(request_id, chunk)
-    except UnicodeEncodeError as error:
-        raise TypeError(f"a chunk of the {method} handler cannot be sent: {error}") from error
+    except (UnicodeEncodeError, LocalProtocolError) as error:
+        raise ValueError(f"a chunk of the {method} handler cannot be sent: {error}") from error
 
 
 def explain_exception(error: BaseException) -> tuple[int, str]:

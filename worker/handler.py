@@ -22,7 +22,7 @@ _VARARGS = 0x04  # inspect.CO_VARARGS
 class Handler:
     """One function of an agent, ready to be called."""
 
-    __slots__ = ("_function", "_takes_context", "is_async", "method")
+    __slots__ = ("_function", "is_async", "method", "takes_context")
 
     def __init__(self, method: Method, function: Callable[..., object]) -> None:
         """Raises TypeError for what is not a function of (input) or (input, context)."""
@@ -31,19 +31,14 @@ class Handler:
         self.method: Method = method
         self.is_async = _is_async(function)
         self._function = function
-        self._takes_context = _takes_context(method, function)
+        self.takes_context = _takes_context(method, function)
 
     def __repr__(self) -> str:
         return f"<Handler {self.method}, {name_of(self._function)}>"
 
-    @property
-    def takes_context(self) -> bool:
-        """Whether the function has a parameter for the context."""
-        return self._takes_context
-
     def call(self, payload: Any, context: Context | None) -> object:
         """Call the function: an answer, an awaitable of one, or an iterator of chunks."""
-        if self._takes_context:
+        if self.takes_context:
             return self._function(payload, context)
         return self._function(payload)
 

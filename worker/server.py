@@ -20,6 +20,7 @@ How it ends:
 from __future__ import annotations
 
 import contextvars
+import gc
 import signal
 import sys
 import traceback
@@ -60,6 +61,7 @@ _STREAMED = object()
 
 def run(agent: Agent, wire: Stdio, connection: WorkerConnection, *, backend: Backend) -> int:
     """Serve until the end of stdin, a signal, or a broken wire; returns the exit status."""
+    gc.freeze()  # what was imported is never garbage, and need not be looked at again and again
     return anyio.run(_serve, agent, wire, connection, backend, backend=backend)
 
 
@@ -328,6 +330,7 @@ class _Server:
 
 
 def _log(text: str) -> None:
-    if sys.stderr is not None:
+    # An agent may have closed or replaced it: its request is answered all the same.
+    with suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(text)
         sys.stderr.flush()

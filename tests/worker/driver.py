@@ -16,7 +16,7 @@ import trio
 
 from protocol import Chunk, End, Failure, FromWorker, GatewayConnection, Malformed, Ready, Result
 
-BOUND = 15
+BOUND = 30
 """Seconds after which a worker that a test waits for hangs: it is killed, and the test fails."""
 
 

@@ -81,6 +81,16 @@ def test_an_attribute_of_a_module_in_the_folder_is_served(tmp_path: Path) -> Non
     assert '"method":"ready"' in done.stdout
 
 
+def test_a_closed_stdin_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(AGENT)
+    command = f"{sys.executable} -m worker good:agent <&-"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("worker: stdin or stdout is closed: ")
+
+
 def test_help_explains_itself(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0

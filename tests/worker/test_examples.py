@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from protocol import Chunk, ErrorCode
 
+from ..conftest import need
 from . import driver
 
 EXAMPLES = Path(__file__).parents[2] / "worker" / "examples"
@@ -29,18 +29,14 @@ NEEDS = {"Node": ["node"], "shell": ["jq"], "dash": ["dash", "jq"], "one-liner":
 SENDS_NO_READY = {"shell", "dash"}
 
 
-def need(kind: str) -> None:
+def need_programs(kind: str) -> None:
     for program in NEEDS.get(kind, ()):
-        if shutil.which(program) is None:
-            reason = f"{program} is not installed"
-            if os.environ.get("CI"):
-                pytest.fail(reason)
-            pytest.skip(reason)
+        need(shutil.which(program), f"the program {program}")
 
 
 @pytest.mark.parametrize("kind", ECHOES)
 async def test_every_echo_is_the_same_agent(kind: str) -> None:
-    need(kind)
+    need_programs(kind)
     async with driver.start(ECHOES[kind], handshake=kind not in SENDS_NO_READY) as worker:
         value = {"a": [1, 2.5, None, True, 'ü \u2028 \U0001f600 \\ " \n \t'], "b": {}}
         assert (await worker.invoke(value)).value == value
@@ -66,14 +62,14 @@ async def test_every_echo_is_the_same_agent(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ECHOES)
 async def test_every_echo_takes_an_input_longer_than_a_pipe(kind: str) -> None:
-    need(kind)
+    need_programs(kind)
     async with driver.start(ECHOES[kind], handshake=kind not in SENDS_NO_READY) as worker:
         value = "x\u2028\n" * 100_000
         assert (await worker.invoke(value)).value == value
 
 
 async def test_one_line_of_jq_is_an_agent() -> None:
-    need("one-liner")
+    need_programs("one-liner")
     command = shlex.split(
         "jq -c --unbuffered '{id, result: {output: (.params.input | ascii_upcase)}}'"
     )

@@ -311,12 +311,13 @@ def test_a_chunk_is_a_string_of_any_kind(chunk: str) -> None:
         (b"x", "the chat handler yielded bytes, expected str"),
         (None, "the chat handler yielded None, expected str"),
         ("\ud800", "a chunk of the chat handler cannot be sent: "),
+        ("x" * 9_000_000, "a chunk of the chat handler cannot be sent: a line of"),
     ],
 )
 def test_what_cannot_be_a_chunk_is_explained(chunk: object, message: str) -> None:
     worker = WorkerConnection()
     worker.receive_data(b'{"id":1,"method":"chat","params":{"messages":[]}}\n')
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         encode_chunk(worker, 1, "chat", chunk)
 
 
