@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -30,6 +31,14 @@ def attempt(secrets: list[str], port: int) -> dict[str, object]:
             for target in (f"127.0.0.1:{port}", f"localhost:{port}", "169.254.169.254:80")
         ),
         "unix_socket": _can_open_unix_socket(),
+        "rlimits": {
+            name: resource.getrlimit(number)[1]
+            for name, number in (
+                ("nofile", resource.RLIMIT_NOFILE),
+                ("fsize", resource.RLIMIT_FSIZE),
+                ("nproc", resource.RLIMIT_NPROC),
+            )
+        },
         "processes": sum(entry.isdigit() for entry in os.listdir("/proc")),
         **{
             name: status[name].strip()

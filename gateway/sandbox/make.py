@@ -38,11 +38,14 @@ Level = Literal["strict", "off"]
 _log = logging.getLogger(__name__)
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOADER_PREFIX = "LD_"
+_LOADER = {"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"}
+"""Variables by which the C library loads code and data from elsewhere."""
 _OLDEST_BWRAP = (0, 8)
 """The first with --disable-userns; --size and --perms are older."""
 _VERSION_TIMEOUT = 10.0
 """Seconds for `bwrap --version`, which takes a millisecond."""
-_PACKAGES = {"bwrap": "bubblewrap", "prlimit": "util-linux", "setpriv": "util-linux", "sh": "dash"}
+_PACKAGES = {"bwrap": "bubblewrap", "setpriv": "util-linux", "sh": "dash"}
 
 
 def make_launcher(
@@ -142,6 +145,14 @@ def _worker_ids() -> range | None:
 def _environment(
     settings: SandboxSettings, environ: Mapping[str, str], *, bin_dirs: Sequence[str]
 ) -> dict[str, str]:
+    loaded = [
+        name for name in (*settings.env, *settings.env_allow) if name.startswith(_LOADER_PREFIX)
+    ]
+    if loaded or (loaded := sorted(_LOADER.intersection((*settings.env, *settings.env_allow)))):
+        raise SandboxError(
+            f"env: {loaded[0]} would act on the sandbox's own programs, before they give up their "
+            f'rights: put it into the command ("env {loaded[0]}=... PROGRAM")'
+        )
     missing = [name for name in settings.env_allow if name not in environ]
     if missing:
         raise SandboxError(

@@ -1,6 +1,6 @@
 """Why a sandbox could not be put in force, in one line that says what to install or allow.
 
-Owns the translation of what bubblewrap, setpriv and prlimit print when the system refuses them.
+Owns the translation of what bubblewrap, setpriv and the shell print when the system refuses them.
 Does not know how they are called.
 """
 
@@ -16,7 +16,7 @@ class SandboxError(Exception):
     """The sandbox that was asked for cannot be had; the message is one line for the operator."""
 
 
-_TOOLS = ("bwrap: ", "setpriv: ", "prlimit: ", "join-cgroup: ", "listener: ")
+_TOOLS = ("bwrap: ", "setpriv: ", "join-cgroup: ", "set-limits: ", "listener: ")
 
 _APPARMOR = (
     "AppArmor restricts user namespaces: install an AppArmor profile that allows them for "

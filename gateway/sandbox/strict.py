@@ -56,7 +56,9 @@ _OUTSIDE = (
 bubblewrap stays, and holds its standard streams open: it must not have the worker's, or nobody
 would see the worker close them. What else it inherits it closes."""
 _INSIDE = 'exec "$@" <&3 >&4 3<&- 4>&-'
-"""The worker takes its stdin and stdout back."""
+"""With its limits set, the worker takes its stdin and stdout back."""
+_BLOCK = 512
+"""Bytes in which `ulimit -f` counts, as POSIX has it."""
 _FIRST_FREE = 10
 """Descriptors below it are the shell's to name, which takes one digit."""
 
@@ -69,7 +71,6 @@ class Tools:
     """The programs that a sandbox is made with, by absolute path."""
 
     bwrap: str
-    prlimit: str
     setpriv: str
     sh: str
 
@@ -158,7 +159,6 @@ class StrictLauncher:
                     *self._outside(self._new_group()),
                     *(self._tools.bwrap, "--args", str(arguments), "--"),
                     *self._inside(uid),
-                    *(self._tools.sh, "-c", _INSIDE, "take-streams"),
                     *before,
                     *plan.argv,
                 ),
@@ -182,7 +182,7 @@ class StrictLauncher:
 
     def describe(self) -> dict[str, Any]:
         """As `gateway.launch.Launcher.describe`: plain values, ready for JSON."""
-        plan, settings = self.plan, self.plan.settings
+        plan, settings, rlimits = self.plan, self.plan.settings, self.rlimits()
         return {
             "level": "strict",
             "user": "an own user id for each worker"
@@ -191,13 +191,11 @@ class StrictLauncher:
             "network": list(settings.network_hosts) or False,
             "limits": {name: self._limit(name) for name in groups.CONTROLLERS}
             | {
-                "pids": _enforced(_capped(resource.RLIMIT_NPROC, settings.pids), "rlimit")
-                if settings.pids
-                else _UNLIMITED,
+                "pids": _enforced(settings.pids, "rlimit") if settings.pids else _UNLIMITED,
                 "tmp": _enforced(settings.tmp_bytes, "tmpfs"),
-                "nofile": _enforced(_capped(resource.RLIMIT_NOFILE, settings.nofile), "rlimit"),
-                "fsize": _enforced(_capped(resource.RLIMIT_FSIZE, settings.fsize_bytes), "rlimit")
-                if settings.fsize_bytes
+                "nofile": _enforced(rlimits["nofile"], "rlimit"),
+                "fsize": _enforced(rlimits["fsize"], "rlimit")
+                if "fsize" in rlimits
                 else _UNLIMITED,
             },
             "mounts": {
@@ -246,22 +244,20 @@ class StrictLauncher:
 
         The limit of processes must be set here: outside it would count all of the user's.
         """
-        settings = self.plan.settings
-        prlimit = [
-            self._tools.prlimit,
-            "--core=0",
-            f"--nofile={_capped(resource.RLIMIT_NOFILE, settings.nofile)}",
-        ]
-        if settings.fsize_bytes:
-            prlimit.append(f"--fsize={_capped(resource.RLIMIT_FSIZE, settings.fsize_bytes)}")
-        if settings.pids:
-            # In the user namespace bubblewrap's init counts as well.
-            own = 0 if self.plan.as_root else 1
-            prlimit.append(f"--nproc={_capped(resource.RLIMIT_NPROC, settings.pids + own)}")
+        limits = self.rlimits()
+        words = ["ulimit -c 0", f"ulimit -n {limits['nofile']}"]
+        if "fsize" in limits:
+            words.append(f"ulimit -f {limits['fsize'] // _BLOCK}")
+        if "nproc" in limits:
+            # The letter is p in dash and ash, and u in bash and ksh.
+            number = limits["nproc"]
+            words.append(f"{{ ulimit -p {number} 2>/dev/null || ulimit -u {number}; }}")
+        script = f"{{ {' && '.join(words)}; }} || exit 126; {_INSIDE}"
+        limited = (self._tools.sh, "-c", script, "set-limits")
         if not self.plan.as_root:
-            return tuple(prlimit)
+            return limited
         return (
-            *prlimit,
+            *limited,
             self._tools.setpriv,
             *(f"--reuid={uid}", f"--regid={uid}"),
             f"--groups={','.join(map(str, self.plan.groups))}"
@@ -270,6 +266,19 @@ class StrictLauncher:
             *("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"),
             "--",
         )
+
+    def rlimits(self) -> dict[str, int]:
+        """What a process inside is held to, in the kernel's numbers; without what has no limit."""
+        settings = self.plan.settings
+        found = {"nofile": _capped(resource.RLIMIT_NOFILE, settings.nofile)}
+        if settings.fsize_bytes:
+            whole = -(-settings.fsize_bytes // _BLOCK) * _BLOCK
+            found["fsize"] = _capped(resource.RLIMIT_FSIZE, whole) // _BLOCK * _BLOCK
+        if settings.pids:
+            # In the user namespace bubblewrap's init counts as well.
+            own = 0 if self.plan.as_root else 1
+            found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids + own)
+        return found
 
 
 def _remove_ended(made: list[tuple[Path, ...]]) -> None:

@@ -46,6 +46,7 @@ class Findings(msgspec.Struct, frozen=True):
     writable: list[str]
     connected: bool
     unix_socket: bool
+    rlimits: dict[str, int]
     processes: int
     CapInh: str
     CapPrm: str
@@ -98,10 +99,12 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")
         raise SandboxError(f"the sandbox cannot be put in force: {why}")
     findings = msgspec.json.decode(line, type=Findings)
-    return _judge(findings, uid=uid, as_root=trial.plan.as_root)
+    return _judge(findings, uid=uid, as_root=trial.plan.as_root, rlimits=trial.rlimits())
 
 
-def _judge(findings: Findings, *, uid: int | None, as_root: bool) -> tuple[str, ...]:
+def _judge(
+    findings: Findings, *, uid: int | None, as_root: bool, rlimits: dict[str, int]
+) -> tuple[str, ...]:
     capabilities = {
         findings.CapInh,
         findings.CapPrm,
@@ -130,6 +133,11 @@ def _judge(findings: Findings, *, uid: int | None, as_root: bool) -> tuple[str, 
             capabilities == {_NO_CAPABILITIES},
             "no capabilities",
             f"it has capabilities ({', '.join(sorted(capabilities))})",
+        ),
+        (
+            findings.rlimits | rlimits == findings.rlimits,
+            "resource limits are in force",
+            f"its limits are {findings.rlimits} instead of {rlimits}",
         ),
         (
             findings.processes == _OWN_PROCESSES,

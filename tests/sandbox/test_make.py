@@ -73,7 +73,7 @@ def test_off_is_chosen_by_name_and_warned_of(caplog: pytest.LogCaptureFixture) -
     assert "'careless' runs WITHOUT a sandbox" in caplog.text
 
 
-@pytest.mark.parametrize("tool", ["bwrap", "prlimit", "setpriv"])
+@pytest.mark.parametrize("tool", ["bwrap", "setpriv"])
 def test_a_missing_tool_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
@@ -135,6 +135,15 @@ def test_nothing_of_the_gateways_environment_is_visible_but_what_is_allowed() ->
         "REGION": "north",
         "PWD": "/",
     }
+
+
+@pytest.mark.parametrize("name", ["LD_PRELOAD", "LD_LIBRARY_PATH", "GCONV_PATH"])
+def test_a_variable_that_acts_on_the_loader_is_a_refusal(name: str) -> None:
+    """The sandbox's own programs would load what the agent may have written."""
+    with pytest.raises(SandboxError, match=f'{name} would act.*"env {name}=... PROGRAM"'):
+        launcher(env={name: "/x"})
+    with pytest.raises(SandboxError, match=name):
+        launcher(environ={"PATH": os.environ["PATH"], name: "/x"}, env_allow=(name,))
 
 
 def test_an_allowed_variable_that_is_not_set_is_a_refusal() -> None:

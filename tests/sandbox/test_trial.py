@@ -106,11 +106,13 @@ def test_a_trial_that_says_nothing_is_a_refusal(launcher: StrictLauncher) -> Non
         try_sandbox(silent)
 
 
+LIMITS = {"nofile": 64, "nproc": 20}
 GOOD = Findings(
     readable=[],
     writable=[],
     connected=False,
     unix_socket=False,
+    rlimits={"nofile": 64, "fsize": -1, "nproc": 20},
     processes=2,
     CapInh="0" * 16,
     CapPrm="0" * 16,
@@ -131,18 +133,19 @@ GOOD = Findings(
         ({"Seccomp": "0"}, "system calls are not filtered"),
         ({"unix_socket": True}, "system calls are not filtered"),
         ({"processes": 90}, "it sees 90 processes"),
+        ({"rlimits": {"nofile": 65, "fsize": -1, "nproc": 20}}, "its limits are .* instead of"),
     ],
 )
 def test_each_finding_is_judged(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(SandboxError, match=complaint):
-        _judge(msgspec.structs.replace(GOOD, **change), uid=5, as_root=True)
+        _judge(msgspec.structs.replace(GOOD, **change), uid=5, as_root=True, rlimits=LIMITS)
 
 
 def test_a_worker_that_is_root_outside_is_a_refusal() -> None:
-    assert _judge(GOOD, uid=5, as_root=True)
+    assert _judge(GOOD, uid=5, as_root=True, rlimits=LIMITS)
     for uid in (0, None):
         with pytest.raises(SandboxError, match="its user id outside is"):
-            _judge(GOOD, uid=uid, as_root=True)
+            _judge(GOOD, uid=uid, as_root=True, rlimits=LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def test_a_worker_that_is_root_outside_is_a_refusal() -> None:
         ("bwrap: Unknown option --disable-userns", "too old: install 0.8"),
         ("bwrap: Failed to make / slave: Permission denied", "CAP_SYS_ADMIN"),
         (
-            "prlimit: failed to execute agent: No such file or directory",
+            "setpriv: failed to execute agent: No such file or directory",
             "name its folder in mounts",
         ),
         ("setpriv: failed to execute /x/python: Permission denied", "name its folder in mounts_ro"),
