@@ -60,12 +60,17 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
     @routes.before_app_request
     async def take_request_id() -> None:
         # ASGI's own headers: Quart's are normalised, and the rule for ids stands in one place.
-        g.request_id = read_head(request.scope["headers"]).request_id
+        head = read_head(request.scope["headers"])
+        g.request_id, g.has_body = head.request_id, head.has_body
 
     @routes.after_app_request
     async def give_request_id(response: Response) -> Response:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         response.headers.setdefault("Cache-Control", "no-store")
+        if g.get("has_body"):
+            # Nobody here reads a body. If its end comes after the answer, Hypercorn closes the
+            # connection; so that no client uses it again meanwhile, it is always told.
+            response.headers["Connection"] = "close"
         return response
 
     @routes.app_errorhandler(GatewayError)
