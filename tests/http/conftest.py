@@ -5,7 +5,9 @@ It runs on a trio of its own, in a thread. Tests that end it, or that read its l
 
 from __future__ import annotations
 
+import json
 import queue
+import shutil
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +18,7 @@ import httpx
 import pytest
 import trio
 
-from tests.harness import running_gateway
+from tests.harness import EXAMPLES, running_gateway
 
 AGENTS = Path(__file__).parent / "agents"
 SCRIPTED = [sys.executable, str(AGENTS / "scripted.py")]
@@ -68,10 +70,24 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         raise failure[0]
 
 
+ONE_LINER = "jq -c --unbuffered '{id, result: {output: (.params.input | ascii_upcase)}}'"
+"""The design's smallest agent."""
+
+
 def shared_toml() -> str:
-    """`scripted` does what its input says; the others each lack something."""
+    """`scripted` does what its input says; the others are examples, or each lack something."""
+    others = {"plain": f"{sys.executable} {EXAMPLES / 'plain.py'}"}
+    if shutil.which("jq"):
+        others |= {"shell": f"sh {EXAMPLES / 'echo.sh'}", "upper": ONE_LINER}
+    if shutil.which("node"):
+        others["node"] = f"node {EXAMPLES / 'echo.mjs'}"
     words = ", ".join(f"'{word}'" for word in SCRIPTED)
-    return f"""
+    return (
+        "".join(
+            f"[agents.{name}]\ncommand = {json.dumps(command)}\n"
+            for name, command in others.items()
+        )
+        + f"""
         [server]
         max_body = "1M"
 
@@ -105,6 +121,7 @@ def shared_toml() -> str:
         workers = {{ min = 0, max = 1 }}
         restart = {{ failures = 1, cooldown = 3600 }}
     """
+    )
 
 
 @pytest.fixture

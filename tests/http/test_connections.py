@@ -240,6 +240,16 @@ async def test_a_wrong_method_with_a_body_is_405_and_the_connection_lives_or_end
                 return
 
 
+@pytest.mark.parametrize("path", ["/live", "/nothing"])
+async def test_a_body_where_none_belongs_closes_the_connection_and_says_so(shared, path) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(head(path, 12))  # the body itself comes late, or never
+        answer = await connection.answer()
+        assert answer.status in {404, 405}
+        assert answer.headers["connection"] == "close"
+        assert await connection.has_ended()
+
+
 async def test_an_error_before_a_large_body_was_read_is_read_by_its_client(shared) -> None:
     body = b'{"input": "' + b"x" * 900_000 + b'"}'
     async with connected(shared.port) as connection:

@@ -154,23 +154,23 @@ async def test_a_clock_that_runs_out_in_mid_stream_ends_it_with_its_name(shared:
 # Clients that leave
 
 
-async def leave_after_a_word(connection: Connection, path: str, script: list[Any]) -> None:
-    await connection.request(path, asking(path, script), headers=("X-Request-Id: leaver",))
+async def leave_after_a_word(
+    connection: Connection, path: str, script: list[Any], *, name: str = "leaver"
+) -> None:
+    await connection.request(path, asking(path, script), headers=(f"X-Request-Id: {name}",))
     await connection.until(b'"word"}\n\n')
 
 
-@pytest.mark.parametrize("path", PATHS)
-async def test_a_client_that_leaves_a_stream_cancels_the_work(path: str) -> None:
+async def test_a_client_that_leaves_a_stream_cancels_the_work() -> None:
     async with running_gateway({"scripted": SCRIPTED}) as gateway:
-        async with connected(gateway.port) as connection:
-            await leave_after_a_word(connection, path, [["say", "word"], ["hold"]])
-        await gateway.logged("cancelled leaver")
-        assert (await gateway.post(PATHS[0], input="next")).json() == {"output": "next"}
-        assert (await gateway.state("scripted"))["in_flight"] == 0
-
-
-async def test_a_client_that_leaves_before_the_first_word_cancels_the_work_too() -> None:
-    async with running_gateway({"scripted": SCRIPTED}) as gateway:
+        for path in PATHS:
+            async with connected(gateway.port) as connection:
+                script = [["say", "word"], ["hold"]]
+                await leave_after_a_word(connection, path, script, name=path)
+            await gateway.logged(f"cancelled {path}")
+            assert (await gateway.post(PATHS[0], input="next")).json() == {"output": "next"}
+            assert (await gateway.state("scripted"))["in_flight"] == 0
+        # The same before the first word.
         for stream in (True, False):
             async with connected(gateway.port) as connection:
                 await connection.request(
