@@ -1,0 +1,254 @@
+"""The hot routes in virtual time: what a stream says while its agent says nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from gateway import sse
+from gateway.agent_routes import BODY_SECONDS, UNWATCHED_SECONDS, AgentRoutes
+from gateway.config import Clocks
+from gateway.errors import AgentFailed
+from gateway.exchange import Call, Exchange
+
+DEFAULT = Clocks()
+Story = Callable[[Exchange], Any]
+
+
+class FakeDispatcher:
+    """One agent, whose part is played by `story`."""
+
+    def __init__(self, nursery: trio.Nursery, story: Story, clocks: Clocks) -> None:
+        self._nursery, self._story, self._clocks = nursery, story, clocks
+        self.left: list[bool] = []
+
+    def agent(self, name: str) -> None:
+        del name
+
+    def submit(self, call: Call) -> Exchange:
+        exchange = Exchange(call, self._clocks, trio.current_time())
+        exchange.given(trio.current_time(), pid=1, worker_spoke=True)
+        self._nursery.start_soon(self._story, exchange)
+        return exchange
+
+    def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
+        del exchange
+        self.left.append(disconnected)
+
+
+class FakeClient:
+    """Hypercorn's side: what it hands in, and what it is handed, with the time since the start."""
+
+    def __init__(self, body: bytes, *, leaves: trio.Event | None = None) -> None:
+        self._body: bytes | None = body
+        self._leaves = trio.Event() if leaves is None else leaves
+        self._began = trio.current_time()
+        self.sent: list[tuple[float, dict[str, Any]]] = []
+
+    async def receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append((round(trio.current_time() - self._began, 3), message))
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0][1]["status"])
+
+    @property
+    def parts(self) -> list[tuple[float, bytes]]:
+        return [(at, m["body"]) for at, m in self.sent if m["type"] == "http.response.body"]
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(part for _, part in self.parts)
+
+
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/agent/a/invoke",
+    "headers": [(b"content-type", b"application/json")],
+}
+
+
+async def say_nothing(exchange: Exchange) -> None:
+    del exchange
+    await trio.sleep_forever()
+
+
+async def ask(story: Story, *, stream: bool = True, clocks: Clocks = DEFAULT) -> FakeClient:
+    body = json.dumps({"input": 1, "stream": stream}).encode()
+    client = FakeClient(body)
+    async with trio.open_nursery() as nursery:
+        dispatcher = FakeDispatcher(nursery, story, clocks)
+        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        await routes(SCOPE, client.receive, client.send)
+        nursery.cancel_scope.cancel()
+    assert dispatcher.left == [False]
+    return client
+
+
+async def test_silence_is_filled_with_comments_and_the_first_brings_the_head(
+    autojump_clock,
+) -> None:
+    async def think(exchange: Exchange) -> None:
+        await trio.sleep(50)
+        exchange.add_chunk(b'"at last"', trio.current_time())
+        await trio.sleep(20)
+        exchange.end()
+
+    client = await ask(think)
+    assert client.status == 200
+    assert [part for _, part in client.parts] == [
+        *[sse.KEEP_ALIVE] * 3,
+        b'data: {"chunk":"at last"}\n\n',
+        sse.KEEP_ALIVE,
+        sse.DONE,
+    ]
+    every = sse.KEEP_ALIVE_SECONDS
+    times = [at for at, _ in client.sent[:1] + client.parts]  # type: ignore[operator]
+    expected = [every, every, 2 * every, 3 * every, 50, 50 + every, 70]
+    assert times == pytest.approx(expected, abs=2 * UNWATCHED_SECONDS)
+
+
+async def test_a_word_is_sent_when_it_is_said(autojump_clock) -> None:
+    async def talk(exchange: Exchange) -> None:
+        for number in range(3):
+            await trio.sleep(0.01)
+            exchange.add_chunk(b"%d" % number, trio.current_time())
+        await trio.sleep(10)
+        exchange.end()
+
+    client = await ask(talk)
+    assert [at for at, _ in client.parts] == [0.01, 0.02, 0.03, 10.03]
+
+
+async def test_a_failure_before_the_first_comment_has_its_own_status(autojump_clock) -> None:
+    async def fail(exchange: Exchange) -> None:
+        await trio.sleep(sse.KEEP_ALIVE_SECONDS - 1)
+        exchange.fail(AgentFailed("no"))
+
+    client = await ask(fail)
+    assert client.status == 500
+    assert json.loads(client.body)["error"]["type"] == "agent_error"
+
+
+async def test_a_failure_after_it_is_an_event(autojump_clock) -> None:
+    async def fail(exchange: Exchange) -> None:
+        await trio.sleep(sse.KEEP_ALIVE_SECONDS + 1)
+        exchange.fail(AgentFailed("no"))
+
+    client = await ask(fail)
+    assert client.status == 200
+    comment, event = client.body.split(b"\n\n", 1)
+    assert comment + b"\n\n" == sse.KEEP_ALIVE
+    assert event.startswith(b'event: error\ndata: {"error":{"type":"agent_error"')
+    assert b"[DONE]" not in client.body
+
+
+async def test_no_stream_is_cut_because_it_is_long(autojump_clock) -> None:
+    async def talk(exchange: Exchange) -> None:
+        for _ in range(600):
+            exchange.add_chunk(b'"x"', trio.current_time())
+            await trio.sleep(1)
+        exchange.end()
+
+    client = await ask(talk)
+    assert client.body.count(b'{"chunk":"x"}') == 600
+    assert client.parts[-1] == (600, sse.DONE)
+
+
+async def test_one_json_answer_is_waited_for_without_comments(autojump_clock) -> None:
+    async def think(exchange: Exchange) -> None:
+        await trio.sleep(120)
+        exchange.end(b"7")
+
+    client = await ask(think, stream=False)
+    assert client.parts == [(120, b'{"output":7}')]
+
+
+async def test_keep_alives_do_not_move_the_agents_clocks(autojump_clock) -> None:
+    client = await ask(say_nothing, clocks=Clocks(first=100))
+    assert client.body.count(sse.KEEP_ALIVE) == 6
+    assert client.parts[-1][0] == 100
+    assert b'"clock":"first"' in client.parts[-1][1]
+
+
+async def test_half_a_body_is_waited_for_and_no_longer(autojump_clock) -> None:
+    class HalfABody(FakeClient):
+        async def receive(self) -> dict[str, Any]:
+            if self._body is not None:
+                body, self._body = self._body, None
+                return {"type": "http.request", "body": body, "more_body": True}
+            await trio.sleep_forever()
+            raise AssertionError
+
+    client = HalfABody(b'{"input"')
+    scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"12")]}
+    async with trio.open_nursery() as nursery:
+        dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
+        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        await routes(scope, client.receive, client.send)
+    assert client.status == 408
+    assert client.sent[0][0] == pytest.approx(BODY_SECONDS)
+    assert (b"connection", b"close") in client.sent[0][1]["headers"]
+    assert dispatcher.left == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_is_left_at_once_and_told_nothing(
+    stream, autojump_clock
+) -> None:
+    leaves = trio.Event()
+    client = FakeClient(json.dumps({"input": 1, "stream": stream}).encode(), leaves=leaves)
+    async with trio.open_nursery() as nursery:
+        dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
+        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        nursery.start_soon(routes, SCOPE, client.receive, client.send)
+        await trio.sleep(7)
+        assert dispatcher.left == []
+        leaves.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert dispatcher.left == [True]
+        assert client.sent == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_does_not_read_is_given_up_when_its_clock_runs_out(
+    autojump_clock,
+) -> None:
+    class Deaf(FakeClient):
+        async def send(self, message: dict[str, Any]) -> None:
+            await super().send(message)
+            if message["type"] == "http.response.body":
+                with trio.CancelScope(shield=True):  # as Hypercorn's is
+                    await trio.sleep(500)
+
+    ended: list[tuple[float, str]] = []
+
+    async def talk(exchange: Exchange) -> None:
+        began = trio.current_time()
+        while not exchange.ended:
+            exchange.add_chunk(b'"x"', trio.current_time())
+            await trio.sleep(1)
+        assert exchange.error is not None
+        ended.append((trio.current_time() - began, exchange.error.details["clock"]))
+
+    client = Deaf(b'{"input": 1, "stream": true}')
+    async with trio.open_nursery() as nursery:
+        dispatcher = FakeDispatcher(nursery, talk, Clocks(write=30))
+        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        await routes(SCOPE, client.receive, client.send)
+    ((at, clock),) = ended
+    assert (at, clock) == (pytest.approx(30, abs=1), "write")
+    assert dispatcher.left[0] is False  # left when the clock ran out, and again at the end
