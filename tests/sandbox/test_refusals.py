@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from gateway.sandbox.seccomp import filter_program
-from tests.sandbox.users import PROJECT, TRY, as_user, in_user_namespace, need_sandbox
+from tests.sandbox.users import PROJECT, TRY, as_user, in_user_namespace, need_sandbox, publicly
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change what is allowed")
 
@@ -57,22 +56,11 @@ def test_a_filter_that_forbids_namespaces_is_told_how_to_lift_it() -> None:
     container = ["bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev"]
     inner = ["--seccomp", str(descriptor), "--", "setpriv", "--reuid=54321", "--clear-groups"]
     try:
-        # Around it, so that the interpreter can be reached; bubblewrap passes the descriptor on.
-        explained = said(
-            *as_user("root"), *container, *inner, *trying_publicly(), fds=(descriptor,)
-        )
+        explained = said(*publicly(*container, *inner, *TRYING), fds=(descriptor,))
     finally:
         os.close(descriptor)
     assert "this system forbids user namespaces" in explained
     assert "kernel.unprivileged_userns_clone=1" in explained
-
-
-def trying_publicly() -> tuple[str, ...]:
-    """The system's interpreter, which everybody can reach, with what this one has installed."""
-    import msgspec
-
-    path = f"{PROJECT}:{Path(msgspec.__file__).parents[1]}"
-    return ("env", f"PYTHONPATH={path}", "/usr/bin/python3", "-c", TRY)
 
 
 def test_a_machine_without_user_namespaces_is_told_the_setting() -> None:

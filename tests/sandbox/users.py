@@ -104,14 +104,18 @@ def need(*programs: str) -> None:
             pytest.skip(f"{program} is not installed")
 
 
+def publicly(*argv: str, uid: str = "0") -> list[str]:
+    """The command that root runs where what a test needs is not hidden from other users."""
+    closed, kept = _closed_folder()
+    return ["unshare", "--mount", "sh", "-c", _ENTER, "sh", "", closed, kept, uid, *argv]
+
+
 def in_user_namespace(id_map: str, *argv: str) -> subprocess.Popen[str]:
     """Run `argv` as root of a new user namespace with this map, as a rootless container does."""
     assert os.geteuid() == 0
-    closed, kept = _closed_folder()
-    outside = id_map.split()[1]
     waiting = ["unshare", "--user", "sh", "-c", 'echo there; read go; exec "$@"', "sh", *argv]
     process = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", _ENTER, "sh", "", closed, kept, outside, *waiting],
+        publicly(*waiting, uid=id_map.split()[1]),
         cwd=PROJECT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
