@@ -126,7 +126,9 @@ class Pool(Generic[T]):
                 plan: Plan[T] = self._settle(now) if more else Plan()
                 plan.assign.append((ticket, worker.id))
                 return plan
-        if len(self._queue) >= self._settings.queue:
+        # One may always wait where there is no worker: nothing else would start the first.
+        most = self._settings.queue if self._workers else max(self._settings.queue, 1)
+        if len(self._queue) >= most:
             raise QueueFullError(retry_after=1.0)
         self._queue[ticket] = None
         return self._settle(now)

@@ -107,6 +107,16 @@ def test_a_queue_of_none_still_serves_what_can_be_served_at_once() -> None:
         scene.submit()
 
 
+def test_a_queue_of_none_does_not_keep_a_cold_agent_cold() -> None:
+    scene = Scene(workers={"min": 0, "max": 1}, queue=0)
+    request = scene.submit()
+    assert scene.last.start == [1]
+    with pytest.raises(QueueFullError):
+        scene.submit()
+    scene.up(1)
+    assert scene.worker(1).in_flight == {request}
+
+
 def test_a_worker_over_the_minimum_goes_after_its_idle_timeout() -> None:
     scene = Scene(workers={"min": 1, "max": 2}, idle_timeout=60)
     scene.up(1)
