@@ -13,7 +13,7 @@ How it ends:
 - end of stdin: what is running and waiting finishes, all lines are written, status 0. Threads of
   cancelled requests are not waited for.
 - SIGTERM or SIGINT: every handler is cancelled; coroutines are waited for, threads are not. The
-  status is 128 + the signal's number.
+  status is 128 + the signal's number. A second signal ends the process at once.
 - stdout is closed, or a line of the gateway makes no sense: the same, status 1.
 """
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import os
 import signal
 import sys
 import traceback
@@ -137,7 +138,7 @@ class _Server:
 
     async def serve(self) -> None:
         self._tasks.start_soon(self._outbox.write_when_possible)
-        with self._loop.receive_signals(_ENDING_SIGNALS, lambda number: self._stop(128 + number)):
+        with self._loop.receive_signals(_ENDING_SIGNALS, self._receive_signal):
             with self._until_stopped:
                 await self._loop.read(self._wire.stdin, self._receive_data)
                 await self._until_idle()
@@ -311,6 +312,11 @@ class _Server:
                 self._waiting.remove(request)
                 self._send(self._encode_cancelled(request_id))
                 return
+
+    def _receive_signal(self, number: int) -> None:
+        if self._stopped:
+            os._exit(128 + number)
+        self._stop(128 + number)
 
     def _stop(self, status: int) -> None:
         self._stopped = True

@@ -113,6 +113,30 @@ async def test_a_signal_cancels_what_runs_and_ends_the_worker(serve: Serve, numb
         assert "Traceback" not in worker.stderr
 
 
+async def test_a_second_signal_ends_a_worker_that_refuses_to_be_cancelled(serve: Serve) -> None:
+    source = """
+        agent = Agent("a")
+        @agent.invoke
+        async def refuse(input):
+            with anyio.CancelScope(shield=True):
+                print("begun")
+                await anyio.sleep_forever()
+        @agent.chat
+        async def agree(messages):
+            await anyio.sleep_forever()
+    """
+    async with serve(source) as worker:
+        await worker.send_invoke()
+        agreeing = await worker.send_chat([])
+        await worker.said_on_stderr("begun")
+        os.kill(worker.process.pid, signal.SIGTERM)
+        failure = await worker.next_event()
+        assert isinstance(failure, Failure)
+        assert failure.id == agreeing
+        os.kill(worker.process.pid, signal.SIGTERM)
+        assert await worker.process.wait() == 128 + signal.SIGTERM
+
+
 async def test_sigterm_ends_a_worker_whose_output_nobody_reads(serve: Serve) -> None:
     async with serve(ENDLESS.format(prefix="async ")) as worker:
         await worker.send_chat([])
