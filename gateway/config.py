@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
 from gateway.sandbox.settings import SandboxSettings, parse_size
 
@@ -233,14 +233,39 @@ def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
     try:
         return msgspec.convert(value, into)
     except (msgspec.ValidationError, ValueError) as error:
-        reason, _, place = str(error).partition(" - at `")
-        key = place.rstrip("`").replace("[...]", "").removeprefix("$")
-        raise ConfigError(f"{where}{key}: {_readable(reason)}") from None
+        reason, _, place = str(error).partition(" - at `$")
+        keys = [key for key in re.sub(r"\[.*?\]|`", "", place).split(".") if key]
+        found, kind = _at(keys, value, inspect.type_info(into))
+        raise ConfigError(f"{'.'.join([where, *keys])}: {_readable(reason, found, kind)}") from None
 
 
-def _readable(reason: str) -> str:
-    reason = reason.replace("Object contains unknown field", "unknown key")
-    return reason[:1].lower() + reason[1:]
+def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.Type]:
+    """The value that stands there, and what was expected of it."""
+    for key in keys:
+        value = value.get(key)
+        if isinstance(kind, inspect.StructType):
+            kind = next(field.type for field in kind.fields if field.encode_name == key)
+    return value, kind
+
+
+def _readable(reason: str, found: Any, kind: inspect.Type) -> str:
+    """msgspec's words, with the value and what might stand there instead."""
+    if reason.startswith("Object contains unknown field") and isinstance(kind, inspect.StructType):
+        known = ", ".join(field.encode_name for field in kind.fields)
+        return f"unknown key {reason.rpartition(' ')[2]}; expected one of {known}"
+    if reason.startswith("Invalid enum value"):
+        return f"expected {_choices(kind)}, got {found!r}"
+    if reason.startswith("Expected"):
+        return f"expected {reason.partition(', got')[0][9:].replace('`', '')}, got {found!r}"
+    return reason
+
+
+def _choices(kind: inspect.Type) -> str:
+    if isinstance(kind, inspect.UnionType):
+        return " or ".join(_choices(each) for each in kind.types)
+    return (
+        ", ".join(map(repr, kind.values)) if isinstance(kind, inspect.LiteralType) else "a number"
+    )
 
 
 def _read_file(path: Path) -> dict[str, Any]:
