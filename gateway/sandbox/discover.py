@@ -52,6 +52,8 @@ class Needs:
     """The absolute path of the program."""
     paths: list[str] = field(default_factory=list)
     """Files and folders to show read-only, in the order they were found."""
+    files: list[str] = field(default_factory=list)
+    """Those that the command itself names, its program among them."""
     bin_dirs: list[str] = field(default_factory=list)
     """Folders of the programs found, for PATH."""
 
@@ -70,7 +72,7 @@ def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
     program = find_program(words[0], cwd=cwd, search_path=search_path)
     if program is None:
         raise SandboxError(f"there is no command {words[0]!r} in {search_path} or {cwd}")
-    needs = Needs(program=program)
+    needs = Needs(program=program, files=[program])
     _add_program(needs, program, search_path=search_path, depth=_SHEBANG_DEPTH)
     for word in words[1:]:
         _add_argument(needs, word, cwd=cwd)
@@ -199,6 +201,7 @@ def _add_argument(needs: Needs, word: str, *, cwd: str) -> None:
 
 def _add_file(needs: Needs, path: str) -> None:
     """The folder of a file, for what it loads from there; in a wide folder the file alone."""
+    needs.files.append(path)
     if is_system(path):
         return
     folder = os.path.dirname(path)

@@ -25,11 +25,7 @@ def attempt(secrets: list[str], port: int) -> dict[str, object]:
         "writable": [
             path for path in ("/", "/usr", "/etc", "/dev", "/proc/sys/kernel") if _can_write(path)
         ],
-        "connected": _can_connect(port)
-        or any(
-            _can_connect_through_the_proxy(target)
-            for target in (f"127.0.0.1:{port}", f"localhost:{port}", "169.254.169.254:80")
-        ),
+        "connected": _can_connect(port) or _can_connect_through_the_proxy(f"localhost:{port}"),
         "unix_socket": _can_open_unix_socket(),
         "rlimits": {
             name: resource.getrlimit(number)[1]

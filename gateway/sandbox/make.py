@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.launch import PlainLauncher
 from gateway.sandbox.cgroups import find_cgroups
-from gateway.sandbox.discover import discover, own_interpreter
+from gateway.sandbox.discover import discover, is_system, own_interpreter
 from gateway.sandbox.listener import PORT as PROXY_PORT
 from gateway.sandbox.mounts import plan_mounts
 from gateway.sandbox.proxy import Proxy
@@ -111,7 +111,8 @@ def _make_strict(
     ids = _worker_ids()
     as_root = ids is not None
     if as_root:
-        _check_readable(mounts)
+        shown = [mount.source for mount in mounts if not mount.writable]
+        _check_readable([*shown, *(path for path in needs.files if not is_system(path))])
     plan = Plan(
         argv=(needs.program, *argv[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
@@ -169,18 +170,18 @@ def _environment(
     return {**own, **{name: environ[name] for name in settings.env_allow}, **settings.env}
 
 
-def _check_readable(mounts: Sequence[Mount]) -> None:
-    """With root: workers are another user, who must be able to read what is mounted for them.
+def _check_readable(paths: Sequence[str]) -> None:
+    """With root: workers are another user, who must be able to read what is there for them.
 
-    Raises SandboxError. Looks at the mounts themselves, not at all that is in them.
+    Raises SandboxError. Looks at the paths themselves, not at all that is in them.
     """
-    for mount in mounts:
-        mode = os.stat(mount.source).st_mode
+    for path in paths:
+        mode = os.stat(path).st_mode
         needed = 0o005 if stat.S_ISDIR(mode) else 0o004
-        if not mount.writable and mode & needed != needed:
+        if mode & needed != needed:
             raise SandboxError(
-                f"{mount.path} can be read by its owner only, and each worker has a user id of "
-                f"its own: let others read it (chmod -R o+rX {mount.path})"
+                f"{path} can be read by its owner only, and each worker has a user id of its own: "
+                f"let others read it (chmod -R o+rX {path})"
             )
 
 

@@ -207,6 +207,14 @@ def test_with_root_a_mount_that_workers_could_not_use_is_refused(open_folder: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has workers with other user ids")
+def test_with_root_a_script_that_workers_could_not_read_is_refused(open_folder: Path) -> None:
+    (open_folder / "agent.py").write_text("")
+    (open_folder / "agent.py").chmod(0o600)
+    with pytest.raises(SandboxError, match=r"agent.py can be read by its owner only"):
+        launcher("python3", str(open_folder / "agent.py"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has workers with other user ids")
 def test_with_root_each_worker_has_a_user_id_of_its_own() -> None:
     one, other = launcher("id", "-u"), launcher("id", "-u")
     seen = {output(each) for each in (one, one, other, other)}
