@@ -142,12 +142,12 @@ class Exchange:
         if self.phase is Phase.STARTING:
             self._enter(Phase.GIVEN, now)
 
-    def add_chunk(self, text: bytes, now: float) -> None:
-        """One more piece, a JSON string."""
+    def add_chunks(self, texts: list[bytes], now: float) -> None:
+        """More pieces, each a JSON string."""
         if self.phase is Phase.ENDED:
             return
-        self._chunks.append(text)
-        self.buffered_bytes += len(text)
+        self._chunks += texts
+        self.buffered_bytes += sum(map(len, texts))
         self._since = now
         self.spoke = True
         if self.phase is not Phase.SPEAKING or self.call.stream:

@@ -23,6 +23,7 @@ from gateway.errors import (
 )
 from gateway.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
+    Burst,
     Chunk,
     End,
     ErrorCode,
@@ -214,7 +215,7 @@ class Link:
         first = self.state is WorkerState.SILENT
         now = trio.current_time()
         behind: Exchange | None = None
-        events = self._connection.receive_data(data)
+        events = self._connection.receive_batch(data)
         if self._connection.broken:
             # Told first: an answer that came before it would bring the worker its next request.
             self._receive_other(events.pop())
@@ -222,9 +223,9 @@ class Link:
             if first:
                 first = False
                 self._first_line(event, now)
-            if type(event) is Chunk:
+            if isinstance(event, Burst | Chunk):
                 exchange = self._in_flight[event.id].exchange
-                exchange.add_chunk(event.text, now)
+                exchange.add_chunks(event.texts if isinstance(event, Burst) else [event.text], now)
                 if exchange.full:
                     behind = exchange
             else:
@@ -232,7 +233,7 @@ class Link:
         if behind is not None and behind.full and not behind.ended:
             self._hold_back(behind)
 
-    def _first_line(self, event: FromWorker, now: float) -> None:
+    def _first_line(self, event: FromWorker | Burst, now: float) -> None:
         self.ready = event if isinstance(event, Ready) else None
         unanswered = self._connection.in_flight  # the line's own read may hold answers, too
         for wire_id, entry in self._in_flight.items():
@@ -241,7 +242,7 @@ class Link:
                 self._write(self._connection.send_cancel(wire_id))
         self._owner.on_first_line(self.ready)
 
-    def _receive_other(self, event: FromWorker) -> None:
+    def _receive_other(self, event: FromWorker | Burst) -> None:
         if isinstance(event, Result):
             self._answered(event.id).end(event.value)
         elif isinstance(event, End):

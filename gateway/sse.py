@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -36,9 +36,11 @@ class _ChatMessage(Struct, gc=False):
 _decode_message = msgspec.json.Decoder(_ChatMessage).decode
 
 
-def encode_chunks(chunks: Iterable[bytes]) -> bytes:
+def encode_chunks(chunks: Sequence[bytes]) -> bytes:
     """One event for each chunk, all in one piece to be written at once."""
-    return b"".join([b'data: {"chunk":%b}\n\n' % chunk for chunk in chunks])
+    if not chunks:
+        return b""
+    return b'data: {"chunk":%b}\n\n' % b'}\n\ndata: {"chunk":'.join(chunks)
 
 
 def encode_error(body: bytes) -> bytes:

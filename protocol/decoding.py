@@ -65,6 +65,19 @@ class Line(Struct, gc=False):
     error: Error | UnsetType = UNSET
 
 
+class _BurstParams(Struct, gc=False):
+    id: int
+    chunk: Raw
+
+
+class _BurstLine(Struct, gc=False, tag_field="method", tag="chunk"):
+    """A chunk and nothing else; what `Line` leaves to be looked at is refused here."""
+
+    params: _BurstParams
+    jsonrpc: Literal["2.0"] = "2.0"
+    id: UnsetType = UNSET
+
+
 class _ReadyLine(Struct, gc=False):
     params: ReadyParams
 
@@ -97,6 +110,7 @@ class _ChatMessage(Struct, gc=False):
 
 
 _decode_line = msgspec.json.Decoder(Line).decode
+_decode_burst_line = msgspec.json.Decoder(_BurstLine).decode
 _decode_ready = msgspec.json.Decoder(_ReadyLine).decode
 _decode_declared = msgspec.json.Decoder(_DeclaredLine).decode
 _decode_loose_line = msgspec.json.Decoder(_LooseLine).decode
@@ -112,6 +126,7 @@ _EXPECTED = {
     "`$.method`": "'ready' or 'chunk'",
     "`$.result`": "'output', 'message' or nothing",
 }
+QUOTE = 0x22
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _KINDS = {
@@ -138,6 +153,26 @@ def read_line(line: bytes) -> Line:
         return _decode_line(line)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _explain(line, error) from None
+
+
+def read_burst(lines: list[bytes]) -> tuple[int, list[JSON]] | None:
+    """The id and the texts of `lines`, if they are chunks of one request and all is well with them.
+
+    None does not say that something is wrong: each line has to be looked at by itself then. Takes
+    a third of what that takes.
+    """
+    try:
+        messages = list(map(_decode_burst_line, lines))
+        # None of them is long enough to nest too deeply.
+        if max(map(len, lines)) > MAX_NESTING or not is_utf8(b"".join(lines)):
+            return None
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    (request_id, *others) = {message.params.id for message in messages}
+    texts = [as_bytes(message.params.chunk) for message in messages]
+    if others or {text[0] for text in texts} != {QUOTE}:
+        return None
+    return request_id, texts
 
 
 def read_ready(line: bytes) -> Ready:

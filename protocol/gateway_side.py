@@ -39,11 +39,13 @@ import msgspec
 from msgspec import UNSET
 
 from .decoding import (
+    QUOTE,
     Answer,
     Line,
     as_bytes,
     check_chat_message,
     kind,
+    read_burst,
     read_line,
     read_ready,
     wrong_shape,
@@ -52,6 +54,7 @@ from .errors import LocalProtocolError, RemoteProtocolError, Violation
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line
 from .messages import (
     JSON,
+    Burst,
     Chunk,
     End,
     Failure,
@@ -63,7 +66,10 @@ from .messages import (
 
 _Method: TypeAlias = Literal["invoke", "chat"]
 
-_QUOTE = ord('"')
+_BURST_LINES = 4
+"""So many lines at once are worth a look at whether they are all of one stream."""
+
+_CHUNK = b'"chunk"'
 
 
 class WorkerState(Enum):
@@ -194,10 +200,38 @@ class GatewayConnection:
 
     def receive_data(self, data: bytes) -> list[FromWorker]:
         """What the bytes just read mean, in order. Never raises for what the worker did."""
+        events: list[FromWorker] = []
+        for event in self.receive_batch(data):
+            if isinstance(event, Burst):
+                events += [Chunk(event.id, text) for text in event.texts]
+            else:
+                events.append(event)
+        return events
+
+    def receive_batch(self, data: bytes) -> list[FromWorker | Burst]:
+        """As `receive_data`, but chunks of one stream that came together may be one `Burst`."""
         if self.broken:
             return []
-        events: list[FromWorker] = []
-        for text in self._buffer.feed(data):
+        lines = self._buffer.feed(data)
+        events: list[FromWorker | Burst] = []
+        if len(lines) >= _BURST_LINES:
+            # The last line often is the end of the stream, or the beginning of something else.
+            count = len(lines) if _CHUNK in lines[-1] else len(lines) - 1
+            burst = read_burst(lines[:count])
+            if burst is not None and burst[0] in self._in_flight:
+                events.append(self._receive_burst(*burst))
+                del lines[:count]
+        self._receive_lines(lines, events)
+        return events
+
+    def _receive_burst(self, request_id: int, texts: list[JSON]) -> Burst:
+        self._in_flight[request_id].chunked = True
+        if self.worker_state is _SILENT:
+            self.worker_state = WorkerState.BARE
+        return Burst(request_id, texts)
+
+    def _receive_lines(self, lines: list[bytes], events: list[FromWorker | Burst]) -> None:
+        for text in lines:
             try:
                 line = read_line(text)
                 if line.method == "chunk":  # first: in a burst of them every call counts
@@ -209,10 +243,9 @@ class GatewayConnection:
             except RemoteProtocolError as error:
                 events.append(self._malformed(error))
                 if self.broken:
-                    return events
+                    return
         if self._buffer.overflowed:
             events.append(self._malformed(self._buffer.too_long()))
-        return events
 
     def _receive_chunk(self, line: Line) -> Chunk:
         params = line.params
@@ -226,7 +259,7 @@ class GatewayConnection:
         if params.chunk is UNSET:
             raise wrong_shape(params.id, "a chunk without params.chunk")
         text = as_bytes(params.chunk)
-        if text[0] != _QUOTE:
+        if text[0] != QUOTE:
             raise wrong_shape(params.id, f"params.chunk is {kind(text)}, expected a string")
         request.chunked = True
         return Chunk(params.id, text)

@@ -42,6 +42,13 @@ class Chunk(Struct, frozen=True, gc=False):
     text: JSON
 
 
+class Burst(Struct, frozen=True, gc=False):
+    """Several pieces of one stream that came together: as many `Chunk`s, in one."""
+
+    id: int
+    texts: list[JSON]
+
+
 class Result(Struct, frozen=True, gc=False):
     """The whole answer: the `output` of an invoke, or the `message` of a chat."""
 

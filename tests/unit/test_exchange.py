@@ -32,7 +32,7 @@ def give(exchange: Exchange, *, worker_spoke: bool = True) -> None:
 
 
 def chunk(exchange: Exchange, text: bytes = b'"word"') -> None:
-    exchange.add_chunk(text, trio.current_time())
+    exchange.add_chunks([text], trio.current_time())
 
 
 Step = Callable[[Exchange], None]
