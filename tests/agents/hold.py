@@ -19,7 +19,7 @@ for message in wire.messages():
         if not deaf and message["params"]["id"] in held:
             wire.write(wire.answer(held.pop(message["params"]["id"])))
         continue
-    match wire.asked(message):
+    match str(wire.asked(message)).partition(" #")[0]:
         case "malformed":
             wire.write(wire.line(id=message["id"], result=[]))
         case "hold":

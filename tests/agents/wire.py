@@ -1,8 +1,8 @@
 """What the fault agents share: the wire in its simplest form, on the standard library alone.
 
 An agent made with `serve` echoes, with a name that no other worker has, so that a test sees which
-worker has answered. Its fault comes when the input, or the last message, asks for it: `FAULT`, or
-`FAULT_AFTER_A_WORD`, which comes after one chunk.
+worker has answered. Its fault comes when the input, or the last message, is a string that begins
+with `FAULT`, or with `FAULT_AFTER_A_WORD`: then it comes after one chunk.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def serve(
     for request in messages(buffering=buffering):
         if request["method"] == "cancel":
             continue
-        wish = asked(request)
-        if wish == FAULT_AFTER_A_WORD:
+        wish = str(asked(request))
+        if wish.startswith(FAULT_AFTER_A_WORD):
             write(chunk(request, "word"))
-        if fault is not None and wish in (FAULT, FAULT_AFTER_A_WORD):
+        if fault is not None and wish.startswith(FAULT):
             fault(request)
         else:
             write(answer(request))

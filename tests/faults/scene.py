@@ -33,7 +33,8 @@ HAS_STRICT = shutil.which("bwrap") is not None
 PATIENCE = 20
 """Seconds for something that takes milliseconds on an idle machine."""
 
-Wish = str | dict[str, Any]
+Footprint = tuple[int, Counter[str]]
+"""Processes of the gateway's, and its descriptors of each kind."""
 
 
 def agent(script: str, *arguments: str | Path, **settings: Any) -> dict[str, Any]:
@@ -171,7 +172,7 @@ async def worker_pid(gateway: RunningGateway, name: str) -> int:
     return int(only_worker(state)["pid"])
 
 
-def footprint(gateway: RunningGateway) -> tuple[int, Counter[str]]:
+def footprint(gateway: RunningGateway) -> Footprint:
     """How many processes there are, and how many descriptors of each kind the gateway holds."""
     kinds: Counter[str] = Counter()
     for descriptor in Path(f"/proc/{gateway.pid}/fd").iterdir():
@@ -182,7 +183,7 @@ def footprint(gateway: RunningGateway) -> tuple[int, Counter[str]]:
     return len(gateway.processes()), kinds
 
 
-async def back_to(gateway: RunningGateway, before: tuple[int, Counter[str]]) -> None:
+async def back_to(gateway: RunningGateway, before: Footprint) -> None:
     """Wait until as many processes and descriptors are there as before."""
     now = before
     with trio.move_on_after(PATIENCE):

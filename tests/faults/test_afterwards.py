@@ -56,8 +56,10 @@ async def test_a_flood_after_the_answer_ends_the_worker_and_is_not_logged_line_b
         assert len(gateway.log) < 100, gateway.log[:100]
 
 
-async def test_a_request_that_meets_a_closed_stdin_goes_to_another_worker(tmp_path: Path) -> None:
-    async with scene(tmp_path, level="off", bad=agent("close_stdin.py")) as gateway:
+async def test_a_request_that_meets_a_closed_stdin_goes_to_another_worker(
+    level: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path, level=level, bad=agent("close_stdin.py")) as gateway:
         await served_by(gateway, "bad")
         before = footprint(gateway)
         for _ in range(3):
