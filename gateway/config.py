@@ -210,11 +210,11 @@ def _agent(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> AgentSet
     where = f"agents.{name}"
     if not AGENT_NAME.match(name):
         raise ConfigError(f"agent name {name!r}: expected letters, digits, '_' and '-' only")
-    if "command" not in own and "command" not in defaults:
-        raise ConfigError(f"{where}: no command; expected a string, or a list of words")
     # Each table by itself first, so that an error names the table that it stands in.
     _convert({"command": "x", **defaults}, AgentSettings, "defaults")
     _convert({"command": "x", **own}, AgentSettings, where)
+    if "command" not in own and "command" not in defaults:
+        raise ConfigError(f"{where}: no command; expected a string, or a list of words")
     return _convert(_merge(defaults, own), AgentSettings, where)
 
 

@@ -160,9 +160,13 @@ class WorkerConnection:
         owed = self._check_owed(request_id, "a chunk")
         if not isinstance(text, str):
             raise LocalProtocolError(f"a chunk is {type(text).__name__}, expected str")
-        line = self._line(
-            {"jsonrpc": "2.0", "method": "chunk", "params": {"id": request_id, "chunk": text}}
+        # A frame around one JSON string cannot nest nor hold a newline, and every call counts here.
+        line = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":%d,"chunk":%b}}\n' % (
+            request_id,
+            _encode(text),
         )
+        self._check_length(len(line) - 1)
+        self._silent = False
         owed.chunked = True
         return line
 
@@ -221,14 +225,17 @@ class WorkerConnection:
 
     def _line(self, message: dict[str, object]) -> bytes:
         line = on_one_line(_encode(message))
-        if len(line) >= self._max_line_bytes:
-            raise LocalProtocolError(
-                f"a line of {len(line)} bytes, and the most is {self._max_line_bytes}"
-            )
+        self._check_length(len(line))
         if nests_deeper(line, MAX_NESTING):
             raise LocalProtocolError(f"a line that nests deeper than {MAX_NESTING}")
         self._silent = False
         return line + b"\n"
+
+    def _check_length(self, length: int) -> None:
+        if length >= self._max_line_bytes:
+            raise LocalProtocolError(
+                f"a line of {length} bytes, and the most is {self._max_line_bytes}"
+            )
 
 
 def _read_line(line: bytes) -> _Line:

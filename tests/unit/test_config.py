@@ -186,3 +186,10 @@ def test_an_agent_option_is_split_at_its_first_equals_sign() -> None:
     assert parse_agent_option("a=run x=1") == ("a", "run x=1")
     with pytest.raises(ConfigError, match="'run': expected NAME=COMMAND"):
         parse_agent_option("run")
+
+
+def test_a_misspelt_command_is_an_unknown_key_and_not_a_missing_command(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text('[agents.echo]\ncomand = "cat"\n')
+    with pytest.raises(ConfigError, match=r"agents\.echo: unknown key `comand`"):
+        load(path)
