@@ -21,6 +21,7 @@ from gateway.errors import (
     GatewayError,
     InternalError,
     MethodNotAllowed,
+    NotFound,
     RequestTimeout,
     RequestTooLarge,
 )
@@ -64,6 +65,10 @@ class AgentRoutes:
         self._max_body = max_body
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            request = _Request(read_head(scope["headers"]), receive, partial(_refuse, send))
+            await request.respond_error(NotFound("there is no WebSocket here"))
+            return
         target = _target(scope["path"]) if scope["type"] == "http" else None
         if target is None:
             await self._inner(scope, receive, send)
@@ -277,6 +282,11 @@ async def _next_part(exchange: Exchange) -> bytes:
     if chunks:
         return sse.encode_chunks(chunks)
     return b"" if exchange.ended else sse.KEEP_ALIVE
+
+
+async def _refuse(send: Send, message: Message) -> None:
+    """Send what is HTTP's as the response to a WebSocket's handshake (ASGI, "Denial Response")."""
+    await send({**message, "type": f"websocket.{message['type']}"})
 
 
 async def _discard_body(receive: Receive, everything: trio.Event) -> None:
