@@ -22,7 +22,7 @@ from tests.http.conftest import SCRIPTED, Shared
 from tests.http.raw import Connection, connected
 
 INVOKE = "/agent/scripted/invoke"
-MANY_BYTES = 64 * 1024 * 1024
+MANY_BYTES = 16 * 1024 * 1024
 """Of a stream: more than all buffers between a worker and a client that does not read."""
 
 EXCHANGES = {
@@ -269,6 +269,22 @@ async def test_what_is_no_http_is_refused_and_closed(shared: Shared, garbage: by
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize("path", [INVOKE, "/nothing"])
+async def test_a_websocket_is_refused_like_anything_that_is_not_there(shared, path: str) -> None:
+    headers = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "X-Request-Id: ws-1",
+    )
+    async with connected(shared.port) as connection:
+        await connection.request(path, method="GET", headers=headers)
+        answer = await connection.answer()
+    assert answer.status == 404
+    assert (answer.error["type"], answer.error["request_id"]) == ("not_found", "ws-1")
+
+
 # Clients that do not read
 
 
@@ -298,7 +314,22 @@ async def test_a_client_that_does_not_read_is_freed_by_the_write_clock(tmp_path)
         # The only worker is free again, or was replaced; either way the next is served.
         answer = await gateway.post(INVOKE, input="next")
         assert answer.json() == {"output": "next"}
-        await stuck.rest()  # the kernel ended it, too
+
+
+async def test_a_client_that_does_not_read_does_not_hold_the_others_of_its_worker() -> None:
+    async with (
+        running_gateway({"scripted": SCRIPTED}) as gateway,
+        connected(gateway.port) as reader,
+        connected(gateway.port, receive_buffer=4096) as stuck,
+    ):
+        script = [["say", "one"], ["wait", "go"], ["say", "two"], ["end"]]
+        await reader.request(INVOKE, {"input": script, "stream": True})
+        await reader.until(b'"one"')
+        script = [["big", MANY_BYTES], ["log", "all of it was taken"], ["open", "go"], ["end"]]
+        await stuck.request(INVOKE, {"input": script, "stream": True})
+        await gateway.logged("all of it was taken")
+        await reader.until(b'"two"')
+        await reader.until(rb"\[DONE\]")
 
 
 async def test_a_slow_reader_gets_everything_and_in_order(shared: Shared) -> None:
@@ -306,7 +337,7 @@ async def test_a_slow_reader_gets_everything_and_in_order(shared: Shared) -> Non
     async with connected(shared.port, receive_buffer=4096) as slow:
         await slow.request(INVOKE, {"input": [["big", size], ["end"]], "stream": True})
         answer = await slow.answer()
-    assert answer.body.count(b'data: {"chunk":"') == size // 1024
+    assert answer.body.count(b'data: {"chunk":"') == size // 8192
     assert answer.body.endswith(b"data: [DONE]\n\n")
 
 

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from gateway.config import Clocks
+from gateway.errors import ClientTooSlow
 from gateway.exchange import Call, Exchange
 from gateway.link import Link
 from protocol import Ready, RemoteProtocolError
@@ -168,6 +169,52 @@ async def test_chunks_and_their_end_in_one_read_stay_in_order() -> None:
         assert two.drained
         assert one.error is not None
         assert it.owner.told[1:] == ["answered r-2 True", "answered r-1 True"]
+
+
+def chunk_of(number: int, size: int) -> bytes:
+    params = b'{"id":%d,"chunk":"%b"}' % (number, b"x" * size)
+    return b'{"method":"chunk","params":%b}\n' % params
+
+
+PIECE = 32 * 1024
+"""Of a chunk; two of them fit into a pipe."""
+
+
+async def test_a_worker_that_is_ahead_of_its_only_client_is_not_read_until_that_has_read() -> None:
+    async with scene() as it:
+        await it.says(READY)
+        exchange = it.send("r-1", stream=True)
+        sent = 0
+        while not exchange.full:
+            await it.says(chunk_of(1, PIECE))
+            sent += 1
+        assert it.owner.told == ["ready", "paused=True"]
+        before = exchange.buffered_bytes
+        await it.says(chunk_of(1, PIECE))  # stays in the pipe
+        assert exchange.buffered_bytes == before
+        assert len(exchange.take()) == sent
+        await trio.testing.wait_all_tasks_blocked()
+        assert it.owner.told == ["ready", "paused=True", "paused=False"]
+        assert len(exchange.take()) == 1
+
+
+async def test_a_worker_with_other_clients_goes_on_and_the_one_that_is_behind_is_ended() -> None:
+    async with scene() as it:
+        await it.says(READY)
+        slow, quick = it.send("r-1", stream=True), it.send("r-2", stream=True)
+        while not slow.ended:
+            await it.says(chunk_of(1, PIECE))
+        assert it.owner.told == ["ready", "too far ahead r-1"]
+        await it.says(chunk_of(1, PIECE), chunk_of(2, 1), result_end(2))
+        assert quick.take() == [b'"x"']
+        assert quick.drained
+        slow.take()
+        with pytest.raises(ClientTooSlow):
+            slow.take()
+
+
+def result_end(number: int) -> bytes:
+    return b'{"id":%d,"result":{}}\n' % number
 
 
 async def test_a_line_in_pieces_is_one_line() -> None:

@@ -8,7 +8,7 @@ The input, or the content of the last message, is a script: a list of steps, car
     ["end"]                the end of a stream
     ["error", code, text]  an error
     ["raw", text]          a line as it is; <id> stands for the request's id
-    ["big", bytes]         chunks of 1 KiB until so many bytes were written
+    ["big", bytes]         chunks of 8 KiB until so many bytes were written
     ["log", text]          a line on stderr
     ["hold"]               nothing until it is cancelled, which is logged, answered, and opens
                            "cancelled" (see "wait")
@@ -73,8 +73,8 @@ async def run(number: int, method: str, params: dict[str, Any]) -> None:
             case "raw", text:
                 raw(text.replace("<id>", str(number)) + "\n")
             case "big", size:
-                for _ in range(size // 1024):
-                    write(chunk(number, "x" * 1024))
+                for _ in range(size // 8192):
+                    write(chunk(number, "x" * 8192))
             case "log", text:
                 log(text)
             case ("hold",):
