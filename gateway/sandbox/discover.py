@@ -21,11 +21,10 @@ if TYPE_CHECKING:
 
 SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """The distribution's own programs, which every sandbox shows."""
-SYSTEM_SETTINGS = tuple(
-    f"/etc/{name}"
-    for name in ("alternatives", "ssl", "pki", "ca-certificates", "ld.so.cache", "localtime")
-)
-"""What programs need of /etc to be loaded, to trust certificates and to know the time zone."""
+ALTERNATIVES = "/etc/alternatives"
+"""What many of the distribution's programs are links through."""
+CERTIFICATES = ("/etc/ssl", "/etc/pki", "/etc/ca-certificates")
+"""Whom programs trust, shown where there is a network."""
 
 _SHEBANG_LENGTH = 256
 """As much of a script's first line as the kernel reads."""
@@ -67,11 +66,16 @@ class Needs:
 def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
     """The needs of the command `words`, started in `cwd` with `search_path` as its PATH.
 
-    Raises SandboxError when there is no such program.
+    Raises SandboxError when there is no such program, or it cannot be told which it is.
     """
     program = find_program(words[0], cwd=cwd, search_path=search_path)
     if program is None:
         raise SandboxError(f"there is no command {words[0]!r} in {search_path} or {cwd}")
+    if os.path.basename(os.path.dirname(program)) == "shims":
+        raise SandboxError(
+            f"{program} is a version manager's stand-in, which needs that manager's own files: "
+            f"name the program that it starts (pyenv which {os.path.basename(program)}, or alike)"
+        )
     needs = Needs(program=program, files=[program])
     _add_program(needs, program, search_path=search_path, depth=_SHEBANG_DEPTH)
     for word in words[1:]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gateway
-from gateway.sandbox.discover import SYSTEM_SETTINGS, is_system
+from gateway.sandbox.discover import CERTIFICATES, is_system
 from gateway.sandbox.refusals import SandboxError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def plan_mounts(
     """
     secret = [each for path in secrets for each in _names(path)]
     for each in secret:
-        if is_system(each) or any(contains(shown, each) for shown in SYSTEM_SETTINGS):
+        if is_system(each) or any(contains(shown, each) for shown in CERTIFICATES):
             raise SandboxError(f"{each} is secret, and lies in what every sandbox shows: move it")
     named_rw = [_named("mounts_rw", path, cwd=cwd, secrets=secret) for path in mounts_rw]
     named_ro = [_named("mounts_ro", path, cwd=cwd, secrets=secret) for path in mounts_ro]

@@ -21,20 +21,19 @@ import secrets
 import signal
 import weakref
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from gateway.launch import Launch
 from gateway.sandbox import cgroups as groups
 from gateway.sandbox import listener
-from gateway.sandbox.discover import SYSTEM_FOLDERS, SYSTEM_SETTINGS
+from gateway.sandbox.discover import ALTERNATIVES, CERTIFICATES, SYSTEM_FOLDERS
 from gateway.sandbox.mounts import contains
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.uids import UidBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from gateway.sandbox.mounts import Mount
     from gateway.sandbox.proxy import Proxy
@@ -46,6 +45,7 @@ WORKER_UID = 1000
 """The worker's user and group id inside a user namespace."""
 
 _ETC_SECRET = "/etc/ssl/private"  # noqa: S105 - a path; the machine's private keys
+_COPIED = ("/etc/ld.so.cache", "/etc/localtime")
 _KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """What `setpriv` needs for giving up everything, itself included."""
 _OUTSIDE = (
@@ -137,7 +137,7 @@ class StrictLauncher:
             # bubblewrap reads each to its end and moves the offset that all copies share: every
             # start has its own.
             files = {
-                path: _memory_file(stack, text.encode()) for path, text in _etc_files(uid).items()
+                path: _memory_file(stack, content) for path, content in _etc_files(uid).items()
             }
             seccomp = _memory_file(stack, plan.seccomp)
             options = [*_bwrap_options(plan, files=files), "--seccomp", str(seccomp)]
@@ -312,7 +312,7 @@ def _bwrap_options(plan: Plan, *, files: Mapping[str, int]) -> list[str]:
     for folder in _folders(plan):
         options += ["--perms", "0755", "--dir", folder]
     options += ["--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - the sandbox's own
-    options += _system_mounts()
+    options += _system_mounts(network=bool(plan.settings.network_hosts))
     for path, descriptor in files.items():
         options += ["--perms", "0444", "--file", str(descriptor), path]
     for mount in plan.mounts:
@@ -338,28 +338,35 @@ def _folders(plan: Plan) -> list[str]:
     )
 
 
-def _system_mounts() -> list[str]:
+def _system_mounts(*, network: bool) -> list[str]:
     options: list[str] = []
     for folder in SYSTEM_FOLDERS:
         if os.path.islink(folder):
             options += ["--symlink", os.readlink(folder), folder]
         elif os.path.isdir(folder):
             options += ["--ro-bind", folder, folder]
-    for path in SYSTEM_SETTINGS:
+    for path in (ALTERNATIVES, *(CERTIFICATES if network else ())):
         if os.path.exists(path):
             options += ["--ro-bind", path, path]
-    if os.path.isdir(_ETC_SECRET):
+    if network and os.path.isdir(_ETC_SECRET):
         options += ["--perms", "0000", "--tmpfs", _ETC_SECRET, "--remount-ro", _ETC_SECRET]
     return options
 
 
-def _etc_files(uid: int) -> dict[str, str]:
-    """Names for the two users and the one host that there are: many programs ask for theirs."""
-    return {
+def _etc_files(uid: int) -> dict[str, bytes]:
+    """What programs look for in /etc: names for the users and the host that there are, libraries
+    and the time zone. Copied, because a file costs a start less than a mount.
+    """
+    files = {
         "/etc/passwd": f"root:x:0:0::/:/bin/false\n{HOSTNAME}:x:{uid}:{uid}::{HOME}:/bin/sh\n",
         "/etc/group": f"root:x:0:\n{HOSTNAME}:x:{uid}:\n",
         "/etc/hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
     }
+    found = {path: text.encode() for path, text in files.items()}
+    for path in _COPIED:
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = Path(path).read_bytes()
+    return found
 
 
 def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:

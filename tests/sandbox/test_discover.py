@@ -56,6 +56,12 @@ def test_a_program_that_does_not_exist_is_named_with_where_it_was_looked_for(pla
         found(place, "nothing-such")
 
 
+def test_a_version_managers_stand_in_is_refused_with_the_way_to_the_program(place: Path) -> None:
+    program(place / "manager/shims/python3", "#!/usr/bin/env bash\nexec manager exec\n")
+    with pytest.raises(SandboxError, match=r"stand-in.*\(pyenv which python3"):
+        found(place, "python3", path=f"{place}/manager/shims:/usr/bin")
+
+
 def test_a_virtual_environment_brings_its_base_along(place: Path) -> None:
     assert found(place, ".venv/bin/python") == {"project/.venv", "manager/versions/3.99"}
 
