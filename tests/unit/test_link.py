@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.config import Clocks
-from gateway.errors import ClientTooSlow
+from gateway.errors import ClientTooSlow, GatewayError
 from gateway.exchange import Call, Exchange
 from gateway.link import Link
 from protocol import Ready, RemoteProtocolError
@@ -104,8 +107,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
-    process, owner = FakeProcess(), Owner()
+async def scene(owner: Owner | None = None) -> AsyncIterator[Scene]:
+    process, owner = FakeProcess(), owner or Owner()
     async with trio.open_nursery() as nursery:
         link = owner.link = Link(process, owner, nursery)  # type: ignore[arg-type]
         nursery.start_soon(link.run)
@@ -225,3 +228,83 @@ async def test_a_line_in_pieces_is_one_line() -> None:
         assert not exchange.ended
         await it.says(b"\n")
         assert exchange.result == b"1"
+
+
+# Whatever a worker says
+
+REQUESTS = 6
+TEMPLATES = (
+    READY,
+    b'{"method":"chunk","params":{"id":%d,"chunk":"x"}}\n',
+    b'{"id":%d,"result":{"output":1}}\n',
+    b'{"id":%d,"result":{}}\n',
+    b'{"id":%d,"result":{"message":1}}\n',
+    b'{"id":%d,"error":{"code":-32000,"message":"no"}}\n',
+    b'{"id":%d,"error":3}\n',
+    b'{"method":"chunk","params":{"id":%d}}\n',
+    b'{"method":"ready","params":{"protocol":9,"handlers":[]}}\n',
+    b"garbage\n",
+    b"\xff\n",
+    b"\n",
+    b'{"half":',
+)
+LINES = st.builds(
+    lambda template, number: template % number if b"%d" in template else template,
+    st.sampled_from(TEMPLATES),
+    st.integers(0, REQUESTS + 1),
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("says"), st.lists(LINES, min_size=1, max_size=6)),
+        st.tuples(st.just("cancel"), st.integers(0, REQUESTS - 1)),
+        st.tuples(st.just("take"), st.integers(0, REQUESTS - 1)),
+        st.tuples(st.just("ask"), st.none()),
+    ),
+    max_size=12,
+)
+
+
+class CarefulOwner(Owner):
+    """Gives the worker no more than it may have, as a pool does."""
+
+    capacity = 1
+
+    def give(self) -> None:
+        while self.waiting and self.usable and len(self.link.exchanges) < self.capacity:
+            self.link.send(self.waiting.pop(0))
+
+    def on_first_line(self, ready: Ready | None) -> None:
+        self.capacity = 1 if ready is None else ready.concurrency
+        super().on_first_line(ready)
+
+    def on_violation(self, error: RemoteProtocolError, *, fatal: bool, placed: bool) -> None:
+        super().on_violation(error, fatal=fatal, placed=placed)
+        self.usable = self.usable and placed
+
+
+@given(STEPS)
+@settings(deadline=None, max_examples=300)
+def test_nothing_that_a_worker_says_is_an_error_of_ours(steps: list[tuple[str, Any]]) -> None:
+    async def play() -> None:
+        async with scene(CarefulOwner()) as it:
+            exchanges: list[Exchange] = []
+            for what, value in steps:
+                if what == "says":
+                    await it.says(*value)
+                elif what == "ask" and len(exchanges) < REQUESTS:
+                    exchanges.append(it.request(f"r-{len(exchanges)}"))
+                    it.owner.waiting.append(exchanges[-1])
+                    it.owner.give()
+                elif what == "cancel" and value < len(exchanges):
+                    it.link.cancel(exchanges[value])
+                elif what == "take" and value < len(exchanges):
+                    with suppress(GatewayError):
+                        exchanges[value].take()
+            answered = [told for told in it.owner.told if told.startswith("answered")]
+            assert len(answered) == len({told.split()[1] for told in answered})
+            in_flight = set(it.link.exchanges)
+            for exchange in exchanges:
+                waits = exchange in it.owner.waiting
+                assert exchange.ended == (exchange not in in_flight and not waits)
+
+    trio.run(play)
