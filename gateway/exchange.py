@@ -174,6 +174,10 @@ class Exchange:
             self.error = error
             error.details.setdefault("output_begun", self.spoke)
             self.phase = Phase.ENDED
+            if not self.call.stream:
+                # Nobody will have them. The error's traceback, once it was raised, keeps this
+                # exchange until the garbage collector comes by, and 8 MiB with each is too much.
+                self._chunks.clear()
             self._wake()
             self._let_read_on()  # what comes now is thrown away
 
