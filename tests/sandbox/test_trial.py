@@ -39,6 +39,13 @@ def test_a_sandbox_that_holds_says_what_holds(launcher: StrictLauncher) -> None:
     assert "no capabilities" in held
 
 
+def test_the_least_that_the_settings_allow_is_enough_for_a_sandbox() -> None:
+    need_sandbox(USER)
+    least = SandboxSettings(memory="16M", pids=8, nofile=16, tmp=4096, fsize=1, cpu=0.01)
+    made = make_launcher("agent", ["true"], least, environ=os.environ, cwd="/")
+    assert "resource limits are in force" in try_sandbox(made)
+
+
 def test_off_is_not_tried() -> None:
     assert try_sandbox(PlainLauncher(("true",), {})) == ()
 
