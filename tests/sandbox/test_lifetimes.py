@@ -24,14 +24,17 @@ def hide():
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+reader, writer = os.pipe()
 if os.fork() == 0:
     hide()
     if os.fork() == 0:
         print("hidden", os.getpid(), flush=True)
+        os.write(writer, b"x")
         while True:
             time.sleep(60)
     os._exit(0)
 os.wait()
+os.read(reader, 1)  # it has said so before the worker may end
 """
 WAIT = DAEMON + "sys.stdin.read()\n"
 
