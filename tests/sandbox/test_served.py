@@ -72,12 +72,11 @@ async def test_what_is_limited_fails_within_the_agent_and_is_told(
     tmp_path: Path, what: str, most: int
 ) -> None:
     async with serving(tmp_path) as gateway:
-        answer = await use_up(gateway, what)
-        assert answer.status_code == 200
-        assert 0 < answer.json()["output"] <= most
-        # And again: nothing is left of the first time.
-        again = await use_up(gateway, what)
-        assert again.json() == answer.json()
+        # Twice: the worker goes on after the first time.
+        for _ in range(2):
+            answer = await use_up(gateway, what)
+            assert answer.status_code == 200
+            assert 0 < answer.json()["output"] <= most
 
 
 async def test_a_worker_that_is_killed_for_its_memory_is_told_and_replaced(tmp_path: Path) -> None:
