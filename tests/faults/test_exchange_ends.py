@@ -1,12 +1,15 @@
-"""Two things that happen to one request in the same moment."""
+"""What happens to one request in one moment: two things at once, and what is kept after it."""
 
 from __future__ import annotations
+
+import sys
 
 import trio
 from trio.testing import MockClock
 
 from gateway.config import Clocks
-from gateway.exchange import Call, Exchange
+from gateway.errors import InvalidAgentResponse
+from gateway.exchange import MAX_COLLECTED_BYTES, Call, Exchange
 
 
 def make_exchange() -> Exchange:
@@ -33,3 +36,16 @@ async def test_an_answer_in_the_moment_in_which_the_clock_runs_out_is_the_end(
                 assert await exchange.ends_within(1) or exchange.ended
         assert exchange.ended
         assert exchange.result == b"2" or exchange.error is not None
+
+
+async def test_a_failed_answer_is_not_kept_by_the_error_that_ended_it() -> None:
+    exchange = make_exchange()
+    chunk = b'"%s"' % (b"x" * 1000)
+    before = sys.getrefcount(chunk)
+    exchange.add_chunks([chunk] * (MAX_COLLECTED_BYTES // len(chunk) + 1), trio.current_time())
+    try:
+        await exchange.collect()
+    except InvalidAgentResponse as error:
+        kept = error  # with its traceback, and so with the exchange
+    assert str(MAX_COLLECTED_BYTES) in kept.message
+    assert sys.getrefcount(chunk) == before
