@@ -68,9 +68,12 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
         )
         logs.setup(settings.server.log_level)
         launchers = make_launchers(settings)
-        if check:
-            sys.exit(trio.run(check_agents, settings, launchers))
-        sys.exit(trio.run(_serve, settings, launchers))
+        try:
+            code = trio.run(check_agents if check else _serve, settings, launchers)
+        finally:
+            for launcher in launchers.values():
+                launcher.close()
+        sys.exit(code)
     except ConfigError as error:
         _fail(str(error), 2)
     except (ServeError, SandboxError) as error:

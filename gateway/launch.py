@@ -36,6 +36,9 @@ class Launch:
     pass_fds: tuple[int, ...] = ()
     """Descriptors that the process inherits under the same numbers. The launcher closes its own
     copies when the `with` block of `Launcher.launch` ends, which is right after the spawn."""
+    uid: int | None = None
+    """The worker's user id where it is not the gateway's: its pipes are given to that user, who can
+    then open /dev/stderr and the like."""
     mark: str | None = None
     """What `env` holds under `MARK`, if anything; every process of this worker inherits it."""
 
@@ -67,6 +70,15 @@ class Launcher(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What is enforced, limit by limit, as shown by `GET /agent/{name}` and `--check`."""
+        ...
+
+    def processes(self) -> Sequence[int]:
+        """The pids of what runs beside the workers for them, children of the gateway."""
+        ...
+
+    def close(self) -> None:
+        """Release what the launcher holds, when its last worker has ended. Blocks for seconds at
+        most."""
         ...
 
 
@@ -103,6 +115,12 @@ class PlainLauncher:
 
     def describe(self) -> dict[str, Any]:
         return {"level": "off"}
+
+    def processes(self) -> Sequence[int]:
+        return ()
+
+    def close(self) -> None:
+        pass
 
 
 def own_environment_first(environ: Mapping[str, str], bin_dir: str) -> dict[str, str]:

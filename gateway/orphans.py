@@ -31,7 +31,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class OrphanKeeper:
-    """`workers` gives the pid and the mark, if any, of every worker that has not been reaped."""
+    """`workers` gives the pid and the mark, if any, of every process that has another keeper."""
 
     def __init__(self, workers: Callable[[], Iterable[tuple[int, str | None]]]) -> None:
         self._workers = workers

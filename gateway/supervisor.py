@@ -364,7 +364,9 @@ class AgentSupervisor:
 
     @property
     def processes(self) -> Iterator[tuple[int, str | None]]:
-        """The pid and the mark of every worker that has not been reaped."""
+        """The pid and the mark of every worker that has not been reaped, and of the launcher's."""
+        for pid in self._launcher.processes():
+            yield pid, None
         for worker in self._workers.values():
             if worker.pid is not None:
                 yield worker.pid, worker.mark

@@ -32,6 +32,11 @@ class Proxy:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """The process that was started last."""
+        return None if self._process is None else self._process.pid
+
     @contextlib.contextmanager
     def announce(self) -> Iterator[int]:
         """A descriptor for a new worker, which hands its port out through it. Raises OSError."""

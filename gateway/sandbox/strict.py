@@ -166,6 +166,7 @@ class StrictLauncher:
                 env={},
                 cwd="/",
                 pass_fds=(*inherited, arguments),
+                uid=uid if plan.as_root else None,
             )
 
     def exit_status(self, returncode: int) -> int:
@@ -208,6 +209,11 @@ class StrictLauncher:
     def remove_groups(self) -> None:
         """Remove the control groups of the workers that have ended."""
         _remove_ended(self._made)
+
+    def processes(self) -> Sequence[int]:
+        """As `gateway.launch.Launcher.processes`."""
+        pid = None if self._proxy is None else self._proxy.pid
+        return () if pid is None else (pid,)
 
     def close(self) -> None:
         """Give back what the launcher holds, when its workers have ended. Blocks for a moment."""

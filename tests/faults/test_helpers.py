@@ -1,0 +1,35 @@
+"""What runs beside the workers outlives them, and ends with the gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from tests.agents.wire import FAULT
+from tests.conftest import need
+from tests.faults.scene import HAS_STRICT, agent, scene
+from tests.harness import descendants, gone
+
+
+def proxies(pid: int) -> set[int]:
+    """The processes below `pid` that serve an agent's allow-list."""
+    return {
+        child
+        for child in descendants(pid)
+        if b"gateway.sandbox.egress" in Path(f"/proc/{child}/cmdline").read_bytes()
+    }
+
+
+async def test_the_proxy_of_an_agent_outlives_the_agents_workers(tmp_path: Path) -> None:
+    need(HAS_STRICT, "bwrap is not installed")
+    online = agent("segfault.py", sandbox={"network": ["localhost:9"]})
+    async with scene(tmp_path, level="strict", online=online) as gateway:
+        (before,) = proxies(gateway.pid)
+        for _ in range(2):
+            assert (await gateway.post("/agent/online/invoke", input=FAULT)).status_code == 501
+        with trio.fail_after(20):
+            while (await gateway.state("online"))["started"] < 3:
+                await trio.lowlevel.checkpoint()
+        assert proxies(gateway.pid) == {before}
+    assert await gone(before)
