@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from tests.benchmarks import measures, peers, plots, report, wrk
@@ -18,6 +19,7 @@ def main() -> int:
     options = _options()
     figures: list[Figure] = []
     skipped: dict[str, str] = {}
+    failed = False
     print("cores: {cores}, Python {python}".format(**report.machine()), flush=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
         bench = Bench(folder=Path(folder), rounds=options.rounds, seconds=options.seconds)
@@ -33,9 +35,14 @@ def main() -> int:
                 skipped[measure.name] = "wrk is not installed (Debian: apt install wrk)"
                 print(f"\n{measure.name}: skipped: {skipped[measure.name]}", flush=True)
                 continue
-            for figure in measure.run(bench):
-                figures.append(figure)
-                print(f"\n{report.as_text(figure)}", flush=True)
+            try:
+                for figure in measure.run(bench):
+                    figures.append(figure)
+                    print(f"\n{report.as_text(figure)}", flush=True)
+            except Exception:  # the boundary: one that fails does not take the others' figures
+                failed = True
+                skipped[measure.name] = "failed"
+                print(f"\n{measure.name}: failed\n{traceback.format_exc()}", file=sys.stderr)
     if options.json:
         command = " ".join(["python -m tests.benchmarks", *sys.argv[1:]])
         told = report.as_json(figures, command=command, skipped=skipped, quick=options.quick)
@@ -43,7 +50,7 @@ def main() -> int:
     if options.plots:
         for path in plots.draw(figures, options.plots):
             print(f"drawn: {path}")
-    return 0
+    return 1 if failed else 0
 
 
 def _options() -> argparse.Namespace:
