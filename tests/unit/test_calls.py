@@ -17,6 +17,7 @@ from gateway.calls import RequestHead, check_media_type, new_request_id, read_ca
 from gateway.errors import InvalidRequest, UnsupportedMediaType
 from gateway.exchange import Call
 from protocol import MAX_INPUT_NESTING
+from tests.unit.conftest import unhurried
 
 HEAD = RequestHead(request_id="r-1")
 JSON_TYPE = b"application/json"
@@ -144,6 +145,7 @@ def json_texts(value: Any) -> list[bytes]:
     ]
 
 
+@unhurried
 @given(JSON_VALUES.filter(lambda value: "\\ud" not in json.dumps(value)))
 @example('💡\x7f\u2028 \\ " \n')
 @example({"": [1e300, -0.0]})
@@ -154,6 +156,7 @@ def test_any_json_value_passes_byte_for_byte(value: Any) -> None:
         assert read(b'{"messages":' + messages + b"}", "chat").payload == messages
 
 
+@unhurried
 @given(JSON_VALUES)
 def test_whatever_json_comes_instead_of_a_body_is_read_or_refused_never_a_defect(value) -> None:
     for kind in ("invoke", "chat"):
@@ -162,6 +165,7 @@ def test_whatever_json_comes_instead_of_a_body_is_read_or_refused_never_a_defect
                 read(json.dumps(body), kind)
 
 
+@unhurried
 @given(st.binary(max_size=60))
 def test_whatever_bytes_come_instead_of_a_body_are_refused_never_a_defect(body: bytes) -> None:
     with pytest.raises(InvalidRequest):

@@ -20,6 +20,7 @@ from gateway.errors import ClientTooSlow, GatewayError
 from gateway.exchange import Call, Exchange
 from gateway.link import Link
 from protocol import Ready, RemoteProtocolError
+from tests.unit.conftest import unhurried
 
 READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4}}\n'
 
@@ -283,7 +284,7 @@ class CarefulOwner(Owner):
 
 
 @given(STEPS)
-@settings(deadline=None, max_examples=300)
+@settings(unhurried, max_examples=300)
 def test_nothing_that_a_worker_says_is_an_error_of_ours(steps: list[tuple[str, Any]]) -> None:
     async def play() -> None:
         async with scene(CarefulOwner()) as it:

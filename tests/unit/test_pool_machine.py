@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -25,6 +25,7 @@ from hypothesis.stateful import (
 from gateway.config import Restart
 from gateway.pool import Phase, Plan, PoolWorker, QueueFullError, RefusedError
 from gateway.restart import Breaker
+from tests.unit.conftest import unhurried
 from tests.unit.pools import Request, Scene
 
 
@@ -339,9 +340,4 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPool = PoolMachine.TestCase
-TestPool.settings = settings(
-    max_examples=150,
-    stateful_step_count=40,
-    deadline=None,  # a time of the machine's, not of the pool's
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-)
+TestPool.settings = settings(unhurried, max_examples=150, stateful_step_count=40)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Restart
 from gateway.restart import Breaker, RestartPolicy
+from tests.unit.conftest import unhurried
 
 
 class NoJitter(random.Random):
@@ -135,6 +136,7 @@ def test_it_reads_as_a_status_line() -> None:
     assert repr(restart) == "<RestartPolicy open, 2 in a row>"
 
 
+@unhurried
 @given(
     st.lists(st.tuples(st.sampled_from(["fail", "long", "ok"]), st.floats(0, 100)), max_size=40),
     st.integers(0, 2**32),

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway import sse
+from tests.unit.conftest import unhurried
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -82,6 +83,7 @@ def test_a_result_is_put_into_its_envelope_as_the_bytes_it_is() -> None:
     assert sse.as_body("chat", b'{"role":"tool"}', []) == b'{"message":{"role":"tool"}}'
 
 
+@unhurried
 @given(st.lists(st.tuples(TEXT, st.booleans())))
 @example([("💡", True), ("💡", False), ('"', True), ("\\", True), ("\n\r\u2028", False)])
 @example([("\\ud83d", True), ("\\udca1", True)])
@@ -94,6 +96,7 @@ def test_joined_chunks_are_the_concatenation_of_what_they_mean(
     assert json.loads(sse.as_body("chat", None, chunks))["message"]["content"] == whole
 
 
+@unhurried
 @given(TEXT, st.booleans())
 def test_an_event_is_one_line_of_data_whatever_the_chunk_says(text: str, ascii_only: bool) -> None:
     event = sse.encode_chunks([as_json(text, ascii_only=ascii_only)])
@@ -111,6 +114,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@unhurried
 @given(JSON_VALUES)
 def test_a_result_can_be_read_out_of_its_one_chunk_again(value: Any) -> None:
     text = json.loads(sse.as_chunk("invoke", json.dumps(value).encode()))
