@@ -27,6 +27,9 @@ QUEUE_CLOCK = 1.0
 
 AGENTS = {"busy": {"workers": {"max": 1}, "clocks": {"queue": QUEUE_CLOCK}}}
 
+REUSED_WITHIN = 5.0
+"""Seconds of silence after which a connection is not used again; any server allows as much."""
+
 MAX_ROUNDS = 2
 """Each one takes a minute."""
 
@@ -87,19 +90,21 @@ def _offer(server: Server, rate: float, seconds: float) -> Samples:
 
 
 async def _send_all(server: Server, rate: float, seconds: float, outcomes: _Outcomes) -> None:
-    idle: list[trio.SocketStream] = []
+    idle: list[tuple[float, trio.SocketStream]] = []
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(int(rate * seconds)):
             await trio.sleep_until(start + number / rate)
             nursery.start_soon(_send_one, server, idle, outcomes)
-    for connection in idle:
+    for _, connection in idle:
         await connection.aclose()
 
 
-async def _send_one(server: Server, idle: list[trio.SocketStream], outcomes: _Outcomes) -> None:
+async def _send_one(
+    server: Server, idle: list[tuple[float, trio.SocketStream]], outcomes: _Outcomes
+) -> None:
     start = time.perf_counter()
-    connection = idle.pop() if idle else await trio.open_tcp_stream("127.0.0.1", server.port)
+    connection = await _take(server, idle)
     await connection.send_all(server.invoke("hello", agent="busy").encode())
     answer = b""
     while not _is_whole(answer):
@@ -115,7 +120,17 @@ async def _send_one(server: Server, idle: list[trio.SocketStream], outcomes: _Ou
         outcomes.refused.append(outcomes.last - start)
     else:
         raise BadAnswerError(f"neither an answer nor a refusal: {answer!r}")
-    idle.append(connection)
+    idle.append((trio.current_time(), connection))
+
+
+async def _take(server: Server, idle: list[tuple[float, trio.SocketStream]]) -> trio.SocketStream:
+    """The connection used last, or a new one: the server closes what was silent for too long."""
+    if idle:
+        since, connection = idle.pop()
+        if trio.current_time() - since < REUSED_WITHIN:
+            return connection
+        await connection.aclose()
+    return await trio.open_tcp_stream("127.0.0.1", server.port)
 
 
 def _is_whole(answer: bytes) -> bool:
