@@ -58,7 +58,10 @@ class LineBuffer:
             self._partial += whole
             whole = bytes(self._partial)
             self._partial.clear()
-        lines = whole.split(b"\n")
+        # A worker may write newlines for ever: to look at them one by one would be its neighbours'
+        # loss.
+        blank = len(whole) <= self.max_line_bytes and whole.isspace()
+        lines = [b""] if blank else whole.split(b"\n")
         del lines[-1]  # what follows the last newline: nothing
         if len(whole) > self.max_line_bytes:
             lines = self._before_too_long(lines)
