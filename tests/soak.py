@@ -159,11 +159,14 @@ async def soak(*, seconds: float, seed: int, folder: Path, level: str = LEVEL) -
         accounts = Accounts()
         await gateway.state("good")
         sockets = footprint(gateway)[1]["socket:"]
-        # Once each, in order: what is kept for good by the first of each kind is no leak.
-        async with Client(gateway, accounts, random.Random(seed)) as first:
+        # Once each: what is kept for good by the first of each kind is no leak.
+        async with (
+            Client(gateway, accounts, random.Random(seed)) as first,
+            trio.open_nursery() as nursery,
+        ):
             for name in FAULTY:
-                await first.faulty(name)
-            await first.ordinary()
+                nursery.start_soon(first.faulty, name)
+            nursery.start_soon(first.ordinary)
         before = await _settled(gateway, lambda seen: seen[1]["socket:"] == sockets)
         resident_before = _memory(gateway, "VmRSS")
         started = trio.current_time()

@@ -27,7 +27,7 @@ from tests.harness import gone
 async def test_what_a_worker_does_after_its_answer_costs_the_worker_and_no_request(
     script: str, level: str, tmp_path: Path
 ) -> None:
-    async with scene(tmp_path, level=level, bad=agent(script, clocks={"stop": 1})) as gateway:
+    async with scene(tmp_path, level=level, bad=agent(script, clocks={"stop": 0.5})) as gateway:
         await served_by(gateway, "bad")
         neighbour = await served_by(gateway, "good")
         before = footprint(gateway)
@@ -59,7 +59,9 @@ async def test_a_flood_after_the_answer_ends_the_worker_and_is_not_logged_line_b
 async def test_a_request_that_meets_a_closed_stdin_goes_to_another_worker(
     level: str, tmp_path: Path
 ) -> None:
-    async with scene(tmp_path, level=level, bad=agent("close_stdin.py")) as gateway:
+    async with scene(
+        tmp_path, level=level, bad=agent("close_stdin.py", clocks={"stop": 0.3})
+    ) as gateway:
         await served_by(gateway, "bad")
         before = footprint(gateway)
         for _ in range(3):
@@ -72,7 +74,7 @@ async def test_a_request_that_meets_a_closed_stdin_goes_to_another_worker(
 async def test_a_worker_that_never_reads_costs_each_request_its_clock(
     level: str, tmp_path: Path
 ) -> None:
-    bad = agent("never_read.py", clocks={"first": 0.3, "cancel": 0.2})
+    bad = agent("never_read.py", clocks={"first": 0.3, "cancel": 0.2, "stop": 0.3})
     async with scene(tmp_path, level=level, bad=bad) as gateway:
         await served_by(gateway, "good")
         for wish in ("small", "x" * 1_000_000):  # within a pipe, and far beyond one
