@@ -24,11 +24,10 @@ import trio
 from tests.agents.wire import FAULT
 from tests.harness import RunningGateway, python_agent, running_gateway
 
-LEVEL = os.environ.get("GATEWAY_TEST_SANDBOX", "off")
-"""How workers are isolated where a test does not say it: the same must come of every fault. `off`
-unless asked for otherwise, because that runs on every machine."""
-
 HAS_STRICT = shutil.which("bwrap") is not None
+
+LEVEL = os.environ.get("GATEWAY_TEST_SANDBOX", "strict" if HAS_STRICT else "off")
+"""How workers are isolated where a test does not say it: the same must come of every fault."""
 
 PATIENCE = 20
 """Seconds for something that takes milliseconds on an idle machine."""
