@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.faults.scene import (
@@ -109,3 +110,20 @@ async def test_clients_that_say_half_or_nothing_hold_no_worker(tmp_path: Path) -
             while footprint(gateway) != before:
                 await gateway.state("good")
         await back_to(gateway, before)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="Hypercorn's idle task keeps an idle connection that its client has closed until the "
+    "keep-alive time of 15 s is over",
+)
+async def test_an_idle_connection_that_its_client_closes_is_closed_at_once(tmp_path: Path) -> None:
+    async with scene(tmp_path) as gateway:
+        await served_by(gateway, "good")
+        before = footprint(gateway)
+        async with open_request(gateway, "good", "hello") as connection:
+            await read_until(connection, b"}}")
+            await served_by(gateway, "good")  # by then the other response is over, too
+        with trio.fail_after(5):
+            while footprint(gateway) != before:
+                await gateway.state("good")
