@@ -110,6 +110,7 @@ class _Request:
         self._head_sent = False
         self._body_read = False
         self._write_scope: trio.CancelScope | None = None
+        self._writing_since = math.inf
 
     def log(self, level: int, message: str, **fields: object) -> None:
         logs.event(log, level, message, request=self.head.request_id, **fields)
@@ -158,6 +159,8 @@ class _Request:
     ) -> bytes:
         """Do `answering` for as long as the client is there. Raises as `answer` does."""
         body, failure = b"", None
+        # Made here and not by the watcher: the first part may be sent before that has begun.
+        self._write_scope = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_client, exchange, give_up, nursery.cancel_scope)
             try:
@@ -199,7 +202,8 @@ class _Request:
         self, exchange: Exchange, give_up: Callable[[], None], answering: trio.CancelScope
     ) -> None:
         """Notice that the client goes away, or that it does not read."""
-        with trio.CancelScope() as self._write_scope:
+        assert self._write_scope is not None
+        with self._write_scope:
             while (await self._receive())["type"] != "http.disconnect":
                 pass
             self.client_gone = True
@@ -208,7 +212,8 @@ class _Request:
         # Sending is shielded by Hypercorn and ends when TCP_USER_TIMEOUT does; the worker is freed
         # now.
         limit = exchange.write_seconds
-        error = ClockRanOut("write", limit, limit)
+        elapsed = trio.current_time() - self._writing_since
+        error = ClockRanOut("write", elapsed, limit)
         self._log_error(error)
         exchange.fail(error)
         give_up()
@@ -254,7 +259,8 @@ class _Request:
 
     async def _send_part(self, data: bytes, exchange: Exchange) -> None:
         if self._write_scope is not None:
-            self._write_scope.deadline = trio.current_time() + exchange.write_seconds
+            self._writing_since = trio.current_time()
+            self._write_scope.deadline = self._writing_since + exchange.write_seconds
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         if self._write_scope is not None:
             self._write_scope.deadline = math.inf

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve as serve_http
 
 from gateway import logs
 from gateway.app import make_app
 from gateway.dispatcher import Dispatcher
+from gateway.http import serve_http
 from gateway.orphans import OrphanKeeper
 from gateway.supervisor import AgentSupervisor
 
@@ -137,7 +137,7 @@ class _Server:
         app: QuartTrio,
         config: Config,
         *,
-        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         trigger = self._close_http.wait
         await serve_http(app, config, shutdown_trigger=trigger, task_status=task_status)

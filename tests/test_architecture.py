@@ -56,7 +56,7 @@ ROOMS = [
     {"supervisor"},
     {"dispatcher"},
     {"calls", "sse"},
-    {"agent_routes", "routes"},
+    {"agent_routes", "http", "routes"},
     {"app"},
     {"check", "server"},
     {"cli"},
@@ -67,7 +67,7 @@ ROOMS = [
 PURE_ROOMS = {"calls", "config", "errors", "pool", "restart", "sse"}
 """Decisions over plain state: tested without processes, tasks or time."""
 
-HTTP_ROOMS = {"agent_routes", "app", "routes", "server"}
+HTTP_ROOMS = {"agent_routes", "app", "http", "routes", "server"}
 """Who may know the HTTP server."""
 
 HTTP_STACK = {"hypercorn", "quart", "quart_trio", "werkzeug", "wsproto", "h2", "h11"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import pytest
 import trio
 
 from tests.faults.scene import (
@@ -112,11 +111,6 @@ async def test_clients_that_say_half_or_nothing_hold_no_worker(tmp_path: Path) -
         await back_to(gateway, before)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Hypercorn's idle task keeps an idle connection that its client has closed until the "
-    "keep-alive time of 15 s is over",
-)
 async def test_an_idle_connection_that_its_client_closes_is_closed_at_once(tmp_path: Path) -> None:
     async with scene(tmp_path) as gateway:
         await served_by(gateway, "good")
