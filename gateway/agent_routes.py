@@ -91,8 +91,9 @@ class AgentRoutes:
             raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
         self._dispatcher.agent(agent)
         check_media_type(request.head)
-        body = await request.read_body(self._max_body)
-        exchange = self._dispatcher.submit(read_call(agent, kind, request.head, body))
+        # Without a name for the body: it would be held, a copy of the payload, until the answer.
+        call = read_call(agent, kind, request.head, await request.read_body(self._max_body))
+        exchange = self._dispatcher.submit(call)
         try:
             await request.answer(exchange, partial(self._dispatcher.leave, exchange))
         finally:
