@@ -268,7 +268,12 @@ class _Request:
 
     def _log_error(self, error: GatewayError) -> None:
         level = logging.ERROR if isinstance(error, InternalError) else logging.INFO
-        self.log(level, f"{error.status} {error.type}: {error.message}")
+        self.log(
+            level,
+            f"{error.status} {error.type}: {error.message}",
+            clock=error.details.get("clock"),
+            elapsed=error.details.get("elapsed"),
+        )
 
 
 def _target(path: str) -> tuple[str, Literal["invoke", "chat"]] | None:

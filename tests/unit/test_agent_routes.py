@@ -252,3 +252,18 @@ async def test_a_client_that_does_not_read_is_given_up_when_its_clock_runs_out(
     ((at, clock),) = ended
     assert (at, clock) == (pytest.approx(30, abs=1), "write")
     assert dispatcher.left[0] is False  # left when the clock ran out, and again at the end
+
+
+async def test_a_clock_that_ran_out_is_logged_with_its_name_and_its_true_time(
+    autojump_clock, caplog
+) -> None:
+    client = FakeClient(b'{"input": 1}')
+    async with trio.open_nursery() as nursery:
+        dispatcher = FakeDispatcher(nursery, say_nothing, Clocks(queue=7, start=7, first=7))
+        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        with caplog.at_level("INFO", logger="gateway.http"):
+            await routes(SCOPE, client.receive, client.send)
+        nursery.cancel_scope.cancel()
+    (record,) = [each for each in caplog.records if "504 timeout" in each.message]
+    assert record.fields["clock"] in {"queue", "start", "first"}
+    assert record.fields["elapsed"] == pytest.approx(7)
