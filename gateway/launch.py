@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 MARK = "AGENT_GATEWAY_WORKER"
@@ -39,6 +39,8 @@ class Launch:
     uid: int | None = None
     """The worker's user id where it is not the gateway's: its pipes are given to that user, who can
     then open /dev/stderr and the like."""
+    release: Callable[[], None] = lambda: None
+    """To be called when every process of this start has ended."""
     mark: str | None = None
     """What `env` holds under `MARK`, if anything; every process of this worker inherits it."""
 

@@ -122,6 +122,7 @@ class Worker:
             with self._launcher.launch() as launch:
                 process = spawn(launch)
                 self.mark = launch.mark
+                release = launch.release
         except (SpawnError, OSError) as error:
             self.reason = Reason.NOT_STARTED
             logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
@@ -138,6 +139,7 @@ class Worker:
                 process.signal_group(signal.SIGKILL)
                 await process.wait()
             process.close()
+            release()
 
     async def _live(self, process: WorkerProcess) -> None:
         async with trio.open_nursery() as nursery:

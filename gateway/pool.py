@@ -37,6 +37,10 @@ _REMEMBERED_CONVERSATIONS = 10_000
 """Conversations whose worker is remembered, so that a lost state can be told from a new one: about
 1 MiB per agent at the most."""
 
+SPARE_DELAY = 0.05
+"""Seconds from the need for a spare worker to its start. What makes the need is a request, and an
+interpreter that starts at that moment would take the processor from it."""
+
 _SPREAD = 0.1
 """`max_requests` and `max_age` are shortened by up to this share, so that workers that started
 together are not all replaced together."""
@@ -73,6 +77,7 @@ class Pool(Generic[T]):
         self._holder: dict[T, PoolWorker[T]] = {}
         self._conversations: OrderedDict[Hashable, int] = OrderedDict()
         self._expected_capacity = 1
+        self._spare_due = math.inf
         self._last_id = 0
         self._closed = False
 
@@ -334,7 +339,12 @@ class Pool(Generic[T]):
     def _start(self, plan: Plan[T], now: float) -> None:
         if self._closed:
             return
-        wanted = min(self._shortage(), self.limit - len(self._workers))
+        needed, spare = self._shortage()
+        if spare <= needed:
+            self._spare_due = math.inf
+        elif self._spare_is_due(plan, now):
+            needed = spare
+        wanted = min(needed, self.limit - len(self._workers))
         if wanted <= 0:
             return
         if now < self._restart.start_at:
@@ -347,8 +357,14 @@ class Pool(Generic[T]):
         for _ in range(wanted):
             plan.start.append(self._new_worker(now).id)
 
-    def _shortage(self) -> int:
-        """How many workers more are wanted now."""
+    def _spare_is_due(self, plan: Plan[T], now: float) -> bool:
+        self._spare_due = min(self._spare_due, now + SPARE_DELAY)
+        if now < self._spare_due:
+            plan.wake_at = min(plan.wake_at, self._spare_due)
+        return now >= self._spare_due
+
+    def _shortage(self) -> tuple[int, int]:
+        """How many workers more are wanted now, and how many if the spare ones are counted."""
         alive = [worker for worker in self._workers.values() if worker.alive]
         unbound = [worker for worker in alive if worker.bound_to is None]
         spare = sum(worker.idle for worker in unbound)
@@ -365,7 +381,8 @@ class Pool(Generic[T]):
         per_worker = 1 if self._settings.session == "exclusive" else self._expected_capacity
         for_queue = math.ceil(max(0, waiting - coming) / per_worker)
         for_spare = self._settings.workers.spare - max(0, spare - waiting)
-        return max(self._settings.workers.min - len(alive), for_queue, for_spare)
+        needed = max(self._settings.workers.min - len(alive), for_queue)
+        return needed, max(needed, for_spare)
 
     def _new_worker(self, now: float) -> PoolWorker[T]:
         self._last_id += 1

@@ -21,6 +21,7 @@ import secrets
 import signal
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,9 @@ class StrictLauncher:
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count()
         self._made: list[tuple[Path, ...]] = []
+        self._ended: list[tuple[Path, ...]] = []
         # Also at the end of the interpreter; what is left after a kill, the next gateway sweeps.
-        weakref.finalize(self, _remove_ended, self._made)
+        weakref.finalize(self, _remove, self._made)
         groups.sweep(cgroups)
 
     def __repr__(self) -> str:
@@ -154,20 +156,28 @@ class StrictLauncher:
                 before = listener.command(handed_out)
             # Not on the command line, which the worker can read in /proc/1/cmdline.
             arguments = _memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
-            yield Launch(
-                argv=(
-                    *self._outside(self._new_group()),
-                    *(self._tools.bwrap, "--args", str(arguments), "--"),
-                    *self._inside(uid),
-                    *before,
-                    *plan.argv,
-                ),
-                # What bubblewrap itself is given can be read in /proc/1/environ.
-                env={},
-                cwd="/",
-                pass_fds=(*inherited, arguments),
-                uid=uid if plan.as_root else None,
-            )
+            group = self._new_group()
+            # Not when it is empty: it is so until its worker has joined it, too.
+            release = partial(self._ended.append, group)
+            try:
+                yield Launch(
+                    argv=(
+                        *self._outside(group),
+                        *(self._tools.bwrap, "--args", str(arguments), "--"),
+                        *self._inside(uid),
+                        *before,
+                        *plan.argv,
+                    ),
+                    # What bubblewrap itself is given can be read in /proc/1/environ.
+                    env={},
+                    cwd="/",
+                    pass_fds=(*inherited, arguments),
+                    uid=uid if plan.as_root else None,
+                    release=release,
+                )
+            except BaseException:
+                release()  # nothing was started in it
+                raise
 
     def exit_status(self, returncode: int) -> int:
         """As `gateway.launch.Launcher.exit_status`.
@@ -208,7 +218,8 @@ class StrictLauncher:
 
     def remove_groups(self) -> None:
         """Remove the control groups of the workers that have ended."""
-        _remove_ended(self._made)
+        _remove(self._ended)
+        self._made[:] = [group for group in self._made if group and group[0].exists()]
 
     def processes(self) -> Sequence[int]:
         """As `gateway.launch.Launcher.processes`."""
@@ -217,7 +228,7 @@ class StrictLauncher:
 
     def close(self) -> None:
         """Give back what the launcher holds, when its workers have ended. Blocks for a moment."""
-        self.remove_groups()
+        _remove(self._made)
         if self._proxy is not None:
             self._proxy.close()
 
@@ -287,7 +298,7 @@ class StrictLauncher:
         return found
 
 
-def _remove_ended(made: list[tuple[Path, ...]]) -> None:
+def _remove(made: list[tuple[Path, ...]]) -> None:
     made[:] = [group for group in made if not groups.remove(group)]
 
 

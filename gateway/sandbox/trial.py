@@ -93,6 +93,7 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         # bubblewrap's death takes the whole tree along.
         process.kill()
         process.wait()
+        launch.release()
         trial.remove_groups()
     if not line or process.returncode:
         tail = stderr.decode(errors="replace").strip().splitlines()

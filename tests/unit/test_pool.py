@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config import Restart
-from gateway.pool import CircuitOpenError, QueueFullError
+from gateway.pool import SPARE_DELAY, CircuitOpenError, QueueFullError
 from tests.unit.pools import Scene
 
 
@@ -142,6 +142,7 @@ def test_an_idle_agent_with_no_minimum_goes_cold() -> None:
 
 def test_fresh_processes_for_every_request_come_from_the_spares() -> None:
     scene = Scene(workers={"min": 0, "max": 4, "spare": 2}, max_requests=1)
+    scene.sleep(SPARE_DELAY)
     assert scene.last.start == [1, 2]
     scene.up(1)
     scene.up(2)
@@ -149,8 +150,10 @@ def test_fresh_processes_for_every_request_come_from_the_spares() -> None:
     for _ in range(5):
         request = scene.submit()
         ((_, worker),) = scene.last.assign  # at once: no start is waited for
+        assert scene.last.start == []  # nothing competes with the request that has just come
+        scene.sleep(SPARE_DELAY)
         started = scene.last.start
-        assert len(started) == 1  # and the spare is replaced already
+        assert len(started) == 1  # the spare is replaced before the request has ended
         assert worker not in served
         served.add(worker)
         scene.up(started[0])

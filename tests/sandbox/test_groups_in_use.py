@@ -1,0 +1,56 @@
+"""A worker's control group is its own from before it starts until after it has ended."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway.sandbox import SandboxSettings, StrictLauncher, make_launcher
+
+
+@pytest.fixture
+def launcher() -> StrictLauncher:
+    made = make_launcher("agent", ["cat"], SandboxSettings(), environ=os.environ, cwd="/")
+    assert isinstance(made, StrictLauncher)
+    enforced = made.describe()["limits"]["memory"]["enforced"]
+    # Not a failure in CI either: a group is the machine's to give.
+    if not enforced:
+        pytest.skip("there is no control group for memory here")
+    return made
+
+
+def group(argv: tuple[str, ...]) -> Path:
+    """The folder that a start joins."""
+    return next(Path(word).parent for word in argv if word.startswith("/sys/fs/cgroup/"))
+
+
+def test_a_second_start_leaves_the_group_of_one_that_has_not_joined_it_yet(
+    launcher: StrictLauncher,
+) -> None:
+    with launcher.launch() as first:
+        pass
+    with launcher.launch() as second:
+        pass
+    assert group(first.argv).is_dir()
+    assert group(second.argv).is_dir()
+    launcher.close()
+    assert not group(first.argv).exists()
+
+
+def test_a_group_is_removed_when_its_worker_has_ended(launcher: StrictLauncher) -> None:
+    with launcher.launch() as first:
+        pass
+    first.release()
+    with launcher.launch() as second:
+        assert not group(first.argv).exists()
+    second.release()
+    launcher.close()
+
+
+def test_a_start_that_failed_leaves_no_group(launcher: StrictLauncher) -> None:
+    with pytest.raises(OSError, match="no process"), launcher.launch() as launch:
+        raise OSError("no process")
+    launcher.remove_groups()
+    assert not group(launch.argv).exists()
