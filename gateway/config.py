@@ -29,6 +29,11 @@ PositiveCount = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
+def seconds(clock: Clock) -> float:
+    """A clock's length; infinity when it is off."""
+    return math.inf if clock in {0, "off"} else float(clock)
+
+
 class ConfigError(Exception):
     """The settings cannot be used as they are; the message names what is wrong."""
 
@@ -56,8 +61,7 @@ class Clocks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def seconds(self, name: str) -> float:
         """The clock's length; infinity when it is off."""
-        value = getattr(self, name)
-        return math.inf if value in {0, "off"} else float(value)
+        return seconds(getattr(self, name))
 
 
 class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,7 +160,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def drain_seconds(self) -> float:
         """Infinity when it is off."""
-        return math.inf if self.drain in {0, "off"} else float(self.drain)
+        return seconds(self.drain)
 
     @property
     def max_body_bytes(self) -> int:

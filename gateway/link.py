@@ -108,11 +108,6 @@ class Link:
         """What the worker still owes an answer to, oldest first."""
         return tuple(entry.exchange for entry in self._in_flight.values())
 
-    @property
-    def partial_bytes(self) -> int:
-        """Of a line that has begun and not ended."""
-        return self._connection.partial_bytes
-
     # Into stdin
 
     def send(self, exchange: Exchange) -> None:

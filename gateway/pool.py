@@ -15,6 +15,7 @@ import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic
 
+from gateway.config import seconds
 from gateway.restart import Breaker, RestartPolicy
 from gateway.roster import (
     CircuitOpenError,
@@ -331,10 +332,10 @@ class Pool(Generic[T]):
 
     def _idle_until(self, worker: PoolWorker[T]) -> float:
         if worker.bound_to is None:
-            return worker.idle_since + _seconds(self._settings.idle_timeout)
+            return worker.idle_since + seconds(self._settings.idle_timeout)
         if not isinstance(worker.bound_to, str):
             return worker.idle_since
-        return worker.idle_since + _seconds(self._settings.session_timeout)
+        return worker.idle_since + seconds(self._settings.session_timeout)
 
     def _start(self, plan: Plan[T], now: float) -> None:
         if self._closed:
@@ -391,7 +392,7 @@ class Pool(Generic[T]):
             started_at=now,
             idle_since=now,
             quota=self._shortened(self._settings.max_requests or math.inf),
-            expires_at=now + self._shortened(_seconds(self._settings.max_age)),
+            expires_at=now + self._shortened(seconds(self._settings.max_age)),
         )
         self._workers[worker.id] = worker
         return worker
@@ -413,7 +414,3 @@ def _preference(worker: PoolWorker[T]) -> tuple[bool, int, bool, float]:
     starting = worker.phase is Phase.STARTING
     age = -worker.idle_since if used else worker.started_at
     return (starting, len(worker.in_flight), not used, age)
-
-
-def _seconds(clock: float | str) -> float:
-    return math.inf if clock in {0, "off"} else float(clock)
