@@ -30,6 +30,8 @@ from .messages import JSON, PROTOCOL_VERSION, Cancel, Chat, FromGateway, Invoke,
 
 _METHODS = frozenset({"invoke", "chat"})
 
+_CHUNK_HEAD = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":%d,"chunk":'
+
 
 class _Params(Struct, gc=False):
     id: int | UnsetType = UNSET
@@ -53,17 +55,18 @@ class _HeadOfLine(Struct, gc=False):
     id: int | UnsetType = UNSET
 
 
-_encode = msgspec.json.encode
+_encode = msgspec.json.Encoder().encode
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_head = msgspec.json.Decoder(_HeadOfLine).decode
 
 
 class _Owed:
-    __slots__ = ("chunked", "method")
+    __slots__ = ("chunk_head", "method")
 
     def __init__(self, method: str) -> None:
         self.method = method
-        self.chunked = False
+        self.chunk_head = b""
+        """How the line of each of its chunks begins; empty before the first."""
 
 
 class WorkerConnection:
@@ -157,17 +160,18 @@ class WorkerConnection:
 
     def send_chunk(self, request_id: int, text: str) -> bytes:
         """One piece of the answer to `request_id`."""
-        owed = self._check_owed(request_id, "a chunk")
+        # Every call counts here. A frame around one JSON string cannot nest nor hold a newline.
+        owed = self._owed.get(request_id)
+        if owed is None or not owed.chunk_head:
+            owed = self._check_owed(request_id, "a chunk")
         if not isinstance(text, str):
             raise LocalProtocolError(f"a chunk is {type(text).__name__}, expected str")
-        # A frame around one JSON string cannot nest nor hold a newline, and every call counts here.
-        line = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":%d,"chunk":%b}}\n' % (
-            request_id,
-            _encode(text),
-        )
-        self._check_length(len(line) - 1)
+        head = owed.chunk_head or _CHUNK_HEAD % request_id
+        line = head + _encode(text) + b"}}\n"
+        if len(line) > self._max_line_bytes:
+            self._check_length(len(line) - 1)
         self._silent = False
-        owed.chunked = True
+        owed.chunk_head = head
         return line
 
     def send_output(self, request_id: int, output: object) -> bytes:
@@ -204,7 +208,7 @@ class WorkerConnection:
             raise LocalProtocolError(
                 f"{what} for request {request_id}, whose method is {owed.method!r}"
             )
-        if owed.chunked:
+        if owed.chunk_head:
             raise LocalProtocolError(f"{what} for request {request_id} after chunks")
 
     def _check_owed(self, request_id: int, what: str) -> _Owed:

@@ -1,7 +1,7 @@
 """Lines on their way to the gateway, written in batches, and never more of them than a bound.
 
 Any thread puts lines in; the event loop's thread writes them, as many as there are in one write.
-When the gateway does not read, `has_room` becomes false, and whoever produces many lines waits.
+When the gateway does not read, `size` passes the bound, and whoever produces many lines waits.
 Knows nothing of what a line says.
 """
 
@@ -15,7 +15,7 @@ from threading import Condition, Lock
 import anyio
 from anyio.lowlevel import checkpoint
 
-HIGH_WATER_BYTES = 64 * 1024
+HIGH_WATER_BYTES = 48 * 1024
 """Above this, producers wait: what a pipe holds, so that the next write can fill it. At most this
 and one line of each running handler is held in memory."""
 
@@ -24,19 +24,22 @@ class Outbox:
     """The lines that were not written yet.
 
     `on_broken` is called once, when nobody can read what is written any more; from then on lines
-    are dropped. Made and used on the event loop's thread, but for `put`, `has_room` and
-    `wait_for_room_in_thread`.
+    are dropped. Made and used on the event loop's thread, but for what is named for threads.
     """
 
     def __init__(self, fd: int, *, on_broken: Callable[[], object]) -> None:
         self._fd = fd
         self._on_broken = on_broken
+        self.size = 0
+        """Bytes that wait, but for those of threads."""
         self._lines: list[bytes] = []
-        self._size = 0
         self._unsent = memoryview(b"")
         self._broken = False
-        self._lock = Lock()  # guards _lines and _size
-        self._room = Condition(self._lock)
+        # What threads put in lies apart, so that the loop's own lines, each of which may be one
+        # word of thousands, need no lock.
+        self._thread_lines: list[bytes] = []
+        self._thread_size = 0
+        self._room = Condition(Lock())  # guards the two above
         self._blocked = anyio.Event()
         self._progress = anyio.Event()
         if not _shares_stderr(fd):
@@ -44,19 +47,20 @@ class Outbox:
 
     def __repr__(self) -> str:
         state = "broken" if self._broken else "blocked" if self._blocked.is_set() else "flowing"
-        return f"<Outbox {state}, {self._size} bytes>"
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a producer of many lines may go on."""
-        return self._size <= HIGH_WATER_BYTES
+        return f"<Outbox {state}, {self._all} bytes>"
 
     def put(self, line: bytes) -> bool:
         """Add a line. True when it is the first that waits: see to it that `flush` is called."""
-        with self._lock:
-            self._lines.append(line)
-            self._size += len(line)
-            return len(self._lines) == 1
+        self._lines.append(line)
+        self.size += len(line)
+        return len(self._lines) == 1
+
+    def put_from_thread(self, line: bytes) -> bool:
+        """The same from any thread. It is written before what is put in later from the loop's."""
+        with self._room:
+            self._thread_lines.append(line)
+            self._thread_size += len(line)
+            return len(self._thread_lines) == 1
 
     def flush(self) -> None:
         """Write what there is, as far as that is possible without waiting."""
@@ -69,32 +73,37 @@ class Outbox:
             await self._blocked.wait()
             await anyio.wait_writable(self._fd)
             self._blocked = anyio.Event()
-            while self._size and not self._blocked.is_set():
+            while self._all and not self._blocked.is_set():
                 self._write()
                 await checkpoint()  # threads may put lines in as fast as they are written
 
     async def wait_for_room(self) -> None:
         """Write, and return as soon as there is room. Other tasks get their turn."""
         self.flush()
-        while not self.has_room:
+        while self.size > HIGH_WATER_BYTES:
             await self._wait_for_progress()
         await checkpoint()
 
     async def wait_until_empty(self) -> None:
         """Return when everything is written."""
         self.flush()
-        while self._size:
+        while self._all:
             await self._wait_for_progress()
 
     def wait_for_room_in_thread(self, *, unless: Callable[[], bool]) -> None:
         """Block this thread until there is room, or until `unless` is true; see `wake_threads`."""
-        with self._room:
-            self._room.wait_for(lambda: self.has_room or unless())
+        if self._all > HIGH_WATER_BYTES:
+            with self._room:
+                self._room.wait_for(lambda: self._all <= HIGH_WATER_BYTES or unless())
 
     def wake_threads(self) -> None:
         """Let the threads that wait for room look at their `unless` again."""
         with self._room:
             self._room.notify_all()
+
+    @property
+    def _all(self) -> int:
+        return self.size + self._thread_size
 
     async def _wait_for_progress(self) -> None:
         if self._progress.is_set():
@@ -103,8 +112,7 @@ class Outbox:
 
     def _write(self) -> None:
         if not self._unsent:
-            with self._lock:
-                lines, self._lines = self._lines, []
+            lines = self._take()
             self._unsent = memoryview(lines[0] if len(lines) == 1 else b"".join(lines))
         while self._unsent:
             try:
@@ -116,21 +124,27 @@ class Outbox:
                 self._drop_everything()
                 return
             self._unsent = self._unsent[written:]
-            self._made_room(written)
+            self.size -= written
+            self._tell_of_progress()
 
-    def _made_room(self, written: int) -> None:
+    def _take(self) -> list[bytes]:
         with self._room:
-            self._size -= written
-            self._room.notify_all()
+            lines, self._thread_lines = self._thread_lines, []
+            self.size += self._thread_size
+            self._thread_size = 0
+        lines += self._lines
+        self._lines = []
+        return lines
+
+    def _tell_of_progress(self) -> None:
+        self.wake_threads()
         self._progress.set()
 
     def _drop_everything(self) -> None:
         self._unsent = memoryview(b"")
-        with self._room:
-            self._lines = []
-            self._size = 0
-            self._room.notify_all()
-        self._progress.set()
+        self._take()
+        self.size = 0
+        self._tell_of_progress()
         if not self._broken:
             self._broken = True
             self._on_broken()

@@ -50,7 +50,7 @@ from .answer import encode_answer, encode_chunk, explain_exception
 from .context import Context, InvalidInput, decode, read_context
 from .handler import Handler, Method
 from .loops import current_loop
-from .outbox import Outbox
+from .outbox import HIGH_WATER_BYTES, Outbox
 from .start import Stdio
 from .threads import Threads
 
@@ -214,11 +214,12 @@ class _Server:
 
     async def _stream_on_loop(self, request: _Request, chunks: AsyncIterator[object]) -> None:
         outbox = self._outbox
+        encode = self._chunk_encoder(request)
         try:
             async for chunk in chunks:
-                if outbox.put(self._encode_chunk(request, chunk)):
+                if outbox.put(encode(chunk)):
                     self._loop.call_soon(outbox.flush)
-                if not outbox.has_room:
+                if outbox.size > HIGH_WATER_BYTES:
                     await outbox.wait_for_room()
         finally:
             if hasattr(chunks, "aclose"):
@@ -243,14 +244,14 @@ class _Server:
 
     def _stream_in_thread(self, request: _Request, chunks: Iterator[object]) -> None:
         outbox = self._outbox
+        encode = self._chunk_encoder(request)
         try:
             for chunk in chunks:
                 if request.cancelled:
                     break
-                if outbox.put(self._encode_chunk(request, chunk)):
+                if outbox.put_from_thread(encode(chunk)):
                     self._loop.call_soon_from_thread(outbox.flush)
-                if not outbox.has_room:
-                    outbox.wait_for_room_in_thread(unless=lambda: request.cancelled)
+                outbox.wait_for_room_in_thread(unless=lambda: request.cancelled)
         finally:
             if hasattr(chunks, "close"):
                 chunks.close()
@@ -263,8 +264,8 @@ class _Server:
     def _spawn(self, request: _Request, call: Callable[[], Any], run: Callable[..., Any]) -> None:
         request.task = run(self._loop.spawn, self._run_on_loop, request, call)
 
-    def _encode_chunk(self, request: _Request, chunk: object) -> bytes:
-        return encode_chunk(self._connection, request.id, request.handler.method, chunk)
+    def _chunk_encoder(self, request: _Request) -> Callable[[object], bytes]:
+        return partial(encode_chunk, self._connection, request.id, request.handler.method)
 
     def _encode_answer(self, request: _Request, result: object) -> bytes:
         if request.cancelled:

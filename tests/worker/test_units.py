@@ -367,7 +367,7 @@ async def test_what_the_reader_does_not_take_waits_and_room_comes_back() -> None
         sent = b""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outbox.write_when_possible)
-            while outbox.has_room:
+            while outbox.size <= HIGH_WATER_BYTES:
                 line = b"%d " % len(sent) * 100 + b"\n"
                 sent += line
                 outbox.put(line)
@@ -394,7 +394,7 @@ async def test_a_reader_that_has_gone_is_told_once_and_nothing_is_kept() -> None
         outbox.flush()
     os.close(write)
     assert gone == [True]
-    assert outbox.has_room
+    assert outbox.size == 0
     assert repr(outbox) == "<Outbox broken, 0 bytes>"
 
 
