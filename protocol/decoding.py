@@ -22,6 +22,10 @@ MAX_EXCERPT = 80
 MAX_REASON = 300
 """Characters of the decoder's reason: a key that a worker made up may stand in it."""
 
+MAX_BURST_BYTES = 1024 * 1024
+"""Of chunks that are decoded together, because they came together: a few times what is read at
+once. As strings, they may take four times as much."""
+
 
 class Params(Struct, gc=False):
     """Of `chunk`. Those of `ready` come once, and are decoded apart."""
@@ -65,15 +69,15 @@ class Line(Struct, gc=False):
     error: Error | UnsetType = UNSET
 
 
-class _BurstParams(Struct, gc=False):
+class _ChunkParams(Struct, gc=False):
     id: int
     chunk: Raw
 
 
-class _BurstLine(Struct, gc=False, tag_field="method", tag="chunk"):
+class _ChunkLine(Struct, gc=False, tag_field="method", tag="chunk"):
     """A chunk and nothing else; what `Line` leaves to be looked at is refused here."""
 
-    params: _BurstParams
+    params: _ChunkParams
     jsonrpc: Literal["2.0"] = "2.0"
     id: UnsetType = UNSET
 
@@ -110,7 +114,8 @@ class _ChatMessage(Struct, gc=False):
 
 
 _decode_line = msgspec.json.Decoder(Line).decode
-_decode_burst_line = msgspec.json.Decoder(_BurstLine).decode
+_decode_chunk_line = msgspec.json.Decoder(_ChunkLine).decode
+_decode_strings = msgspec.json.Decoder(list[str]).decode
 _decode_ready = msgspec.json.Decoder(_ReadyLine).decode
 _decode_declared = msgspec.json.Decoder(_DeclaredLine).decode
 _decode_loose_line = msgspec.json.Decoder(_LooseLine).decode
@@ -127,6 +132,7 @@ _EXPECTED = {
     "`$.result`": "'output', 'message' or nothing",
 }
 QUOTE = 0x22
+_ANY_STRING = b'"\\u0000"'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _KINDS = {
@@ -155,24 +161,64 @@ def read_line(line: bytes) -> Line:
         raise _explain(line, error) from None
 
 
-def read_burst(lines: list[bytes]) -> tuple[int, list[JSON]] | None:
-    """The id and the texts of `lines`, if they are chunks of one request and all is well with them.
+def read_burst(text: bytes) -> tuple[int, list[JSON], bytes] | None:
+    """The chunks that a text of several lines begins with, all of one request and framed alike: its
+    id, their texts, and the lines that follow.
 
-    None does not say that something is wrong: each line has to be looked at by itself then. Takes
-    a third of what that takes.
+    Takes less than half of what it takes to decode each line. None does not say that something is
+    wrong: each line has to be looked at by itself then.
     """
+    if len(text) > MAX_BURST_BYTES:
+        return None
+    frame = _read_frame(text[: text.find(b"\n")])
+    if frame is None:
+        return None
+    request_id, head, tail = frame
+    separator = tail + b"\n" + head
+    texts = text[len(head) :].split(separator)
+    # A line that is framed otherwise, and what follows it, stand behind the one before it: mostly
+    # behind the last, as the end of the stream.
+    last = len(texts) - 1
+    if text.count(b"\n") > last + texts[last].count(b"\n"):
+        last = next(number for number, each in enumerate(texts) if b"\n" in each)
+    end, _, rest = separator.join(texts[last:]).partition(b"\n")
+    texts[last:] = [end.removesuffix(tail)]
+    if not (end.endswith(tail) and _are_strings(texts)):
+        return None
+    return request_id, texts, rest
+
+
+def _read_frame(line: bytes) -> tuple[int, bytes, bytes] | None:
+    """The id of a chunk, and what stands before and after its text.
+
+    Any JSON string between the two is a chunk of that id, because one is.
+    """
+    if not is_utf8(line):
+        return None
     try:
-        messages = list(map(_decode_burst_line, lines))
-        # None of them is long enough to nest too deeply.
-        if max(map(len, lines)) > MAX_NESTING or not is_utf8(b"".join(lines)):
-            return None
+        params = _decode_chunk_line(line).params
+        head, _, tail = line.rpartition(as_bytes(params.chunk))
+        other = _decode_chunk_line(head + _ANY_STRING + tail).params
     except (msgspec.MsgspecError, RecursionError):
         return None
-    (request_id, *others) = {message.params.id for message in messages}
-    texts = [as_bytes(message.params.chunk) for message in messages]
-    if others or {text[0] for text in texts} != {QUOTE}:
+    # Too short to nest too deeply.
+    if len(head) + len(tail) > MAX_NESTING:
         return None
-    return request_id, texts
+    if other.id != params.id or as_bytes(other.chunk) != _ANY_STRING:
+        return None
+    return params.id, head, tail
+
+
+def _are_strings(texts: list[bytes]) -> bool:
+    """Whether each is one JSON string and nothing else. There is no newline in them."""
+    # No string goes on over a newline, so that each text has one value at the least.
+    joined = b",\n".join(texts)
+    if joined[:1] + joined[-1:] != b'""' or joined.count(b'",\n"') != len(texts) - 1:
+        return False
+    try:
+        return len(_decode_strings(b"[%b]" % joined)) == len(texts)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
 
 
 def read_ready(line: bytes) -> Ready:

@@ -47,28 +47,23 @@ class LineBuffer:
 
         Lines of nothing but white space are left out.
         """
+        return split_lines(self.feed_text(data))
+
+    def feed_text(self, data: bytes) -> bytes:
+        """Add what was read; return the lines that it completed as one text, without the last
+        newline. No line in it is too long."""
         if self.overflowed:
-            return []
-        end = data.rfind(b"\n") + 1
-        if not end:
+            return b""
+        end = data.rfind(b"\n")
+        if end < 0:
             self._hold(data)
-            return []
-        whole = data[:end]
-        if self._partial:
-            self._partial += whole
-            whole = bytes(self._partial)
-            self._partial.clear()
-        # A worker may write newlines for ever: to look at them one by one would be its neighbours'
-        # loss.
-        blank = len(whole) <= self.max_line_bytes and whole.isspace()
-        lines = [b""] if blank else whole.split(b"\n")
-        del lines[-1]  # what follows the last newline: nothing
-        if len(whole) > self.max_line_bytes:
-            lines = self._before_too_long(lines)
-        if not self.overflowed and end < len(data):
-            self._hold(data[end:])
-        # `strip` returns a line without white space around it as it is, without a copy.
-        return list(filter(bytes.strip, lines))
+            return b""
+        text = self._with_partial(data[:end])
+        if len(text) >= self.max_line_bytes:
+            text = self._before_too_long(text)
+        if not self.overflowed and end + 1 < len(data):
+            self._hold(data[end + 1 :])
+        return text
 
     def too_long(self) -> RemoteProtocolError:
         """The error that an overflow is."""
@@ -76,19 +71,42 @@ class LineBuffer:
             Violation.LINE_TOO_LONG, f"a line is longer than {self.max_line_bytes} bytes"
         )
 
+    def _with_partial(self, data: bytes) -> bytes:
+        if not self._partial:
+            return data
+        self._partial += data
+        text = bytes(self._partial)
+        self._partial.clear()
+        return text
+
     def _hold(self, data: bytes) -> None:
         if len(self._partial) + len(data) >= self.max_line_bytes:
             self._overflow()
         else:
             self._partial += data
 
-    def _before_too_long(self, lines: list[bytes]) -> list[bytes]:
-        for index, line in enumerate(lines):
-            if len(line) >= self.max_line_bytes:
+    def _before_too_long(self, text: bytes) -> bytes:
+        start = 0
+        while start <= len(text):
+            newline = text.find(b"\n", start)
+            end = len(text) if newline < 0 else newline
+            if end - start >= self.max_line_bytes:
                 self._overflow()
-                return lines[:index]
-        return lines
+                return text[: max(0, start - 1)]
+            start = end + 1
+        return text
 
     def _overflow(self) -> None:
         self.overflowed = True
         self._partial.clear()
+
+
+def split_lines(text: bytes) -> list[bytes]:
+    """The lines of a text, but for those of nothing but white space."""
+    # A worker may write newlines for ever: to look at them one by one would be its neighbours'
+    # loss.
+    if not text or text.isspace():
+        return []
+    # `strip` returns a line without white space around it as it is, without a copy, and so does
+    # `split` a text of one line.
+    return list(filter(bytes.strip, text.split(b"\n")))

@@ -51,7 +51,7 @@ from .decoding import (
     wrong_shape,
 )
 from .errors import LocalProtocolError, RemoteProtocolError, Violation
-from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line
+from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line, split_lines
 from .messages import (
     JSON,
     Burst,
@@ -66,10 +66,8 @@ from .messages import (
 
 _Method: TypeAlias = Literal["invoke", "chat"]
 
-_BURST_LINES = 4
-"""So many lines at once are worth a look at whether they are all of one stream."""
-
-_CHUNK = b'"chunk"'
+_BURST_NEWLINES = 3
+"""So many lines at once, and one more, are worth a look at whether they are all of one stream."""
 
 
 class WorkerState(Enum):
@@ -212,16 +210,14 @@ class GatewayConnection:
         """As `receive_data`, but chunks of one stream that came together may be one `Burst`."""
         if self.broken:
             return []
-        lines = self._buffer.feed(data)
+        text = self._buffer.feed_text(data)
         events: list[FromWorker | Burst] = []
-        if len(lines) >= _BURST_LINES:
-            # The last line often is the end of the stream, or the beginning of something else.
-            count = len(lines) if _CHUNK in lines[-1] else len(lines) - 1
-            burst = read_burst(lines[:count])
-            if burst is not None and burst[0] in self._in_flight:
-                events.append(self._receive_burst(*burst))
-                del lines[:count]
-        self._receive_lines(lines, events)
+        # Once, and not for every run of such lines: each look goes through the whole text.
+        burst = read_burst(text) if text.count(b"\n") >= _BURST_NEWLINES else None
+        if burst is not None and burst[0] in self._in_flight:
+            request_id, texts, text = burst
+            events.append(self._receive_burst(request_id, texts))
+        self._receive_lines(split_lines(text), events)
         return events
 
     def _receive_burst(self, request_id: int, texts: list[JSON]) -> Burst:

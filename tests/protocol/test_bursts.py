@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol import Burst, Chunk, FromWorker, GatewayConnection
+from protocol.decoding import MAX_BURST_BYTES
+
+from .helpers import unhurried
 
 GOOD = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":1,"chunk":"word"}}\n'
 
@@ -59,8 +64,18 @@ def test_chunks_of_one_stream_that_come_together_are_one_event() -> None:
 
 def test_chunks_of_two_streams_that_come_together_stay_apart() -> None:
     other = GOOD.replace(b'"id":1', b'"id":2')
-    events = connection().receive_batch((GOOD + other) * 3)
-    assert events == [Chunk(1, b'"word"'), Chunk(2, b'"word"')] * 3
+    assert connection().receive_batch(GOOD * 5 + other * 2) == [
+        Burst(1, [b'"word"'] * 5),
+        *[Chunk(2, b'"word"')] * 2,
+    ]
+    assert (
+        connection().receive_data((GOOD + other) * 3)
+        == [
+            Chunk(1, b'"word"'),
+            Chunk(2, b'"word"'),
+        ]
+        * 3
+    )
 
 
 def test_a_burst_to_a_worker_that_never_said_ready_is_its_first_word() -> None:
@@ -68,3 +83,43 @@ def test_a_burst_to_a_worker_that_never_said_ready_is_its_first_word() -> None:
     bare.send_invoke(b"1", stream=True, request_id="r-1")
     assert bare.receive_batch(GOOD * 4) == [Burst(1, [b'"word"'] * 4)]
     assert bare.worker_state.value == "bare"
+
+
+FRAMES = [
+    b'{"jsonrpc":"2.0","method":"chunk","params":{"id":1,"chunk":%b}}\n',
+    b'{"jsonrpc": "2.0", "method": "chunk", "params": {"id": 1, "chunk": %b}}\r\n',
+    b'{"params":{"chunk":%b,"id":1},"method":"chunk"}\n',
+    b'{"params":{"chunk":"a","chunk":%b,"id":1},"method":"chunk"}\n',
+    b'{"params":{"chunk":%b,"chunk":"a","id":1},"method":"chunk"}\n',
+    b'{"method":"chunk","params":{"id":2,"chunk":%b}}\n',
+    b'{"method":"chunk","params":{"id":1,"chunk":%b,"more":' + b"[" * 600 + b"]" * 600 + b"}}\n",
+]
+TEXTS = [
+    b'"a"', b'""', b'"2.0"', b'"chunk"', b'"\\""', b'"\\\\"', '"Zoë"'.encode(), b' "b" ', b'"c"\n',
+    b'"', b'"a\\"', b'"b","c"', b'","c"', b'"a"}}', b'"\xff"', b'"\\ud800"', b"1", b"", b"\n",
+    b"\r", b'"' + b"x" * 600 + b'"', b'"a","id":2,"chunk":"b"',
+    b'"a"}},"params":{"id":1,"chunk":"b"',
+]  # fmt: skip
+
+
+@unhurried
+@given(st.lists(st.tuples(st.sampled_from(FRAMES), st.sampled_from(TEXTS)), min_size=4), st.data())
+def test_what_comes_together_means_what_it_means_line_by_line(
+    framed: list[tuple[bytes, bytes]], data: st.DataObject
+) -> None:
+    # Mostly one frame, as a worker has one.
+    frame = data.draw(st.sampled_from([None, *FRAMES]))
+    said = b"".join([(frame or own) % text for own, text in framed])
+    one_by_one = connection()
+    expected = [
+        event for line in said.split(b"\n") for event in one_by_one.receive_data(line + b"\n")
+    ]
+    together = connection()
+    assert comparable(together.receive_data(said)) == comparable(expected)
+    assert repr(together) == repr(one_by_one)
+
+
+def test_chunks_too_long_to_be_decoded_together_are_decoded_one_by_one() -> None:
+    line = GOOD.replace(b"word", b"x" * (MAX_BURST_BYTES // 4))
+    events = connection().receive_batch(line * 5)
+    assert [type(event) for event in events] == [Chunk] * 5
