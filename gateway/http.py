@@ -1,23 +1,29 @@
-"""HTTP connections: Hypercorn's own, with less done for each request.
+"""HTTP connections: Hypercorn's protocols, with the bytes carried here.
 
-Hypercorn writes the head and the body of a response apart, and starts a task at the end of each
-request to watch over the silence that follows. Here a head leaves with what follows it, and one
-task for each connection watches, whose deadline is moved. Knows nothing of what is served.
+Hypercorn's own carrier hands over to the other tasks eight times for a short request (at each part
+of it that is passed on, and twice at each write), writes the head and the body of a response apart,
+and starts a task at the end of each request to watch over the silence that follows. Here a task
+waits when there is something to wait for, a head leaves with what follows it, and one task for each
+connection watches, whose deadline is moved. Knows nothing of what is served.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
 from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,7 +58,7 @@ async def serve_http(
         await application.start(lifespan.handle_lifespan)
         await lifespan.wait_for_startup()
         async with trio.open_nursery() as connections:
-            handler = partial(_Connection, wrapped, config, context, ConnectionState(state.copy()))
+            handler = partial(_serve_connection, wrapped, config, context, state)
             async with trio.open_nursery() as accepting:
                 accepting.start_soon(
                     partial(trio.serve_listeners, handler, listeners, handler_nursery=connections)
@@ -66,77 +72,160 @@ async def serve_http(
         application.cancel_scope.cancel()
 
 
-class _Connection(TCPServer):
-    """One connection, as Hypercorn's but for what the module's docstring says."""
+async def _serve_connection(
+    app: ASGIWrapper,
+    config: Config,
+    context: WorkerContext,
+    state: LifespanState,
+    stream: trio.SocketStream,
+) -> None:
+    connection = _Connection(config, context, stream)
+    try:
+        await connection.run(app, ConnectionState(state.copy()))
+    finally:
+        await connection.close()
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self._clock = _IdleClock(self.config.keep_alive_timeout, self.context)
-        self.idle_task = self._clock
+
+class _Connection:
+    """One connection: what the client sends goes to the protocol, and what that says to the client.
+
+    `_idle` is the clock of the silence between two requests: it runs while its deadline is finite.
+    """
+
+    def __init__(self, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
+        self._config = config
+        self._context = context
+        self._stream = stream
+        self._protocol: ProtocolWrapper
+        self._write_lock = trio.Lock()
+        self._idle = trio.CancelScope()
         self._head = b""
 
-    async def protocol_send(self, event: Event) -> None:
-        if not isinstance(event, RawData):
-            await super().protocol_send(event)
-        elif self._head:
-            # Also an end without a body, which is empty.
-            head, self._head = self._head, b""
-            if len(event.data) > _JOINED_BYTES:
-                await self._write(head)
-                await self._write(event.data)
-            else:
-                await self._write(head + event.data)
-        elif event.data.startswith(b"HTTP/1.1 ") and event.data[9:10] != b"1":
-            # The head of a final response: always followed by a part or by the end.
-            self._head = event.data
-        elif event.data:
-            await self._write(event.data)
-
-    async def _write(self, data: bytes) -> None:
-        await super().protocol_send(RawData(data))
-
-    async def _read_data(self) -> None:
+    async def run(self, app: ASGIWrapper, state: ConnectionState) -> None:
+        """Serve it until its end."""
+        socket = self._stream.socket
         try:
-            while data := await self.stream.receive_some(_READ_BYTES):
-                await self.protocol.handle(RawData(bytes(data)))
+            client = parse_socket_addr(socket.family, socket.getpeername())
+            server = parse_socket_addr(socket.family, socket.getsockname())
+        except OSError:  # the client has left already
+            return
+        async with _Tasks() as tasks:
+            self._protocol = ProtocolWrapper(
+                app, self._config, self._context, tasks, state, False, client, server, self._receive
+            )
+            await self._protocol.initiate()
+            self._set_idle(True)
+            tasks.spawn(self._watch_idle)
+            await self._read()
+
+    async def close(self) -> None:
+        with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
+            await self._stream.send_eof()
+        await self._stream.aclose()
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._stream.receive_some(_READ_BYTES):
+                await self._protocol.handle(RawData(bytes(data)))
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             pass
-        self._clock.end()
-        await self.protocol.handle(RawData(b""))
-        await self.protocol.handle(Closed())
+        self._idle.cancel()
+        await self._protocol.handle(RawData(b""))
+        await self._protocol.handle(Closed())
 
-    async def _idle_timeout(self) -> None:
-        with trio.CancelScope(shield=True):
-            await self._initiate_server_close()
+    async def _receive(self, event: Event) -> None:
+        """What the protocol says."""
+        if isinstance(event, RawData):
+            await self._send(event.data)
+        elif isinstance(event, Updated):
+            self._set_idle(event.idle)
+        elif isinstance(event, Closed):
+            await self.close()
+            await self._protocol.handle(event)
 
+    async def _send(self, data: bytes) -> None:
+        if self._head:
+            # Also an end without a body, which is empty.
+            head, self._head = self._head, b""
+            if len(data) > _JOINED_BYTES:
+                await self._write(head)
+                await self._write(data)
+            else:
+                await self._write(head + data)
+        elif data.startswith(b"HTTP/1.1 ") and data[9:10] != b"1":
+            # The head of a final response: always followed by a part or by the end.
+            self._head = data
+        elif data:
+            await self._write(data)
 
-class _IdleClock(TrioSingleTask):
-    """Closes a connection that has been silent between two requests for as long as it may be."""
+    async def _write(self, data: bytes) -> None:
+        # What another task writes goes first.
+        left = data if self._write_lock.locked() else self._write_some(data)
+        if not left:
+            return
+        async with self._write_lock:
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._stream.send_all(left)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._protocol.handle(Closed())
 
-    def __init__(self, seconds: float, context: WorkerContext) -> None:
-        self._seconds = seconds
-        self._terminated = context.terminated
-        self._scope = trio.CancelScope()
-        self._started = False
+    def _write_some(self, data: bytes) -> bytes | memoryview:
+        """Write as much as can be without waiting; what is left."""
+        try:
+            return memoryview(data)[os.write(self._stream.socket.fileno(), data) :]
+        except OSError:
+            return data  # the socket is full, or broken: `send_all` says which
 
-    async def restart(self, task_group: Any, action: Callable[[], Awaitable[None]]) -> None:
-        """A request has ended, or the connection has begun."""
-        self._scope.deadline = trio.current_time() + self._seconds
-        if not self._started:
-            self._started = True
-            task_group.spawn(self._watch, action)
+    def _set_idle(self, idle: bool) -> None:
+        seconds = self._config.keep_alive_timeout if idle else math.inf
+        self._idle.deadline = trio.current_time() + seconds
 
-    async def stop(self) -> None:
-        """A request has begun."""
-        self._scope.deadline = math.inf
-
-    def end(self) -> None:
-        """The client sends nothing more."""
-        self._scope.cancel()
-
-    async def _watch(self, close: Callable[[], Awaitable[None]]) -> None:
-        with self._scope:
-            await self._terminated.wait()
+    async def _watch_idle(self) -> None:
+        with self._idle:
+            await self._context.terminated.wait()
         # At the server's end a connection with a request is closed after it, by Hypercorn.
-        if self._scope.deadline < math.inf:
-            await close()
+        if self._idle.deadline < math.inf:
+            with trio.CancelScope(shield=True):
+                await self._protocol.handle(Closed())
+                await self._stream.aclose()
+
+
+class _Tasks(TaskGroup):
+    """Hypercorn's tasks of one connection. What goes to the application is waited for only when
+    there is too much of it, and by the application only when there is nothing."""
+
+    async def spawn_app(
+        self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
+    ) -> Callable[[Any], Awaitable[None]]:
+        to_app, from_client = trio.open_memory_channel[Any](config.max_app_queue_size)
+
+        async def put(message: Any) -> None:
+            try:
+                to_app.send_nowait(message)
+            except trio.WouldBlock:
+                await to_app.send(message)
+
+        async def receive() -> Any:
+            try:
+                return from_client.receive_nowait()
+            except trio.WouldBlock:
+                return await from_client.receive()
+
+        self.spawn(_run_app, app, config, scope, receive, send)
+        return put
+
+
+async def _run_app(
+    app: Any,
+    config: Config,
+    scope: Any,
+    receive: Callable[[], Awaitable[Any]],
+    send: Callable[[Any], Awaitable[None]],
+) -> None:
+    try:
+        await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+    except Exception:  # noqa: BLE001  (the boundary: only this connection is to end)
+        await config.log.exception("Error in ASGI Framework")
+    finally:
+        await send(None)
