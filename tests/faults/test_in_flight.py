@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -85,6 +86,19 @@ async def test_requests_that_a_killed_worker_cannot_have_read_are_served_by_anot
         assert len(served) == 6
         assert {answer.json()["output"]["worker"] for answer in served}.isdisjoint({worker})
         await back_to(gateway, before)
+
+
+async def test_a_request_whose_answer_has_begun_is_given_to_no_other_worker(
+    level: str, tmp_path: Path
+) -> None:
+    async with scene(tmp_path, level=level, bad=agent("answer_unread.py")) as gateway:
+        request = {"input": "hello", "stream": True}
+        answer = await gateway.client.post("/agent/bad/invoke", json=request)
+        assert answer.text.count("a guess") == 1
+        error = json.loads(answer.text.rpartition("event: error\ndata: ")[2])["error"]
+        assert (error["type"], error["output_begun"]) == ("worker_crashed", True)
+        error = error_of(await ask(gateway, "bad", "hello"), 501, "worker_crashed")
+        assert (error["exit_status"], error["output_begun"]) == (3, True)
 
 
 async def test_an_answer_under_the_id_of_another_request_reaches_nobody(tmp_path: Path) -> None:
