@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import trio
@@ -41,6 +42,9 @@ log = logging.getLogger("gateway.http")
 
 BODY_SECONDS = 60.0
 """For a whole request body: 7 MiB at 1 Mbit/s. A client that sends more slowly holds nothing."""
+
+MAX_PREPARED_BYTES = 2 * 1024 * 1024
+"""Of memory taken for a body before it has come, on the word of its sender."""
 
 DISCARD_SECONDS = 5.0
 """How long the rest of a body that is too large is read and thrown away, so that the client can
@@ -91,9 +95,10 @@ class AgentRoutes:
             raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
         self._dispatcher.agent(agent)
         check_media_type(request.head)
-        # Without a name for the body: it would be held, a copy of the payload, until the answer.
-        call = read_call(agent, kind, request.head, await request.read_body(self._max_body))
-        exchange = self._dispatcher.submit(call)
+        # Without names for the body and the call: they would be held until the end of the answer.
+        exchange = self._dispatcher.submit(
+            read_call(agent, kind, request.head, await request.read_body(self._max_body))
+        )
         try:
             await request.answer(exchange, partial(self._dispatcher.leave, exchange))
         finally:
@@ -120,21 +125,22 @@ class _Request:
         """The whole body. Raises RequestTooLarge, RequestTimeout and ClientGoneError."""
         if self.head.content_length > most:
             raise RequestTooLarge(f"the body is larger than {most} bytes")
-        parts: list[bytes] = []
-        size = 0
+        # Of its length from the start: a body that grows piece by piece is moved again and again.
+        body = BytesIO(bytes(min(self.head.content_length, MAX_PREPARED_BYTES)))
         with trio.move_on_after(BODY_SECONDS):
             while not self._body_read:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
-                parts.append(message["body"])
-                size += len(message["body"])
+                body.write(message["body"])
+                size = body.tell()
                 if size > most:
                     raise RequestTooLarge(f"the body is larger than {most} bytes")
                 # The end comes in a message of its own, which need not be waited for if the length
                 # was given (Hypercorn ends a request that is shorter).
                 self._body_read = not message["more_body"] or size == self.head.content_length
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            body.truncate()
+            return body.getvalue()
         raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
 
     async def answer(self, exchange: Exchange, give_up: Callable[[], None]) -> None:

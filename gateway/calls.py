@@ -17,10 +17,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import InvalidRequest, UnsupportedMediaType
 from gateway.exchange import Call
-from protocol import MAX_INPUT_NESTING, is_utf8, nests_deeper
+from protocol import MAX_INPUT_NESTING, as_payload, is_utf8, nests_deeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from protocol import Payload
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 """What of a client's `X-Request-Id` is taken over: visible ASCII, so that it can stand in a header
@@ -145,7 +147,7 @@ def read_call(agent: str, kind: Literal["invoke", "chat"], head: RequestHead, bo
         )
         key = "input" if kind == "invoke" else "messages"
         raise InvalidRequest(f"{key!r} is missing; expected {expected}")
-    payload = bytes(payload)
+    payload = bytes(payload) if b"\n" in body else as_payload(payload)
     if kind == "chat":
         _check_messages(payload)
     context, conversation = _read_context(bytes(decoded.context))
@@ -175,7 +177,7 @@ def _decode(decode: Any, body: bytes) -> Any:
         raise InvalidRequest(f"the body is not JSON: {reason}") from None
 
 
-def _check_messages(payload: bytes) -> None:
+def _check_messages(payload: Payload) -> None:
     try:
         messages = _decode_messages(payload)
     except (msgspec.MsgspecError, RecursionError):
@@ -190,7 +192,7 @@ def _check_messages(payload: bytes) -> None:
             )
 
 
-def _what_is_wrong(payload: bytes) -> str:
+def _what_is_wrong(payload: Payload) -> str:
     """Which message it is, which msgspec does not tell."""
     try:
         messages = _decode_list(payload)

@@ -13,9 +13,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal
 
 import trio
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
+from protocol import Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +37,8 @@ class Call(Struct, frozen=True, kw_only=True):
 
     agent: str
     kind: Literal["invoke", "chat"]
-    payload: bytes
-    """The input of an invoke, or the messages of a chat."""
+    payload: Payload
+    """The input of an invoke, or the messages of a chat; empty once the answer has begun."""
     stream: bool
     context: bytes = b"{}"
     conversation: str | None = None
@@ -84,7 +85,7 @@ class Exchange:
         self.admitted_at = now
         self.attempts = 0
         """How many workers it was given to; only the last can have read it."""
-        self.result: bytes | None = None
+        self.result: Payload | None = None
         self.error: GatewayError | None = None
         self.spoke = False
         """Whether any word of the answer has come."""
@@ -149,7 +150,9 @@ class Exchange:
         self._chunks += texts
         self.buffered_bytes += sum(map(len, texts))
         self._since = now
-        self.spoke = True
+        if not self.spoke:
+            self.spoke = True
+            self._forget_payload()
         if self.phase is not Phase.SPEAKING or self.call.stream:
             self.phase = Phase.SPEAKING
             self._wake()
@@ -161,10 +164,11 @@ class Exchange:
                 )
             )
 
-    def end(self, result: bytes | None = None) -> None:
+    def end(self, result: Payload | None = None) -> None:
         """It ended well: with one result, a JSON text, or with the chunks that have come."""
         if self.phase is not Phase.ENDED:
             self.result = result
+            self._forget_payload()
             self.phase = Phase.ENDED
             self._wake()
 
@@ -180,6 +184,12 @@ class Exchange:
                 self._chunks.clear()
             self._wake()
             self._let_read_on()  # what comes now is thrown away
+
+    def _forget_payload(self) -> None:
+        """Once it is being answered, it is given to no other worker. A stream may last for hours,
+        and an answer is as large as its request at times: one is not to be held beside the other.
+        """
+        self.call = structs.replace(self.call, payload=b"")
 
     def _let_read_on(self) -> None:
         if self.on_drained is not None:

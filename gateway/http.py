@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from hypercorn.events import Event
     from hypercorn.typing import LifespanState
 
-_READ_BYTES = 64 * 1024
-"""Read at once: as much as Hypercorn reads."""
+_READ_BYTES = 256 * 1024
+"""Read at once: a large body is a few reads then, each of which passes through the protocol."""
 
 _JOINED_BYTES = 64 * 1024
 """A part larger than this leaves without a copy: beside it, a second write costs nothing."""

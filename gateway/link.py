@@ -31,6 +31,7 @@ from protocol import (
     FromWorker,
     GatewayConnection,
     Malformed,
+    Payload,
     Ready,
     RemoteProtocolError,
     Result,
@@ -113,13 +114,16 @@ class Link:
     def send(self, exchange: Exchange) -> None:
         """Write its request, as much as goes in now; the rest follows by itself."""
         call = exchange.call
-        send = self._connection.send_invoke if call.kind == "invoke" else self._connection.send_chat
-        wire_id, line = send(
-            call.payload, stream=call.stream, context=call.context, request_id=call.request_id
+        wire_id, line = self._connection.send_request(
+            call.kind,
+            call.payload,
+            stream=call.stream,
+            context=call.context,
+            request_id=call.request_id,
         )
         self._in_flight[wire_id] = _InFlight(exchange, self._sent)
         self._ids[exchange] = wire_id
-        self._write(line)
+        self._write(*line)
 
     def cancel(self, exchange: Exchange) -> bool:
         """Say that nobody waits for it any more; whether it is in flight and was not told before.
@@ -139,12 +143,14 @@ class Link:
         taken = self._written - self._process.unread_input()
         return [entry.exchange for entry in self._in_flight.values() if entry.offset >= taken]
 
-    def _write(self, line: bytes) -> None:
-        self._sent += len(line)
-        if len(line) > _PIPE_BYTES and self._process.stdin >= 0:
+    def _write(self, *line: Payload) -> None:
+        idle = not self._unwritten
+        size = sum(map(len, line))
+        self._sent += size
+        if size > _PIPE_BYTES and self._process.stdin >= 0:
             enlarge_pipe(self._process.stdin)
-        self._unwritten.append(memoryview(line))
-        if len(self._unwritten) == 1 and not self._write_some():
+        self._unwritten += map(memoryview, line)
+        if idle and not self._write_some():
             self._nursery.start_soon(self._write_rest)
 
     def _write_some(self) -> bool:

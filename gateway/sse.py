@@ -13,6 +13,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from protocol import Payload
+
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -48,7 +50,7 @@ def encode_error(body: bytes) -> bytes:
     return b"event: error\ndata: " + body + b"\n\n"
 
 
-def as_chunk(kind: Kind, result: bytes) -> bytes:
+def as_chunk(kind: Kind, result: Payload) -> bytes:
     """One result as the one chunk of a stream: a string as it is, anything else as JSON text.
 
     A chat's message counts as its content, unless it holds more than that (tool calls).
@@ -58,15 +60,19 @@ def as_chunk(kind: Kind, result: bytes) -> bytes:
         content = bytes(message.content)
         if content[:1] == b'"' and message.tool_calls is UNSET:
             return content
-        return msgspec.json.encode(result.decode())
-    return result if result[:1] == b'"' else msgspec.json.encode(result.decode())
+    else:
+        content = bytes(result)
+        if content[:1] == b'"':
+            return content
+    return msgspec.json.encode(str(result, "utf-8"))
 
 
-def as_body(kind: Kind, result: bytes | None, chunks: Iterable[bytes]) -> bytes:
+def as_body(kind: Kind, result: Payload | None, chunks: Iterable[bytes]) -> bytes:
     """The answer to a caller that wants one JSON: the result, or the chunks in one string."""
     if result is None:
         # Each chunk is a whole JSON string, so the insides can be joined as they are: an escaped
         # surrogate pair is never split, because half of one is not accepted.
         joined = b'"%b"' % b"".join([chunk[1:-1] for chunk in chunks])
         result = joined if kind == "invoke" else b'{"role":"assistant","content":%b}' % joined
-    return b'{"output":%b}' % result if kind == "invoke" else b'{"message":%b}' % result
+    key = b'{"output":' if kind == "invoke" else b'{"message":'
+    return b"".join((key, result, b"}"))

@@ -5,6 +5,7 @@ beside this file is the specification; `gateway_side` and `worker_side` are the 
 """
 
 from .checks import MAX_INPUT_NESTING, MAX_NESTING, is_utf8, nests_deeper
+from .decoding import as_payload
 from .errors import (
     ErrorCode,
     LocalProtocolError,
@@ -28,6 +29,7 @@ from .messages import (
     FromWorker,
     Invoke,
     Malformed,
+    Payload,
     Ready,
     Result,
     Unsupported,
@@ -55,6 +57,7 @@ __all__ = [
     "LineBuffer",
     "LocalProtocolError",
     "Malformed",
+    "Payload",
     "ProtocolError",
     "Ready",
     "RemoteProtocolError",
@@ -63,6 +66,7 @@ __all__ = [
     "Violation",
     "WorkerConnection",
     "WorkerState",
+    "as_payload",
     "is_utf8",
     "nests_deeper",
 ]

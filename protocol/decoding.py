@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from .checks import MAX_NESTING, is_utf8, nests_deeper
 from .errors import RemoteProtocolError, Violation
-from .messages import JSON, PROTOCOL_VERSION, ROLES, Ready
+from .messages import JSON, PROTOCOL_VERSION, ROLES, Payload, Ready
 
 MAX_EXCERPT = 80
 """Bytes of a wrong line that are shown: enough to recognise it in a log, not enough to fill one."""
@@ -126,6 +126,9 @@ _decode_chat_message = msgspec.json.Decoder(_ChatMessage).decode
 as_bytes = msgspec.json.Encoder().encode
 """The bytes of a Raw, as they are: a third of what `bytes(raw)` costs."""
 
+_LARGE_BYTES = 64 * 1024
+"""A payload above this is not copied. A view keeps all that it was decoded from."""
+
 _EXPECTED = {
     "`$.jsonrpc`": '"2.0"',
     "`$.method`": "'ready' or 'chunk'",
@@ -143,6 +146,12 @@ _KINDS = {
     "f": "false",
     "n": "null",
 }
+
+
+def as_payload(raw: Raw) -> Payload:
+    """What a Raw holds that was decoded from one line."""
+    view = memoryview(raw)
+    return view if len(view) > _LARGE_BYTES else bytes(view)
 
 
 def read_line(line: bytes) -> Line:
@@ -245,7 +254,7 @@ def read_ready(line: bytes) -> Ready:
     )
 
 
-def check_chat_message(text: JSON) -> str | None:
+def check_chat_message(text: Payload) -> str | None:
     """What is wrong with the message of a chat, or None. Looks at its role and content only."""
     try:
         message = _decode_chat_message(text)

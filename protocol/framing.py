@@ -5,6 +5,8 @@ Knows newlines and nothing of what a line holds.
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from .errors import RemoteProtocolError, Violation
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -31,7 +33,7 @@ class LineBuffer:
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.max_line_bytes = max_line_bytes
         self.overflowed = False
-        self._partial = bytearray()
+        self._partial = BytesIO()
 
     def __repr__(self) -> str:
         state = "overflowed" if self.overflowed else f"{self.partial_bytes} bytes held"
@@ -40,7 +42,7 @@ class LineBuffer:
     @property
     def partial_bytes(self) -> int:
         """How many bytes of an unfinished line are held."""
-        return len(self._partial)
+        return self._partial.tell()
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add what was read; return the lines that it completed, without their newlines.
@@ -72,18 +74,19 @@ class LineBuffer:
         )
 
     def _with_partial(self, data: bytes) -> bytes:
-        if not self._partial:
+        if not self.partial_bytes:
             return data
-        self._partial += data
-        text = bytes(self._partial)
-        self._partial.clear()
+        self._partial.write(data)
+        # All that is in it, and no copy: the buffer is given up for it.
+        text = self._partial.getvalue()
+        self._partial = BytesIO()
         return text
 
     def _hold(self, data: bytes) -> None:
-        if len(self._partial) + len(data) >= self.max_line_bytes:
+        if self.partial_bytes + len(data) >= self.max_line_bytes:
             self._overflow()
         else:
-            self._partial += data
+            self._partial.write(data)
 
     def _before_too_long(self, text: bytes) -> bytes:
         start = 0
@@ -98,7 +101,7 @@ class LineBuffer:
 
     def _overflow(self) -> None:
         self.overflowed = True
-        self._partial.clear()
+        self._partial = BytesIO()
 
 
 def split_lines(text: bytes) -> list[bytes]:
@@ -107,6 +110,8 @@ def split_lines(text: bytes) -> list[bytes]:
     # loss.
     if not text or text.isspace():
         return []
-    # `strip` returns a line without white space around it as it is, without a copy, and so does
-    # `split` a text of one line.
+    # `split` goes byte by byte through a text in which it finds nothing, `in` does not.
+    if b"\n" not in text:
+        return [text]
+    # `strip` returns a line without white space around it as it is, without a copy.
     return list(filter(bytes.strip, text.split(b"\n")))

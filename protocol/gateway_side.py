@@ -32,6 +32,7 @@ that `checks` would let pass.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Literal, TypeAlias
 
@@ -43,6 +44,7 @@ from .decoding import (
     Answer,
     Line,
     as_bytes,
+    as_payload,
     check_chat_message,
     kind,
     read_burst,
@@ -60,11 +62,12 @@ from .messages import (
     Failure,
     FromWorker,
     Malformed,
+    Payload,
     Ready,
     Result,
 )
 
-_Method: TypeAlias = Literal["invoke", "chat"]
+Method: TypeAlias = Literal["invoke", "chat"]
 
 _BURST_NEWLINES = 3
 """So many lines at once, and one more, are worth a look at whether they are all of one stream."""
@@ -85,7 +88,7 @@ _SILENT = WorkerState.SILENT
 class _InFlight:
     __slots__ = ("chunked", "method")
 
-    def __init__(self, method: _Method) -> None:
+    def __init__(self, method: Method) -> None:
         self.method = method
         self.chunked = False
 
@@ -129,20 +132,62 @@ class GatewayConnection:
     # What may be sent
 
     def send_invoke(
-        self, value: JSON, *, stream: bool, context: JSON = b"{}", request_id: str
+        self, value: Payload, *, stream: bool, context: JSON = b"{}", request_id: str
     ) -> tuple[int, bytes]:
         """Ask for `value` (any JSON text) to be processed; returns the id and the line."""
-        return self._send_request(
-            "invoke", b"input", value, stream=stream, context=context, request_id=request_id
+        new_id, parts = self.send_request(
+            "invoke", value, stream=stream, context=context, request_id=request_id
         )
+        return new_id, b"".join(parts)
 
     def send_chat(
-        self, messages: JSON, *, stream: bool, context: JSON = b"{}", request_id: str
+        self, messages: Payload, *, stream: bool, context: JSON = b"{}", request_id: str
     ) -> tuple[int, bytes]:
         """Ask for an answer to `messages` (a JSON array); returns the id and the line."""
-        return self._send_request(
-            "chat", b"messages", messages, stream=stream, context=context, request_id=request_id
+        new_id, parts = self.send_request(
+            "chat", messages, stream=stream, context=context, request_id=request_id
         )
+        return new_id, b"".join(parts)
+
+    def send_request(
+        self,
+        method: Method,
+        payload: Payload,
+        *,
+        stream: bool,
+        context: JSON = b"{}",
+        request_id: str,
+    ) -> tuple[int, Sequence[Payload]]:
+        """As `send_invoke` and `send_chat`, with the line in parts: a view is passed on as it is,
+        and must be of one line."""
+        self._check_may_send(method)
+        new_id = self._last_id + 1
+        key = b"input" if method == "invoke" else b"messages"
+        before = b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":{"%b":' % (
+            new_id,
+            method.encode(),
+            key,
+        )
+        after = b"".join(
+            (
+                b',"stream":true,"context":' if stream else b',"stream":false,"context":',
+                on_one_line(context),
+                b',"request_id":',
+                msgspec.json.encode(request_id),
+                b"}}\n",
+            )
+        )
+        length = len(before) + len(payload) + len(after)
+        if length > self._buffer.max_line_bytes:
+            raise LocalProtocolError(
+                f"{method} makes a line of {length} bytes, and the most is "
+                f"{self._buffer.max_line_bytes}"
+            )
+        self._last_id = new_id
+        self._in_flight[new_id] = _InFlight(method)
+        if isinstance(payload, memoryview):
+            return new_id, (before, payload, after)
+        return new_id, (b"".join((before, on_one_line(payload), after)),)
 
     def send_cancel(self, request_id: int) -> bytes:
         """Say that nobody waits for `request_id` any more. It stays in flight until it ends."""
@@ -155,16 +200,7 @@ class GatewayConnection:
             raise LocalProtocolError(f"cancel of request {request_id}, which is not in flight")
         return b'{"jsonrpc":"2.0","method":"cancel","params":{"id":%d}}\n' % request_id
 
-    def _send_request(
-        self,
-        method: _Method,
-        key: bytes,
-        value: JSON,
-        *,
-        stream: bool,
-        context: JSON,
-        request_id: str,
-    ) -> tuple[int, bytes]:
+    def _check_may_send(self, method: Method) -> None:
         if self.worker_state is WorkerState.BROKEN:
             raise LocalProtocolError(f"{method} to a worker that broke the protocol")
         if len(self._in_flight) >= self._concurrency:
@@ -172,27 +208,6 @@ class GatewayConnection:
                 f"{method} with {len(self._in_flight)} in flight to a worker that is "
                 f"{self.worker_state.value} and takes {self._concurrency} at a time"
             )
-        new_id = self._last_id + 1
-        line = b"".join(
-            (
-                b'{"jsonrpc":"2.0","id":%d,"method":"%s","params":{"%s":'
-                % (new_id, method.encode(), key),
-                on_one_line(value),
-                b',"stream":true,"context":' if stream else b',"stream":false,"context":',
-                on_one_line(context),
-                b',"request_id":',
-                msgspec.json.encode(request_id),
-                b"}}\n",
-            )
-        )
-        if len(line) > self._buffer.max_line_bytes:
-            raise LocalProtocolError(
-                f"{method} makes a line of {len(line)} bytes, and the most is "
-                f"{self._buffer.max_line_bytes}"
-            )
-        self._last_id = new_id
-        self._in_flight[new_id] = _InFlight(method)
-        return new_id, line
 
     # What comes back
 
@@ -213,7 +228,7 @@ class GatewayConnection:
         text = self._buffer.feed_text(data)
         events: list[FromWorker | Burst] = []
         # Once, and not for every run of such lines: each look goes through the whole text.
-        burst = read_burst(text) if text.count(b"\n") >= _BURST_NEWLINES else None
+        burst = read_burst(text) if _has_many_lines(text) else None
         if burst is not None and burst[0] in self._in_flight:
             request_id, texts, text = burst
             events.append(self._receive_burst(request_id, texts))
@@ -325,6 +340,11 @@ class GatewayConnection:
         return 1 <= request_id <= self._last_id
 
 
+def _has_many_lines(text: bytes) -> bool:
+    # `count` goes byte by byte through one long line, `in` does not.
+    return b"\n" in text and text.count(b"\n") >= _BURST_NEWLINES
+
+
 def _own_request(line: Line) -> RemoteProtocolError:
     return wrong_shape(None, f"a request of the worker's own, {line.method!r}; it may send none")
 
@@ -348,7 +368,7 @@ def _read_result(request_id: int, result: Answer, request: _InFlight) -> Result 
             f"a result with {key!r} after chunks, expected {{}} to end them",
             request_id=request_id,
         )
-    text = as_bytes(value)
+    text = as_payload(value)
     if request.method == "chat" and (problem := check_chat_message(text)):
         raise wrong_shape(request_id, f"the message of a chat result: {problem}")
     return Result(request_id, text)

@@ -21,6 +21,9 @@ ROLES = ("system", "user", "assistant", "tool")
 JSON = bytes
 """One JSON text, UTF-8, without a newline."""
 
+Payload: TypeAlias = bytes | memoryview
+"""The same, where it may be large: then a view of what it came in, which saves a copy."""
+
 
 # What a worker sends, as the gateway sees it.
 
@@ -53,7 +56,7 @@ class Result(Struct, frozen=True, gc=False):
     """The whole answer: the `output` of an invoke, or the `message` of a chat."""
 
     id: int
-    value: JSON
+    value: Payload
 
 
 class End(Struct, frozen=True, gc=False):
@@ -87,7 +90,7 @@ class Invoke(Struct, frozen=True):
     """Process `input` and answer with an output, or with chunks."""
 
     id: int
-    input: JSON
+    input: Payload
     stream: bool
     context: JSON
     request_id: str
@@ -97,7 +100,7 @@ class Chat(Struct, frozen=True):
     """Answer `messages` (a JSON array) with a message, or with chunks."""
 
     id: int
-    messages: JSON
+    messages: Payload
     stream: bool
     context: JSON
     request_id: str

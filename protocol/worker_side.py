@@ -23,7 +23,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from .checks import MAX_NESTING, nests_deeper
-from .decoding import as_bytes, check_chat_message, wrong_shape
+from .decoding import as_bytes, as_payload, check_chat_message, wrong_shape
 from .errors import LocalProtocolError, RemoteProtocolError, Violation
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line
 from .messages import JSON, PROTOCOL_VERSION, Cancel, Chat, FromGateway, Invoke, Unsupported
@@ -260,9 +260,9 @@ def _read_request(request_id: int, method: str, params: _Params) -> FromGateway:
     if method == "invoke":
         if params.input is UNSET:
             raise wrong_shape(request_id, "invoke without params.input")
-        value = as_bytes(params.input)
+        value = as_payload(params.input)
         return Invoke(request_id, value, params.stream, context, params.request_id)
     if params.messages is UNSET:
         raise wrong_shape(request_id, "chat without params.messages")
-    messages = as_bytes(params.messages)
+    messages = as_payload(params.messages)
     return Chat(request_id, messages, params.stream, context, params.request_id)

@@ -37,6 +37,7 @@ PURE_STANDARD_LIBRARY = {
     "codecs",
     "collections.abc",
     "enum",
+    "io",  # for `BytesIO`: a buffer in memory
     "itertools",
     "re",
     "typing",
@@ -125,6 +126,9 @@ def by_name(path: Path) -> str:
 def test_the_protocol_knows_msgspec_and_nothing_that_does_io(path: Path) -> None:
     others = {name for name in imports(path) if top(name) != "protocol"}
     assert others <= PURE_STANDARD_LIBRARY | {"msgspec"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "io":
+            assert [alias.name for alias in node.names] == ["BytesIO"]
 
 
 @pytest.mark.parametrize("path", modules("worker"), ids=by_name)

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from protocol import Payload
+
 
 class InvalidInput(Exception):  # noqa: N818  (it reads as what it says: `raise InvalidInput(…)`)
     """Raise it in a handler to refuse the caller's input: the caller gets status 400 and this text.
@@ -53,7 +55,7 @@ def read_context(text: bytes, *, request_id: str, stream: bool) -> Context:
     )
 
 
-def decode(text: bytes, name: str) -> Any:
+def decode(text: Payload, name: str) -> Any:
     """The Python objects that the JSON text of `name` stands for.
 
     Raises InvalidInput for JSON that has no such objects: an integer of thousands of digits, a

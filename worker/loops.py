@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from .agent import Backend
 
-READ_BYTES = 64 * 1024
-"""At most this is read at once: what a pipe holds unless asked for more."""
+READ_BYTES = 256 * 1024
+"""At most this is read at once: the gateway asks for a larger pipe when it has much to write."""
 
 
 class Loop(Protocol):
