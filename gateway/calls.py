@@ -41,6 +41,13 @@ class _Message(Struct, gc=False):
     content: Raw = Raw(b"null")
 
 
+class _DecodedMessage(Struct, gc=False):
+    """The same with a content that says of itself what it is."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | list[Raw] | dict[str, Raw] | None = None
+
+
 class _InvokeBody(Struct, gc=False):
     input: Raw | UnsetType = UNSET
     stream: bool = False
@@ -63,6 +70,7 @@ _decode_invoke = msgspec.json.Decoder(_InvokeBody).decode
 _decode_chat = msgspec.json.Decoder(_ChatBody).decode
 _decode_context = msgspec.json.Decoder(_Context).decode
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_short_messages = msgspec.json.Decoder(list[_DecodedMessage]).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
@@ -178,6 +186,8 @@ def _decode(decode: Any, body: bytes) -> Any:
 
 
 def _check_messages(payload: Payload) -> None:
+    if isinstance(payload, bytes) and _are_good_short_messages(payload):
+        return
     try:
         messages = _decode_messages(payload)
     except (msgspec.MsgspecError, RecursionError):
@@ -190,6 +200,14 @@ def _check_messages(payload: Payload) -> None:
                 f"messages[{index}].content is {bytes(message.content)[:20].decode()}, "
                 "expected a string, a list, an object or null"
             )
+
+
+def _are_good_short_messages(payload: bytes) -> bool:
+    """Whether they are all well. Not for a long payload: its contents become strings for it."""
+    try:
+        return bool(_decode_short_messages(payload))
+    except (msgspec.MsgspecError, RecursionError):
+        return False
 
 
 def _what_is_wrong(payload: Payload) -> str:
