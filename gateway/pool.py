@@ -304,7 +304,7 @@ class Pool(Generic[T]):
     def _stop(self, plan: Plan[T], now: float) -> None:
         surplus = sum(worker.alive for worker in self._workers.values()) - self._floor()
         for worker in sorted(self._workers.values(), key=lambda w: w.idle_since):
-            if not worker.idle or worker.phase in {Phase.SPAWNING, Phase.STOPPING}:
+            if worker.in_flight or worker.phase in (Phase.SPAWNING, Phase.STOPPING):
                 continue
             if worker.alive:
                 until = self._idle_until(worker)
@@ -353,7 +353,7 @@ class Pool(Generic[T]):
             return
         if self._restart.failing:
             # One at a time until one has done well: a broken agent is not tried in parallel.
-            on_trial = any(w.phase in {Phase.SPAWNING, Phase.STARTING} for w in self.workers)
+            on_trial = any(worker.coming for worker in self.workers)
             wanted = 0 if on_trial else 1
         for _ in range(wanted):
             plan.start.append(self._new_worker(now).id)
@@ -377,7 +377,7 @@ class Pool(Generic[T]):
             coming = sum(
                 max(0, self._expected_capacity - len(worker.in_flight))
                 for worker in alive
-                if worker.phase in {Phase.SPAWNING, Phase.STARTING}
+                if worker.coming
             )
         per_worker = 1 if self._settings.session == "exclusive" else self._expected_capacity
         for_queue = math.ceil(max(0, waiting - coming) / per_worker)

@@ -29,6 +29,10 @@ class Phase(Enum):
     STOPPING = "stopping"
 
 
+# Not a set: to look into one, the members are hashed, which an Enum does in Python.
+_ALIVE = (Phase.SPAWNING, Phase.STARTING, Phase.READY)
+_COMING = (Phase.SPAWNING, Phase.STARTING)
+
 Session = Literal["new", "kept", "lost"]
 
 
@@ -82,7 +86,12 @@ class PoolWorker(Generic[T]):
     @property
     def alive(self) -> bool:
         """Whether it can still be given requests, now or later."""
-        return self.phase in {Phase.SPAWNING, Phase.STARTING, Phase.READY}
+        return self.phase in _ALIVE
+
+    @property
+    def coming(self) -> bool:
+        """Whether it is not ready yet."""
+        return self.phase in _COMING
 
     def __repr__(self) -> str:
         return f"<worker {self.id} {self.phase.value} {len(self.in_flight)}/{self.capacity}>"
