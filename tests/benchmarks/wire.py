@@ -98,13 +98,14 @@ class Stream:
     def __init__(
         self, port: int, request: Request, on_data: Callable[[bytes], object] | None = None
     ) -> None:
+        self._port = port
         self.socket = connect(port)
         self.socket.sendall(request.encode())
         self.events = 0
         self.ended = False
         self._on_data = on_data
         self._tail = b""
-        self._begun = self._done = False
+        self._begun = self._done = self._closing = False
 
     def read(self) -> None:
         """Read once. Raises BadAnswerError if it is no stream, or ends before its end."""
@@ -121,6 +122,7 @@ class Stream:
             if b" 200" not in text[:16] or b"event: error" in text:
                 raise BadAnswerError(f"no stream: {text[:500]!r}")
             self._begun = True
+            self._closing = b"connection: close" in text[:1024].lower()
         self.events += text.count(EVENT)
         self._done = self._done or DONE in text
         self.ended = text.endswith(END_OF_BODY)
@@ -130,7 +132,10 @@ class Stream:
         self._tail = text[-len(EVENT) + 1 :]
 
     def again(self, request: Request) -> None:
-        """Ask once more over the same connection, after the end."""
+        """Ask once more after the end; over another connection if the server closes this one."""
+        if self._closing:
+            self.close()
+            self.socket = connect(self._port)
         self.ended = self._begun = self._done = False
         self._tail = b""
         self.socket.sendall(request.encode())
@@ -161,10 +166,11 @@ def count_events(port: int, request: Request, *, connections: int, seconds: floa
                 stream.read()
                 if stream.ended:
                     end = time.perf_counter()
+                    selector.unregister(stream.socket)
                     if end < until:
                         stream.again(request)
+                        selector.register(stream.socket, selectors.EVENT_READ, stream)
                     else:
-                        selector.unregister(stream.socket)
                         running -= 1
     for stream in streams:
         stream.close()
