@@ -1,4 +1,4 @@
-"""HTTP connections: Hypercorn's protocols, with the bytes carried here.
+"""HTTP/1.1 connections: Hypercorn's protocol, with the bytes carried here.
 
 Hypercorn's own carrier hands over to the other tasks eight times for a short request (at each part
 of it that is passed on, and twice at each write), writes the head and the body of a response apart,
@@ -9,6 +9,7 @@ connection watches, whose deadline is moved. Knows nothing of what is served.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from contextlib import suppress
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
     from hypercorn.events import Event
     from hypercorn.typing import LifespanState
+
+log = logging.getLogger("gateway.http")
 
 _READ_BYTES = 256 * 1024
 """Read at once: a large body is a few reads then, each of which passes through the protocol."""
@@ -82,22 +85,35 @@ async def _serve_connection(
     connection = _Connection(config, context, stream)
     try:
         await connection.run(app, ConnectionState(state.copy()))
+    except* Exception:  # the boundary: a defect ends the connection that met it, and no other
+        log.exception("internal error: a connection is closed")
     finally:
         await connection.close()
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 and nothing else: an offer of HTTP/2 is passed over, and its preface is a request
+    like another, for something that is not there."""
+
+    async def _check_protocol(self, event: object) -> None:
+        pass
 
 
 class _Connection:
     """One connection: what the client sends goes to the protocol, and what that says to the client.
 
-    `_idle` is the clock of the silence between two requests: it runs while its deadline is finite.
+    `_idle_until` is when a silence between two requests has lasted too long; there is none while a
+    request is being served.
     """
 
     def __init__(self, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
         self._config = config
         self._context = context
         self._stream = stream
-        self._protocol: ProtocolWrapper
+        self._protocol: H11Protocol
         self._write_lock = trio.Lock()
+        self._reading = True
+        self._idle_until = math.inf
         self._idle = trio.CancelScope()
         self._head = b""
 
@@ -110,10 +126,9 @@ class _Connection:
         except OSError:  # the client has left already
             return
         async with _Tasks() as tasks:
-            self._protocol = ProtocolWrapper(
+            self._protocol = _Protocol(
                 app, self._config, self._context, tasks, state, False, client, server, self._receive
             )
-            await self._protocol.initiate()
             self._set_idle(True)
             tasks.spawn(self._watch_idle)
             await self._read()
@@ -129,6 +144,7 @@ class _Connection:
                 await self._protocol.handle(RawData(bytes(data)))
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             pass
+        self._reading = False
         self._idle.cancel()
         await self._protocol.handle(RawData(b""))
         await self._protocol.handle(Closed())
@@ -163,12 +179,16 @@ class _Connection:
         left = data if self._write_lock.locked() else self._write_some(data)
         if not left:
             return
-        async with self._write_lock:
-            try:
-                with trio.CancelScope(shield=True):
+        broken = False
+        # Shielded: what was begun is ended, or the client could not tell what follows from it.
+        with trio.CancelScope(shield=True):
+            async with self._write_lock:
+                try:
                     await self._stream.send_all(left)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._protocol.handle(Closed())
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    broken = True
+        if broken:
+            await self._protocol.handle(Closed())
 
     def _write_some(self, data: bytes) -> bytes | memoryview:
         """Write as much as can be without waiting; what is left."""
@@ -179,13 +199,16 @@ class _Connection:
 
     def _set_idle(self, idle: bool) -> None:
         seconds = self._config.keep_alive_timeout if idle else math.inf
-        self._idle.deadline = trio.current_time() + seconds
+        self._idle_until = self._idle.deadline = trio.current_time() + seconds
 
     async def _watch_idle(self) -> None:
-        with self._idle:
-            await self._context.terminated.wait()
+        ended = self._context.terminated
+        # A request may come in the very moment in which the deadline passes.
+        while self._reading and not ended.is_set() and trio.current_time() < self._idle_until:
+            with trio.CancelScope(deadline=self._idle_until) as self._idle:
+                await ended.wait()
         # At the server's end a connection with a request is closed after it, by Hypercorn.
-        if self._idle.deadline < math.inf:
+        if self._reading and self._idle_until < math.inf:
             with trio.CancelScope(shield=True):
                 await self._protocol.handle(Closed())
                 await self._stream.aclose()
@@ -212,20 +235,19 @@ class _Tasks(TaskGroup):
             except trio.WouldBlock:
                 return await from_client.receive()
 
-        self.spawn(_run_app, app, config, scope, receive, send)
+        self.spawn(_run_app, app, scope, receive, send)
         return put
 
 
 async def _run_app(
     app: Any,
-    config: Config,
     scope: Any,
     receive: Callable[[], Awaitable[Any]],
     send: Callable[[Any], Awaitable[None]],
 ) -> None:
     try:
         await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
-    except Exception:  # noqa: BLE001  (the boundary: only this connection is to end)
-        await config.log.exception("Error in ASGI Framework")
+    except* Exception:  # the boundary: a defect ends the request that met it
+        log.exception("internal error")
     finally:
         await send(None)

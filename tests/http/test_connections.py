@@ -6,18 +6,14 @@ Most of these hold a cure for something that the HTTP stack below does by itself
 from __future__ import annotations
 
 import signal
-import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
 import trio
-from hypercorn.trio import serve as serve_http
 
 from gateway import agent_routes, server
-from gateway.app import make_app
-from gateway.dispatcher import Dispatcher
 from tests.harness import running_gateway
+from tests.http.carrier import bare_server
 from tests.http.conftest import SCRIPTED, Shared
 from tests.http.raw import Connection, connected
 
@@ -90,22 +86,6 @@ async def test_requests_in_one_packet_are_answered_one_after_the_other(shared: S
     for number, answer in enumerate(answers):
         assert answer.status == 200
         assert f"no. {number}".encode() in answer.body
-
-
-@asynccontextmanager
-async def bare_server() -> AsyncIterator[int]:
-    """The HTTP side alone, without agents, in this process; its port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    config = server._http_config(listener)
-    end = trio.Event()
-    app = make_app(Dispatcher({}), max_body=1000)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(
-            lambda **options: serve_http(app, config, shutdown_trigger=end.wait, **options)
-        )
-        yield port
-        end.set()
 
 
 async def test_a_silent_connection_is_closed_after_the_keep_alive_time(monkeypatch) -> None:
@@ -267,6 +247,36 @@ async def test_what_is_no_http_is_refused_and_closed(shared: Shared, garbage: by
         await connection.send(garbage + b"\r\n" * 4)
         answer = await connection.rest()
     assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+# RFC 9113: the preface, empty SETTINGS, and HEADERS of a GET whose `:path` is `/\xff`.
+HTTP_2 = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    b"\0\0\0\x04\0\0\0\0\0"
+    b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x41\x01x\x44\x02/\xff"
+)
+
+
+async def test_http_2_is_refused_and_closed(shared: Shared) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(HTTP_2)
+        answer = await connection.rest()
+    assert answer.startswith(b"HTTP/1.1 4")
+    async with connected(shared.port) as connection:
+        await connection.request("/live", method="GET")
+        assert (await connection.answer()).status == 200
+
+
+async def test_an_offer_to_go_on_with_http_2_is_not_taken_up(shared: Shared) -> None:
+    headers = (
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABkAAQAAP__",
+    )
+    async with connected(shared.port) as connection:
+        for _ in range(2):
+            await connection.request("/live", method="GET", headers=headers)
+            assert (await connection.answer()).status == 200
 
 
 @pytest.mark.parametrize("path", [INVOKE, "/nothing"])

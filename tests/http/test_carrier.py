@@ -1,0 +1,113 @@
+"""What carries the bytes: defects stay in their connection, bytes in their order, clocks right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+
+from gateway import http
+from tests.http.carrier import bare_server
+from tests.http.raw import connected
+
+PART = 300_000
+PARTS = 60
+"""Together more than the buffers of both sockets hold."""
+
+
+async def live(receive: Any, send: Any) -> None:
+    """The lifespan of an application that does nothing for it."""
+    while (await receive())["type"] != "lifespan.shutdown":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def test_a_defect_in_one_connection_closes_that_one_and_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    handle = http._Protocol.handle
+
+    async def defective(self: Any, event: Any) -> None:
+        if b"defect" in getattr(event, "data", b""):
+            raise ValueError("met a defect")
+        await handle(self, event)
+
+    monkeypatch.setattr(http._Protocol, "handle", defective)
+    async with bare_server() as port, connected(port) as other:
+        async with connected(port) as connection:
+            await connection.send(b"defect")
+            assert await connection.has_ended()
+        await other.request("/live", method="GET")
+        assert (await other.answer()).status == 200
+    assert "met a defect" in caplog.text
+
+
+@pytest.mark.parametrize("in_a_group", [False, True])
+async def test_a_defect_of_the_application_is_a_500_and_ends_nothing_else(
+    in_a_group: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+        elif in_a_group:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                raise ValueError("met a defect")
+        else:
+            raise ValueError("met a defect")
+
+    async with bare_server(app) as port:
+        for _ in range(2):
+            async with connected(port) as connection:
+                await connection.request("/", method="GET")
+                assert (await connection.answer()).status == 500
+    assert caplog.text.count("met a defect") >= 2
+
+
+async def test_what_a_slow_client_is_sent_keeps_its_order() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        head = [(b"content-length", b"%d" % (PART * PARTS))]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        for number in range(PARTS):
+            part = {"type": "http.response.body", "body": bytes([65 + number]) * PART}
+            await send({**part, "more_body": number < PARTS - 1})
+
+    async with bare_server(app) as port, connected(port) as connection:
+        await connection.request("/", method="GET")
+        answer = await connection.answer()
+    assert answer.body == b"".join(bytes([65 + number]) * PART for number in range(PARTS))
+
+
+async def test_a_request_that_comes_when_the_idle_time_ends_does_not_end_the_clock(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Stream:
+        closed = False
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    class Protocol:
+        async def handle(self, event: object) -> None:
+            pass
+
+    # Which of the two tasks comes first is trio's to choose, and it chooses at random.
+    for _ in range(50):
+        stream: Any = Stream()
+        connection = http._Connection(Config(), WorkerContext(None), stream)
+        protocol: Any = Protocol()
+        connection._protocol = protocol
+        connection._set_idle(True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection._watch_idle)
+            await trio.sleep_until(connection._idle_until)
+            connection._set_idle(False)
+            await trio.sleep(1)
+            connection._set_idle(True)
+        assert stream.closed
