@@ -26,6 +26,10 @@ MAX_BURST_BYTES = 1024 * 1024
 """Of chunks that are decoded together, because they came together: a few times what is read at
 once. As strings, they may take four times as much."""
 
+_MAX_FRAMED_BYTES = 2048
+"""A line above this is decoded by itself: there are few of those in one read, and what it takes to
+find a text in a line that was made for it grows with the square of its length."""
+
 
 class Params(Struct, gc=False):
     """Of `chunk`. Those of `ready` come once, and are decoded apart."""
@@ -80,6 +84,8 @@ class _ChunkLine(Struct, gc=False, tag_field="method", tag="chunk"):
     params: _ChunkParams
     jsonrpc: Literal["2.0"] = "2.0"
     id: UnsetType = UNSET
+    result: UnsetType = UNSET
+    error: UnsetType = UNSET
 
 
 class _ReadyLine(Struct, gc=False):
@@ -202,11 +208,14 @@ def _read_frame(line: bytes) -> tuple[int, bytes, bytes] | None:
 
     Any JSON string between the two is a chunk of that id, because one is.
     """
-    if not is_utf8(line):
+    if len(line) > _MAX_FRAMED_BYTES or _ANY_STRING in line or not is_utf8(line):
         return None
     try:
         params = _decode_chunk_line(line).params
-        head, _, tail = line.rpartition(as_bytes(params.chunk))
+        chunk = as_bytes(params.chunk)
+        if chunk[0] != QUOTE:
+            return None
+        head, _, tail = line.rpartition(chunk)
         other = _decode_chunk_line(head + _ANY_STRING + tail).params
     except (msgspec.MsgspecError, RecursionError):
         return None

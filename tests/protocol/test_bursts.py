@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import Burst, Chunk, FromWorker, GatewayConnection
-from protocol.decoding import MAX_BURST_BYTES
+from protocol.decoding import MAX_BURST_BYTES, read_burst
 
 from .helpers import unhurried
 
@@ -92,10 +92,16 @@ FRAMES = [
     b'{"params":{"chunk":"a","chunk":%b,"id":1},"method":"chunk"}\n',
     b'{"params":{"chunk":%b,"chunk":"a","id":1},"method":"chunk"}\n',
     b'{"method":"chunk","params":{"id":2,"chunk":%b}}\n',
+    b'{"params":{"chunk":%b,"id":1,"more":"\\u0000"},"method":"chunk"}\n',
+    b'{"params":{"chunk":"\\u0000","id":1,"more":%b},"method":"chunk"}\n',
+    b'{"params":{"chunk":"\\u0000","id":1,%b:1},"method":"chunk"}\n',
+    b'{"params":{"chunk":%b,"id":1},"method":"chunk","error":5}\n',
+    b'{"params":{"chunk":%b,"id":1},"method":"chunk","result":5}\n',
     b'{"method":"chunk","params":{"id":1,"chunk":%b,"more":' + b"[" * 600 + b"]" * 600 + b"}}\n",
 ]
 TEXTS = [
-    b'"a"', b'""', b'"2.0"', b'"chunk"', b'"\\""', b'"\\\\"', '"Zoë"'.encode(), b' "b" ', b'"c"\n',
+    b'"a"', b'""', b'"\\u0000"', b'"id"', b'"2.0"', b'"chunk"',
+    b'"\\""', b'"\\\\"', '"Zoë"'.encode(), b' "b" ', b'"c"\n',
     b'"', b'"a\\"', b'"b","c"', b'","c"', b'"a"}}', b'"\xff"', b'"\\ud800"', b"1", b"", b"\n",
     b"\r", b'"' + b"x" * 600 + b'"', b'"a","id":2,"chunk":"b"',
     b'"a"}},"params":{"id":1,"chunk":"b"',
@@ -117,6 +123,14 @@ def test_what_comes_together_means_what_it_means_line_by_line(
     together = connection()
     assert comparable(together.receive_data(said)) == comparable(expected)
     assert repr(together) == repr(one_by_one)
+
+
+def test_a_line_that_is_long_is_not_searched_for_its_frame() -> None:
+    # Found from behind, a text of one digit again and again would take a second here.
+    ones = b"1" * 120_000
+    line = GOOD.replace(b'"word"', ones + b',"x":' + ones[::2] + b"2" + ones[1:])
+    assert read_burst(line * 4) is None
+    assert read_burst(GOOD.replace(b"word", b"x" * 2048) + GOOD * 3) is None
 
 
 def test_chunks_too_long_to_be_decoded_together_are_decoded_one_by_one() -> None:
