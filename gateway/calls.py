@@ -28,6 +28,10 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 """What of a client's `X-Request-Id` is taken over: visible ASCII, so that it can stand in a header
 and in a line of the log."""
 
+_SHORT_BYTES = 64 * 1024
+"""Messages up to this are decoded with their contents, which may take thirty times as much memory;
+longer ones are looked at one by one."""
+
 _TOO_DEEP = f"the body nests arrays and objects deeper than {MAX_INPUT_NESTING}"
 
 _OWN_IDS = itertools.count(1)
@@ -70,7 +74,7 @@ _decode_invoke = msgspec.json.Decoder(_InvokeBody).decode
 _decode_chat = msgspec.json.Decoder(_ChatBody).decode
 _decode_context = msgspec.json.Decoder(_Context).decode
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
-_decode_short_messages = msgspec.json.Decoder(list[_DecodedMessage]).decode
+_decode_contents = msgspec.json.Decoder(list[_DecodedMessage]).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
@@ -186,7 +190,7 @@ def _decode(decode: Any, body: bytes) -> Any:
 
 
 def _check_messages(payload: Payload) -> None:
-    if isinstance(payload, bytes) and _are_good_short_messages(payload):
+    if len(payload) <= _SHORT_BYTES and _are_good(payload):
         return
     try:
         messages = _decode_messages(payload)
@@ -202,10 +206,10 @@ def _check_messages(payload: Payload) -> None:
             )
 
 
-def _are_good_short_messages(payload: bytes) -> bool:
-    """Whether they are all well. Not for a long payload: its contents become strings for it."""
+def _are_good(payload: Payload) -> bool:
+    """Whether the messages are all well, and at least one."""
     try:
-        return bool(_decode_short_messages(payload))
+        return bool(_decode_contents(payload))
     except (msgspec.MsgspecError, RecursionError):
         return False
 

@@ -222,10 +222,12 @@ def test_a_huge_or_deep_payload_costs_no_objects(payload: bytes) -> None:
     assert peak_bytes(b'{"input":' + payload + b"}") < MOST_COPIES * len(payload)
 
 
-def test_a_huge_chat_costs_one_object_per_message_and_none_below() -> None:
+@pytest.mark.parametrize("space", [b"", b"\n"])
+def test_a_huge_chat_costs_one_object_per_message_and_none_below(space: bytes) -> None:
     message = b'{"role":"user","content":[' + b"[]," * 100_000 + b"1]}"
     messages = b"[" + b",".join([message] * 10) + b"]"
-    assert peak_bytes(b'{"messages":' + messages + b"}", "chat") < MOST_COPIES * len(messages)
+    body = b'{"messages":' + space + messages + b"}"
+    assert peak_bytes(body, "chat") < MOST_COPIES * len(messages)
 
 
 # The headers
