@@ -43,8 +43,8 @@ log = logging.getLogger("gateway.http")
 BODY_SECONDS = 60.0
 """For a whole request body: 7 MiB at 1 Mbit/s. A client that sends more slowly holds nothing."""
 
-MAX_PREPARED_BYTES = 2 * 1024 * 1024
-"""Of memory taken for a body before it has come, on the word of its sender."""
+PREPARED = 32
+"""Times as much memory as has come of a body may be taken for the rest, on its sender's word."""
 
 DISCARD_SECONDS = 5.0
 """How long the rest of a body that is too large is read and thrown away, so that the client can
@@ -125,14 +125,17 @@ class _Request:
         """The whole body. Raises RequestTooLarge, RequestTimeout and ClientGoneError."""
         if self.head.content_length > most:
             raise RequestTooLarge(f"the body is larger than {most} bytes")
-        # Of its length from the start: a body that grows piece by piece is moved again and again.
-        body = BytesIO(bytes(min(self.head.content_length, MAX_PREPARED_BYTES)))
+        body = BytesIO()
         with trio.move_on_after(BODY_SECONDS):
             while not self._body_read:
                 message = await self._receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
-                body.write(message["body"])
+                part = message["body"]
+                if not body.tell():
+                    # Of its length from the start: what grows piece by piece is moved each time.
+                    body = BytesIO(bytes(min(self.head.content_length, PREPARED * len(part))))
+                body.write(part)
                 size = body.tell()
                 if size > most:
                     raise RequestTooLarge(f"the body is larger than {most} bytes")

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
     from .agent import Backend
 
-READ_BYTES = 256 * 1024
-"""At most this is read at once: the gateway asks for a larger pipe when it has much to write."""
+READ_BYTES = 64 * 1024
+"""At most this is read at once: what a pipe holds unless asked for more."""
+
+LARGE_READ_BYTES = 256 * 1024
+"""The same after a read that was full: the gateway asks for a larger pipe when it has much to
+write. Always, it would have the allocator ask the system for memory at each read."""
 
 
 class Loop(Protocol):
@@ -67,9 +71,12 @@ class _Asyncio:
 
     async def read(self, fd: int, receive: Callable[[bytes], object]) -> None:
         ended = self._new_event()
+        most = READ_BYTES
 
         def read_once() -> None:
-            data = os.read(fd, READ_BYTES)
+            nonlocal most
+            data = os.read(fd, most)
+            most = READ_BYTES if len(data) < READ_BYTES else LARGE_READ_BYTES
             if data:
                 receive(data)
             else:
