@@ -219,8 +219,7 @@ class _Request:
             self.client_gone = True
             answering.cancel()
             return
-        # Sending is shielded by Hypercorn and ends when TCP_USER_TIMEOUT does; the worker is freed
-        # now.
+        # Sending is shielded and ends when TCP_USER_TIMEOUT does; the worker is freed now.
         limit = exchange.write_seconds
         elapsed = trio.current_time() - self._writing_since
         error = ClockRanOut("write", elapsed, limit)
@@ -245,8 +244,8 @@ class _Request:
     ) -> None:
         """Respond to a request whose body has not been read.
 
-        Hypercorn's reader of the connection waits until the body is received here, and ending the
-        response waits for the reader: so the body is received, and thrown away, meanwhile.
+        The reader of the connection waits until the body is received here, and ending the response
+        waits for the reader: so the body is received, and thrown away, meanwhile.
         """
         everything = trio.Event()
         async with trio.open_nursery() as nursery:

@@ -53,7 +53,7 @@ GRACEFUL_SECONDS = 3.0
 
 GIVE_UP_SECONDS = 5.0
 """After the last worker has ended, before connections that cannot be cancelled are dropped with the
-process: Hypercorn shields its writes, and a client that does not read holds one."""
+process: a write that was begun is shielded, and a client that does not read holds one."""
 
 END_STREAMS_SECONDS = 1.0
 """For the answers and last events of requests that are cut by the shutdown to be written."""
@@ -124,8 +124,8 @@ class _Server:
         try:
             await self._dispatcher.run(task_status=task_status)
         finally:
-            # Hypercorn shields its writes, so a client that does not read could hold the process
-            # beyond any clock. Every worker has been reaped here: nothing is lost by leaving.
+            # A write that was begun is shielded, so a client that does not read could hold the
+            # process beyond any clock. Every worker has been reaped: nothing is lost by leaving.
             timer = threading.Timer(GIVE_UP_SECONDS, os._exit, (self.exit_code,))
             timer.daemon = True
             timer.start()
@@ -166,7 +166,7 @@ def open_listener(settings: ServerSettings) -> socket.socket:
     """A socket that listens where the settings say. Raises ServeError.
 
     Its connections inherit TCP_USER_TIMEOUT: what a client leaves unread for that long ends the
-    connection, which is the only thing that ends a write of Hypercorn's.
+    connection, which is the only thing that ends a write to it that was begun.
     """
     place = f"{settings.host}:{settings.port}"
     try:

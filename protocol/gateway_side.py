@@ -131,24 +131,6 @@ class GatewayConnection:
 
     # What may be sent
 
-    def send_invoke(
-        self, value: Payload, *, stream: bool, context: JSON = b"{}", request_id: str
-    ) -> tuple[int, bytes]:
-        """Ask for `value` (any JSON text) to be processed; returns the id and the line."""
-        new_id, parts = self.send_request(
-            "invoke", value, stream=stream, context=context, request_id=request_id
-        )
-        return new_id, b"".join(parts)
-
-    def send_chat(
-        self, messages: Payload, *, stream: bool, context: JSON = b"{}", request_id: str
-    ) -> tuple[int, bytes]:
-        """Ask for an answer to `messages` (a JSON array); returns the id and the line."""
-        new_id, parts = self.send_request(
-            "chat", messages, stream=stream, context=context, request_id=request_id
-        )
-        return new_id, b"".join(parts)
-
     def send_request(
         self,
         method: Method,
@@ -158,8 +140,9 @@ class GatewayConnection:
         context: JSON = b"{}",
         request_id: str,
     ) -> tuple[int, Sequence[Payload]]:
-        """As `send_invoke` and `send_chat`, with the line in parts: a view is passed on as it is,
-        and must be of one line."""
+        """Ask for an invoke's input (any JSON text) or a chat's messages (a JSON array) to be
+        answered; returns the id and the line, in parts: a view is passed on as it is, and must be
+        of one line."""
         self._check_may_send(method)
         new_id = self._last_id + 1
         key = b"input" if method == "invoke" else b"messages"

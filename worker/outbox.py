@@ -16,8 +16,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 HIGH_WATER_BYTES = 48 * 1024
-"""Above this, producers wait: what a pipe holds, so that the next write can fill it. At most this
-and one line of each running handler is held in memory."""
+"""Above this, producers wait: less than a pipe holds (pipe(7): 64 KiB), so that one write takes it.
+The loop's producers and those in threads hold twice this at most, and one line each."""
 
 
 class Outbox:

@@ -27,14 +27,18 @@ def gateway(*methods: str, ready: bool = True, **options: Any) -> GatewayConnect
     return connection
 
 
+def request_line(
+    connection: GatewayConnection, method: Any, payload: bytes, **options: Any
+) -> tuple[int, bytes]:
+    """The id and the whole line of a request."""
+    request_id, parts = connection.send_request(method, payload, **options)
+    return request_id, b"".join(parts)
+
+
 def send(connection: GatewayConnection, method: str = "invoke") -> int:
     """One request of no interest; returns its id."""
-    if method == "invoke":
-        request_id, _ = connection.send_invoke(b"null", stream=False, request_id="r")
-    else:
-        messages = b'[{"role":"user","content":"hi"}]'
-        request_id, _ = connection.send_chat(messages, stream=False, request_id="r")
-    return request_id
+    payload = b"null" if method == "invoke" else b'[{"role":"user","content":"hi"}]'
+    return request_line(connection, method, payload, stream=False, request_id="r")[0]
 
 
 def worker(*methods: str, **options: Any) -> WorkerConnection:
@@ -42,11 +46,10 @@ def worker(*methods: str, **options: Any) -> WorkerConnection:
     connection = WorkerConnection(**options)
     peer = gateway()
     for method in methods:
-        if method == "invoke":
-            line = peer.send_invoke(b"null", stream=False, request_id="r")[1]
-        else:
-            line = peer.send_chat(b"[]", stream=False, request_id="r")[1]
-        connection.receive_data(line)
+        payload = b"null" if method == "invoke" else b"[]"
+        connection.receive_data(
+            request_line(peer, method, payload, stream=False, request_id="r")[1]
+        )
     return connection
 
 

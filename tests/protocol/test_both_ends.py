@@ -37,6 +37,8 @@ from protocol import (
     WorkerConnection,
 )
 
+from .helpers import request_line
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 payloads = st.recursive(
     st.none() | st.booleans() | st.integers() | texts,
@@ -94,15 +96,12 @@ class BothEnds(RuleBasedStateMachine):
     def ask(self, value: Any, method: str, stream: bool) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False).encode()
         on_one_line = text.replace(b"\n", b" ")
-        if method == "invoke":
-            send, kind = self.gateway.send_invoke, Invoke
-        else:
-            send, kind = self.gateway.send_chat, Chat
+        kind = Invoke if method == "invoke" else Chat
         if len(self.waiting) >= self.concurrency:
             with pytest.raises(LocalProtocolError):
-                send(text, stream=stream, request_id="r")
+                self.gateway.send_request(method, text, stream=stream, request_id="r")
             return
-        request_id, line = send(text, stream=stream, request_id="r")
+        request_id, line = request_line(self.gateway, method, text, stream=stream, request_id="r")
         self.sent += 1
         assert request_id == self.sent
         self.waiting.add(request_id)
@@ -267,11 +266,16 @@ class BrokenWorker(RuleBasedStateMachine):
     @rule()
     def ask(self) -> None:
         try:
-            request_id, line = self.gateway.send_invoke(b"1", stream=False, request_id="r")
+            request_id, line = request_line(
+                self.gateway, "invoke", b"1", stream=False, request_id="r"
+            )
         except LocalProtocolError:
             assert self.open
             return
-        assert self.twin.send_invoke(b"1", stream=False, request_id="r") == (request_id, line)
+        assert request_line(self.twin, "invoke", b"1", stream=False, request_id="r") == (
+            request_id,
+            line,
+        )
         assert request_id not in self.open
         self.open.add(request_id)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from protocol import Burst, Chunk, FromWorker, GatewayConnection
 from protocol.decoding import MAX_BURST_BYTES, read_burst
 
-from .helpers import unhurried
+from .helpers import request_line, unhurried
 
 GOOD = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":1,"chunk":"word"}}\n'
 
@@ -36,7 +36,7 @@ def connection() -> GatewayConnection:
         b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":2}}\n'
     )
     for number in (1, 2):
-        made.send_invoke(b"1", stream=True, request_id=f"r-{number}")
+        request_line(made, "invoke", b"1", stream=True, request_id=f"r-{number}")
     return made
 
 
@@ -80,7 +80,7 @@ def test_chunks_of_two_streams_that_come_together_stay_apart() -> None:
 
 def test_a_burst_to_a_worker_that_never_said_ready_is_its_first_word() -> None:
     bare = GatewayConnection()
-    bare.send_invoke(b"1", stream=True, request_id="r-1")
+    request_line(bare, "invoke", b"1", stream=True, request_id="r-1")
     assert bare.receive_batch(GOOD * 4) == [Burst(1, [b'"word"'] * 4)]
     assert bare.worker_state.value == "bare"
 

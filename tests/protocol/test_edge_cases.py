@@ -18,7 +18,7 @@ from protocol import (
     nests_deeper,
 )
 
-from .helpers import READY, gateway, said
+from .helpers import READY, gateway, request_line, said
 
 PASSED_ON = {
     "duplicate keys": b'{"a":1,"a":2}',
@@ -64,7 +64,7 @@ PLACEABLE = {Violation.NOT_UTF8}
 @pytest.mark.parametrize("payload", PASSED_ON.values(), ids=PASSED_ON.keys())
 def test_a_payload_is_passed_on_as_the_bytes_it_is(payload: bytes) -> None:
     connection = gateway()
-    _, line = connection.send_invoke(payload, stream=False, request_id="r")
+    _, line = request_line(connection, "invoke", payload, stream=False, request_id="r")
     [request] = WorkerConnection().receive_data(line)
     assert isinstance(request, Invoke)
     assert request.input == payload
@@ -145,7 +145,7 @@ def test_a_huge_payload_costs_no_objects_on_its_way(payload: bytes) -> None:
     connection.receive_data(READY)
     tracemalloc.start()
     try:
-        connection.send_invoke(payload, stream=False, request_id="r")
+        request_line(connection, "invoke", payload, stream=False, request_id="r")
         events = said(connection, *reads)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

@@ -20,7 +20,7 @@ from protocol import (
 )
 from protocol.errors import MAX_MESSAGE
 
-from .helpers import READY, gateway, said, said_however_split, send
+from .helpers import READY, gateway, request_line, said, said_however_split, send
 
 V = Violation
 
@@ -29,8 +29,13 @@ V = Violation
 
 
 def test_an_invoke_is_one_line_with_the_payload_as_it_is() -> None:
-    request_id, line = gateway().send_invoke(
-        b'{"n": 1.50, "a":[ ]}', stream=True, context=b'{"user_id":"u"}', request_id='a"b'
+    request_id, line = request_line(
+        gateway(),
+        "invoke",
+        b'{"n": 1.50, "a":[ ]}',
+        stream=True,
+        context=b'{"user_id":"u"}',
+        request_id='a"b',
     )
     assert request_id == 1
     assert line == (
@@ -40,7 +45,7 @@ def test_an_invoke_is_one_line_with_the_payload_as_it_is() -> None:
 
 
 def test_a_chat_is_one_line_with_the_messages_as_they_are() -> None:
-    _, line = gateway().send_chat(b'[{"role":"user"}]', stream=False, request_id="r")
+    _, line = request_line(gateway(), "chat", b'[{"role":"user"}]', stream=False, request_id="r")
     assert line == (
         b'{"jsonrpc":"2.0","id":1,"method":"chat","params":{"messages":[{"role":"user"}],'
         b'"stream":false,"context":{},"request_id":"r"}}\n'
@@ -48,8 +53,8 @@ def test_a_chat_is_one_line_with_the_messages_as_they_are() -> None:
 
 
 def test_newlines_between_the_tokens_of_a_payload_become_spaces() -> None:
-    _, line = gateway().send_invoke(
-        b'{\n"a": "\\n"\r\n}', stream=False, context=b"{\n}", request_id="r"
+    _, line = request_line(
+        gateway(), "invoke", b'{\n"a": "\\n"\r\n}', stream=False, context=b"{\n}", request_id="r"
     )
     assert line.count(b"\n") == 1
     params = msgspec.json.decode(line)["params"]
@@ -70,19 +75,19 @@ def test_a_cancel_names_its_request_which_stays_in_flight() -> None:
 
 def test_a_request_too_long_for_a_line_is_refused_and_changes_nothing() -> None:
     connection = gateway(max_line_bytes=200)
-    overhead = len(gateway().send_invoke(b"", stream=False, request_id="r")[1])
+    overhead = len(request_line(gateway(), "invoke", b"", stream=False, request_id="r")[1])
     before = repr(connection)
     with pytest.raises(LocalProtocolError, match="201 bytes, and the most is 200"):
-        connection.send_invoke(b"1" * (201 - overhead), stream=False, request_id="r")
+        request_line(connection, "invoke", b"1" * (201 - overhead), stream=False, request_id="r")
     assert repr(connection) == before
-    connection.send_invoke(b"1" * (200 - overhead), stream=False, request_id="r")
+    request_line(connection, "invoke", b"1" * (200 - overhead), stream=False, request_id="r")
     assert connection.in_flight == {1}
 
 
 def test_an_id_that_was_refused_was_never_given_out() -> None:
     connection = gateway(max_line_bytes=150)
     with pytest.raises(LocalProtocolError):
-        connection.send_invoke(b"1" * 150, stream=False, request_id="r")
+        request_line(connection, "invoke", b"1" * 150, stream=False, request_id="r")
     assert said(connection, b'{"id":1,"result":{}}\n') == [(None, V.UNKNOWN_ID, None)]
 
 

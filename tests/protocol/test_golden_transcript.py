@@ -28,6 +28,8 @@ from protocol import (
     WorkerConnection,
 )
 
+from .helpers import request_line
+
 README = Path(protocol.__file__).with_name("README.md").read_text(encoding="utf-8")
 TRANSCRIPTS = re.findall(r"^```transcript\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 WITH_READY, WITHOUT_READY = TRANSCRIPTS
@@ -60,8 +62,9 @@ def gateway_says(connection: GatewayConnection, message: Message) -> bytes:
     params = message.params
     if message.method == "cancel":
         return connection.send_cancel(value(params["id"]))
-    send = connection.send_invoke if message.method == "invoke" else connection.send_chat
-    request_id, line = send(
+    request_id, line = request_line(
+        connection,
+        message.method,
         bytes(params["input" if message.method == "invoke" else "messages"]),
         stream=value(params["stream"]),
         context=bytes(params["context"]),
@@ -190,7 +193,7 @@ PATIENCE = 30
 def answers_of(argv: list[str]) -> list[Any]:
     """What the gateway hears from a real process that is given one request and the end of stdin."""
     connection = GatewayConnection()
-    _, line = connection.send_invoke(b'"h\xc3\xa9llo"', stream=False, request_id="r")
+    _, line = request_line(connection, "invoke", b'"h\xc3\xa9llo"', stream=False, request_id="r")
     done = subprocess.run(argv, input=line, capture_output=True, timeout=PATIENCE, check=True)
     return list(connection.receive_data(done.stdout))
 

@@ -22,7 +22,7 @@ from protocol import (
     WorkerConnection,
 )
 
-from .helpers import gateway, splits, worker
+from .helpers import gateway, request_line, splits, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,8 +65,8 @@ def test_requests_arrive_however_they_are_split() -> None:
 def test_the_gateways_own_lines_are_understood() -> None:
     peer = gateway()
     lines = (
-        peer.send_invoke(b"[]", stream=True, context=b'{"a":1}', request_id="é")[1]
-        + peer.send_chat(b"[1]", stream=False, request_id="r")[1]
+        request_line(peer, "invoke", b"[]", stream=True, context=b'{"a":1}', request_id="é")[1]
+        + request_line(peer, "chat", b"[1]", stream=False, request_id="r")[1]
         + peer.send_cancel(2)
     )
     assert WorkerConnection().receive_data(lines) == [

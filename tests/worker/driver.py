@@ -121,13 +121,12 @@ class Worker:
             await self._said.park()
 
     async def _send(self, method: str, payload: Any, **settings: Any) -> int:
-        send = self.connection.send_invoke if method == "invoke" else self.connection.send_chat
         settings = {"stream": False, "request_id": "r1", **settings}
         if "context" in settings:
             settings["context"] = msgspec.json.encode(settings["context"])
         raw = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
-        request_id, line = send(raw, **settings)
-        await self._write(line)
+        request_id, line = self.connection.send_request(method, raw, **settings)
+        await self._write(b"".join(line))
         return request_id
 
     async def _write(self, line: bytes) -> None:

@@ -232,9 +232,8 @@ class Choice(str, enum.Enum):  # noqa: UP042  (StrEnum is another case)
 def answer(method: str, result: object) -> Any:
     """What the gateway is told when a handler returns this."""
     gateway, worker = GatewayConnection(), WorkerConnection()
-    send = gateway.send_invoke if method == "invoke" else gateway.send_chat
-    request_id, line = send(b"[]", stream=False, request_id="r")
-    worker.receive_data(line)
+    request_id, line = gateway.send_request(method, b"[]", stream=False, request_id="r")  # type: ignore[arg-type]
+    worker.receive_data(b"".join(line))
     (event,) = gateway.receive_data(encode_answer(worker, request_id, method, result))  # type: ignore[arg-type]
     assert isinstance(event, Result)
     return msgspec.json.decode(event.value)
