@@ -39,8 +39,9 @@ _REMEMBERED_CONVERSATIONS = 10_000
 1 MiB per agent at the most."""
 
 SPARE_DELAY = 0.05
-"""Seconds from the need for a spare worker to its start. What makes the need is a request, and an
-interpreter that starts at that moment would take the processor from it."""
+"""Seconds from the need for a spare worker to its start. What makes the need is a request, or a
+crash that the next request follows, and an interpreter that starts at that moment would take the
+processor from it."""
 
 _SPREAD = 0.1
 """`max_requests` and `max_age` are shortened by up to this share, so that workers that started
@@ -365,7 +366,7 @@ class Pool(Generic[T]):
         return now >= self._spare_due
 
     def _shortage(self) -> tuple[int, int]:
-        """How many workers more are wanted now, and how many if the spare ones are counted."""
+        """How many workers more are wanted now, and how many with those that nobody waits for."""
         alive = [worker for worker in self._workers.values() if worker.alive]
         unbound = [worker for worker in alive if worker.bound_to is None]
         spare = sum(worker.idle for worker in unbound)
@@ -382,8 +383,11 @@ class Pool(Generic[T]):
         per_worker = 1 if self._settings.session == "exclusive" else self._expected_capacity
         for_queue = math.ceil(max(0, waiting - coming) / per_worker)
         for_spare = self._settings.workers.spare - max(0, spare - waiting)
-        needed = max(self._settings.workers.min - len(alive), for_queue)
-        return needed, max(needed, for_spare)
+        for_min = self._settings.workers.min - len(alive)
+        # One that is ready and idle is as good as a spare: what is missing can wait as long.
+        ready = any(worker.phase is Phase.READY and worker.idle for worker in unbound)
+        needed = for_queue if ready else max(for_min, for_queue)
+        return needed, max(needed, for_min, for_spare)
 
     def _new_worker(self, now: float) -> PoolWorker[T]:
         self._last_id += 1

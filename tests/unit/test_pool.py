@@ -28,8 +28,20 @@ def test_the_minimum_is_started_before_anything_is_asked_and_again_after_a_loss(
     assert scene.last.start == [1, 2]
     scene.up(1)
     scene.up(2)
-    assert scene.crash(1).start == []  # in one step with its end, which came before
+    scene.crash(1)
+    # Another is idle: the next request gets the processor first.
+    assert "[<worker 2 ready 0/1>]" in repr(scene.pool)
+    scene.sleep(SPARE_DELAY)
     assert "[<worker 2 ready 0/1>, <worker 3 spawning 0/1>]" in repr(scene.pool)
+
+
+def test_what_the_minimum_lacks_is_started_at_once_when_all_others_are_busy() -> None:
+    scene = Scene(workers={"min": 2, "max": 3})
+    scene.up(1)
+    scene.up(2)
+    scene.submit()
+    scene.crash(2)
+    assert "[<worker 1 ready 1/1>, <worker 3 spawning 0/1>]" in repr(scene.pool)
 
 
 def test_requests_wait_when_the_most_are_busy_and_are_served_in_order() -> None:
@@ -66,6 +78,7 @@ def test_a_worker_that_is_ready_is_chosen_before_one_that_starts() -> None:
     scene.up(2, capacity=4)
     scene.now += 10
     scene.crash(1)
+    scene.sleep(SPARE_DELAY)
     scene.take(scene.pool.spawned(3, scene.now))
     for _ in range(2):
         scene.submit()
@@ -81,6 +94,7 @@ def test_of_workers_never_used_the_oldest_is_chosen_which_had_the_most_time_to_l
     assert scene.last.assign == [(request, 1)]
     scene.finish(request)
     scene.stopped(1)
+    scene.sleep(SPARE_DELAY)
     scene.up(3)
     request = scene.submit()
     assert scene.last.assign == [(request, 2)]

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from gateway.config import Restart
-from gateway.pool import Phase, Plan, PoolWorker, QueueFullError, RefusedError
+from gateway.pool import SPARE_DELAY, Phase, Plan, PoolWorker, QueueFullError, RefusedError
 from gateway.restart import Breaker
 from tests.unit.conftest import unhurried
 from tests.unit.pools import Request, Scene
@@ -299,9 +299,14 @@ class PoolMachine(RuleBasedStateMachine):
             return
         alive = sum(w.alive for w in self.pool.workers)
         unserved = self.waiting and not coming and scene.settings.session == "none"
-        if alive < scene.settings.workers.min or unserved:
+        ready = any(
+            w.phase is Phase.READY and w.idle and w.bound_to is None for w in self.pool.workers
+        )
+        if unserved or (alive < scene.settings.workers.min and not ready):
             assert scene.now < restart.start_at
             assert scene.wake_at <= restart.start_at
+        elif alive < scene.settings.workers.min:
+            assert scene.wake_at <= max(scene.now + SPARE_DELAY, restart.start_at)
 
     @invariant()
     def what_is_due_is_looked_at_in_time(self) -> None:
