@@ -151,6 +151,8 @@ class Worker:
             logs.event(log, logging.INFO, "worker started", **self._fields())
             self._owner.worker_spawned(self)
             await self._ending.wait()
+            # What woke this task, an answer perhaps, has woken another that is to send it: first.
+            await trio.lowlevel.checkpoint()
             if self.reason in {Reason.STDOUT_CLOSED, Reason.STDIN_CLOSED}:
                 await self._exits_within(EXIT_AFTER_EOF)
             if process.returncode is not None:
