@@ -384,8 +384,8 @@ class Pool(Generic[T]):
         for_queue = math.ceil(max(0, waiting - coming) / per_worker)
         for_spare = self._settings.workers.spare - max(0, spare - waiting)
         for_min = self._settings.workers.min - len(alive)
-        # One that is ready and idle is as good as a spare: what is missing can wait as long.
-        ready = any(worker.phase is Phase.READY and worker.idle for worker in unbound)
+        # While nothing waits that another could not take, what is missing can wait like a spare.
+        ready = any(worker.phase is Phase.READY for worker in alive)
         needed = for_queue if ready else max(for_min, for_queue)
         return needed, max(needed, for_min, for_spare)
 

@@ -29,17 +29,18 @@ def test_the_minimum_is_started_before_anything_is_asked_and_again_after_a_loss(
     scene.up(1)
     scene.up(2)
     scene.crash(1)
-    # Another is idle: the next request gets the processor first.
+    # Another is ready: the next request gets the processor first.
     assert "[<worker 2 ready 0/1>]" in repr(scene.pool)
     scene.sleep(SPARE_DELAY)
     assert "[<worker 2 ready 0/1>, <worker 3 spawning 0/1>]" in repr(scene.pool)
 
 
-def test_what_the_minimum_lacks_is_started_at_once_when_all_others_are_busy() -> None:
-    scene = Scene(workers={"min": 2, "max": 3})
+def test_what_the_minimum_lacks_is_started_at_once_when_a_request_waits_for_it() -> None:
+    scene = Scene(workers={"min": 2, "max": 2})
     scene.up(1)
     scene.up(2)
-    scene.submit()
+    for _ in range(3):
+        scene.submit()
     scene.crash(2)
     assert "[<worker 1 ready 1/1>, <worker 3 spawning 0/1>]" in repr(scene.pool)
 

@@ -299,9 +299,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         alive = sum(w.alive for w in self.pool.workers)
         unserved = self.waiting and not coming and scene.settings.session == "none"
-        ready = any(
-            w.phase is Phase.READY and w.idle and w.bound_to is None for w in self.pool.workers
-        )
+        ready = any(w.phase is Phase.READY for w in self.pool.workers)
         if unserved or (alive < scene.settings.workers.min and not ready):
             assert scene.now < restart.start_at
             assert scene.wake_at <= restart.start_at
