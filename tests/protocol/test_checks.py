@@ -75,6 +75,11 @@ def test_depth_is_measured_exactly(nest: Callable[[int], bytes], depth: int) -> 
 def test_siblings_do_not_add_up() -> None:
     assert not nests_deeper(b"[" + b",".join([arrays(9)] * 1000) + b"]", 10)
     assert nests_deeper(b"[" + b",".join([arrays(9)] * 1000 + [arrays(10)]) + b"]", 10)
+    for between in (b",", b", ", b",\n"):
+        messages = [b'{"content":"},{[ }, {"}'] * 1000
+        assert not nests_deeper(b"[" + between.join([*messages, arrays(9)]) + b"]", 10)
+        assert nests_deeper(b"[" + between.join([*messages, arrays(10)]) + b"]", 10)
+        assert nests_deeper(b"[" + between.join([arrays(10), *messages]) + b"]", 10)
     assert not nests_deeper(with_siblings(99), 100)
     assert nests_deeper(with_siblings(100), 100)
 
