@@ -67,7 +67,8 @@ def running(user: str, code: str, *, level: str = "strict", **settings: Any) -> 
             about = json.loads(gateway.stdout.readline())
             yield Running(gateway, about["pid"], about)
         finally:
-            for pid in (about.get("pid"), gateway.pid):
-                if pid is not None:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(KeyError, ProcessLookupError):
+                # Its group: a bubblewrap that has just forked is not yet bound to its parent's end.
+                os.killpg(about["pid"], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(gateway.pid, signal.SIGKILL)
