@@ -30,7 +30,7 @@ and in a line of the log."""
 
 _SHORT_BYTES = 64 * 1024
 """Messages up to this are decoded with their contents, which may take thirty times as much memory;
-longer ones are looked at one by one."""
+of longer ones the contents are only looked at."""
 
 _TOO_DEEP = f"the body nests arrays and objects deeper than {MAX_INPUT_NESTING}"
 
@@ -45,11 +45,13 @@ class _Message(Struct, gc=False):
     content: Raw = Raw(b"null")
 
 
-class _DecodedMessage(Struct, gc=False):
-    """The same with a content that says of itself what it is."""
+class _PlainMessage(Struct, gc=False, forbid_unknown_fields=True):
+    """The same of a message that holds strings and nothing else, as most do."""
 
     role: Literal["system", "user", "assistant", "tool"]
-    content: str | list[Raw] | dict[str, Raw] | None = None
+    content: str | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
 
 
 class _InvokeBody(Struct, gc=False):
@@ -74,7 +76,7 @@ _decode_invoke = msgspec.json.Decoder(_InvokeBody).decode
 _decode_chat = msgspec.json.Decoder(_ChatBody).decode
 _decode_context = msgspec.json.Decoder(_Context).decode
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
-_decode_contents = msgspec.json.Decoder(list[_DecodedMessage]).decode
+_decode_plain_messages = msgspec.json.Decoder(list[_PlainMessage]).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
@@ -147,9 +149,6 @@ def read_call(agent: str, kind: Literal["invoke", "chat"], head: RequestHead, bo
     if not is_utf8(body):
         raise InvalidRequest("the body is not UTF-8")
     decoded: Any = _decode(_decode_invoke if kind == "invoke" else _decode_chat, body)
-    # An agent that answers with its input must not thereby break the protocol for all its requests.
-    if nests_deeper(body, MAX_INPUT_NESTING):
-        raise InvalidRequest(_TOO_DEEP)
     payload = decoded.input if kind == "invoke" else decoded.messages
     if payload is UNSET:
         expected = (
@@ -159,10 +158,17 @@ def read_call(agent: str, kind: Literal["invoke", "chat"], head: RequestHead, bo
         )
         key = "input" if kind == "invoke" else "messages"
         raise InvalidRequest(f"{key!r} is missing; expected {expected}")
+    context = bytes(decoded.context)
+    plain = kind == "chat" and _are_plain(payload)
+    # An agent that answers with its input must not thereby break the protocol for all its requests.
+    # Beside plain messages, only the context goes to it, and the body around that counts as one.
+    text, limit = (context, MAX_INPUT_NESTING - 1) if plain else (body, MAX_INPUT_NESTING)
+    if nests_deeper(text, limit):
+        raise InvalidRequest(_TOO_DEEP)
     payload = bytes(payload) if b"\n" in body else as_payload(payload)
-    if kind == "chat":
+    if kind == "chat" and not plain:
         _check_messages(payload)
-    context, conversation = _read_context(bytes(decoded.context))
+    context, conversation = _read_context(context)
     return Call(
         agent=agent,
         kind=kind,
@@ -189,9 +195,17 @@ def _decode(decode: Any, body: bytes) -> Any:
         raise InvalidRequest(f"the body is not JSON: {reason}") from None
 
 
+def _are_plain(messages: Raw) -> bool:
+    """Whether they are short, all well, at least one, and nest nothing."""
+    if len(memoryview(messages)) > _SHORT_BYTES:
+        return False
+    try:
+        return bool(_decode_plain_messages(messages))
+    except msgspec.MsgspecError:
+        return False
+
+
 def _check_messages(payload: Payload) -> None:
-    if len(payload) <= _SHORT_BYTES and _are_good(payload):
-        return
     try:
         messages = _decode_messages(payload)
     except (msgspec.MsgspecError, RecursionError):
@@ -204,14 +218,6 @@ def _check_messages(payload: Payload) -> None:
                 f"messages[{index}].content is {bytes(message.content)[:20].decode()}, "
                 "expected a string, a list, an object or null"
             )
-
-
-def _are_good(payload: Payload) -> bool:
-    """Whether the messages are all well, and at least one."""
-    try:
-        return bool(_decode_contents(payload))
-    except (msgspec.MsgspecError, RecursionError):
-        return False
 
 
 def _what_is_wrong(payload: Payload) -> str:

@@ -194,6 +194,28 @@ def test_a_body_nests_as_deeply_on_every_python() -> None:
             read(b'{"messages": [{"role": "user", "content": %b}]}' % nested(depth), "chat")
 
 
+def test_beside_plain_messages_the_context_alone_is_looked_at_and_as_deeply() -> None:
+    body = b'{"messages": [{"role": "user", "content": "["}], "context": {"a": %b}}'
+    deepest = nested(MAX_INPUT_NESTING - 2)
+    assert read(body % deepest, "chat").context == b'{"a": %b}' % deepest
+    with pytest.raises(InvalidRequest, match="nests arrays and objects deeper than 100"):
+        read(body % nested(MAX_INPUT_NESTING - 1), "chat")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user", "content": [{"type": "text", "text": "x"}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+        {"role": "user", "content": "x", "of_ours": True},
+        {"role": "user", "name": 3},
+    ],
+)
+def test_messages_that_are_not_plain_pass_as_they_are(message) -> None:
+    messages = msgspec.json.encode([{"role": "user", "content": "x"}, message])
+    assert read(b'{"messages":%b}' % messages, "chat").payload == messages
+
+
 def peak_bytes(body: bytes, kind: str = "invoke") -> int:
     """What reading `body` allocates at its peak, beyond the body itself."""
     tracemalloc.start()
