@@ -38,7 +38,7 @@ class Call(Struct, frozen=True, kw_only=True):
     agent: str
     kind: Literal["invoke", "chat"]
     payload: Payload
-    """The input of an invoke, or the messages of a chat; empty once the answer has begun."""
+    """The input of an invoke, or the messages of a chat; empty once no worker needs it any more."""
     stream: bool
     context: bytes = b"{}"
     conversation: str | None = None
@@ -143,6 +143,14 @@ class Exchange:
         if self.phase is Phase.STARTING:
             self._enter(Phase.GIVEN, now)
 
+    def forget_payload(self) -> None:
+        """It is given to no other worker: this one has read it, or speaks of it. A stream may last
+        for hours, and an answer is as large as its request at times: one is not to be held beside
+        the other.
+        """
+        if self.call.payload:
+            self.call = structs.replace(self.call, payload=b"")
+
     def add_chunks(self, texts: list[bytes], now: float) -> None:
         """More pieces, each a JSON string."""
         if self.phase is Phase.ENDED:
@@ -152,7 +160,7 @@ class Exchange:
         self._since = now
         if not self.spoke:
             self.spoke = True
-            self._forget_payload()
+            self.forget_payload()
         if self.phase is not Phase.SPEAKING or self.call.stream:
             self.phase = Phase.SPEAKING
             self._wake()
@@ -168,7 +176,7 @@ class Exchange:
         """It ended well: with one result, a JSON text, or with the chunks that have come."""
         if self.phase is not Phase.ENDED:
             self.result = result
-            self._forget_payload()
+            self.forget_payload()
             self.phase = Phase.ENDED
             self._wake()
 
@@ -184,12 +192,6 @@ class Exchange:
                 self._chunks.clear()
             self._wake()
             self._let_read_on()  # what comes now is thrown away
-
-    def _forget_payload(self) -> None:
-        """Once it is being answered, it is given to no other worker. A stream may last for hours,
-        and an answer is as large as its request at times: one is not to be held beside the other.
-        """
-        self.call = structs.replace(self.call, payload=b"")
 
     def _let_read_on(self) -> None:
         if self.on_drained is not None:

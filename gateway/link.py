@@ -217,6 +217,8 @@ class Link:
         now = trio.current_time()
         behind: Exchange | None = None
         events = self._connection.receive_batch(data)
+        if not events and len(data) >= _PIPE_BYTES:
+            self._forget_read_payloads()  # this is the beginning of a large answer
         if self._connection.broken:
             # Told first: an answer that came before it would bring the worker its next request.
             self._receive_other(events.pop())
@@ -233,6 +235,12 @@ class Link:
                 self._receive_other(event)
         if behind is not None and behind.full and not behind.ended:
             self._hold_back(behind)
+
+    def _forget_read_payloads(self) -> None:
+        unread = self.unread()
+        for entry in self._in_flight.values():
+            if entry.exchange not in unread:
+                entry.exchange.forget_payload()
 
     def _first_line(self, event: FromWorker | Burst, now: float) -> None:
         self.ready = event if isinstance(event, Ready) else None

@@ -5,7 +5,10 @@ The pipes are real and there is no process: the test writes what a worker would.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -36,7 +39,9 @@ class FakeProcess:
             os.set_blocking(descriptor, False)
 
     def unread_input(self) -> int:
-        return 0
+        size = array.array("i", [0])
+        fcntl.ioctl(self.stdin, termios.FIONREAD, size)
+        return size[0]
 
     def says(self, *lines: bytes) -> None:
         """Write all of it at once."""
@@ -155,6 +160,23 @@ async def test_a_worker_that_breaks_the_protocol_is_given_nothing_in_the_same_br
         assert len(it.owner.waiting) == 1
         # What it had answered before counts.
         assert first.result == (b"1" if b"result" in before else None)
+
+
+async def test_the_beginning_of_a_large_answer_is_held_beside_no_payload_that_was_read() -> None:
+    async with scene() as it:
+        read = it.send("r-1")
+        await it.says(READY)
+        it.process.was_told()
+        unread = it.send("r-2")
+        await it.says(b'{"id":1,"result":{"output":"', b"x" * 1000)
+        assert read.call.payload == b"1", "what is small is not looked at each time"
+        await it.says(b"x" * 64 * 1024)
+        assert read.call.payload == b""
+        assert unread.call.payload == b"1", "another worker may yet be given it"
+        assert it.link.unread() == [unread]
+        await it.says(b'"}}\n')
+        assert read.result is not None
+        assert len(read.result) > 64 * 1024
 
 
 async def test_chunks_and_their_end_in_one_read_stay_in_order() -> None:
