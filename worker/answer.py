@@ -45,21 +45,26 @@ def encode_answer(
         raise TypeError(f"the {method} handler's answer cannot be sent as JSON: {error}") from error
 
 
-def encode_chunk(
-    connection: WorkerConnection, request_id: int, method: Method, chunk: object
-) -> bytes:
-    """The line for one value that a generator yielded.
+def chunk_encoder(
+    connection: WorkerConnection, request_id: int, method: Method
+) -> Callable[[object], bytes]:
+    """A function that gives the line for one value that a generator yielded.
 
-    Raises TypeError unless it is a string, and ValueError when that cannot be sent.
+    It raises TypeError unless that is a string, and ValueError when it cannot be sent.
     """
-    if type(chunk) is not str:
-        if not isinstance(chunk, str):
-            raise TypeError(f"the {method} handler yielded {_describe(chunk)}, expected str")
-        chunk = str.__str__(chunk)
-    try:
-        return connection.send_chunk(request_id, chunk)
-    except (UnicodeEncodeError, LocalProtocolError) as error:
-        raise ValueError(f"a chunk of the {method} handler cannot be sent: {error}") from error
+    send = connection.chunk_sender(request_id)
+
+    def encode(chunk: object) -> bytes:
+        if type(chunk) is not str:
+            if not isinstance(chunk, str):
+                raise TypeError(f"the {method} handler yielded {_describe(chunk)}, expected str")
+            chunk = str.__str__(chunk)
+        try:
+            return send(chunk)
+        except (UnicodeEncodeError, LocalProtocolError) as error:
+            raise ValueError(f"a chunk of the {method} handler cannot be sent: {error}") from error
+
+    return encode
 
 
 def explain_exception(error: BaseException) -> tuple[int, str]:

@@ -46,7 +46,7 @@ from protocol import (
 )
 
 from .agent import Agent, Backend
-from .answer import encode_answer, encode_chunk, explain_exception
+from .answer import chunk_encoder, encode_answer, explain_exception
 from .context import Context, InvalidInput, decode, read_context
 from .handler import Handler, Method
 from .loops import current_loop
@@ -265,7 +265,7 @@ class _Server:
         request.task = run(self._loop.spawn, self._run_on_loop, request, call)
 
     def _chunk_encoder(self, request: _Request) -> Callable[[object], bytes]:
-        return partial(encode_chunk, self._connection, request.id, request.handler.method)
+        return chunk_encoder(self._connection, request.id, request.handler.method)
 
     def _encode_answer(self, request: _Request, result: object) -> bytes:
         if request.cancelled:

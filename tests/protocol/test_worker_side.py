@@ -191,6 +191,31 @@ def test_chunks_and_an_end() -> None:
     assert not connection.open_requests
 
 
+def test_a_sender_of_chunks_sends_for_its_request_until_that_has_ended() -> None:
+    connection = worker("chat", "chat")
+    send = connection.chunk_sender(2)
+    assert [answer(send(text))["params"] for text in "ab"] == [
+        {"id": 2, "chunk": "a"},
+        {"id": 2, "chunk": "b"},
+    ]
+    with pytest.raises(LocalProtocolError, match="request 2 after chunks"):
+        connection.send_message(2, MESSAGE)
+    connection.send_end(2)
+    with pytest.raises(LocalProtocolError, match="request 2, which is not open"):
+        send("c")
+    with pytest.raises(LocalProtocolError, match="request 2, which is not open"):
+        connection.chunk_sender(2)
+
+
+def test_a_request_of_the_same_id_is_another_senders() -> None:
+    connection = worker("invoke")
+    send = connection.chunk_sender(1)
+    connection.send_end(1)
+    connection.receive_data(b'{"id":1,"method":"invoke","params":{"input":1}}\n')
+    with pytest.raises(LocalProtocolError):
+        send("a piece of the first")
+
+
 @pytest.mark.parametrize("chunks", [0, 1])
 def test_an_error_ends_a_request_whether_or_not_chunks_were_sent(chunks: int) -> None:
     connection = worker("invoke")

@@ -21,7 +21,7 @@ import trio
 
 from protocol import GatewayConnection, Result, WorkerConnection
 from worker import Agent, Context, InvalidInput
-from worker.answer import MAX_ERROR_TEXT, encode_answer, encode_chunk, explain_exception
+from worker.answer import MAX_ERROR_TEXT, chunk_encoder, encode_answer, explain_exception
 from worker.context import read_context
 from worker.handler import Handler
 from worker.outbox import HIGH_WATER_BYTES, Outbox
@@ -300,8 +300,9 @@ def test_a_cyclic_output_is_explained() -> None:
 def test_a_chunk_is_a_string_of_any_kind(chunk: str) -> None:
     worker = WorkerConnection()
     worker.receive_data(b'{"id":1,"method":"invoke","params":{"input":1}}\n')
-    assert b'"chunk":"a\\nb"' in encode_chunk(worker, 1, "invoke", chunk)
-    assert b'"chunk":"a"' in encode_chunk(worker, 1, "invoke", Choice.A)
+    encode = chunk_encoder(worker, 1, "invoke")
+    assert b'"chunk":"a\\nb"' in encode(chunk)
+    assert b'"chunk":"a"' in encode(Choice.A)
 
 
 @pytest.mark.parametrize(
@@ -316,8 +317,9 @@ def test_a_chunk_is_a_string_of_any_kind(chunk: str) -> None:
 def test_what_cannot_be_a_chunk_is_explained(chunk: object, message: str) -> None:
     worker = WorkerConnection()
     worker.receive_data(b'{"id":1,"method":"chat","params":{"messages":[]}}\n')
+    encode = chunk_encoder(worker, 1, "chat")
     with pytest.raises((TypeError, ValueError), match=message):
-        encode_chunk(worker, 1, "chat", chunk)
+        encode(chunk)
 
 
 def test_the_text_of_an_exception_is_bounded() -> None:
