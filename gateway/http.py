@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol.events import Body, Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.task_group import TaskGroup
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from hypercorn.config import Config
     from hypercorn.events import Event
+    from hypercorn.protocol.events import Event as StreamEvent
     from hypercorn.typing import LifespanState
 
 log = logging.getLogger("gateway.http")
@@ -95,6 +97,18 @@ class _Protocol(H11Protocol):
     """HTTP/1.1 and nothing else: an offer of HTTP/2 is passed over, and its preface is a request
     like another, for something that is not there."""
 
+    last_part = False
+    """Whether the application's next part is its last."""
+    more_follows = False
+    """Whether what is sent now is followed by more at once, so that both can be written together:
+    the head of a response by its first part or its end, the last part by the end."""
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        self.more_follows = (
+            self.last_part if isinstance(event, Body) else isinstance(event, Response)
+        )
+        await super().stream_send(event)
+
     async def _check_protocol(self, event: object) -> None:
         pass
 
@@ -110,12 +124,12 @@ class _Connection:
         self._config = config
         self._context = context
         self._stream = stream
-        self._protocol: H11Protocol
+        self._protocol: _Protocol
         self._write_lock = trio.Lock()
         self._reading = True
         self._idle_until = math.inf
         self._idle = trio.CancelScope()
-        self._head = b""
+        self._held: list[bytes] = []
 
     async def run(self, app: ASGIWrapper, state: ConnectionState) -> None:
         """Serve it until its end."""
@@ -125,13 +139,17 @@ class _Connection:
             server = parse_socket_addr(socket.family, socket.getsockname())
         except OSError:  # the client has left already
             return
-        async with _Tasks() as tasks:
+        async with _Tasks(self._note) as tasks:
             self._protocol = _Protocol(
                 app, self._config, self._context, tasks, state, False, client, server, self._receive
             )
             self._set_idle(True)
             tasks.spawn(self._watch_idle)
             await self._read()
+
+    def _note(self, message: Any) -> None:
+        """What the application is about to send."""
+        self._protocol.last_part = not message.get("more_body", False)
 
     async def close(self) -> None:
         with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
@@ -160,19 +178,15 @@ class _Connection:
             await self._protocol.handle(event)
 
     async def _send(self, data: bytes) -> None:
-        if self._head:
-            # Also an end without a body, which is empty.
-            head, self._head = self._head, b""
-            if len(data) > _JOINED_BYTES:
-                await self._write(head)
-                await self._write(data)
-            else:
-                await self._write(head + data)
-        elif data.startswith(b"HTTP/1.1 ") and data[9:10] != b"1":
-            # The head of a final response: always followed by a part or by the end.
-            self._head = data
-        elif data:
+        if self._protocol.more_follows and len(data) <= _JOINED_BYTES:
+            self._held.append(data)
+            return
+        held, self._held = b"".join(self._held), []
+        if held and len(data) > _JOINED_BYTES:
+            await self._write(held)
             await self._write(data)
+        elif held or data:  # the end of a response is empty, if that has a length
+            await self._write(held + data)
 
     async def _write(self, data: bytes) -> None:
         # What another task writes goes first.
@@ -216,7 +230,12 @@ class _Connection:
 
 class _Tasks(TaskGroup):
     """Hypercorn's tasks of one connection. What goes to the application is waited for only when
-    there is too much of it, and by the application only when there is nothing."""
+    there is too much of it, and by the application only when there is nothing. `note` is called
+    with each message of the application before that is sent."""
+
+    def __init__(self, note: Callable[[Any], None]) -> None:
+        super().__init__()
+        self._note = note
 
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
@@ -235,7 +254,11 @@ class _Tasks(TaskGroup):
             except trio.WouldBlock:
                 return await from_client.receive()
 
-        self.spawn(_run_app, app, scope, receive, send)
+        async def respond(message: Any) -> None:
+            self._note(message)
+            await send(message)
+
+        self.spawn(_run_app, app, scope, receive, respond, partial(send, None))
         return put
 
 
@@ -244,10 +267,11 @@ async def _run_app(
     scope: Any,
     receive: Callable[[], Awaitable[Any]],
     send: Callable[[Any], Awaitable[None]],
+    end: Callable[[], Awaitable[None]],
 ) -> None:
     try:
         await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
     except* Exception:  # the boundary: a defect ends the request that met it
         log.exception("internal error")
     finally:
-        await send(None)
+        await end()

@@ -67,6 +67,38 @@ async def test_a_defect_of_the_application_is_a_500_and_ends_nothing_else(
     assert caplog.text.count("met a defect") >= 2
 
 
+@pytest.mark.parametrize("size", [1, http._JOINED_BYTES + 1])
+async def test_a_head_leaves_with_the_first_part_and_the_last_part_with_the_end(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for last in (False, False, True):
+            part = {"type": "http.response.body", "body": b"x" * size}
+            await send({**part, "more_body": not last})
+
+    written: list[bytes] = []
+    write = http._Connection._write
+
+    async def note(self: Any, data: bytes) -> None:
+        written.append(data)
+        await write(self, data)
+
+    monkeypatch.setattr(http._Connection, "_write", note)
+    async with bare_server(app) as port, connected(port) as connection:
+        await connection.request("/", method="GET")
+        answer = await connection.answer()
+    assert answer.body == b"x" * size * 3
+    part = b"%x\r\n%b\r\n" % (size, b"x" * size)
+    head, end = b"".join(written).split(part * 3)
+    # What is large is not copied to be written with something small.
+    whole = [head + part, part, part + end]
+    assert written == (whole if size == 1 else [head, part, part, part, end])
+
+
 async def test_what_a_slow_client_is_sent_keeps_its_order() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
