@@ -72,6 +72,10 @@ Method: TypeAlias = Literal["invoke", "chat"]
 _BURST_NEWLINES = 3
 """So many lines at once, and one more, are worth a look at whether they are all of one stream."""
 
+_RUN_SHARE = 1 / 8
+"""Each look for a run goes through the whole text: another is worth it if this one found so much
+of it, and all of them together then cost no more than eight."""
+
 
 class WorkerState(Enum):
     """What is known of the peer; see the module's docstring for the transitions."""
@@ -208,15 +212,34 @@ class GatewayConnection:
         """As `receive_data`, but chunks of one stream that came together may be one `Burst`."""
         if self.broken:
             return []
-        text = self._buffer.feed_text(data)
         events: list[FromWorker | Burst] = []
-        # Once, and not for every run of such lines: each look goes through the whole text.
-        burst = read_burst(text) if _has_many_lines(text) else None
-        if burst is not None and burst[0] in self._in_flight:
-            request_id, texts, text = burst
-            events.append(self._receive_burst(request_id, texts))
-        self._receive_lines(split_lines(text), events)
+        rest = self._receive_runs(self._buffer.feed_text(data), events)
+        if not self.broken:
+            self._receive_lines(split_lines(rest), events)
+        if self._buffer.overflowed and not self.broken:
+            events.append(self._malformed(self._buffer.too_long()))
         return events
+
+    def _receive_runs(self, text: bytes, events: list[FromWorker | Burst]) -> bytes:
+        """Take the runs of chunks of one stream that a text begins with, and a line between two of
+        them, as the end of a stream is; return what has to be looked at line by line."""
+        after_run = False
+        while not self.broken and _has_many_lines(text):
+            burst = read_burst(text)
+            if burst is not None and burst[0] in self._in_flight:
+                request_id, texts, rest = burst
+                events.append(self._receive_burst(request_id, texts))
+                worth_it = len(text) - len(rest) >= len(text) * _RUN_SHARE
+                after_run, text = True, rest
+                if not worth_it:
+                    break
+            elif after_run:
+                line, _, text = text.partition(b"\n")
+                self._receive_lines(split_lines(line), events)
+                after_run = False
+            else:
+                break
+        return text
 
     def _receive_burst(self, request_id: int, texts: list[JSON]) -> Burst:
         self._in_flight[request_id].chunked = True
@@ -238,8 +261,6 @@ class GatewayConnection:
                 events.append(self._malformed(error))
                 if self.broken:
                     return
-        if self._buffer.overflowed:
-            events.append(self._malformed(self._buffer.too_long()))
 
     def _receive_chunk(self, line: Line) -> Chunk:
         params = line.params

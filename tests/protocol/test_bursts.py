@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import Burst, Chunk, FromWorker, GatewayConnection
+from protocol import Burst, Chunk, End, FromWorker, GatewayConnection, Malformed, gateway_side
 from protocol.decoding import MAX_BURST_BYTES, read_burst
 
 from .helpers import request_line, unhurried
@@ -78,6 +78,40 @@ def test_chunks_of_two_streams_that_come_together_stay_apart() -> None:
     )
 
 
+def test_the_runs_of_several_streams_are_each_one_event() -> None:
+    other = GOOD.replace(b'"id":1', b'"id":2')
+    end = b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
+    said = GOOD * 4 + end + other * 8 + b"\n" + other * 5
+    assert connection().receive_batch(said) == [
+        Burst(1, [b'"word"'] * 4),
+        End(1),
+        Burst(2, [b'"word"'] * 8),
+        Burst(2, [b'"word"'] * 5),
+    ]
+
+
+def test_short_runs_among_many_lines_are_not_looked_for_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+
+    def look(text: bytes) -> tuple[int, list[bytes], bytes] | None:
+        looks.append(text)
+        return read_burst(text)
+
+    monkeypatch.setattr(gateway_side, "read_burst", look)
+    other = GOOD.replace(b'"id":1', b'"id":2')
+    assert len(connection().receive_data((GOOD + other) * 1000)) == 2000
+    assert len(looks) == 1
+
+
+def test_nothing_is_made_of_what_follows_a_line_that_cannot_be_placed() -> None:
+    end = b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
+    burst, violation = connection().receive_batch(GOOD * 4 + b"Traceback\n" + GOOD * 4 + end)
+    assert burst == Burst(1, [b'"word"'] * 4)
+    assert isinstance(violation, Malformed)
+
+
 def test_a_burst_to_a_worker_that_never_said_ready_is_its_first_word() -> None:
     bare = GatewayConnection()
     request_line(bare, "invoke", b"1", stream=True, request_id="r-1")
@@ -106,6 +140,22 @@ TEXTS = [
     b"\r", b'"' + b"x" * 600 + b'"', b'"a","id":2,"chunk":"b"',
     b'"a"}},"params":{"id":1,"chunk":"b"',
 ]  # fmt: skip
+
+
+RUN = st.tuples(st.sampled_from([GOOD, GOOD.replace(b'"id":1', b'"id":2')]), st.integers(1, 9))
+
+
+@unhurried
+@given(st.lists(RUN | st.tuples(st.sampled_from(ODD), st.just(1)), max_size=9))
+def test_runs_that_come_together_mean_what_they_mean_line_by_line(
+    runs: list[tuple[bytes, int]],
+) -> None:
+    lines = [line for line, count in runs for _ in range(count)]
+    one_by_one = connection()
+    expected = [event for line in lines for event in one_by_one.receive_data(line)]
+    together = connection()
+    assert comparable(together.receive_data(b"".join(lines))) == comparable(expected)
+    assert repr(together) == repr(one_by_one)
 
 
 @unhurried
