@@ -5,6 +5,7 @@ Knows newlines and nothing of what a line holds.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 
 from .errors import RemoteProtocolError, Violation
@@ -115,3 +116,12 @@ def split_lines(text: bytes) -> list[bytes]:
         return [text]
     # `strip` returns a line without white space around it as it is, without a copy.
     return list(filter(bytes.strip, text.split(b"\n")))
+
+
+def split_pieces(text: bytes, size: int) -> Iterator[bytes]:
+    """The text in pieces of whole lines, each of `size` bytes and what is left of its last line."""
+    start = 0
+    while (end := text.find(b"\n", start + size)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]

@@ -53,7 +53,7 @@ from .decoding import (
     wrong_shape,
 )
 from .errors import LocalProtocolError, RemoteProtocolError, Violation
-from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line, split_lines
+from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line, split_lines, split_pieces
 from .messages import (
     JSON,
     Burst,
@@ -72,9 +72,15 @@ Method: TypeAlias = Literal["invoke", "chat"]
 _BURST_NEWLINES = 3
 """So many lines at once, and one more, are worth a look at whether they are all of one stream."""
 
-_RUN_SHARE = 1 / 8
-"""Each look for a run goes through the whole text: another is worth it if this one found so much
-of it, and all of them together then cost no more than eight."""
+_PIECE_BYTES = 32 * 1024
+"""A look for a run goes through a whole text, so it is given one of this length."""
+
+_RUN_SHARE = 8
+"""A look is worth its time if it finds a run of an eighth of its text."""
+
+_LOOKS_IN_VAIN = 2
+"""After so many, one after the other, the text is of many streams. One may come between two runs:
+the end of a stream."""
 
 
 class WorkerState(Enum):
@@ -213,32 +219,31 @@ class GatewayConnection:
         if self.broken:
             return []
         events: list[FromWorker | Burst] = []
-        rest = self._receive_runs(self._buffer.feed_text(data), events)
-        if not self.broken:
+        for text in split_pieces(self._buffer.feed_text(data), _PIECE_BYTES):
+            rest = self._receive_runs(text, events)
             self._receive_lines(split_lines(rest), events)
-        if self._buffer.overflowed and not self.broken:
+            if self.broken:
+                return events
+        if self._buffer.overflowed:
             events.append(self._malformed(self._buffer.too_long()))
         return events
 
     def _receive_runs(self, text: bytes, events: list[FromWorker | Burst]) -> bytes:
-        """Take the runs of chunks of one stream that a text begins with, and a line between two of
-        them, as the end of a stream is; return what has to be looked at line by line."""
-        after_run = False
-        while not self.broken and _has_many_lines(text):
+        """Take the runs of chunks of one stream that a text begins with, and what little stands
+        between two of them; return what has to be looked at line by line."""
+        in_vain = 0
+        while in_vain < _LOOKS_IN_VAIN and _has_many_lines(text):
+            size = len(text)
             burst = read_burst(text)
             if burst is not None and burst[0] in self._in_flight:
-                request_id, texts, rest = burst
+                request_id, texts, text = burst
                 events.append(self._receive_burst(request_id, texts))
-                worth_it = len(text) - len(rest) >= len(text) * _RUN_SHARE
-                after_run, text = True, rest
-                if not worth_it:
-                    break
-            elif after_run:
+            else:
                 line, _, text = text.partition(b"\n")
                 self._receive_lines(split_lines(line), events)
-                after_run = False
-            else:
-                break
+            if self.broken:
+                return b""
+            in_vain = in_vain + 1 if (size - len(text)) * _RUN_SHARE < size else 0
         return text
 
     def _receive_burst(self, request_id: int, texts: list[JSON]) -> Burst:

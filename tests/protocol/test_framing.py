@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import MAX_LINE_BYTES, LineBuffer, Violation
-from protocol.framing import on_one_line
+from protocol.framing import on_one_line, split_pieces
 
 from .helpers import splits, unhurried
 
@@ -106,3 +106,12 @@ def test_no_split_makes_a_difference(pieces: list[bytes], data: st.DataObject) -
     buffers = [LineBuffer(10), LineBuffer(10)]
     assert feed_all(buffers[0], reads) == feed_all(buffers[1], one_by_one)
     assert repr(buffers[0]) == repr(buffers[1])
+
+
+@given(st.lists(st.binary(max_size=9).filter(lambda line: b"\n" not in line)), st.integers(0, 30))
+def test_pieces_are_whole_lines_and_all_of_the_text(lines: list[bytes], size: int) -> None:
+    text = b"\n".join(lines)
+    pieces = list(split_pieces(text, size))
+    assert b"\n".join(pieces) == text
+    assert all(len(piece) >= size for piece in pieces[:-1])
+    assert all(len(piece.rpartition(b"\n")[0]) <= size for piece in pieces)
