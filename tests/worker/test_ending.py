@@ -35,7 +35,7 @@ ENDLESS = """
 
 LINE = len('{"jsonrpc":"2.0","method":"chunk","params":{"id":1,"chunk":""}}\n') + 100
 PIPE = 64 * 1024
-HIGH_WATER = 64 * 1024
+HIGH_WATER = 96 * 1024
 
 
 async def test_the_end_of_stdin_lets_what_runs_and_waits_finish(serve: Serve) -> None:
