@@ -7,6 +7,7 @@ application that crashes is only logged by Quart-Trio, and HTTP would go on with
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import math
 import os
@@ -101,6 +102,9 @@ async def serve(
                     command=shlex.join(agent.argv),
                     sandbox=settings.server.sandbox,
                 )
+            # What stands now stands to the end, and need not be looked through for garbage again.
+            gc.collect()
+            gc.freeze()
             announce(address)
             await server.ended.wait()
             nursery.cancel_scope.cancel()
