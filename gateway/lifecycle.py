@@ -19,7 +19,7 @@ from gateway.errors import WorkerCrashed, describe_exit, exit_sentence
 from gateway.link import Link, invalid_response
 from gateway.process import SpawnError, WorkerProcess, spawn
 from gateway.stderr import StderrRelay
-from protocol import WorkerState
+from protocol.gateway_side import WorkerState
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError

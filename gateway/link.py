@@ -29,14 +29,13 @@ from protocol import (
     ErrorCode,
     Failure,
     FromWorker,
-    GatewayConnection,
     Malformed,
     Payload,
     Ready,
     RemoteProtocolError,
     Result,
-    WorkerState,
 )
+from protocol.gateway_side import GatewayConnection, WorkerState
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange

@@ -1,11 +1,11 @@
 """The wire between the gateway and its workers: JSON-RPC 2.0, one JSON text per line.
 
 Message types, line framing and the legal order of messages for each side, without I/O. The README
-beside this file is the specification; `gateway_side` and `worker_side` are the two ends.
+beside this file is the specification; `gateway_side` and `worker_side` are the two ends, of which
+each program imports its own.
 """
 
 from .checks import MAX_INPUT_NESTING, MAX_NESTING, is_utf8, nests_deeper
-from .decoding import as_payload
 from .errors import (
     ErrorCode,
     LocalProtocolError,
@@ -14,7 +14,6 @@ from .errors import (
     Violation,
 )
 from .framing import MAX_LINE_BYTES, LineBuffer
-from .gateway_side import GatewayConnection, WorkerState
 from .messages import (
     JSON,
     PROTOCOL_VERSION,
@@ -34,7 +33,7 @@ from .messages import (
     Result,
     Unsupported,
 )
-from .worker_side import WorkerConnection
+from .payloads import as_payload
 
 __all__ = [
     "JSON",
@@ -52,7 +51,6 @@ __all__ = [
     "Failure",
     "FromGateway",
     "FromWorker",
-    "GatewayConnection",
     "Invoke",
     "LineBuffer",
     "LocalProtocolError",
@@ -64,8 +62,6 @@ __all__ = [
     "Result",
     "Unsupported",
     "Violation",
-    "WorkerConnection",
-    "WorkerState",
     "as_payload",
     "is_utf8",
     "nests_deeper",

@@ -13,11 +13,9 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from .checks import MAX_NESTING, is_utf8, nests_deeper
-from .errors import RemoteProtocolError, Violation
-from .messages import JSON, PROTOCOL_VERSION, ROLES, Payload, Ready
-
-MAX_EXCERPT = 80
-"""Bytes of a wrong line that are shown: enough to recognise it in a log, not enough to fill one."""
+from .errors import RemoteProtocolError, Violation, wrong_shape
+from .messages import JSON, PROTOCOL_VERSION, Ready
+from .payloads import MAX_EXCERPT, as_bytes, kind
 
 MAX_REASON = 300
 """Characters of the decoder's reason: a key that a worker made up may stand in it."""
@@ -114,11 +112,6 @@ class _LooseLine(Struct, gc=False):
     params: Raw = Raw(b"null")
 
 
-class _ChatMessage(Struct, gc=False):
-    role: str
-    content: Raw
-
-
 _decode_line = msgspec.json.Decoder(Line).decode
 _decode_chunk_line = msgspec.json.Decoder(_ChunkLine).decode
 _decode_strings = msgspec.json.Decoder(list[str]).decode
@@ -127,13 +120,6 @@ _decode_declared = msgspec.json.Decoder(_DeclaredLine).decode
 _decode_loose_line = msgspec.json.Decoder(_LooseLine).decode
 _decode_loose_params = msgspec.json.Decoder(_LooseParams).decode
 _decode_id = msgspec.json.Decoder(int).decode
-_decode_chat_message = msgspec.json.Decoder(_ChatMessage).decode
-
-as_bytes = msgspec.json.Encoder().encode
-"""The bytes of a Raw, as they are: a third of what `bytes(raw)` costs."""
-
-_LARGE_BYTES = 64 * 1024
-"""A payload above this is not copied. A view keeps all that it was decoded from."""
 
 _EXPECTED = {
     "`$.jsonrpc`": '"2.0"',
@@ -144,20 +130,6 @@ QUOTE = 0x22
 _ANY_STRING = b'"\\u0000"'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_KINDS = {
-    "{": "an object",
-    "[": "an array",
-    '"': "a string",
-    "t": "true",
-    "f": "false",
-    "n": "null",
-}
-
-
-def as_payload(raw: Raw) -> Payload:
-    """What a Raw holds that was decoded from one line."""
-    view = memoryview(raw)
-    return view if len(view) > _LARGE_BYTES else bytes(view)
 
 
 def read_line(line: bytes) -> Line:
@@ -261,30 +233,6 @@ def read_ready(line: bytes) -> Ready:
         description=params.description,
         metadata=metadata,
     )
-
-
-def check_chat_message(text: Payload) -> str | None:
-    """What is wrong with the message of a chat, or None. Looks at its role and content only."""
-    try:
-        message = _decode_chat_message(text)
-    except msgspec.MsgspecError as error:
-        return str(error)
-    if message.role not in ROLES:
-        return f"the role is {message.role[:MAX_EXCERPT]!r}, expected one of {', '.join(ROLES)}"
-    content = as_bytes(message.content)
-    if content[:1] not in b'"[{n':
-        return f"the content is {kind(content)}, expected a string, a list, an object or null"
-    return None
-
-
-def kind(text: JSON) -> str:
-    """What a JSON text is, in words: "an object", "null", …"""
-    return _KINDS.get(chr(text[0]), "a number")
-
-
-def wrong_shape(request_id: int | None, message: str) -> RemoteProtocolError:
-    """A line that is no message, or not the one that it says it is."""
-    return RemoteProtocolError(Violation.WRONG_SHAPE, message, request_id=request_id)
 
 
 def _explain(line: bytes, error: Exception) -> RemoteProtocolError:

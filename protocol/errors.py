@@ -80,3 +80,8 @@ class RemoteProtocolError(ProtocolError):
     def __repr__(self) -> str:
         place = "unplaceable" if self.request_id is None else f"request {self.request_id}"
         return f"<RemoteProtocolError {self.violation.value}, {place}: {self.message}>"
+
+
+def wrong_shape(request_id: int | None, message: str) -> RemoteProtocolError:
+    """A line that is no message, or not the one that it says it is."""
+    return RemoteProtocolError(Violation.WRONG_SHAPE, message, request_id=request_id)

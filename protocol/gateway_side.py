@@ -39,20 +39,8 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec import UNSET
 
-from .decoding import (
-    QUOTE,
-    Answer,
-    Line,
-    as_bytes,
-    as_payload,
-    check_chat_message,
-    kind,
-    read_burst,
-    read_line,
-    read_ready,
-    wrong_shape,
-)
-from .errors import LocalProtocolError, RemoteProtocolError, Violation
+from .decoding import QUOTE, Answer, Line, read_burst, read_line, read_ready
+from .errors import LocalProtocolError, RemoteProtocolError, Violation, wrong_shape
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line, split_lines, split_pieces
 from .messages import (
     JSON,
@@ -66,6 +54,7 @@ from .messages import (
     Ready,
     Result,
 )
+from .payloads import as_bytes, as_payload, check_chat_message, kind
 
 Method: TypeAlias = Literal["invoke", "chat"]
 

@@ -23,10 +23,10 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from .checks import MAX_NESTING, nests_deeper
-from .decoding import as_bytes, as_payload, check_chat_message, wrong_shape
-from .errors import LocalProtocolError, RemoteProtocolError, Violation
+from .errors import LocalProtocolError, RemoteProtocolError, Violation, wrong_shape
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line
 from .messages import JSON, PROTOCOL_VERSION, Cancel, Chat, FromGateway, Invoke, Unsupported
+from .payloads import as_bytes, as_payload, check_chat_message
 
 _METHODS = frozenset({"invoke", "chat"})
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from protocol import ErrorCode, LocalProtocolError, WorkerConnection
+from protocol import ErrorCode, LocalProtocolError
+from protocol.worker_side import WorkerConnection
 
 from .context import InvalidInput
 from .handler import Method

@@ -34,16 +34,8 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from protocol import (
-    Cancel,
-    Chat,
-    ErrorCode,
-    FromGateway,
-    Invoke,
-    RemoteProtocolError,
-    Unsupported,
-    WorkerConnection,
-)
+from protocol import Cancel, Chat, ErrorCode, FromGateway, Invoke, RemoteProtocolError, Unsupported
+from protocol.worker_side import WorkerConnection
 
 from .agent import Agent, Backend
 from .answer import chunk_encoder, encode_answer, explain_exception

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from protocol import WorkerConnection
+from protocol.worker_side import WorkerConnection
 
 if TYPE_CHECKING:
     from .agent import Agent, Backend

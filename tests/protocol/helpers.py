@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import settings
 
-from protocol import GatewayConnection, Malformed, WorkerConnection
+from protocol import Malformed
+from protocol.gateway_side import GatewayConnection
+from protocol.worker_side import WorkerConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

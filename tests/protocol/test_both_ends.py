@@ -27,15 +27,15 @@ from protocol import (
     Chunk,
     End,
     Failure,
-    GatewayConnection,
     Invoke,
     LocalProtocolError,
     Malformed,
     Ready,
     Result,
     Violation,
-    WorkerConnection,
 )
+from protocol.gateway_side import GatewayConnection
+from protocol.worker_side import WorkerConnection
 
 from .helpers import request_line
 

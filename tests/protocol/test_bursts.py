@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol import Burst, Chunk, End, FromWorker, GatewayConnection, Malformed, gateway_side
+from protocol import Burst, Chunk, End, FromWorker, Malformed, gateway_side
 from protocol.decoding import MAX_BURST_BYTES, read_burst
+from protocol.gateway_side import GatewayConnection
 
 from .helpers import request_line, unhurried
 

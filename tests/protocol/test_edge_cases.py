@@ -6,17 +6,9 @@ import tracemalloc
 
 import pytest
 
-from protocol import (
-    MAX_INPUT_NESTING,
-    GatewayConnection,
-    Invoke,
-    Malformed,
-    Result,
-    Violation,
-    WorkerConnection,
-    is_utf8,
-    nests_deeper,
-)
+from protocol import MAX_INPUT_NESTING, Invoke, Malformed, Result, Violation, is_utf8, nests_deeper
+from protocol.gateway_side import GatewayConnection
+from protocol.worker_side import WorkerConnection
 
 from .helpers import READY, gateway, request_line, said
 

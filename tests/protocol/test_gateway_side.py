@@ -10,15 +10,14 @@ from protocol import (
     End,
     ErrorCode,
     Failure,
-    GatewayConnection,
     LocalProtocolError,
     Malformed,
     Ready,
     Result,
     Violation,
-    WorkerState,
 )
 from protocol.errors import MAX_MESSAGE
+from protocol.gateway_side import GatewayConnection, WorkerState
 
 from .helpers import READY, gateway, request_line, said, said_however_split, send
 

@@ -15,18 +15,9 @@ import pytest
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 import protocol
-from protocol import (
-    Cancel,
-    Chat,
-    Chunk,
-    End,
-    Failure,
-    GatewayConnection,
-    Invoke,
-    Ready,
-    Result,
-    WorkerConnection,
-)
+from protocol import Cancel, Chat, Chunk, End, Failure, Invoke, Ready, Result
+from protocol.gateway_side import GatewayConnection
+from protocol.worker_side import WorkerConnection
 
 from .helpers import request_line
 

@@ -19,8 +19,8 @@ from protocol import (
     RemoteProtocolError,
     Unsupported,
     Violation,
-    WorkerConnection,
 )
+from protocol.worker_side import WorkerConnection
 
 from .helpers import gateway, request_line, splits, worker
 

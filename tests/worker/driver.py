@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import trio
 
-from protocol import Chunk, End, Failure, FromWorker, GatewayConnection, Malformed, Ready, Result
+from protocol import Chunk, End, Failure, FromWorker, Malformed, Ready, Result
+from protocol.gateway_side import GatewayConnection
 
 BOUND = 30
 """Seconds after which a worker that a test waits for hangs: it is killed, and the test fails."""

@@ -103,7 +103,9 @@ def _last_words(stdout: str) -> list[str]:
     return words.split()
 
 
-def test_the_event_loop_is_imported_after_ready_and_http_never(tmp_path: Path) -> None:
+def test_the_event_loop_is_imported_after_ready_and_what_is_the_gateways_never(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "the_agent.py").write_text(
         f"import sys\n{AGENT}\n"
         "@agent.chat\n"
@@ -124,3 +126,5 @@ def test_the_event_loop_is_imported_after_ready_and_http_never(tmp_path: Path) -
     assert before.isdisjoint({"anyio", "asyncio", "trio", "argparse"})
     assert {"asyncio", "anyio"} <= serving
     assert serving.isdisjoint({"trio", "gateway", "quart", "hypercorn", "h11", "httpx"})
+    assert "protocol.worker_side" in serving
+    assert serving.isdisjoint({"protocol.gateway_side", "protocol.decoding"})

@@ -19,7 +19,9 @@ import pydantic
 import pytest
 import trio
 
-from protocol import GatewayConnection, Result, WorkerConnection
+from protocol import Result
+from protocol.gateway_side import GatewayConnection
+from protocol.worker_side import WorkerConnection
 from worker import Agent, Context, InvalidInput
 from worker.answer import MAX_ERROR_TEXT, chunk_encoder, encode_answer, explain_exception
 from worker.context import read_context
