@@ -51,6 +51,8 @@ async def test_a_flood_after_the_answer_ends_the_worker_and_is_not_logged_line_b
     async with scene(tmp_path, level=level, bad=bad) as gateway:
         await served_by(gateway, "good")
         worker = await served_by(gateway, "bad", FAULT)
+        # What it is given before the flood has begun waits for its clock: it reads nothing more.
+        await gateway.logged("protocol violation")
         assert await served_by(gateway, "bad", "after that") != worker
         await served_by(gateway, "good")
         assert len(gateway.log) < 100, gateway.log[:100]
