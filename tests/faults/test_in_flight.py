@@ -101,6 +101,16 @@ async def test_a_request_whose_answer_has_begun_is_given_to_no_other_worker(
         assert (error["exit_status"], error["output_begun"]) == (3, True)
 
 
+async def test_a_request_that_was_read_is_given_to_nobody_else_whatever_its_pipe_holds(
+    tmp_path: Path,
+) -> None:
+    """A second worker would be sent a request without its input, and end with another status."""
+    async with scene(tmp_path, level="off", bad=agent("refill_stdin.py")) as gateway:
+        error = error_of(await ask(gateway, "bad"), 501, "worker_crashed")
+        assert (error["exit_status"], error["output_begun"]) == (3, False)
+        await served_by(gateway, "bad")
+
+
 async def test_an_answer_under_the_id_of_another_request_reaches_nobody(tmp_path: Path) -> None:
     bad = agent("other_id.py", clocks={"first": 0.5, "cancel": 0.2, "stop": 0.2})
     async with scene(tmp_path, bad=bad) as gateway:
