@@ -87,6 +87,10 @@ async def serve(
     _limit_unread(listener, max(a.clocks.seconds("write") for a in settings.agents.values()))
     address = _address(listener)
     server = _Server(dispatcher, settings.server.drain_seconds)
+    # What stands now, the modules above all, stands to the end, and need not be looked through for
+    # garbage again and again. Nothing that a worker or a connection has may be among it.
+    gc.collect()
+    gc.freeze()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(orphans.run)
@@ -102,9 +106,6 @@ async def serve(
                     command=shlex.join(agent.argv),
                     sandbox=settings.server.sandbox,
                 )
-            # What stands now stands to the end, and need not be looked through for garbage again.
-            gc.collect()
-            gc.freeze()
             announce(address)
             await server.ended.wait()
             nursery.cancel_scope.cancel()
