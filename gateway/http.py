@@ -3,8 +3,9 @@
 Hypercorn's own carrier hands over to the other tasks eight times for a short request (at each part
 of it that is passed on, and twice at each write), writes the head and the body of a response apart,
 and starts a task at the end of each request to watch over the silence that follows. Here a task
-waits when there is something to wait for, a head leaves with what follows it, and one task for each
-connection watches, whose deadline is moved. Knows nothing of what is served.
+waits when there is something to wait for, a head leaves with what follows it, the last part with
+the end, and one task for each connection watches, whose deadline is moved. Knows nothing of what is
+served.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.protocol.events import Body, Response
 from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
@@ -30,6 +32,7 @@ from hypercorn.utils import parse_socket_addr
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import h11
     from hypercorn.config import Config
     from hypercorn.events import Event
     from hypercorn.protocol.events import Event as StreamEvent
@@ -105,9 +108,17 @@ class _Protocol(H11Protocol):
 
     async def stream_send(self, event: StreamEvent) -> None:
         self.more_follows = (
-            self.last_part if isinstance(event, Body) else isinstance(event, Response)
+            self.last_part
+            if isinstance(event, Body)
+            else isinstance(event, Response) and event.status_code >= 200
         )
         await super().stream_send(event)
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        await super()._create_stream(request)
+        # A handshake that is none was refused without the application, and nothing would end it.
+        if isinstance(self.stream, WSStream) and self.stream.closed:
+            await self._maybe_recycle()
 
     async def _check_protocol(self, event: object) -> None:
         pass
@@ -174,6 +185,8 @@ class _Connection:
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
         elif isinstance(event, Closed):
+            self._protocol.more_follows = False
+            await self._send(b"")
             await self.close()
             await self._protocol.handle(event)
 

@@ -99,6 +99,49 @@ async def test_a_head_leaves_with_the_first_part_and_the_last_part_with_the_end(
     assert written == (whole if size == 1 else [head, part, part, part, end])
 
 
+@pytest.mark.parametrize("body", [b"", b"12345"])
+async def test_what_was_held_for_an_end_that_does_not_come_is_sent(body: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        head = [(b"content-length", b"10")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async with bare_server(app) as port, connected(port) as connection:
+        await connection.request("/", method="GET")
+        said = await connection.rest()
+    assert said.startswith(b"HTTP/1.1 200 ")
+    assert said.endswith(b"\r\n\r\n" + body)
+
+
+async def test_an_interim_response_is_not_kept_for_what_follows() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await live(receive, send)
+            return
+        await send({"type": "websocket.accept"})
+        await trio.sleep_forever()
+
+    handshake = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    async with bare_server(app) as port, connected(port) as connection:
+        await connection.request("/", method="GET", headers=handshake)
+        assert (await connection.read()).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_a_handshake_that_is_none_is_refused_and_its_connection_closed() -> None:
+    handshake = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 7")
+    async with bare_server() as port, connected(port) as connection:
+        await connection.request("/", method="GET", headers=handshake)
+        assert (await connection.rest()).startswith(b"HTTP/1.1 400 ")
+
+
 async def test_what_a_slow_client_is_sent_keeps_its_order() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
