@@ -29,8 +29,8 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 and in a line of the log."""
 
 _SHORT_BYTES = 64 * 1024
-"""Messages up to this are decoded with their contents, which may take thirty times as much memory;
-of longer ones the contents are only looked at."""
+"""Messages up to this are decoded with their contents, which takes a few times as much memory; of
+longer ones the contents are only looked at."""
 
 _TOO_DEEP = f"the body nests arrays and objects deeper than {MAX_INPUT_NESTING}"
 
@@ -161,9 +161,12 @@ def read_call(agent: str, kind: Literal["invoke", "chat"], head: RequestHead, bo
     context = bytes(decoded.context)
     plain = kind == "chat" and _are_plain(payload)
     # An agent that answers with its input must not thereby break the protocol for all its requests.
-    # Beside plain messages, only the context goes to it, and the body around that counts as one.
-    text, limit = (context, MAX_INPUT_NESTING - 1) if plain else (body, MAX_INPUT_NESTING)
-    if nests_deeper(text, limit):
+    if plain and len(body) - len(memoryview(payload)) - len(context) <= 2 * MAX_INPUT_NESTING:
+        # What stands beside the two is too short to nest so deeply.
+        too_deep = nests_deeper(context, MAX_INPUT_NESTING - 1)
+    else:
+        too_deep = nests_deeper(body, MAX_INPUT_NESTING)
+    if too_deep:
         raise InvalidRequest(_TOO_DEEP)
     payload = bytes(payload) if b"\n" in body else as_payload(payload)
     if kind == "chat" and not plain:

@@ -194,6 +194,25 @@ def test_a_body_nests_as_deeply_on_every_python() -> None:
             read(b'{"messages": [{"role": "user", "content": %b}]}' % nested(depth), "chat")
 
 
+PLAIN = b'[{"role": "user", "content": "["}]'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages": %b, "more": %b}' % (PLAIN, b"%b"),
+        b'{"messages": %b, "messages": %b}' % (b"%b", PLAIN),
+        b'{"messages": %b, "context": %b, "context": {}}' % (PLAIN, b"%b"),
+    ],
+    ids=["a key that is passed over", "messages given twice", "a context given twice"],
+)
+def test_what_goes_to_nobody_nests_as_little(body: bytes) -> None:
+    assert read(body % nested(MAX_INPUT_NESTING - 1), "chat").payload == PLAIN
+    for depth in (MAX_INPUT_NESTING, 900, 5000):
+        with pytest.raises(InvalidRequest, match="nests arrays and objects deeper than 100"):
+            read(body % nested(depth), "chat")
+
+
 def test_beside_plain_messages_the_context_alone_is_looked_at_and_as_deeply() -> None:
     body = b'{"messages": [{"role": "user", "content": "["}], "context": {"a": %b}}'
     deepest = nested(MAX_INPUT_NESTING - 2)
