@@ -139,8 +139,12 @@ class Link:
 
     def unread(self) -> list[Exchange]:
         """The exchanges whose bytes no process can have read: the worker took none of them."""
-        taken = self._written - self._process.unread_input()
+        taken = self._taken()
         return [entry.exchange for entry in self._in_flight.values() if entry.offset >= taken]
+
+    def _taken(self) -> int:
+        """How many of the bytes that were ever written to it the worker has taken."""
+        return self._written - self._process.unread_input()
 
     def _write(self, *line: Payload) -> None:
         idle = not self._unwritten
@@ -216,8 +220,8 @@ class Link:
         now = trio.current_time()
         behind: Exchange | None = None
         events = self._connection.receive_batch(data)
-        if not events and len(data) >= _PIPE_BYTES:
-            self._forget_read_payloads()  # this is the beginning of a large answer
+        if self._connection.partial_bytes >= _PIPE_BYTES:
+            self._forget_read_payloads()  # a large answer is coming in
         if self._connection.broken:
             # Told first: an answer that came before it would bring the worker its next request.
             self._receive_other(events.pop())
@@ -236,9 +240,9 @@ class Link:
             self._hold_back(behind)
 
     def _forget_read_payloads(self) -> None:
-        unread = self.unread()
+        taken = self._taken()
         for entry in self._in_flight.values():
-            if entry.exchange not in unread:
+            if entry.offset < taken:
                 entry.exchange.forget_payload()
 
     def _first_line(self, event: FromWorker | Burst, now: float) -> None:
