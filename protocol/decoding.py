@@ -20,10 +20,6 @@ from .payloads import MAX_EXCERPT, as_bytes, kind
 MAX_REASON = 300
 """Characters of the decoder's reason: a key that a worker made up may stand in it."""
 
-MAX_BURST_BYTES = 1024 * 1024
-"""Of chunks that are decoded together, because they came together: a few times what is read at
-once. As strings, they may take four times as much."""
-
 _MAX_FRAMED_BYTES = 2048
 """A line above this is decoded by itself: there are few of those in one read, and what it takes to
 find a text in a line that was made for it grows with the square of its length."""
@@ -155,8 +151,6 @@ def read_burst(text: bytes) -> tuple[int, list[JSON], bytes] | None:
     Takes less than half of what it takes to decode each line. None does not say that something is
     wrong: each line has to be looked at by itself then.
     """
-    if len(text) > MAX_BURST_BYTES:
-        return None
     frame = _read_frame(text[: text.find(b"\n")])
     if frame is None:
         return None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import Burst, Chunk, End, FromWorker, Malformed, gateway_side
-from protocol.decoding import MAX_BURST_BYTES, read_burst
+from protocol.decoding import read_burst
 from protocol.gateway_side import GatewayConnection
 
 from .helpers import request_line, unhurried
@@ -156,15 +156,21 @@ RUN = st.tuples(st.sampled_from([GOOD, GOOD.replace(b'"id":1', b'"id":2')]), st.
 
 
 @unhurried
-@given(st.lists(RUN | st.tuples(st.sampled_from(ODD), st.just(1)), max_size=9))
+@given(
+    st.lists(RUN | st.tuples(st.sampled_from(ODD), st.just(1)), max_size=9),
+    st.sampled_from([1, 100, 400, 2000]),
+)
 def test_runs_that_come_together_mean_what_they_mean_line_by_line(
-    runs: list[tuple[bytes, int]],
+    runs: list[tuple[bytes, int]], piece: int
 ) -> None:
     lines = [line for line, count in runs for _ in range(count)]
     one_by_one = connection()
     expected = [event for line in lines for event in one_by_one.receive_data(line)]
     together = connection()
-    assert comparable(together.receive_data(b"".join(lines))) == comparable(expected)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateway_side, "_PIECE_BYTES", piece)
+        events = together.receive_data(b"".join(lines))
+    assert comparable(events) == comparable(expected)
     assert repr(together) == repr(one_by_one)
 
 
@@ -191,9 +197,3 @@ def test_a_line_that_is_long_is_not_searched_for_its_frame() -> None:
     line = GOOD.replace(b'"word"', ones + b',"x":' + ones[::2] + b"2" + ones[1:])
     assert read_burst(line * 4) is None
     assert read_burst(GOOD.replace(b"word", b"x" * 2048) + GOOD * 3) is None
-
-
-def test_chunks_too_long_to_be_decoded_together_are_decoded_one_by_one() -> None:
-    line = GOOD.replace(b"word", b"x" * (MAX_BURST_BYTES // 4))
-    events = connection().receive_batch(line * 5)
-    assert [type(event) for event in events] == [Chunk] * 5
