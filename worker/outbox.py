@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 
 HIGH_WATER_BYTES = 96 * 1024
 """Above this, producers wait. More than a pipe holds at first (pipe(7): 64 KiB), so that the
-gateway sees it full once and makes it larger: from then on one write takes all of it.
+gateway sees it full once and makes it larger, if it may: from then on one write takes all of it.
 The loop's producers and those in threads hold twice this at most, and one line each."""
 
 
