@@ -93,6 +93,7 @@ class Link:
         self._unwritten: deque[memoryview] = deque()
         self._sent = 0
         self._written = 0
+        self._taken = 0
         self._resume: trio.Event | None = None
         self.ready: Ready | None = None
 
@@ -139,12 +140,14 @@ class Link:
 
     def unread(self) -> list[Exchange]:
         """The exchanges whose bytes no process can have read: the worker took none of them."""
-        taken = self._taken()
+        taken = self._look_at_taken()
         return [entry.exchange for entry in self._in_flight.values() if entry.offset >= taken]
 
-    def _taken(self) -> int:
+    def _look_at_taken(self) -> int:
         """How many of the bytes that were ever written to it the worker has taken."""
-        return self._written - self._process.unread_input()
+        # Never fewer than were seen before: a worker may write into its own stdin.
+        self._taken = max(self._taken, self._written - self._process.unread_input())
+        return self._taken
 
     def _write(self, *line: Payload) -> None:
         idle = not self._unwritten
@@ -240,7 +243,7 @@ class Link:
             self._hold_back(behind)
 
     def _forget_read_payloads(self) -> None:
-        taken = self._taken()
+        taken = self._look_at_taken()
         for entry in self._in_flight.values():
             if entry.offset < taken:
                 entry.exchange.forget_payload()

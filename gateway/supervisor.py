@@ -241,11 +241,8 @@ class AgentSupervisor:
         unread = [
             exchange
             for exchange in worker.link.unread()
-            # A worker that answers what it has not read is not to be followed by another's answer;
-            # one that writes into its own stdin has its requests look unread that it has read.
-            if not (exchange.ended or exchange.spoke)
-            and exchange.call.payload
-            and exchange.attempts < MAX_ATTEMPTS
+            # A worker that answers what it has not read is not to be followed by another's answer.
+            if not (exchange.ended or exchange.spoke) and exchange.attempts < MAX_ATTEMPTS
         ]
         for exchange in unread:
             exchange.queued_again(now)
