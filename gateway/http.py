@@ -181,17 +181,16 @@ class _Connection:
     async def _receive(self, event: Event) -> None:
         """What the protocol says."""
         if isinstance(event, RawData):
-            await self._send(event.data)
+            await self._send(event.data, more_follows=self._protocol.more_follows)
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
         elif isinstance(event, Closed):
-            self._protocol.more_follows = False
-            await self._send(b"")
+            await self._send(b"", more_follows=False)
             await self.close()
             await self._protocol.handle(event)
 
-    async def _send(self, data: bytes) -> None:
-        if self._protocol.more_follows and len(data) <= _JOINED_BYTES:
+    async def _send(self, data: bytes, *, more_follows: bool) -> None:
+        if more_follows and len(data) <= _JOINED_BYTES:
             self._held.append(data)
             return
         held, self._held = b"".join(self._held), []
@@ -268,10 +267,11 @@ class _Tasks(TaskGroup):
                 return await from_client.receive()
 
         async def respond(message: Any) -> None:
-            self._note(message)
+            if message is not None:
+                self._note(message)
             await send(message)
 
-        self.spawn(_run_app, app, scope, receive, respond, partial(send, None))
+        self.spawn(_run_app, app, scope, receive, respond)
         return put
 
 
@@ -280,11 +280,10 @@ async def _run_app(
     scope: Any,
     receive: Callable[[], Awaitable[Any]],
     send: Callable[[Any], Awaitable[None]],
-    end: Callable[[], Awaitable[None]],
 ) -> None:
     try:
         await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
     except* Exception:  # the boundary: a defect ends the request that met it
         log.exception("internal error")
     finally:
-        await end()
+        await send(None)
