@@ -18,11 +18,18 @@ PARTS = 60
 """Together more than the buffers of both sockets hold."""
 
 
-async def live(receive: Any, send: Any) -> None:
-    """The lifespan of an application that does nothing for it."""
-    while (await receive())["type"] != "lifespan.shutdown":
-        await send({"type": "lifespan.startup.complete"})
-    await send({"type": "lifespan.shutdown.complete"})
+def application(respond: Any) -> Any:
+    """An application of a function that responds, which does nothing at its start and its end."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await respond(send)
+            return
+        while (await receive())["type"] != "lifespan.shutdown":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    return app
 
 
 async def test_a_defect_in_one_connection_closes_that_one_and_no_other(
@@ -49,10 +56,9 @@ async def test_a_defect_in_one_connection_closes_that_one_and_no_other(
 async def test_a_defect_of_the_application_is_a_500_and_ends_nothing_else(
     in_a_group: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-        elif in_a_group:
+    @application
+    async def app(send: Any) -> None:
+        if in_a_group:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.sleep_forever)
                 raise ValueError("met a defect")
@@ -71,10 +77,8 @@ async def test_a_defect_of_the_application_is_a_500_and_ends_nothing_else(
 async def test_a_head_leaves_with_the_first_part_and_the_last_part_with_the_end(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
+    @application
+    async def app(send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for last in (False, False, True):
             part = {"type": "http.response.body", "body": b"x" * size}
@@ -101,10 +105,8 @@ async def test_a_head_leaves_with_the_first_part_and_the_last_part_with_the_end(
 
 @pytest.mark.parametrize("body", [b"", b"12345"])
 async def test_what_was_held_for_an_end_that_does_not_come_is_sent(body: bytes) -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
+    @application
+    async def app(send: Any) -> None:
         head = [(b"content-length", b"10")]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -117,10 +119,8 @@ async def test_what_was_held_for_an_end_that_does_not_come_is_sent(body: bytes) 
 
 
 async def test_an_interim_response_is_not_kept_for_what_follows() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
+    @application
+    async def app(send: Any) -> None:
         await send({"type": "websocket.accept"})
         await trio.sleep_forever()
 
@@ -143,10 +143,8 @@ async def test_a_handshake_that_is_none_is_refused_and_its_connection_closed() -
 
 
 async def test_what_a_slow_client_is_sent_keeps_its_order() -> None:
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await live(receive, send)
-            return
+    @application
+    async def app(send: Any) -> None:
         head = [(b"content-length", b"%d" % (PART * PARTS))]
         await send({"type": "http.response.start", "status": 200, "headers": head})
         for number in range(PARTS):
