@@ -10,13 +10,13 @@ import click
 import msgspec
 import trio
 
-from gateway.lifecycle import Reason, Worker
+from gateway.workers.worker import Reason, Worker
 
 if TYPE_CHECKING:
     from gateway.config import AgentSettings, Settings
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
-    from gateway.launch import Launcher
+    from gateway.sandbox.launch import Launcher
     from protocol import Ready
 
 SILENCE_SECONDS = 5.0

@@ -11,11 +11,11 @@ from typing import Any
 import click
 import trio
 
-from gateway import logs
 from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option
-from gateway.launch import Launcher, own_environment_first
+from gateway.observe import logs
 from gateway.sandbox import SandboxError, make_launcher, try_sandbox
+from gateway.sandbox.launch import Launcher, own_environment_first
 from gateway.server import ServeError, serve
 
 

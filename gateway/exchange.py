@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.config import Clocks
-    from gateway.pool import Session
+
+Session = Literal["new", "kept", "lost"]
+"""What a conversation finds: its first worker, the worker that it had, or that this one is gone."""
 
 MAX_COLLECTED_BYTES = 8 * 1024 * 1024
 """Of chunks that are concatenated for a caller that wants one answer: as much as one line holds."""

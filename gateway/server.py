@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING
 import trio
 from hypercorn.config import Config
 
-from gateway import logs
-from gateway.app import make_app
-from gateway.dispatcher import Dispatcher
-from gateway.http import serve_http
-from gateway.orphans import OrphanKeeper
-from gateway.supervisor import AgentSupervisor
+from gateway.agents.dispatcher import Dispatcher
+from gateway.agents.supervisor import AgentSupervisor
+from gateway.front.app import make_app
+from gateway.front.connections import serve_http
+from gateway.observe import logs
+from gateway.workers.orphans import OrphanKeeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from gateway.config import ServerSettings, Settings
-    from gateway.launch import Launcher
+    from gateway.sandbox.launch import Launcher
 
 log = logging.getLogger("gateway")
 

@@ -4,9 +4,9 @@
 tries the result for real before anything is served. Knows nothing of pools or HTTP.
 """
 
+from gateway.config.sandbox import SandboxSettings
 from gateway.sandbox.make import Level, make_launcher
 from gateway.sandbox.refusals import SandboxError
-from gateway.sandbox.settings import SandboxSettings
 from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.trial import try_sandbox
 

@@ -15,11 +15,11 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gateway.launch import PlainLauncher
 from gateway.sandbox.cgroups import find_cgroups
 from gateway.sandbox.discover import discover, is_system, own_interpreter
 from gateway.sandbox.listener import PORT as PROXY_PORT
 from gateway.sandbox.mounts import plan_mounts
+from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.seccomp import filter_program
@@ -29,9 +29,9 @@ from gateway.sandbox.uids import UidBlock, free_range
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gateway.launch import Launcher
+    from gateway.config.sandbox import SandboxSettings
+    from gateway.sandbox.launch import Launcher
     from gateway.sandbox.mounts import Mount
-    from gateway.sandbox.settings import SandboxSettings
 
 Level = Literal["strict", "off"]
 

@@ -25,10 +25,10 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from gateway.launch import Launch
 from gateway.sandbox import cgroups as groups
 from gateway.sandbox import listener
 from gateway.sandbox.discover import ALTERNATIVES, CERTIFICATES, SYSTEM_FOLDERS
+from gateway.sandbox.launch import Launch
 from gateway.sandbox.mounts import contains
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.uids import UidBlock
@@ -36,9 +36,9 @@ from gateway.sandbox.uids import UidBlock
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from gateway.config.sandbox import SandboxSettings
     from gateway.sandbox.mounts import Mount
     from gateway.sandbox.proxy import Proxy
-    from gateway.sandbox.settings import SandboxSettings
 
 HOSTNAME = "worker"
 HOME = "/tmp"  # noqa: S108 - the sandbox's own
@@ -131,7 +131,7 @@ class StrictLauncher:
 
     @contextlib.contextmanager
     def launch(self) -> Iterator[Launch]:
-        """As `gateway.launch.Launcher.launch`."""
+        """As `gateway.sandbox.launch.Launcher.launch`."""
         self.remove_groups()
         plan = self.plan
         uid = WORKER_UID if self._uids is None else self._uids.take()
@@ -180,7 +180,7 @@ class StrictLauncher:
                 raise
 
     def exit_status(self, returncode: int) -> int:
-        """As `gateway.launch.Launcher.exit_status`.
+        """As `gateway.sandbox.launch.Launcher.exit_status`.
 
         bubblewrap ends with 128 and the number when a signal ended the command, as shells do.
         """
@@ -188,11 +188,11 @@ class StrictLauncher:
         return -number if number in _SIGNALS else returncode
 
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
-        """As `gateway.launch.Launcher.explain`."""
+        """As `gateway.sandbox.launch.Launcher.explain`."""
         return explain_refusal(stderr_tail) if exit_status > 0 else None
 
     def describe(self) -> dict[str, Any]:
-        """As `gateway.launch.Launcher.describe`: plain values, ready for JSON."""
+        """As `gateway.sandbox.launch.Launcher.describe`: plain values, ready for JSON."""
         plan, settings, rlimits = self.plan, self.plan.settings, self.rlimits()
         return {
             "level": "strict",
@@ -222,7 +222,7 @@ class StrictLauncher:
         self._made[:] = [group for group in self._made if group and group[0].exists()]
 
     def processes(self) -> Sequence[int]:
-        """As `gateway.launch.Launcher.processes`."""
+        """As `gateway.sandbox.launch.Launcher.processes`."""
         pid = None if self._proxy is None else self._proxy.pid
         return () if pid is None else (pid,)
 

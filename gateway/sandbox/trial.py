@@ -29,7 +29,7 @@ from gateway.sandbox.strict import StrictLauncher
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from gateway.launch import Launcher
+    from gateway.sandbox.launch import Launcher
 
 TRIAL_TIMEOUT = 20.0
 """Seconds for the trial, which takes 0.1 on an idle machine."""

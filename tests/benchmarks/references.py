@@ -20,8 +20,8 @@ from hypercorn.trio import serve
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from gateway.app import HTTPConnection
 from gateway.config import ServerSettings
+from gateway.front.app import HTTPConnection
 from gateway.server import _address, _http_config, open_listener
 from tests.benchmarks.agents.words import WORD
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import trio
 
+from gateway.agents.supervisor import AgentSupervisor
 from gateway.config import AgentSettings, Workers
 from gateway.errors import WorkerCrashed
 from gateway.exchange import Call
-from gateway.launch import PlainLauncher
-from gateway.supervisor import AgentSupervisor
+from gateway.sandbox.plain import PlainLauncher
 from tests.faults.scene import (
     PATIENCE,
     agent,

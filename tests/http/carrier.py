@@ -10,9 +10,9 @@ from typing import Any
 import trio
 
 from gateway import server
-from gateway.app import make_app
-from gateway.dispatcher import Dispatcher
-from gateway.http import serve_http
+from gateway.agents.dispatcher import Dispatcher
+from gateway.front.app import make_app
+from gateway.front.connections import serve_http
 
 
 @asynccontextmanager

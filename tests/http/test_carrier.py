@@ -9,7 +9,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
-from gateway import http
+from gateway.front import connections as http
 from tests.http.carrier import bare_server
 from tests.http.raw import connected
 

@@ -11,7 +11,8 @@ from contextlib import suppress
 import pytest
 import trio
 
-from gateway import agent_routes, server
+from gateway import server
+from gateway.front import requests as agent_routes
 from tests.harness import running_gateway
 from tests.http.carrier import bare_server
 from tests.http.conftest import SCRIPTED, Shared

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.launch import Launcher
 from gateway.sandbox import SandboxSettings, make_launcher
+from gateway.sandbox.launch import Launcher
 
 STARTS = 40
 """Of each kind; the median of fewer moves from run to run."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.sandbox.settings import SandboxSettings, parse_size
+from gateway.config.sandbox import SandboxSettings, parse_size
 
 
 def decode(**table: Any) -> SandboxSettings:

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.launch import Launch, PlainLauncher
 from gateway.sandbox import SandboxError, SandboxSettings, StrictLauncher, make_launcher, strict
+from gateway.sandbox.launch import Launch
 from gateway.sandbox.mounts import Mount
+from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.trial import Findings, _judge, try_sandbox
 from tests.sandbox.users import need_sandbox

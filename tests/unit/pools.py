@@ -7,9 +7,10 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.agents.pool import Plan, Pool, PoolWorker
+from gateway.agents.restart import RestartPolicy
 from gateway.config import AgentSettings, Restart, Workers
-from gateway.pool import Plan, Pool, PoolWorker, Session
-from gateway.restart import RestartPolicy
+from gateway.exchange import Session
 
 
 @dataclass(eq=False)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import trio
 
-from gateway import sse
-from gateway.agent_routes import BODY_SECONDS, UNWATCHED_SECONDS, AgentRoutes
 from gateway.config import Clocks
 from gateway.errors import AgentFailed
 from gateway.exchange import Call, Exchange
+from gateway.front.native import sse
+from gateway.front.requests import BODY_SECONDS, UNWATCHED_SECONDS, AgentRoutes
 
 DEFAULT = Clocks()
 Story = Callable[[Exchange], Any]

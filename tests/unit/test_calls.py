@@ -13,9 +13,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.calls import RequestHead, check_media_type, new_request_id, read_call, read_head
 from gateway.errors import InvalidRequest, UnsupportedMediaType
 from gateway.exchange import Call
+from gateway.front.native.body import (
+    RequestHead,
+    check_media_type,
+    new_request_id,
+    read_call,
+    read_head,
+)
 from protocol import MAX_INPUT_NESTING
 from tests.unit.conftest import unhurried
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gateway.config import Clocks
 from gateway.errors import ClientTooSlow, GatewayError
 from gateway.exchange import Call, Exchange
-from gateway.link import Link
+from gateway.workers.link import Link
 from protocol import Ready, RemoteProtocolError
 from tests.unit.conftest import unhurried
 

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from gateway import logs
+from gateway.observe import logs
 
 logger = logging.getLogger("gateway.test_logs")
 

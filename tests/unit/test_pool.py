@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.agents.pool import SPARE_DELAY, CircuitOpenError, QueueFullError
 from gateway.config import Restart
-from gateway.pool import SPARE_DELAY, CircuitOpenError, QueueFullError
 from tests.unit.pools import Scene
 
 

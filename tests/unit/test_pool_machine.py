@@ -22,9 +22,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+from gateway.agents.pool import SPARE_DELAY, Phase, Plan, PoolWorker, QueueFullError, RefusedError
+from gateway.agents.restart import Breaker
 from gateway.config import Restart
-from gateway.pool import SPARE_DELAY, Phase, Plan, PoolWorker, QueueFullError, RefusedError
-from gateway.restart import Breaker
 from tests.unit.conftest import unhurried
 from tests.unit.pools import Request, Scene
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.agents.restart import Breaker, RestartPolicy
 from gateway.config import Restart
-from gateway.restart import Breaker, RestartPolicy
 from tests.unit.conftest import unhurried
 
 

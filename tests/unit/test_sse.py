@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway import sse
+from gateway.front.native import sse
 from tests.unit.conftest import unhurried
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

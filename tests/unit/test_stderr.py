@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from gateway import stderr
-from gateway.stderr import StderrRelay
+from gateway.workers import stderr
+from gateway.workers.stderr import StderrRelay
 
 
 class Pipe:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from functools import partial
 from statistics import median
 
-from gateway.launch import Launcher
 from gateway.sandbox import Level, SandboxSettings, make_launcher
+from gateway.sandbox.launch import Launcher
 from tests.benchmarks import proc, servers
 from tests.benchmarks.bench import NO_SANDBOX, Bench, Measure, Samples
 from tests.benchmarks.figures import Figure, Target

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway import logs
+from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, GatewayError, ShuttingDown
-from gateway.supervisor import AgentSupervisor
+from gateway.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway import logs
+from gateway.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,10 +15,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
+    from gateway.exchange import Session
 
 
 class Phase(Enum):
@@ -32,8 +34,6 @@ class Phase(Enum):
 # Not a set: to look into one, the members are hashed, which an Enum does in Python.
 _ALIVE = (Phase.SPAWNING, Phase.STARTING, Phase.READY)
 _COMING = (Phase.SPAWNING, Phase.STARTING)
-
-Session = Literal["new", "kept", "lost"]
 
 
 class Ticket(Protocol):

@@ -1,8 +1,7 @@
-"""What the gateway is told to serve: the settings, their defaults, and where they may come from.
+"""The settings, as checked and immutable values: what may be said of an agent and of the server.
 
-A TOML file and the command line give the same settings. Everything is checked before anything is
-started, and an error names the key, what it holds and what was expected. Knows nothing of processes
-or of HTTP.
+Owns names, defaults and the checks that one table needs. Does not know where settings come from, or
+what is done with them.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 import math
 import re
 import shlex
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-import msgspec
-from msgspec import Meta, Struct, inspect
+from msgspec import Meta, Struct
 
-from gateway.sandbox.settings import SandboxSettings, parse_size
+from gateway.config.sandbox import SandboxSettings, parse_size
 
 AGENT_NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 """The reference system's rule for agent names."""
@@ -32,10 +29,6 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 def seconds(clock: Clock) -> float:
     """A clock's length; infinity when it is off."""
     return math.inf if clock in {0, "off"} else float(clock)
-
-
-class ConfigError(Exception):
-    """The settings cannot be used as they are; the message names what is wrong."""
 
 
 class Clocks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,122 +167,3 @@ class Settings(Struct, frozen=True, kw_only=True):
     agents: dict[str, AgentSettings] = {}
     path: Path | None = None
     """The file that they were read from."""
-
-
-def parse_agent_option(text: str) -> tuple[str, str]:
-    """Split `NAME=COMMAND`. Raises ConfigError."""
-    name, equals, command = text.partition("=")
-    if not equals:
-        raise ConfigError(f"--agent {text!r}: expected NAME=COMMAND")
-    return name, command
-
-
-def load(
-    path: Path | None = None,
-    *,
-    agents: dict[str, str] | None = None,
-    server: dict[str, Any] | None = None,
-) -> Settings:
-    """Read the file, if any, add what the command line gives, and check the whole.
-
-    `agents` are commands by name; one that the file has, too, replaces that one's command. `server`
-    overrides keys of `[server]`. Raises ConfigError.
-    """
-    tables = _read_file(path) if path else {}
-    _refuse_unknown("", tables, ("server", "defaults", "agents"))
-    defaults = _table(tables, "defaults")
-    named = dict(_table(tables, "agents"))
-    for name, command in (agents or {}).items():
-        named[name] = {**_table(named, name, "agents."), "command": command}
-    if not named:
-        raise ConfigError("no agent to serve; expected --agent NAME=COMMAND or [agents.NAME]")
-    return Settings(
-        server=_convert({**_table(tables, "server"), **(server or {})}, ServerSettings, "server"),
-        agents={name: _agent(name, _table(named, name, "agents."), defaults) for name in named},
-        path=path,
-    )
-
-
-def _agent(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> AgentSettings:
-    where = f"agents.{name}"
-    if not AGENT_NAME.match(name):
-        raise ConfigError(f"agent name {name!r}: expected letters, digits, '_' and '-' only")
-    # Each table by itself first, so that an error names the table that it stands in.
-    _convert({"command": "x", **defaults}, AgentSettings, "defaults")
-    _convert({"command": "x", **own}, AgentSettings, where)
-    if "command" not in own and "command" not in defaults:
-        raise ConfigError(f"{where}: no command; expected a string, or a list of words")
-    return _convert(_merge(defaults, own), AgentSettings, where)
-
-
-def _merge(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    merged = {**defaults, **own}
-    for key, value in defaults.items():
-        if isinstance(value, dict) and isinstance(own.get(key), dict):
-            merged[key] = _merge(value, own[key])
-    return merged
-
-
-_T = TypeVar("_T")
-
-
-def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
-    try:
-        return msgspec.convert(value, into)
-    except (msgspec.ValidationError, ValueError) as error:
-        reason, _, place = str(error).partition(" - at `$")
-        keys = [key for key in re.sub(r"\[.*?\]|`", "", place).split(".") if key]
-        found, kind = _at(keys, value, inspect.type_info(into))
-        raise ConfigError(f"{'.'.join([where, *keys])}: {_readable(reason, found, kind)}") from None
-
-
-def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.Type]:
-    """The value that stands there, and what was expected of it."""
-    for key in keys:
-        value = value.get(key)
-        if isinstance(kind, inspect.StructType):
-            kind = next(field.type for field in kind.fields if field.encode_name == key)
-    return value, kind
-
-
-def _readable(reason: str, found: Any, kind: inspect.Type) -> str:
-    """msgspec's words, with the value and what might stand there instead."""
-    if reason.startswith("Object contains unknown field") and isinstance(kind, inspect.StructType):
-        known = ", ".join(field.encode_name for field in kind.fields)
-        return f"unknown key {reason.rpartition(' ')[2]}; expected one of {known}"
-    if reason.startswith("Invalid enum value"):
-        return f"expected {_choices(kind)}, got {found!r}"
-    if reason.startswith("Expected"):
-        return f"expected {reason.partition(', got')[0][9:].replace('`', '')}, got {found!r}"
-    return reason
-
-
-def _choices(kind: inspect.Type) -> str:
-    if isinstance(kind, inspect.UnionType):
-        return " or ".join(_choices(each) for each in kind.types)
-    return (
-        ", ".join(map(repr, kind.values)) if isinstance(kind, inspect.LiteralType) else "a number"
-    )
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-
-
-def _table(tables: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
-    value = tables.get(key, {})
-    if not isinstance(value, dict):
-        raise ConfigError(f"{where}{key}: expected a table, got {value!r}")
-    return value
-
-
-def _refuse_unknown(where: str, table: dict[str, Any], known: tuple[str, ...]) -> None:
-    for key in table:
-        if key not in known:
-            names = ", ".join(f"[{name}]" for name in known)
-            raise ConfigError(f"{where}{key}: unknown table; expected {names}")

@@ -15,19 +15,18 @@ import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic
 
-from gateway.config import seconds
-from gateway.restart import Breaker, RestartPolicy
-from gateway.roster import (
+from gateway.agents.pool_types import (
     CircuitOpenError,
     Phase,
     Plan,
     PoolWorker,
     QueueFullError,
     RefusedError,
-    Session,
     T,
     Ticket,
 )
+from gateway.agents.restart import Breaker, RestartPolicy
+from gateway.config import seconds
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Sequence
@@ -56,7 +55,6 @@ __all__ = [
     "PoolWorker",
     "QueueFullError",
     "RefusedError",
-    "Session",
     "Ticket",
 ]
 

@@ -9,11 +9,11 @@ import trio
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from gateway.agent_routes import AgentRoutes
-from gateway.routes import make_blueprint
+from gateway.front.requests import AgentRoutes
+from gateway.front.status import make_blueprint
 
 if TYPE_CHECKING:
-    from gateway.dispatcher import Dispatcher
+    from gateway.agents.dispatcher import Dispatcher
 
 
 class HTTPConnection(TrioASGIHTTPConnection):

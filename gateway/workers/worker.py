@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from gateway import logs
 from gateway.errors import WorkerCrashed, describe_exit, exit_sentence
-from gateway.link import Link, invalid_response
-from gateway.process import SpawnError, WorkerProcess, spawn
-from gateway.stderr import StderrRelay
+from gateway.observe import logs
+from gateway.workers.link import Link, invalid_response
+from gateway.workers.process import SpawnError, WorkerProcess, spawn
+from gateway.workers.stderr import StderrRelay
 from protocol.gateway_side import WorkerState
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
-    from gateway.launch import Launcher
+    from gateway.sandbox.launch import Launcher
     from protocol import Ready, RemoteProtocolError
 
 log = logging.getLogger("gateway.worker")

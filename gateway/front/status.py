@@ -11,11 +11,11 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
-from gateway.calls import read_head
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from gateway.front.native.body import read_head
 
 if TYPE_CHECKING:
-    from gateway.dispatcher import Dispatcher
+    from gateway.agents.dispatcher import Dispatcher
 
 log = logging.getLogger("gateway.http")
 

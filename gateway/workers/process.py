@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from gateway.launch import Launch
+    from gateway.sandbox.launch import Launch
 
 READ_BYTES = 256 * 1024
 """Read at once: four times what a pipe holds by default, so a burst is one wake-up, not many."""

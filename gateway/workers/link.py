@@ -21,7 +21,7 @@ from gateway.errors import (
     InvalidAgentResponse,
     InvalidRequest,
 )
-from gateway.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
+from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
     Burst,
     Chunk,
@@ -39,7 +39,7 @@ from protocol.gateway_side import GatewayConnection, WorkerState
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
-    from gateway.process import WorkerProcess
+    from gateway.workers.process import WorkerProcess
 
 _PIPE_BYTES = 64 * 1024
 """What a pipe holds unless more is asked for (pipe(7))."""

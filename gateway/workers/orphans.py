@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway.launch import MARK
+from gateway.sandbox.launch import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

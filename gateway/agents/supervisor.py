@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from gateway import logs
+from gateway.agents.pool import CircuitOpenError, Phase, Plan, Pool, QueueFullError
+from gateway.agents.restart import Breaker, RestartPolicy
 from gateway.errors import (
     AgentUnavailable,
     Cancelled,
@@ -27,16 +28,15 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.exchange import Call, Exchange
-from gateway.lifecycle import Reason, Worker
-from gateway.memory import resident_bytes
-from gateway.pool import CircuitOpenError, Phase, Plan, Pool, QueueFullError
-from gateway.restart import Breaker, RestartPolicy
+from gateway.observe import logs
+from gateway.workers.memory import resident_bytes
+from gateway.workers.worker import Reason, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from gateway.config import AgentSettings
-    from gateway.launch import Launcher
+    from gateway.sandbox.launch import Launcher
     from protocol import Ready
 
 log = logging.getLogger("gateway.agent")

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
-from gateway import logs, sse
-from gateway.calls import RequestHead, check_media_type, read_call, read_head
 from gateway.errors import (
     ClockRanOut,
     GatewayError,
@@ -26,11 +24,14 @@ from gateway.errors import (
     RequestTimeout,
     RequestTooLarge,
 )
+from gateway.front.native import sse
+from gateway.front.native.body import RequestHead, check_media_type, read_call, read_head
+from gateway.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.dispatcher import Dispatcher
+    from gateway.agents.dispatcher import Dispatcher
     from gateway.exchange import Exchange
 
     Message = dict[str, Any]

@@ -6,18 +6,13 @@ knows neither how a sandbox is built nor how a process is run.
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
-import shutil
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
+    from collections.abc import Callable, Mapping, Sequence
 
 MARK = "AGENT_GATEWAY_WORKER"
 """The environment variable that tells which worker a process belongs to, without a sandbox."""
@@ -82,47 +77,6 @@ class Launcher(Protocol):
         """Release what the launcher holds, when its last worker has ended. Blocks for seconds at
         most."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class PlainLauncher:
-    """No isolation: the command as it is, in the gateway's environment."""
-
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
-    cwd: str | None = None
-
-    @contextmanager
-    def launch(self) -> Iterator[Launch]:
-        # Looked up here, because the program that is spawned may be another.
-        program = shutil.which(self.argv[0], path=self.env.get("PATH", os.defpath))
-        if program is None:
-            if Path(self.argv[0]).exists():
-                raise PermissionError(errno.EACCES, "command may not be executed", self.argv[0])
-            raise FileNotFoundError(errno.ENOENT, "command not found", self.argv[0])
-        mark = secrets.token_hex(8)
-        argv = (program, *self.argv[1:])
-        setpriv = shutil.which("setpriv")
-        if setpriv is not None:
-            # So that the worker does not outlive the gateway, however that ends.
-            argv = (setpriv, "--pdeathsig", "KILL", "--", *argv)
-        yield Launch(argv, {**self.env, MARK: mark}, self.cwd, mark=mark)
-
-    def exit_status(self, returncode: int) -> int:
-        return returncode
-
-    def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
-        del exit_status, stderr_tail
-        return None
-
-    def describe(self) -> dict[str, Any]:
-        return {"level": "off"}
-
-    def processes(self) -> Sequence[int]:
-        return ()
-
-    def close(self) -> None:
-        pass
 
 
 def own_environment_first(environ: Mapping[str, str], bin_dir: str) -> dict[str, str]:

@@ -1,0 +1,34 @@
+"""What the gateway is told to serve: the settings, their defaults, and where they may come from.
+
+`settings` and `sandbox` are the values, `load` reads them. Knows nothing of processes or of HTTP.
+"""
+
+from gateway.config.load import ConfigError, load, parse_agent_option
+from gateway.config.sandbox import Limit, SandboxSettings, parse_size
+from gateway.config.settings import (
+    AGENT_NAME,
+    AgentSettings,
+    Clocks,
+    Restart,
+    ServerSettings,
+    Settings,
+    Workers,
+    seconds,
+)
+
+__all__ = [
+    "AGENT_NAME",
+    "AgentSettings",
+    "Clocks",
+    "ConfigError",
+    "Limit",
+    "Restart",
+    "SandboxSettings",
+    "ServerSettings",
+    "Settings",
+    "Workers",
+    "load",
+    "parse_agent_option",
+    "parse_size",
+    "seconds",
+]

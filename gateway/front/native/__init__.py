@@ -1,0 +1,1 @@
+"""The native dialect: the reference API, `POST /agent/{name}/invoke` and `/chat`."""

@@ -1,0 +1,58 @@
+"""The level `off`: a worker started without any isolation, in the gateway's environment."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.sandbox.launch import MARK, Launch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLauncher:
+    """No isolation: the command as it is, in the gateway's environment."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: str | None = None
+
+    @contextmanager
+    def launch(self) -> Iterator[Launch]:
+        # Looked up here, because the program that is spawned may be another.
+        program = shutil.which(self.argv[0], path=self.env.get("PATH", os.defpath))
+        if program is None:
+            if Path(self.argv[0]).exists():
+                raise PermissionError(errno.EACCES, "command may not be executed", self.argv[0])
+            raise FileNotFoundError(errno.ENOENT, "command not found", self.argv[0])
+        mark = secrets.token_hex(8)
+        argv = (program, *self.argv[1:])
+        setpriv = shutil.which("setpriv")
+        if setpriv is not None:
+            # So that the worker does not outlive the gateway, however that ends.
+            argv = (setpriv, "--pdeathsig", "KILL", "--", *argv)
+        yield Launch(argv, {**self.env, MARK: mark}, self.cwd, mark=mark)
+
+    def exit_status(self, returncode: int) -> int:
+        return returncode
+
+    def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
+        del exit_status, stderr_tail
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        return {"level": "off"}
+
+    def processes(self) -> Sequence[int]:
+        return ()
+
+    def close(self) -> None:
+        pass
