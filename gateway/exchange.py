@@ -16,7 +16,7 @@ import trio
 from msgspec import Struct, structs
 
 from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
-from protocol import Payload
+from protocol import Method, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ class Call(Struct, frozen=True, kw_only=True):
     """What a client asks for, checked. Payloads are JSON texts."""
 
     agent: str
-    kind: Literal["invoke", "chat"]
+    method: Method
     payload: Payload
     """The input of an invoke, or the messages of a chat; empty once no worker needs it any more."""
     stream: bool
@@ -49,7 +49,7 @@ class Call(Struct, frozen=True, kw_only=True):
     """What the caller allows, in seconds; it can only shorten the agent's own clock."""
 
 
-class Phase(Enum):
+class RequestPhase(Enum):
     """What is being waited for; each but the last has a clock."""
 
     QUEUED = "queue"
@@ -83,7 +83,7 @@ class Exchange:
 
     def __init__(self, call: Call, clocks: Clocks, now: float) -> None:
         self.call = call
-        self.phase = Phase.QUEUED
+        self.phase = RequestPhase.QUEUED
         self.admitted_at = now
         self.attempts = 0
         """How many workers it was given to; only the last can have read it."""
@@ -116,12 +116,12 @@ class Exchange:
 
     @property
     def ended(self) -> bool:
-        return self.phase is Phase.ENDED
+        return self.phase is RequestPhase.ENDED
 
     @property
     def drained(self) -> bool:
         """Whether it has ended and everything of it was taken."""
-        return self.phase is Phase.ENDED and not self._chunks and self.error is None
+        return self.phase is RequestPhase.ENDED and not self._chunks and self.error is None
 
     @property
     def full(self) -> bool:
@@ -132,18 +132,18 @@ class Exchange:
 
     def queued_again(self, now: float) -> None:
         """The worker ended before it can have read the request."""
-        self._enter(Phase.QUEUED, now)
+        self._enter(RequestPhase.QUEUED, now)
 
     def given(self, now: float, *, pid: int, worker_spoke: bool) -> None:
         """It is on its way to a worker."""
         self.attempts += 1
         self.worker_pid = pid
-        self._enter(Phase.GIVEN if worker_spoke else Phase.STARTING, now)
+        self._enter(RequestPhase.GIVEN if worker_spoke else RequestPhase.STARTING, now)
 
     def worker_spoke(self, now: float) -> None:
         """The worker's start is over."""
-        if self.phase is Phase.STARTING:
-            self._enter(Phase.GIVEN, now)
+        if self.phase is RequestPhase.STARTING:
+            self._enter(RequestPhase.GIVEN, now)
 
     def forget_payload(self) -> None:
         """It is given to no other worker: this one has read it, or speaks of it. A stream may last
@@ -155,7 +155,7 @@ class Exchange:
 
     def add_chunks(self, texts: list[bytes], now: float) -> None:
         """More pieces, each a JSON string."""
-        if self.phase is Phase.ENDED:
+        if self.phase is RequestPhase.ENDED:
             return
         self._chunks += texts
         self.buffered_bytes += sum(map(len, texts))
@@ -163,8 +163,8 @@ class Exchange:
         if not self.spoke:
             self.spoke = True
             self.forget_payload()
-        if self.phase is not Phase.SPEAKING or self.call.stream:
-            self.phase = Phase.SPEAKING
+        if self.phase is not RequestPhase.SPEAKING or self.call.stream:
+            self.phase = RequestPhase.SPEAKING
             self._wake()
         if not self.call.stream and self.buffered_bytes > MAX_COLLECTED_BYTES:
             self.fail(
@@ -176,18 +176,18 @@ class Exchange:
 
     def end(self, result: Payload | None = None) -> None:
         """It ended well: with one result, a JSON text, or with the chunks that have come."""
-        if self.phase is not Phase.ENDED:
+        if self.phase is not RequestPhase.ENDED:
             self.result = result
             self.forget_payload()
-            self.phase = Phase.ENDED
+            self.phase = RequestPhase.ENDED
             self._wake()
 
     def fail(self, error: GatewayError) -> None:
         """It ended badly."""
-        if self.phase is not Phase.ENDED:
+        if self.phase is not RequestPhase.ENDED:
             self.error = error
             error.details.setdefault("output_begun", self.spoke)
-            self.phase = Phase.ENDED
+            self.phase = RequestPhase.ENDED
             if not self.call.stream:
                 # Nobody will have them. The error's traceback, once it was raised, keeps this
                 # exchange until the garbage collector comes by, and 8 MiB with each is too much.
@@ -200,8 +200,8 @@ class Exchange:
             drained, self.on_drained = self.on_drained, None
             drained()
 
-    def _enter(self, phase: Phase, now: float) -> None:
-        if self.phase is not Phase.ENDED:
+    def _enter(self, phase: RequestPhase, now: float) -> None:
+        if self.phase is not RequestPhase.ENDED:
             self.phase = phase
             self._since = now
             self._wake()
@@ -230,7 +230,7 @@ class Exchange:
         ClockRanOut, which ends it.
         """
         until = trio.current_time() + patience
-        while not self._chunks and self.phase is not Phase.ENDED:
+        while not self._chunks and self.phase is not RequestPhase.ENDED:
             if not await self._change(until):
                 return []
         return self.take()
@@ -241,14 +241,14 @@ class Exchange:
         The first chunks of a stream end the wait, too: they are not to be kept waiting.
         """
         until = trio.current_time() + patience
-        while self.phase is not Phase.ENDED and not (self.call.stream and self._chunks):
+        while self.phase is not RequestPhase.ENDED and not (self.call.stream and self._chunks):
             if not await self._change(until):
                 break
-        return self.phase is Phase.ENDED
+        return self.phase is RequestPhase.ENDED
 
     async def collect(self) -> list[bytes]:
         """Wait for the end, and return all chunks. Raises as `receive`."""
-        while self.phase is not Phase.ENDED:
+        while self.phase is not RequestPhase.ENDED:
             await self._change(math.inf)
         if self.error is not None:
             raise self.error
@@ -262,7 +262,7 @@ class Exchange:
             await self._event.wait()
         self._event = None
         # It may end in the very moment in which a deadline passes; no clock runs then.
-        if not scope.cancelled_caught or self.phase is Phase.ENDED:
+        if not scope.cancelled_caught or self.phase is RequestPhase.ENDED:
             return True
         # The worker may have spoken since the deadline was set: it is not moved at every word.
         now = trio.current_time()

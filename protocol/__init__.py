@@ -16,6 +16,7 @@ from .errors import (
 from .framing import MAX_LINE_BYTES, LineBuffer
 from .messages import (
     JSON,
+    METHODS,
     PROTOCOL_VERSION,
     ROLES,
     Burst,
@@ -28,9 +29,11 @@ from .messages import (
     FromWorker,
     Invoke,
     Malformed,
+    Method,
     Payload,
     Ready,
     Result,
+    Role,
     Unsupported,
 )
 from .payloads import as_payload
@@ -40,6 +43,7 @@ __all__ = [
     "MAX_INPUT_NESTING",
     "MAX_LINE_BYTES",
     "MAX_NESTING",
+    "METHODS",
     "PROTOCOL_VERSION",
     "ROLES",
     "Burst",
@@ -55,11 +59,13 @@ __all__ = [
     "LineBuffer",
     "LocalProtocolError",
     "Malformed",
+    "Method",
     "Payload",
     "ProtocolError",
     "Ready",
     "RemoteProtocolError",
     "Result",
+    "Role",
     "Unsupported",
     "Violation",
     "as_payload",

@@ -34,7 +34,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET
@@ -50,13 +49,12 @@ from .messages import (
     Failure,
     FromWorker,
     Malformed,
+    Method,
     Payload,
     Ready,
     Result,
 )
 from .payloads import as_bytes, as_payload, check_chat_message, kind
-
-Method: TypeAlias = Literal["invoke", "chat"]
 
 _BURST_NEWLINES = 3
 """So many lines at once, and one more, are worth a look at whether they are all of one stream."""

@@ -6,7 +6,7 @@ wrote: they were checked to be JSON, and are never rebuilt as Python objects her
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -15,8 +15,15 @@ from .errors import RemoteProtocolError
 PROTOCOL_VERSION = 1
 """What `ready` declares. A worker that declares another version is not served."""
 
-ROLES = ("system", "user", "assistant", "tool")
-"""The roles of a chat message (reference API, "Message Roles")."""
+Method: TypeAlias = Literal["invoke", "chat"]
+"""What a worker can be asked for: one handler each."""
+
+METHODS: tuple[Method, ...] = get_args(Method)
+
+Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
+"""Who speaks in a chat message (reference API, "Message Roles")."""
+
+ROLES: tuple[Role, ...] = get_args(Role)
 
 JSON = bytes
 """One JSON text, UTF-8, without a newline."""

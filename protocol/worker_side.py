@@ -25,10 +25,17 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from .checks import MAX_NESTING, nests_deeper
 from .errors import LocalProtocolError, RemoteProtocolError, Violation, wrong_shape
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line
-from .messages import JSON, PROTOCOL_VERSION, Cancel, Chat, FromGateway, Invoke, Unsupported
+from .messages import (
+    JSON,
+    METHODS,
+    PROTOCOL_VERSION,
+    Cancel,
+    Chat,
+    FromGateway,
+    Invoke,
+    Unsupported,
+)
 from .payloads import as_bytes, as_payload, check_chat_message
-
-_METHODS = frozenset({"invoke", "chat"})
 
 _CHUNK_HEAD = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":%d,"chunk":'
 
@@ -125,7 +132,7 @@ class WorkerConnection:
                 raise wrong_shape(None, "cancel without params.id")
             return Cancel(params.id)
         if message.id is UNSET:
-            if message.method in _METHODS:
+            if message.method in METHODS:
                 raise wrong_shape(None, f"{message.method!r} without an id")
             return None
         if message.id in self._owed:
@@ -224,7 +231,7 @@ class WorkerConnection:
 
     def _check_owed(self, request_id: int, what: str) -> _Owed:
         owed = self._find_owed(request_id, what)
-        if owed.method not in _METHODS:
+        if owed.method not in METHODS:
             raise LocalProtocolError(
                 f"{what} for request {request_id}, whose method {owed.method!r} is not supported"
             )
@@ -261,13 +268,13 @@ def _read_line(line: bytes) -> _Line:
     except msgspec.ValidationError:
         # What a later version says may have params of any shape.
         head = _decode_head(line)
-        if head.method in {*_METHODS, "cancel"}:
+        if head.method in {*METHODS, "cancel"}:
             raise
         return _Line(head.method, head.id)
 
 
 def _read_request(request_id: int, method: str, params: _Params) -> FromGateway:
-    if method not in _METHODS:
+    if method not in METHODS:
         return Unsupported(request_id, method)
     context = as_bytes(params.context)
     if method == "invoke":

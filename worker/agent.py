@@ -10,8 +10,10 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from protocol import Method
+
 from .context import Context
-from .handler import Handler, Method, name_of
+from .handler import Handler, name_of
 
 DEFAULT_CONCURRENCY = 8
 """Requests at the same time in one worker: enough to overlap the waiting that agents mostly do, few

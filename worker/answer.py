@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from protocol import ErrorCode, LocalProtocolError
+from protocol import ErrorCode, LocalProtocolError, Method
 from protocol.worker_side import WorkerConnection
 
 from .context import InvalidInput
-from .handler import Method
 
 MAX_ERROR_TEXT = 4096
 """Characters of an exception's text that a caller is told: some quote their whole input. All of it

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Literal
+from typing import Any
+
+from protocol import Method
 
 from .context import Context
-
-Method = Literal["invoke", "chat"]
 
 _ASYNC = 0x80 | 0x200  # inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 _VARARGS = 0x04  # inspect.CO_VARARGS

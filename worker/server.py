@@ -34,13 +34,22 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from protocol import Cancel, Chat, ErrorCode, FromGateway, Invoke, RemoteProtocolError, Unsupported
+from protocol import (
+    Cancel,
+    Chat,
+    ErrorCode,
+    FromGateway,
+    Invoke,
+    Method,
+    RemoteProtocolError,
+    Unsupported,
+)
 from protocol.worker_side import WorkerConnection
 
 from .agent import Agent, Backend
 from .answer import chunk_encoder, encode_answer, explain_exception
 from .context import Context, InvalidInput, decode, read_context
-from .handler import Handler, Method
+from .handler import Handler
 from .loops import current_loop
 from .outbox import HIGH_WATER_BYTES, Outbox
 from .start import Stdio

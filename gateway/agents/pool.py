@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Generic
 
 from gateway.agents.pool_types import (
     CircuitOpenError,
-    Phase,
     Plan,
     PoolWorker,
     QueueFullError,
     RefusedError,
     T,
     Ticket,
+    WorkerPhase,
 )
 from gateway.agents.restart import Breaker, RestartPolicy
 from gateway.config import seconds
@@ -49,13 +49,13 @@ together are not all replaced together."""
 
 __all__ = [
     "CircuitOpenError",
-    "Phase",
     "Plan",
     "Pool",
     "PoolWorker",
     "QueueFullError",
     "RefusedError",
     "Ticket",
+    "WorkerPhase",
 ]
 
 
@@ -127,7 +127,7 @@ class Pool(Generic[T]):
             if worker is not None:
                 self._give(ticket, worker)
                 # Nothing else follows from it, unless it has changed how many are wanted.
-                more = self._settings.workers.spare or worker.phase is Phase.RETIRING
+                more = self._settings.workers.spare or worker.phase is WorkerPhase.RETIRING
                 plan: Plan[T] = self._settle(now) if more else Plan()
                 plan.assign.append((ticket, worker.id))
                 return plan
@@ -148,7 +148,7 @@ class Pool(Generic[T]):
             if served:
                 worker.served += 1
                 self._restart.succeeded()
-            if worker.phase is Phase.READY and not self._queue and self._at_minimum:
+            if worker.phase is WorkerPhase.READY and not self._queue and self._at_minimum:
                 return Plan()
         return self._settle(now)
 
@@ -157,8 +157,8 @@ class Pool(Generic[T]):
     def spawned(self, worker_id: int, now: float) -> Plan[T]:
         """Its process runs, and can be written to."""
         worker = self._workers[worker_id]
-        if worker.phase is Phase.SPAWNING:  # else it was stopped meanwhile
-            worker.phase = Phase.STARTING
+        if worker.phase is WorkerPhase.SPAWNING:  # else it was stopped meanwhile
+            worker.phase = WorkerPhase.STARTING
         return self._settle(now)
 
     def ready(self, worker_id: int, capacity: int, now: float) -> Plan[T]:
@@ -166,8 +166,8 @@ class Pool(Generic[T]):
         worker = self._workers[worker_id]
         worker.capacity = min(capacity, self._settings.concurrency)
         self._expected_capacity = worker.capacity
-        if worker.phase is Phase.STARTING:
-            worker.phase = Phase.READY
+        if worker.phase is WorkerPhase.STARTING:
+            worker.phase = WorkerPhase.READY
         return self._settle(now)
 
     def pause(self, worker_id: int, *, paused: bool, now: float) -> Plan[T]:
@@ -179,7 +179,7 @@ class Pool(Generic[T]):
         """Give it nothing more, and stop it when it has nothing in flight."""
         worker = self._workers.get(worker_id)
         if worker is not None and worker.alive:
-            worker.phase = Phase.RETIRING
+            worker.phase = WorkerPhase.RETIRING
         return self._settle(now)
 
     def condemn(
@@ -191,7 +191,7 @@ class Pool(Generic[T]):
         read; they are first in the queue again, in their order.
         """
         worker = self._workers[worker_id]
-        worker.phase = Phase.STOPPING
+        worker.phase = WorkerPhase.STOPPING
         for ticket in worker.in_flight:
             del self._holder[ticket]
         worker.in_flight.clear()
@@ -219,7 +219,7 @@ class Pool(Generic[T]):
         self._closed = True
         for worker in self._workers.values():
             if worker.alive:
-                worker.phase = Phase.RETIRING
+                worker.phase = WorkerPhase.RETIRING
         return self._settle(now)
 
     def tick(self, now: float) -> Plan[T]:
@@ -248,7 +248,7 @@ class Pool(Generic[T]):
     def _retire_spent(self, now: float) -> None:
         for worker in self._workers.values():
             if worker.alive and (worker.quota <= 0 or now >= worker.expires_at):
-                worker.phase = Phase.RETIRING
+                worker.phase = WorkerPhase.RETIRING
 
     def _assign(self, plan: Plan[T], now: float) -> None:
         in_order = self._settings.session == "none"
@@ -266,7 +266,7 @@ class Pool(Generic[T]):
         self._holder[ticket] = worker
         worker.quota -= 1
         if worker.quota <= 0:
-            worker.phase = Phase.RETIRING
+            worker.phase = WorkerPhase.RETIRING
         if self._settings.session == "none":
             return
         key = self._key(ticket)
@@ -303,7 +303,7 @@ class Pool(Generic[T]):
     def _stop(self, plan: Plan[T], now: float) -> None:
         surplus = sum(worker.alive for worker in self._workers.values()) - self._floor()
         for worker in sorted(self._workers.values(), key=lambda w: w.idle_since):
-            if worker.in_flight or worker.phase in (Phase.SPAWNING, Phase.STOPPING):
+            if worker.in_flight or worker.phase in (WorkerPhase.SPAWNING, WorkerPhase.STOPPING):
                 continue
             if worker.alive:
                 until = self._idle_until(worker)
@@ -313,7 +313,7 @@ class Pool(Generic[T]):
                     plan.wake_at = min(plan.wake_at, until)
                     continue
                 surplus -= 1
-            worker.phase = Phase.STOPPING
+            worker.phase = WorkerPhase.STOPPING
             plan.stop.append(worker.id)
         for worker in self._workers.values():
             if worker.alive and worker.expires_at > now:
@@ -383,7 +383,7 @@ class Pool(Generic[T]):
         for_spare = self._settings.workers.spare - max(0, spare - waiting)
         for_min = self._settings.workers.min - len(alive)
         # While nothing waits that another could not take, what is missing can wait like a spare.
-        ready = any(worker.phase is Phase.READY for worker in alive)
+        ready = any(worker.phase is WorkerPhase.READY for worker in alive)
         needed = for_queue if ready else max(for_min, for_queue)
         return needed, max(needed, for_min, for_spare)
 
@@ -413,6 +413,6 @@ def _preference(worker: PoolWorker[T]) -> tuple[bool, int, bool, float]:
     oldest, because a worker may say `ready` and go on loading.
     """
     used = worker.served > 0
-    starting = worker.phase is Phase.STARTING
+    starting = worker.phase is WorkerPhase.STARTING
     age = -worker.idle_since if used else worker.started_at
     return (starting, len(worker.in_flight), not used, age)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.exchange import Session
 
 
-class Phase(Enum):
+class WorkerPhase(Enum):
     SPAWNING = "spawning"
     STARTING = "starting"
     READY = "ready"
@@ -32,8 +32,8 @@ class Phase(Enum):
 
 
 # Not a set: to look into one, the members are hashed, which an Enum does in Python.
-_ALIVE = (Phase.SPAWNING, Phase.STARTING, Phase.READY)
-_COMING = (Phase.SPAWNING, Phase.STARTING)
+_ALIVE = (WorkerPhase.SPAWNING, WorkerPhase.STARTING, WorkerPhase.READY)
+_COMING = (WorkerPhase.SPAWNING, WorkerPhase.STARTING)
 
 
 class Ticket(Protocol):
@@ -61,7 +61,7 @@ class PoolWorker(Generic[T]):
     quota: float
     """How many requests it may be given yet."""
     expires_at: float
-    phase: Phase = Phase.SPAWNING
+    phase: WorkerPhase = WorkerPhase.SPAWNING
     capacity: int = 1
     in_flight: set[T] = field(default_factory=set)
     served: int = 0
@@ -74,7 +74,7 @@ class PoolWorker(Generic[T]):
     def can_take(self) -> bool:
         """Whether it can be given one more request now."""
         return (
-            (self.phase is Phase.READY or self.phase is Phase.STARTING)
+            (self.phase is WorkerPhase.READY or self.phase is WorkerPhase.STARTING)
             and len(self.in_flight) < self.capacity
             and not self.paused
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
-from gateway.agents.pool import CircuitOpenError, Phase, Plan, Pool, QueueFullError
+from gateway.agents.pool import CircuitOpenError, Plan, Pool, QueueFullError, WorkerPhase
 from gateway.agents.restart import Breaker, RestartPolicy
 from gateway.errors import (
     AgentUnavailable,
@@ -127,8 +127,8 @@ class AgentSupervisor:
         now = trio.current_time()
         if self._draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=1.0)
-        if self.ready is not None and call.kind not in self.ready.handlers:
-            raise HandlerNotImplemented(f"agent {self.name!r} has no {call.kind} handler")
+        if self.ready is not None and call.method not in self.ready.handlers:
+            raise HandlerNotImplemented(f"agent {self.name!r} has no {call.method} handler")
         exchange = Exchange(call, self.settings.clocks, now)
         try:
             self._apply(self._pool.submit(exchange, now))
@@ -354,9 +354,13 @@ class AgentSupervisor:
             if self._restart.breaker(now) is not Breaker.CLOSED:
                 return "open"
             return "backoff" if now < self._restart.start_at else "cold"
-        if any(worker.can_take and worker.phase is Phase.READY for worker in alive):
+        if any(worker.can_take and worker.phase is WorkerPhase.READY for worker in alive):
             return "ready"
-        return "starting" if all(w.idle and w.phase is not Phase.READY for w in alive) else "busy"
+        return (
+            "starting"
+            if all(w.idle and w.phase is not WorkerPhase.READY for w in alive)
+            else "busy"
+        )
 
     @property
     def can_serve(self) -> bool:

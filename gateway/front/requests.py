@@ -11,7 +11,7 @@ import logging
 import math
 from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.exchange import Exchange
+    from protocol import Method
 
     Message = dict[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -89,9 +90,7 @@ class AgentRoutes:
             log.exception("internal error", extra={"fields": {"request": request.head.request_id}})
             await request.respond_error(InternalError("a defect of the gateway; see its log"))
 
-    async def _handle(
-        self, request: _Request, method: str, agent: str, kind: Literal["invoke", "chat"]
-    ) -> None:
+    async def _handle(self, request: _Request, method: str, agent: str, kind: Method) -> None:
         if method != "POST":
             raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
         self._dispatcher.agent(agent)
@@ -188,7 +187,7 @@ class _Request:
     async def _collect(self, exchange: Exchange) -> bytes:
         """Wait for the whole answer and send the head; the body is returned."""
         chunks = await exchange.collect()
-        body = sse.as_body(exchange.call.kind, exchange.result, chunks)
+        body = sse.as_body(exchange.call.method, exchange.result, chunks)
         await self._send_head(200, [*_json_headers(body), *_session_header(exchange)])
         return body
 
@@ -202,7 +201,7 @@ class _Request:
                 await self._send_part(data, exchange)
                 data = await _next_part(exchange)
             if exchange.result is not None:
-                data = sse.encode_chunks([sse.as_chunk(exchange.call.kind, exchange.result)])
+                data = sse.encode_chunks([sse.as_chunk(exchange.call.method, exchange.result)])
             data += sse.DONE
         except GatewayError as error:
             self._log_error(error)
@@ -285,7 +284,7 @@ class _Request:
         )
 
 
-def _target(path: str) -> tuple[str, Literal["invoke", "chat"]] | None:
+def _target(path: str) -> tuple[str, Method] | None:
     """The agent and the handler that a path names, if it is one of the hot routes."""
     root, _, rest = path.removeprefix("/").partition("/")
     name, _, kind = rest.partition("/")

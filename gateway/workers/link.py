@@ -115,7 +115,7 @@ class Link:
         """Write its request, as much as goes in now; the rest follows by itself."""
         call = exchange.call
         wire_id, line = self._connection.send_request(
-            call.kind,
+            call.method,
             call.payload,
             stream=call.stream,
             context=call.context,

@@ -192,7 +192,7 @@ async def test_a_fork_that_is_refused_is_a_crash_that_says_why_and_leaks_nothing
     argv = tuple(python_agent("echo.py"))
     settings = AgentSettings(command=list(argv), workers=Workers(min=0, max=1))
     supervisor = AgentSupervisor("bad", settings, PlainLauncher(argv, dict(os.environ)))
-    call = Call(agent="bad", kind="invoke", payload=b"1", stream=False, request_id="r")
+    call = Call(agent="bad", method="invoke", payload=b"1", stream=False, request_id="r")
 
     def refuse(*_: Any, **__: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

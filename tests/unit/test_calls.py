@@ -114,7 +114,7 @@ def test_a_whole_call_is_read() -> None:
     head = RequestHead(request_id="r-9", timeout=b"2.5")
     assert read(f'{{"context": {context}, "stream": true, "input": [1, 2]}}', head=head) == Call(
         agent="a",
-        kind="invoke",
+        method="invoke",
         payload=b"[1, 2]",
         stream=True,
         context=context.encode(),

@@ -19,7 +19,7 @@ ALL_OFF = dict.fromkeys(("start", "queue", "first", "idle", "total"), "off")
 def make(*, stream: bool = True, callers: float = math.inf, **clocks: float) -> Exchange:
     """An exchange with only these clocks; `callers` is the total that the caller allows."""
     call = Call(
-        agent="a", kind="invoke", payload=b"1", stream=stream, request_id="r-1", total=callers
+        agent="a", method="invoke", payload=b"1", stream=stream, request_id="r-1", total=callers
     )
     chosen = {
         name: clocks.get(name, "off") for name in ("start", "queue", "first", "idle", "total")

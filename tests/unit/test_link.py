@@ -99,7 +99,7 @@ class Scene:
         self.process, self.owner, self.link = process, owner, link
 
     def request(self, name: str, *, stream: bool = False) -> Exchange:
-        call = Call(agent="a", kind="invoke", payload=b"1", stream=stream, request_id=name)
+        call = Call(agent="a", method="invoke", payload=b"1", stream=stream, request_id=name)
         return Exchange(call, Clocks(), trio.current_time())
 
     def send(self, name: str, *, stream: bool = False) -> Exchange:

@@ -22,7 +22,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from gateway.agents.pool import SPARE_DELAY, Phase, Plan, PoolWorker, QueueFullError, RefusedError
+from gateway.agents.pool import (
+    SPARE_DELAY,
+    Plan,
+    PoolWorker,
+    QueueFullError,
+    RefusedError,
+    WorkerPhase,
+)
 from gateway.agents.restart import Breaker
 from gateway.config import Restart
 from tests.unit.conftest import unhurried
@@ -294,12 +301,14 @@ class PoolMachine(RuleBasedStateMachine):
     def a_worker_that_is_wanted_and_may_be_started_is_started(self) -> None:
         scene, restart = self.scene, self.scene.restart
         room = scene.settings.workers.max - len(self.workers)
-        coming = any(w.phase in {Phase.SPAWNING, Phase.STARTING} for w in self.pool.workers)
+        coming = any(
+            w.phase in {WorkerPhase.SPAWNING, WorkerPhase.STARTING} for w in self.pool.workers
+        )
         if self.closed or room <= 0 or (restart.failing and coming):
             return
         alive = sum(w.alive for w in self.pool.workers)
         unserved = self.waiting and not coming and scene.settings.session == "none"
-        ready = any(w.phase is Phase.READY for w in self.pool.workers)
+        ready = any(w.phase is WorkerPhase.READY for w in self.pool.workers)
         if unserved or (alive < scene.settings.workers.min and not ready):
             assert scene.now < restart.start_at
             assert scene.wake_at <= restart.start_at
@@ -311,14 +320,16 @@ class PoolMachine(RuleBasedStateMachine):
         scene = self.scene
         assert scene.wake_at > scene.now
         for worker in self.pool.workers:
-            if worker.alive and worker.phase is not Phase.SPAWNING:  # which is looked at when it is
+            if (
+                worker.alive and worker.phase is not WorkerPhase.SPAWNING
+            ):  # which is looked at when it is
                 assert worker.expires_at > scene.now
                 assert scene.wake_at <= worker.expires_at
 
     @invariant()
     def the_state_of_a_worker_only_goes_forward(self) -> None:
-        order = list(Phase)
-        seen: dict[int, Phase] = getattr(self, "seen", {})
+        order = list(WorkerPhase)
+        seen: dict[int, WorkerPhase] = getattr(self, "seen", {})
         self.seen = {w.id: w.phase for w in self.pool.workers}
         for number, phase in self.seen.items():
             assert order.index(seen.get(number, phase)) <= order.index(phase)

@@ -10,19 +10,19 @@ import itertools
 import math
 import re
 import secrets
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import InvalidRequest, UnsupportedMediaType
 from gateway.exchange import Call
-from protocol import MAX_INPUT_NESTING, as_payload, is_utf8, nests_deeper
+from protocol import MAX_INPUT_NESTING, ROLES, Role, as_payload, is_utf8, nests_deeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from protocol import Payload
+    from protocol import Method, Payload
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}\Z")
 """What of a client's `X-Request-Id` is taken over: visible ASCII, so that it can stand in a header
@@ -41,14 +41,14 @@ _OWN_PREFIX = secrets.token_hex(4)
 class _Message(Struct, gc=False):
     """As much of a chat message as is looked at; the reference API's "Message Roles"."""
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     content: Raw = Raw(b"null")
 
 
 class _PlainMessage(Struct, gc=False, forbid_unknown_fields=True):
     """The same of a message that holds strings and nothing else, as most do."""
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     content: str | None = None
     name: str | None = None
     tool_call_id: str | None = None
@@ -143,23 +143,23 @@ def check_media_type(head: RequestHead) -> None:
         raise UnsupportedMediaType(f"{_shown(charset)} is not supported, expected charset=utf-8")
 
 
-def read_call(agent: str, kind: Literal["invoke", "chat"], head: RequestHead, body: bytes) -> Call:
+def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Call:
     """Check the body. Raises InvalidRequest."""
     # msgspec takes the bytes of a Raw value as they are; the agent would be handed them.
     if not is_utf8(body):
         raise InvalidRequest("the body is not UTF-8")
-    decoded: Any = _decode(_decode_invoke if kind == "invoke" else _decode_chat, body)
-    payload = decoded.input if kind == "invoke" else decoded.messages
+    decoded: Any = _decode(_decode_invoke if method == "invoke" else _decode_chat, body)
+    payload = decoded.input if method == "invoke" else decoded.messages
     if payload is UNSET:
         expected = (
             '{"input": …}'
-            if kind == "invoke"
+            if method == "invoke"
             else '{"messages": [{"role": "user", "content": "…"}]}'
         )
-        key = "input" if kind == "invoke" else "messages"
+        key = "input" if method == "invoke" else "messages"
         raise InvalidRequest(f"{key!r} is missing; expected {expected}")
     context = bytes(decoded.context)
-    plain = kind == "chat" and _are_plain(payload)
+    plain = method == "chat" and _are_plain(payload)
     # An agent that answers with its input must not thereby break the protocol for all its requests.
     if plain and len(body) - len(memoryview(payload)) - len(context) <= 2 * MAX_INPUT_NESTING:
         # What stands beside the two is too short to nest so deeply.
@@ -169,12 +169,12 @@ def read_call(agent: str, kind: Literal["invoke", "chat"], head: RequestHead, bo
     if too_deep:
         raise InvalidRequest(_TOO_DEEP)
     payload = bytes(payload) if b"\n" in body else as_payload(payload)
-    if kind == "chat" and not plain:
+    if method == "chat" and not plain:
         _check_messages(payload)
     context, conversation = _read_context(context)
     return Call(
         agent=agent,
-        kind=kind,
+        method=method,
         payload=payload,
         stream=decoded.stream,
         context=context,
@@ -267,7 +267,7 @@ def _readable(reason: str, place: str = "") -> str:
     reason, _, path = reason.partition(" - at `")
     where = f"{place}{path.rstrip('`').removeprefix('$')}".lstrip(".")
     if reason.startswith("Invalid enum value"):
-        reason += ", expected one of system, user, assistant, tool"
+        reason += f", expected one of {', '.join(ROLES)}"
     return f"{where or 'the body'}: {reason[:1].lower()}{reason[1:]}"
 
 

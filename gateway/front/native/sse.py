@@ -5,7 +5,7 @@ Chunks are JSON strings as the worker wrote them: they hold no newline, so each 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from protocol import Payload
+    from protocol import Method, Payload
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -26,8 +26,6 @@ HEADERS = (
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
 )
-
-Kind = Literal["invoke", "chat"]
 
 
 class _ChatMessage(Struct, gc=False):
@@ -50,12 +48,12 @@ def encode_error(body: bytes) -> bytes:
     return b"event: error\ndata: " + body + b"\n\n"
 
 
-def as_chunk(kind: Kind, result: Payload) -> bytes:
+def as_chunk(method: Method, result: Payload) -> bytes:
     """One result as the one chunk of a stream: a string as it is, anything else as JSON text.
 
     A chat's message counts as its content, unless it holds more than that (tool calls).
     """
-    if kind == "chat":
+    if method == "chat":
         message = _decode_message(result)
         content = bytes(message.content)
         if content[:1] == b'"' and message.tool_calls is UNSET:
@@ -67,12 +65,12 @@ def as_chunk(kind: Kind, result: Payload) -> bytes:
     return msgspec.json.encode(str(result, "utf-8"))
 
 
-def as_body(kind: Kind, result: Payload | None, chunks: Iterable[bytes]) -> bytes:
+def as_body(method: Method, result: Payload | None, chunks: Iterable[bytes]) -> bytes:
     """The answer to a caller that wants one JSON: the result, or the chunks in one string."""
     if result is None:
         # Each chunk is a whole JSON string, so the insides can be joined as they are: an escaped
         # surrogate pair is never split, because half of one is not accepted.
         joined = b'"%b"' % b"".join([chunk[1:-1] for chunk in chunks])
-        result = joined if kind == "invoke" else b'{"role":"assistant","content":%b}' % joined
-    key = b'{"output":' if kind == "invoke" else b'{"message":'
+        result = joined if method == "invoke" else b'{"role":"assistant","content":%b}' % joined
+    key = b'{"output":' if method == "invoke" else b'{"message":'
     return b"".join((key, result, b"}"))
