@@ -1,4 +1,4 @@
-"""`gateway --check`: tries each agent without a request, and says what was found."""
+"""`gateway --check`: starts one worker of each agent, without a request, and says what it found."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import click
 import msgspec
 import trio
 
-from gateway.workers.worker import Reason, Worker
+from gateway.workers.events import Ended, Reason, Spoke
+from gateway.workers.worker import Worker
 
 if TYPE_CHECKING:
     from gateway.config import AgentSettings, Settings
     from gateway.errors import GatewayError
-    from gateway.exchange import Exchange
     from gateway.sandbox.launch import Launcher
+    from gateway.workers.events import WorkerEvent
     from protocol import Ready
 
 SILENCE_SECONDS = 5.0
-"""How long an agent that does not speak the handshake is given to show that it does."""
+"""How long an agent has to speak the handshake; after that it counts as one without."""
 
 
 async def check_agents(settings: Settings, launchers: dict[str, Launcher]) -> int:
     """Print one JSON object per agent; returns 0 if each could be started, else 1.
 
-    The sandbox of each was tried before, when its launcher was made.
+    Each agent's sandbox was tried before, when its launcher was made.
     """
     logging.getLogger("gateway").setLevel(logging.ERROR)
     trials = [_Trial(name, agent, launchers[name]) for name, agent in settings.agents.items()]
@@ -39,7 +40,7 @@ async def check_agents(settings: Settings, launchers: dict[str, Launcher]) -> in
 
 
 class _Trial:
-    """One worker of one agent, until it has spoken, ended, or been silent for long enough."""
+    """One worker of one agent, until it speaks, ends, or was silent for long enough."""
 
     def __init__(self, name: str, agent: AgentSettings, launcher: Launcher) -> None:
         self._name = name
@@ -47,8 +48,7 @@ class _Trial:
         self._decided = trio.Event()
         self._error: GatewayError | None = None
         self._ready: Ready | None = None
-        stop = agent.clocks.seconds("stop")
-        self._worker = Worker(1, name, launcher, self, stop=stop)
+        self._worker = Worker(1, name, launcher, self._receive, clocks=agent.clocks)
         self._patience = min(agent.clocks.seconds("start"), SILENCE_SECONDS)
 
     async def run(self) -> None:
@@ -72,23 +72,13 @@ class _Trial:
         found["sandbox"] = self._launcher.describe()
         return found
 
-    # WorkerOwner; without requests, only the first line and the end can come.
-
-    def worker_spawned(self, worker: Worker) -> None: ...
-
-    def worker_spoke(self, worker: Worker, ready: Ready | None) -> None:
-        self._ready = ready
-        self._decided.set()
-
-    def worker_answered(self, worker: Worker, exchange: Exchange, *, served: bool) -> None: ...
-
-    def worker_paused(self, worker: Worker, *, paused: bool) -> None: ...
-
-    def worker_misbehaved(self, worker: Worker) -> None: ...
-
-    def worker_cannot_wait(self, worker: Worker, exchange: Exchange) -> None: ...
-
-    def worker_ended(self, worker: Worker, reason: Reason, error: GatewayError) -> None:
-        if reason is not Reason.ASKED:
-            self._error = error
-        self._decided.set()
+    def _receive(self, worker_id: int, event: WorkerEvent) -> None:
+        """What the worker reports."""
+        del worker_id
+        if isinstance(event, Spoke):
+            self._ready = event.ready
+            self._decided.set()
+        elif isinstance(event, Ended):
+            if event.reason is not Reason.ASKED:
+                self._error = event.error
+            self._decided.set()

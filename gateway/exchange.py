@@ -19,8 +19,6 @@ from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
 from protocol import Method, Payload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gateway.config import Clocks
 
 Session = Literal["new", "kept", "lost"]
@@ -66,6 +64,7 @@ class Exchange:
         "_chunks",
         "_clocks",
         "_event",
+        "_room",
         "_since",
         "_total_at",
         "admitted_at",
@@ -73,12 +72,13 @@ class Exchange:
         "buffered_bytes",
         "call",
         "error",
-        "on_drained",
+        "offset",
         "phase",
         "result",
         "session",
         "spoke",
-        "worker_pid",
+        "wire_id",
+        "worker_id",
     )
 
     def __init__(self, call: Call, clocks: Clocks, now: float) -> None:
@@ -92,15 +92,19 @@ class Exchange:
         self.spoke = False
         """Whether any word of the answer has come."""
         self.session: Session | None = None
-        self.worker_pid: int | None = None
+        self.worker_id: int | None = None
+        """The pool's: the worker that has the request."""
+        self.wire_id = 0
+        """The link's: the request's id on the wire to that worker."""
+        self.offset = 0
+        """The link's: where the request's line begins in all that the worker was sent, in bytes."""
         self.buffered_bytes = 0
-        self.on_drained: Callable[[], None] | None = None
-        """Called once when the chunks that waited for the client have been taken."""
         self._clocks = clocks
         self._since = now
         self._total_at = now + min(clocks.seconds("total"), call.total)
         self._chunks: list[bytes] = []
         self._event: trio.Event | None = None
+        self._room: trio.Event | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.call.request_id} {self.call.agent} {self.phase.value}>"
@@ -113,6 +117,11 @@ class Exchange:
     def write_seconds(self) -> float:
         """How long its client may leave it unread."""
         return self._clocks.seconds("write")
+
+    @property
+    def output_begun(self) -> bool:
+        """Whether any word of the answer has come."""
+        return self.spoke
 
     @property
     def ended(self) -> bool:
@@ -134,10 +143,9 @@ class Exchange:
         """The worker ended before it can have read the request."""
         self._enter(RequestPhase.QUEUED, now)
 
-    def given(self, now: float, *, pid: int, worker_spoke: bool) -> None:
-        """It is on its way to a worker."""
+    def given(self, now: float, *, worker_spoke: bool) -> None:
+        """The request is on its way to a worker."""
         self.attempts += 1
-        self.worker_pid = pid
         self._enter(RequestPhase.GIVEN if worker_spoke else RequestPhase.STARTING, now)
 
     def worker_spoke(self, now: float) -> None:
@@ -193,12 +201,18 @@ class Exchange:
                 # exchange until the garbage collector comes by, and 8 MiB with each is too much.
                 self._chunks.clear()
             self._wake()
-            self._let_read_on()  # what comes now is thrown away
+            self._make_room()  # what comes now is thrown away
 
-    def _let_read_on(self) -> None:
-        if self.on_drained is not None:
-            drained, self.on_drained = self.on_drained, None
-            drained()
+    async def wait_for_room(self) -> None:
+        """Wait until the client has taken what waits for it, or the exchange has ended."""
+        if self.full and not self.ended:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     def _enter(self, phase: RequestPhase, now: float) -> None:
         if self.phase is not RequestPhase.ENDED:
@@ -218,7 +232,7 @@ class Exchange:
         if chunks:
             self._chunks = []
             self.buffered_bytes = 0
-            self._let_read_on()
+            self._make_room()
         elif self.error is not None:
             raise self.error
         return chunks

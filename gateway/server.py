@@ -16,6 +16,7 @@ import shlex
 import signal
 import socket
 import threading
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,6 @@ from gateway.workers.orphans import OrphanKeeper
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
-
-    from quart_trio import QuartTrio
 
     from gateway.config import ServerSettings, Settings
     from gateway.sandbox.launch import Launcher
@@ -86,7 +85,7 @@ async def serve(
     listener = open_listener(settings.server)
     _limit_unread(listener, max(a.clocks.seconds("write") for a in settings.agents.values()))
     address = _address(listener)
-    server = _Server(dispatcher, settings.server.drain_seconds)
+    shutdown = _Shutdown(dispatcher, settings.server.drain_seconds)
     # What stands now, the modules above all, stands to the end, and need not be looked through for
     # garbage again and again. Nothing that a worker or a connection has may be among it.
     gc.collect()
@@ -94,38 +93,48 @@ async def serve(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(orphans.run)
-            await nursery.start(server.run_agents)
-            await nursery.start(server.run_http, app, _http_config(listener))
-            nursery.start_soon(server.obey, signals, nursery.cancel_scope)
-            for name, agent in settings.agents.items():
-                logs.event(
-                    log,
-                    logging.INFO,
-                    f"serving {address}/agent/{name}",
-                    agent=name,
-                    command=shlex.join(agent.argv),
-                    sandbox=settings.server.sandbox,
+            async with trio.open_nursery() as serving:
+                await serving.start(shutdown.run_agents)
+                await serving.start(
+                    partial(
+                        serve_http,
+                        app,
+                        _http_config(listener),
+                        shutdown_trigger=shutdown.http_closes.wait,
+                    )
                 )
-            announce(address)
-            await server.ended.wait()
-            nursery.cancel_scope.cancel()
-    return server.exit_code
+                nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
+                _log_agents(settings, address)
+                announce(address)
+            nursery.cancel_scope.cancel()  # HTTP and every agent have ended
+    return shutdown.exit_code
 
 
-class _Server:
-    """The steps of a shutdown: drain, end what is left, HTTP, workers; or everything at once."""
+def _log_agents(settings: Settings, address: str) -> None:
+    for name, agent in settings.agents.items():
+        logs.event(
+            log,
+            logging.INFO,
+            f"serving {address}/agent/{name}",
+            agent=name,
+            command=shlex.join(agent.argv),
+            sandbox=settings.server.sandbox,
+        )
+
+
+class _Shutdown:
+    """The steps of a shutdown: drain, end what is left, close HTTP; or everything at once."""
 
     def __init__(self, dispatcher: Dispatcher, drain_seconds: float) -> None:
         self._dispatcher = dispatcher
         self._drain_seconds = drain_seconds
-        self._close_http = trio.Event()
-        self._http_closed = trio.Event()
-        self.ended = trio.Event()
+        self.http_closes = trio.Event()
         self.exit_code = 0
 
     async def run_agents(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        """Run the agents until they are stopped; HTTP has `GIVE_UP_SECONDS` from then on."""
         try:
             await self._dispatcher.run(task_status=task_status)
         finally:
@@ -134,19 +143,6 @@ class _Server:
             timer = threading.Timer(GIVE_UP_SECONDS, os._exit, (self.exit_code,))
             timer.daemon = True
             timer.start()
-        await self._http_closed.wait()
-        self.ended.set()
-
-    async def run_http(
-        self,
-        app: QuartTrio,
-        config: Config,
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        trigger = self._close_http.wait
-        await serve_http(app, config, shutdown_trigger=trigger, task_status=task_status)
-        self._http_closed.set()
 
     async def obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
         """The first signal drains, the second ends everything at once."""
@@ -163,8 +159,8 @@ class _Server:
         in_time = await self._dispatcher.drain(self._drain_seconds)
         if not in_time:
             logs.event(log, logging.WARNING, "the 'drain' clock ran out: ending what is running")
-        await self._dispatcher.end_open(END_STREAMS_SECONDS)
-        self._close_http.set()
+        await self._dispatcher.stop(END_STREAMS_SECONDS)
+        self.http_closes.set()
 
 
 def open_listener(settings: ServerSettings) -> socket.socket:

@@ -1,4 +1,4 @@
-"""All agents: finds the one that is asked for, and counts what is being answered.
+"""All agents of one gateway: finds the one that a request is for, and drains them together.
 
 Knows no HTTP; what HTTP knows of agents goes through here.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from gateway.agents.pool_types import Stage
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, GatewayError, ShuttingDown
 from gateway.observe import logs
@@ -28,10 +29,11 @@ class Dispatcher:
 
     def __init__(self, agents: Mapping[str, AgentSupervisor]) -> None:
         self.agents = dict(agents)
-        self.draining = False
         self._nursery: trio.Nursery | None = None
         self._open: set[Exchange] = set()
-        self._nothing_open = trio.Event()
+        """Requests whose callers have not had their answers. They outlast their time in a pool: a
+        client may read for long what a worker wrote at once."""
+        self._all_left: trio.Event | None = None
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -52,6 +54,11 @@ class Dispatcher:
         except KeyError:
             raise AgentNotFound(f"there is no agent {name!r}") from None
 
+    @property
+    def draining(self) -> bool:
+        """Whether nothing is admitted any more."""
+        return any(agent.stage is not Stage.SERVING for agent in self.agents.values())
+
     def submit(self, call: Call) -> Exchange:
         """Admit a request; `leave` must be called for it. Raises GatewayError."""
         exchange = self.agent(call.agent).submit(call)
@@ -59,9 +66,10 @@ class Dispatcher:
         return exchange
 
     def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
-        """Its answer was given, or nobody waits for it.
+        """A request's answer was given, or nobody waits for it any more.
 
-        It is cancelled, unless the client has disconnected and the agent is to continue.
+        An unfinished request is cancelled, unless its client has disconnected and the agent is to
+        continue.
         """
         agent = self.agents[exchange.call.agent]
         goes_on = disconnected and agent.settings.on_disconnect == "continue"
@@ -70,8 +78,8 @@ class Dispatcher:
             return
         agent.leave(exchange)
         self._open.discard(exchange)
-        if self.draining and not self._open:
-            self._nothing_open.set()
+        if self._all_left is not None and not self._open:
+            self._all_left.set()
 
     async def _see_through(self, exchange: Exchange) -> None:
         """Wait for the end of a request that nobody reads, with all its clocks."""
@@ -91,27 +99,27 @@ class Dispatcher:
     @property
     def can_serve(self) -> bool:
         """Whether every agent can."""
-        return not self.draining and all(agent.can_serve for agent in self.agents.values())
+        return all(agent.state.can_serve for agent in self.agents.values())
 
     async def drain(self, seconds: float = math.inf) -> bool:
-        """Admit nothing more, and wait for what is open; whether it all ended in time."""
-        self.draining = True
+        """Admit nothing more, and wait for open requests; whether all were answered in time."""
         for agent in self.agents.values():
             agent.drain()
-        if not self._open:
-            return True
-        with trio.move_on_after(seconds):
-            await self._nothing_open.wait()
-        return not self._open
+        return await self._wait_until_all_left(seconds)
 
-    async def end_open(self, seconds: float) -> None:
-        """Stop every agent, ending what is open with `shutting_down`; give the answers time."""
-        error: GatewayError = ShuttingDown("the gateway is shutting down")
+    async def stop(self, seconds: float) -> None:
+        """Stop every agent, end open requests with `shutting_down`; give the answers time."""
+        error = ShuttingDown("the gateway is shutting down")
         for agent in self.agents.values():
             agent.stop(error)
-        with trio.move_on_after(seconds):
-            if self._open:
-                await self._nothing_open.wait()
+        await self._wait_until_all_left(seconds)
+
+    async def _wait_until_all_left(self, seconds: float) -> bool:
+        if self._open:
+            self._all_left = trio.Event()
+            with trio.move_on_after(seconds):
+                await self._all_left.wait()
+        return not self._open
 
     def kill(self) -> None:
         """End every worker at once."""

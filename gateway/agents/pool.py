@@ -1,26 +1,50 @@
-"""Who gets which worker, and how many workers there are: one agent's pool, as plain state.
+"""The pool of one agent: which request gets which worker, and when workers start and stop.
 
-Every method changes the state and returns a `Plan`: what to hand over, what to start, what to stop
-and when to look again. The supervisor carries it out. Nothing here waits, starts a process or reads
-a clock: the time is passed in.
+# Theory of operation
 
-All that are not gone count against `workers.max`. Requests wait first in, first out; one that waits
-for a worker of its own (a conversation) does not hold up those behind it.
+The pool is plain state and synchronous functions. Each method is told of one thing that happened (a
+request came or ended, a worker was spawned, spoke, failed or is gone, a time has come), changes the
+state, and returns a `Plan`: which requests to hand to which workers, which workers to start and to
+stop, and when to look again. The supervisor carries the plan out and tells the pool what came of
+it. Nothing here waits, starts a process, or reads a clock: `now` is passed in.
+
+A request is in one of three places: in the queue (`_queue`), at a worker (`Ticket.worker_id`, and a
+count in `PoolWorker.in_flight`), or nowhere, before its admission and after its end.
+
+Every method ends in `_settle`, which looks at the whole state in a fixed order:
+
+1. *retire* workers that have used up `max_requests` or `max_age`;
+2. *assign* waiting requests to workers with room;
+3. *stop* workers that are idle and not needed (`scaling.floor`);
+4. *start* workers that are needed (`scaling.shortage`), as far as the restart policy lets it;
+5. *give up* what waits, if no worker is left and none may be started.
+
+The order matters: a request that can be assigned needs no start, and a worker that was just given a
+request is not idle. Two shortcuts skip `_settle` on the hot path, where nothing can follow from it:
+a request that is handed over at once, and the end of one while none waits and no worker is surplus.
+
+Workers that are not gone count against `workers.max`, those being stopped included. Requests are
+served first in, first out, but one that waits for the worker of its conversation does not hold up
+those behind it. A worker whose output is paused is skipped. While the breaker is not closed, only
+idle workers are given a request, so that a broken agent loses no more than one at a time.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic
 
+from gateway.agents import scaling
+from gateway.agents.conversations import Conversations
 from gateway.agents.pool_types import (
     CircuitOpenError,
+    NotServingError,
     Plan,
     PoolWorker,
     QueueFullError,
     RefusedError,
+    Stage,
     T,
     Ticket,
     WorkerPhase,
@@ -29,31 +53,28 @@ from gateway.agents.restart import Breaker, RestartPolicy
 from gateway.config import seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from gateway.config import AgentSettings
 
-_REMEMBERED_CONVERSATIONS = 10_000
-"""Conversations whose worker is remembered, so that a lost state can be told from a new one: about
-1 MiB per agent at the most."""
-
 SPARE_DELAY = 0.05
-"""Seconds from the need for a spare worker to its start. What makes the need is a request, or a
-crash that the next request follows, and an interpreter that starts at that moment would take the
-processor from it."""
+"""Seconds from the need for a spare worker to its start. A request or a crash makes that need, and
+an interpreter that starts at the same moment would take the processor from the request."""
 
 _SPREAD = 0.1
 """`max_requests` and `max_age` are shortened by up to this share, so that workers that started
-together are not all replaced together."""
+together are not replaced together."""
 
 
 __all__ = [
     "CircuitOpenError",
+    "NotServingError",
     "Plan",
     "Pool",
     "PoolWorker",
     "QueueFullError",
     "RefusedError",
+    "Stage",
     "Ticket",
     "WorkerPhase",
 ]
@@ -74,15 +95,18 @@ class Pool(Generic[T]):
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._workers: dict[int, PoolWorker[T]] = {}
         self._queue: dict[T, None] = {}
-        self._holder: dict[T, PoolWorker[T]] = {}
-        self._conversations: OrderedDict[Hashable, int] = OrderedDict()
+        self._conversations = Conversations()
         self._expected_capacity = 1
         self._spare_due = math.inf
         self._last_id = 0
-        self._closed = False
+        self._stage = Stage.SERVING
 
     def __repr__(self) -> str:
         return f"<Pool {list(self._workers.values())}, {len(self._queue)} waiting, {self._restart}>"
+
+    @property
+    def stage(self) -> Stage:
+        return self._stage
 
     @property
     def workers(self) -> tuple[PoolWorker[T], ...]:
@@ -90,7 +114,7 @@ class Pool(Generic[T]):
 
     @property
     def queue(self) -> tuple[T, ...]:
-        """What waits, first in first."""
+        """The requests that wait, first in first."""
         return tuple(self._queue)
 
     def is_waiting(self, ticket: T) -> bool:
@@ -102,22 +126,24 @@ class Pool(Generic[T]):
 
     @property
     def started(self) -> int:
-        """How many workers were started in all."""
+        """How many workers were ever started."""
         return self._last_id
 
     @property
     def in_flight(self) -> int:
-        return len(self._holder)
+        return sum(worker.in_flight for worker in self._workers.values())
 
     @property
     def limit(self) -> int:
-        """How many processes there may be."""
+        """How many workers there may be."""
         return self._settings.workers.max
 
     # What happens to requests
 
     def submit(self, ticket: T, now: float) -> Plan[T]:
-        """Admit a request. Raises QueueFullError or CircuitOpenError; nothing changed then."""
+        """Admit a request. Raises RefusedError, and then nothing has changed."""
+        if self._stage is not Stage.SERVING:
+            raise NotServingError(retry_after=1.0)
         # With the breaker half open, one request is the probe: more would only be lost with it.
         on_trial = self._restart.breaker(now) is Breaker.HALF_OPEN
         if (on_trial and self._queue) or self._hopeless(now):
@@ -126,12 +152,12 @@ class Pool(Generic[T]):
             worker = self._free_for(ticket, now)
             if worker is not None:
                 self._give(ticket, worker)
-                # Nothing else follows from it, unless it has changed how many are wanted.
+                # Nothing else can follow, unless the number of workers wanted has changed.
                 more = self._settings.workers.spare or worker.phase is WorkerPhase.RETIRING
                 plan: Plan[T] = self._settle(now) if more else Plan()
                 plan.assign.append((ticket, worker.id))
                 return plan
-        # One may always wait where there is no worker: nothing else would start the first.
+        # Without a worker one request may wait whatever `queue` says: only it starts the first.
         most = self._settings.queue if self._workers else max(self._settings.queue, 1)
         if len(self._queue) >= most:
             raise QueueFullError(retry_after=1.0)
@@ -139,11 +165,15 @@ class Pool(Generic[T]):
         return self._settle(now)
 
     def finish(self, ticket: T, now: float, *, served: bool) -> Plan[T]:
-        """A request has ended, wherever it was. `served`: its worker answered it."""
+        """End a request, wherever it is. `served`: its worker has answered it.
+
+        A request that is neither waiting nor at a worker has ended before: nothing changes.
+        """
         self._queue.pop(ticket, None)
-        worker = self._holder.pop(ticket, None)
+        worker = self._worker_of(ticket)
         if worker is not None:
-            worker.in_flight.discard(ticket)
+            ticket.worker_id = None
+            worker.in_flight -= 1
             worker.idle_since = now
             if served:
                 worker.served += 1
@@ -152,17 +182,20 @@ class Pool(Generic[T]):
                 return Plan()
         return self._settle(now)
 
+    def _worker_of(self, ticket: T) -> PoolWorker[T] | None:
+        return None if ticket.worker_id is None else self._workers.get(ticket.worker_id)
+
     # What happens to workers
 
     def spawned(self, worker_id: int, now: float) -> Plan[T]:
-        """Its process runs, and can be written to."""
+        """A worker's process runs, and can be written to."""
         worker = self._workers[worker_id]
-        if worker.phase is WorkerPhase.SPAWNING:  # else it was stopped meanwhile
+        if worker.phase is WorkerPhase.SPAWNING:  # else it was condemned meanwhile
             worker.phase = WorkerPhase.STARTING
         return self._settle(now)
 
     def ready(self, worker_id: int, capacity: int, now: float) -> Plan[T]:
-        """Its first line has come; it takes `capacity` requests at a time."""
+        """A worker's first line has come: it takes `capacity` requests at a time."""
         worker = self._workers[worker_id]
         worker.capacity = min(capacity, self._settings.concurrency)
         self._expected_capacity = worker.capacity
@@ -171,30 +204,38 @@ class Pool(Generic[T]):
         return self._settle(now)
 
     def pause(self, worker_id: int, *, paused: bool, now: float) -> Plan[T]:
-        """Its output is held back, or is not any more."""
+        """A worker's output is paused, or is read again."""
         self._workers[worker_id].paused = paused
         return self._settle(now)
 
     def retire(self, worker_id: int, now: float) -> Plan[T]:
-        """Give it nothing more, and stop it when it has nothing in flight."""
+        """Give a worker nothing more, and stop it once it is idle. If it is gone: nothing."""
         worker = self._workers.get(worker_id)
         if worker is not None and worker.alive:
             worker.phase = WorkerPhase.RETIRING
         return self._settle(now)
 
     def condemn(
-        self, worker_id: int, now: float, *, failed: bool, unread: Sequence[T] = ()
+        self,
+        worker_id: int,
+        now: float,
+        *,
+        failed: bool,
+        lost: Iterable[T] = (),
+        unread: Sequence[T] = (),
     ) -> Plan[T]:
-        """It is being ended now, whatever it has in flight; the caller ends those requests.
+        """Nothing more comes of a worker.
 
-        `failed`: it had not been asked to end, or never ran. `unread`: requests that it cannot have
-        read; they are first in the queue again, in their order.
+        `failed`: the worker ended although nobody had asked it to, or never ran. `lost` are the
+        requests that it had; the caller ends them. `unread` are those of them that it cannot have
+        read: they return to the front of the queue, in their order, and are not to be ended.
         """
         worker = self._workers[worker_id]
         worker.phase = WorkerPhase.STOPPING
-        for ticket in worker.in_flight:
-            del self._holder[ticket]
-        worker.in_flight.clear()
+        worker.in_flight = 0
+        for ticket in lost:
+            if ticket.worker_id == worker_id:
+                ticket.worker_id = None
         if unread:
             self._queue = {**dict.fromkeys(unread), **self._queue}
         if failed:
@@ -202,31 +243,37 @@ class Pool(Generic[T]):
         return self._settle(now)
 
     def gone(self, worker_id: int, now: float) -> Plan[T]:
-        """Its process has ended and was reaped; it was condemned, or stopped by a plan, before."""
+        """The process of a worker that was condemned before has been reaped."""
         del self._workers[worker_id]
         return self._settle(now)
 
     def give_up_waiting(self, now: float) -> tuple[list[T], Plan[T]]:
-        """No worker can be started: what waits, if nothing alive will serve it."""
+        """A worker could not be started. The requests that wait, if no worker is alive: the caller
+        ends them."""
         if any(worker.alive for worker in self._workers.values()):
             return [], self._settle(now)
         given_up = list(self._queue)
         self._queue.clear()
         return given_up, self._settle(now)
 
-    def close(self, now: float) -> Plan[T]:
-        """Start nothing more, and stop every worker as it becomes idle."""
-        self._closed = True
+    def drain(self) -> None:
+        """Admit nothing more."""
+        if self._stage is Stage.SERVING:
+            self._stage = Stage.DRAINING
+
+    def stop(self, now: float) -> Plan[T]:
+        """Hand out and start nothing more, and stop every worker once it is idle."""
+        self._stage = Stage.STOPPING
         for worker in self._workers.values():
             if worker.alive:
                 worker.phase = WorkerPhase.RETIRING
         return self._settle(now)
 
     def tick(self, now: float) -> Plan[T]:
-        """The time that a plan named has come."""
+        """The time that a plan named has come: look again."""
         return self._settle(now)
 
-    # How it is decided
+    # How the pool decides
 
     def _settle(self, now: float) -> Plan[T]:
         plan: Plan[T] = Plan()
@@ -262,8 +309,8 @@ class Pool(Generic[T]):
                 return
 
     def _give(self, ticket: T, worker: PoolWorker[T]) -> None:
-        worker.in_flight.add(ticket)
-        self._holder[ticket] = worker
+        worker.in_flight += 1
+        ticket.worker_id = worker.id
         worker.quota -= 1
         if worker.quota <= 0:
             worker.phase = WorkerPhase.RETIRING
@@ -273,14 +320,10 @@ class Pool(Generic[T]):
         if self._settings.session == "exclusive":
             worker.bound_to = key
         if ticket.conversation is not None:
-            before = self._conversations.pop(key, None)
-            self._conversations[key] = worker.id
-            if len(self._conversations) > _REMEMBERED_CONVERSATIONS:
-                self._conversations.popitem(last=False)
-            ticket.session = "new" if before is None else "kept" if before == worker.id else "lost"
+            ticket.session = self._conversations.hand_over(key, worker.id)
 
     def _free_for(self, ticket: T, now: float) -> PoolWorker[T] | None:
-        """The worker that this request can be given to now."""
+        """The worker that a request can be given to now, if any."""
         candidates: Iterator[PoolWorker[T]] = (w for w in self._workers.values() if w.can_take)
         if self._restart.breaker(now) is not Breaker.CLOSED:
             candidates = (w for w in candidates if w.idle)
@@ -293,7 +336,8 @@ class Pool(Generic[T]):
         return min(candidates, key=_preference, default=None)
 
     def _own_worker(self, ticket: T) -> PoolWorker[T] | None:
-        worker = self._workers.get(self._conversations.get(self._key(ticket), -1))
+        worker_id = self._conversations.worker_of(self._key(ticket))
+        worker = None if worker_id is None else self._workers.get(worker_id)
         return worker if worker is not None and worker.alive else None
 
     def _key(self, ticket: T) -> Hashable:
@@ -301,7 +345,8 @@ class Pool(Generic[T]):
         return ticket if ticket.conversation is None else ticket.conversation
 
     def _stop(self, plan: Plan[T], now: float) -> None:
-        surplus = sum(worker.alive for worker in self._workers.values()) - self._floor()
+        workers = self._workers.values()
+        surplus = sum(w.alive for w in workers) - scaling.floor(workers, self._settings.workers)
         for worker in sorted(self._workers.values(), key=lambda w: w.idle_since):
             if worker.in_flight or worker.phase in (WorkerPhase.SPAWNING, WorkerPhase.STOPPING):
                 continue
@@ -321,13 +366,8 @@ class Pool(Generic[T]):
 
     @property
     def _at_minimum(self) -> bool:
-        """Whether there is none that could be stopped for having nothing to do."""
+        """Whether no worker could be stopped for being idle."""
         return len(self._workers) <= self._settings.workers.min
-
-    def _floor(self) -> int:
-        """As many are kept though they are idle."""
-        busy = sum(w.alive and not w.idle for w in self._workers.values())
-        return max(self._settings.workers.min, busy + self._settings.workers.spare)
 
     def _idle_until(self, worker: PoolWorker[T]) -> float:
         if worker.bound_to is None:
@@ -337,21 +377,22 @@ class Pool(Generic[T]):
         return worker.idle_since + seconds(self._settings.session_timeout)
 
     def _start(self, plan: Plan[T], now: float) -> None:
-        if self._closed:
+        if self._stage is Stage.STOPPING:
             return
-        needed, spare = self._shortage()
-        if spare <= needed:
+        shortage = self._shortage()
+        wanted = shortage.now
+        if shortage.soon <= shortage.now:
             self._spare_due = math.inf
         elif self._spare_is_due(plan, now):
-            needed = spare
-        wanted = min(needed, self.limit - len(self._workers))
+            wanted = shortage.soon
+        wanted = min(wanted, self.limit - len(self._workers))
         if wanted <= 0:
             return
         if now < self._restart.start_at:
             plan.wake_at = min(plan.wake_at, self._restart.start_at)
             return
         if self._restart.failing:
-            # One at a time until one has done well: a broken agent is not tried in parallel.
+            # One at a time until one has done well: no use in trying a broken agent in parallel.
             on_trial = any(worker.coming for worker in self.workers)
             wanted = 0 if on_trial else 1
         for _ in range(wanted):
@@ -363,29 +404,18 @@ class Pool(Generic[T]):
             plan.wake_at = min(plan.wake_at, self._spare_due)
         return now >= self._spare_due
 
-    def _shortage(self) -> tuple[int, int]:
-        """How many workers more are wanted now, and how many with those that nobody waits for."""
-        alive = [worker for worker in self._workers.values() if worker.alive]
-        unbound = [worker for worker in alive if worker.bound_to is None]
-        spare = sum(worker.idle for worker in unbound)
-        if self._settings.session == "exclusive":
+    def _shortage(self) -> scaling.Shortage:
+        exclusive = self._settings.session == "exclusive"
+        waiting = len(self._queue)
+        if exclusive and waiting:
             waiting = len({self._key(t) for t in self._queue if self._own_worker(t) is None})
-            coming = sum(worker.idle for worker in unbound)
-        else:
-            waiting = len(self._queue)
-            coming = sum(
-                max(0, self._expected_capacity - len(worker.in_flight))
-                for worker in alive
-                if worker.coming
-            )
-        per_worker = 1 if self._settings.session == "exclusive" else self._expected_capacity
-        for_queue = math.ceil(max(0, waiting - coming) / per_worker)
-        for_spare = self._settings.workers.spare - max(0, spare - waiting)
-        for_min = self._settings.workers.min - len(alive)
-        # While nothing waits that another could not take, what is missing can wait like a spare.
-        ready = any(worker.phase is WorkerPhase.READY for worker in alive)
-        needed = for_queue if ready else max(for_min, for_queue)
-        return needed, max(needed, for_min, for_spare)
+        return scaling.shortage(
+            self._workers.values(),
+            self._settings.workers,
+            waiting=waiting,
+            expected_capacity=self._expected_capacity,
+            exclusive=exclusive,
+        )
 
     def _new_worker(self, now: float) -> PoolWorker[T]:
         self._last_id += 1
@@ -407,12 +437,12 @@ class Pool(Generic[T]):
 
 
 def _preference(worker: PoolWorker[T]) -> tuple[bool, int, bool, float]:
-    """What to give a request to first: a worker that is ready, then the least loaded.
+    """The order in which workers are preferred: ready ones first, then the least loaded.
 
-    Among equals the one used last, so that the others can go idle for good; of those never used the
-    oldest, because a worker may say `ready` and go on loading.
+    Among equals the one used last is preferred, so that the others can be stopped for being idle;
+    of those never used the oldest, because a worker may say `ready` and go on loading.
     """
     used = worker.served > 0
     starting = worker.phase is WorkerPhase.STARTING
     age = -worker.idle_since if used else worker.started_at
-    return (starting, len(worker.in_flight), not used, age)
+    return (starting, worker.in_flight, not used, age)

@@ -1,4 +1,4 @@
-"""What a pool writes down: a worker and a request as far as it is concerned, a plan, a refusal.
+"""The values that a pool works with: its view of a worker and of a request, plans and refusals.
 
 A worker's life in the pool:
 
@@ -7,7 +7,8 @@ A worker's life in the pool:
                  │                            │                v
                 gone <── STOPPING <── no request left ───── RETIRING
 
-A STARTING worker is given one request: one without the handshake says nothing until it has one.
+A STARTING worker is given one request, because a worker without the handshake says nothing until it
+has one.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ _ALIVE = (WorkerPhase.SPAWNING, WorkerPhase.STARTING, WorkerPhase.READY)
 _COMING = (WorkerPhase.SPAWNING, WorkerPhase.STARTING)
 
 
+class Stage(Enum):
+    """Where an agent is between its start and its end. Stages only go forward."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+    """Nothing is admitted any more; what was admitted is served."""
+    STOPPING = "stopping"
+    """Nothing is started or handed out any more; each worker is stopped once it is idle."""
+
+
 class Ticket(Protocol):
     """A request, as far as the pool is concerned. Compared by identity."""
 
@@ -43,7 +54,11 @@ class Ticket(Protocol):
     def conversation(self) -> str | None: ...
 
     session: Session | None
-    """Set when it is assigned, under a session mode other than "none"."""
+    """Set by the pool when it hands the request out, under a session mode other than "none"."""
+
+    worker_id: int | None
+    """The worker that the pool has handed the request to; None while it waits and after its end.
+    Only the pool sets it."""
 
     def __hash__(self) -> int: ...
 
@@ -53,29 +68,31 @@ T = TypeVar("T", bound=Ticket)
 
 @dataclass(slots=True, eq=False)
 class PoolWorker(Generic[T]):
-    """One worker, as far as the pool is concerned."""
+    """One worker, as far as the pool is concerned. Times are seconds of the pool's clock."""
 
     id: int
     started_at: float
     idle_since: float
     quota: float
-    """How many requests it may be given yet."""
+    """How many more requests the worker may be given; infinity without `max_requests`."""
     expires_at: float
     phase: WorkerPhase = WorkerPhase.SPAWNING
     capacity: int = 1
-    in_flight: set[T] = field(default_factory=set)
+    in_flight: int = 0
+    """How many requests the worker has. Which ones, the requests know (`Ticket.worker_id`)."""
     served: int = 0
     paused: bool = False
-    """Its output is held back for a slow client: it is given nothing else meanwhile."""
+    """Whether its output is not being read, because the only client that it works for is slower.
+    Meanwhile the worker is given nothing else."""
     bound_to: Hashable | None = None
-    """The conversation that owns it, under session "exclusive"."""
+    """The conversation that owns the worker, under session "exclusive"."""
 
     @property
     def can_take(self) -> bool:
-        """Whether it can be given one more request now."""
+        """Whether the worker can be given one more request now."""
         return (
             (self.phase is WorkerPhase.READY or self.phase is WorkerPhase.STARTING)
-            and len(self.in_flight) < self.capacity
+            and self.in_flight < self.capacity
             and not self.paused
         )
 
@@ -85,32 +102,36 @@ class PoolWorker(Generic[T]):
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be given requests, now or later."""
+        """Whether the worker can still be given requests, now or later."""
         return self.phase in _ALIVE
 
     @property
     def coming(self) -> bool:
-        """Whether it is not ready yet."""
+        """Whether the worker is not ready yet."""
         return self.phase in _COMING
 
     def __repr__(self) -> str:
-        return f"<worker {self.id} {self.phase.value} {len(self.in_flight)}/{self.capacity}>"
+        return f"<worker {self.id} {self.phase.value} {self.in_flight}/{self.capacity}>"
 
 
 @dataclass(slots=True)
 class Plan(Generic[T]):
-    """What is to be done now. `wake_at` is when to call `tick` next; infinity for never."""
+    """What the pool has decided and its owner is to carry out.
+
+    `assign` pairs requests with the ids of their workers, `start` and `stop` are ids of workers,
+    and `wake_at` is when to call `tick` next (infinity: never).
+    """
 
     assign: list[tuple[T, int]] = field(default_factory=list)
     start: list[int] = field(default_factory=list)
     stop: list[int] = field(default_factory=list)
     unavailable: list[T] = field(default_factory=list)
-    """These waited, and nothing will come for them: the circuit breaker has opened."""
+    """Requests that waited in vain: the circuit breaker has opened and no worker is left."""
     wake_at: float = math.inf
 
 
 class RefusedError(Exception):
-    """A request was not admitted; it is retried no sooner than after `retry_after` seconds."""
+    """A request was not admitted. A retry before `retry_after` seconds have passed is in vain."""
 
     def __init__(self, *, retry_after: float) -> None:
         super().__init__()
@@ -118,8 +139,12 @@ class RefusedError(Exception):
 
 
 class QueueFullError(RefusedError):
-    """As many wait as may wait."""
+    """As many requests wait as may wait."""
 
 
 class CircuitOpenError(RefusedError):
     """Restarts were given up for now, and no worker is alive."""
+
+
+class NotServingError(RefusedError):
+    """The agent drains or stops, and admits nothing more."""

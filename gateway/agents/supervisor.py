@@ -1,8 +1,22 @@
-"""One agent: carries out what its pool decides, with real workers, and tells the truth about it.
+"""One agent: carries out what its pool decides, with real workers, and says how the agent is.
 
-Every method that changes something is synchronous: it changes the pool, and does at once what the
-pool's plan says. The tasks that follow from it (a worker's life, a grace period) belong to the
-nursery of `run`.
+# Theory of operation
+
+Three kinds of things happen to an agent: requests come and are left (`submit`, `leave`), its
+workers tell what happened to them (`workers.events`), and time passes. Each is one *step*: a
+synchronous function that changes the pool and the exchanges, and at once carries out the plan that
+the pool returns. Steps are taken one after the other and never within one another: what a worker
+reports is a value in the inbox, and if a step is under way (a worker that was just sent a request
+may report at once), the inbox is worked off when it is over. So no step sees the state half
+changed: when a worker ends, the pool has condemned it and its requests have been failed or queued
+again before the next decision about who is free.
+
+What takes time is asynchronous and follows from a plan: each worker's life is a task in the nursery
+of `run`, and two more tasks keep the time and watch the memory. `run` returns when the agent was
+stopped and its last worker was reaped.
+
+Which requests there are is known to the pool (those that wait) and to the workers (those that they
+have); nothing here keeps a list of its own.
 """
 
 from __future__ import annotations
@@ -10,18 +24,34 @@ from __future__ import annotations
 import logging
 import math
 import time
-from copy import copy
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
-from gateway.agents.pool import CircuitOpenError, Plan, Pool, QueueFullError, WorkerPhase
-from gateway.agents.restart import Breaker, RestartPolicy
+from gateway.agents.pool import Pool
+from gateway.agents.pool_types import (
+    CircuitOpenError,
+    NotServingError,
+    Plan,
+    QueueFullError,
+    RefusedError,
+    Stage,
+)
+from gateway.agents.restart import RestartPolicy
+from gateway.agents.status import (
+    AgentState,
+    AgentStatus,
+    AgentSummary,
+    LastFailure,
+    Limits,
+    agent_state,
+    worker_status,
+)
 from gateway.errors import (
     AgentUnavailable,
     Cancelled,
-    ClockRanOut,
     GatewayError,
     HandlerNotImplemented,
     Overloaded,
@@ -29,28 +59,43 @@ from gateway.errors import (
 )
 from gateway.exchange import Call, Exchange
 from gateway.observe import logs
+from gateway.workers.events import (
+    Answered,
+    CancelIgnored,
+    Ended,
+    Misbehaved,
+    Paused,
+    Reason,
+    Spawned,
+    Spoke,
+)
 from gateway.workers.memory import resident_bytes
-from gateway.workers.worker import Reason, Worker
+from gateway.workers.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gateway.agents.supervised import SupervisedWorker, WorkerFactory
     from gateway.config import AgentSettings
     from gateway.sandbox.launch import Launcher
+    from gateway.workers.events import WorkerEvent
     from protocol import Ready
 
 log = logging.getLogger("gateway.agent")
 
 MAX_ATTEMPTS = 2
-"""Workers that a request is given to, when the first ended before it can have read it: an agent
-that dies at every start would otherwise be tried for ever."""
+"""How many workers a request is given to, one after the other, when each ends before it can have
+read the request: one that is lost at every start would otherwise be tried for ever."""
 
 RSS_CHECK_SECONDS = 5.0
 """Between two looks at the workers' memory, where it has a limit."""
 
 
 class AgentSupervisor:
-    """See the module's docstring. `run` must be running while anything else is called."""
+    """See the module's docstring. `run` must be running while anything else is called.
+
+    `on_gone` is called whenever a worker has been reaped.
+    """
 
     def __init__(
         self,
@@ -59,56 +104,55 @@ class AgentSupervisor:
         launcher: Launcher,
         *,
         on_gone: Callable[[], None] = lambda: None,
+        new_worker: WorkerFactory = Worker,
     ) -> None:
         self.name = name
         self.settings = settings
         self._launcher = launcher
         self._on_gone = on_gone
+        self._new_worker = new_worker
         self._restart = RestartPolicy(settings.restart)
         self._pool: Pool[Exchange] = Pool(settings, self._restart)
-        self._workers: dict[int, Worker] = {}
-        self._at: dict[Exchange, Worker] = {}
-        self._graces: dict[Exchange, trio.Event] = {}
+        self._workers: dict[int, SupervisedWorker] = {}
+        self._inbox: deque[tuple[int, WorkerEvent]] = deque()
+        self._in_step = False
         self._nursery: trio.Nursery | None = None
         self._wake_at = math.inf
         self._wake_scope: trio.CancelScope | None = None
-        self._empty = trio.Event()
-        self._draining = False
-        self._stopping = False
-        self._last_failure: dict[str, Any] | None = None
-        self.ready: Ready | None = None
+        self._stopped = trio.Event()
+        self._ready: Ready | None = None
+        self._last_failure: LastFailure | None = None
 
     def __repr__(self) -> str:
-        return f"<AgentSupervisor {self.name} {self.state} {self._pool}>"
+        return f"<AgentSupervisor {self.name} {self.state.value} {self._pool}>"
 
-    # Its own life
+    # The agent's own life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the agent until `stop` was called and every worker has ended."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self._apply(self._pool.tick(trio.current_time()))
-            nursery.start_soon(self._keep_time)
-            if not math.isinf(self.settings.max_rss_bytes):
-                nursery.start_soon(self._watch_memory)
-            task_status.started()
-            await self._empty.wait()
-            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as workers:
+            self._nursery = workers
+            async with trio.open_nursery() as clocks:
+                self._step(self._pool.tick, trio.current_time())
+                clocks.start_soon(self._keep_time)
+                if not math.isinf(self.settings.max_rss_bytes):
+                    clocks.start_soon(self._watch_memory)
+                task_status.started()
+                await self._stopped.wait()
+                clocks.cancel_scope.cancel()
 
     def drain(self) -> None:
         """Admit nothing more; what is running goes on."""
-        self._draining = True
+        self._pool.drain()
 
     def stop(self, error: GatewayError) -> None:
         """End what is still running with `error`, and every worker in the order of the ladder."""
-        self._draining = True
-        self._stopping = True
         for exchange in self.exchanges:
-            exchange.fail(copy(error))
+            exchange.fail(error)
         for worker in self._workers.values():
             worker.end(Reason.ASKED)
-        self._apply(self._pool.close(trio.current_time()))
-        self._check_empty()
+        self._step(self._pool.stop, trio.current_time())
+        self._stopped.set()
 
     def kill(self) -> None:
         """End everything at once. `run` still reaps every process."""
@@ -119,193 +163,175 @@ class AgentSupervisor:
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
-        """Every request that is waiting or in flight."""
-        return (*self._pool.queue, *self._at)
+        """Every request that waits or is at a worker."""
+        at_workers = (worker.exchanges for worker in self._workers.values())
+        return (*self._pool.queue, *(exchange for each in at_workers for exchange in each))
 
     def submit(self, call: Call) -> Exchange:
         """Admit a request, and give it to a worker if one is free. Raises GatewayError."""
         now = trio.current_time()
-        if self._draining:
-            raise ShuttingDown("the gateway is shutting down", retry_after=1.0)
-        if self.ready is not None and call.method not in self.ready.handlers:
+        serving = self._pool.stage is Stage.SERVING
+        if serving and self._ready is not None and call.method not in self._ready.handlers:
             raise HandlerNotImplemented(f"agent {self.name!r} has no {call.method} handler")
         exchange = Exchange(call, self.settings.clocks, now)
         try:
-            self._apply(self._pool.submit(exchange, now))
-        except QueueFullError as refused:
-            raise Overloaded(
-                f"{self._pool.waiting} requests are waiting for agent {self.name!r} already",
-                retry_after=refused.retry_after,
-            ) from None
-        except CircuitOpenError as refused:
-            raise self._unavailable(refused.retry_after) from None
+            self._step(self._pool.submit, exchange, now)
+        except RefusedError as refused:
+            raise self._as_error(refused) from None
         return exchange
 
     def leave(self, exchange: Exchange) -> None:
-        """Nobody waits for it any more: if it has not ended at its worker, it is cancelled."""
-        worker = self._at.get(exchange)
-        if worker is not None:
-            self._cancel(worker, exchange)
+        """Nobody waits for a request any more: if it has not ended at its worker, cancel it."""
+        if exchange.worker_id is not None:
+            exchange.fail(Cancelled())
+            self._workers[exchange.worker_id].cancel(exchange)
         elif self._pool.is_waiting(exchange):
             exchange.fail(Cancelled())
-            self._apply(self._pool.finish(exchange, trio.current_time(), served=False))
+            self._step(self._pool.finish, exchange, trio.current_time(), served=False)
 
-    def _cancel(self, worker: Worker, exchange: Exchange) -> None:
-        exchange.fail(Cancelled())
-        if worker.link is None or not worker.link.cancel(exchange):
-            return
-        error = exchange.error
-        if isinstance(error, ClockRanOut) and error.clock == "start":
-            worker.end(Reason.START_TIMEOUT)
-        else:
-            ended = self._graces[exchange] = trio.Event()
-            self._start_soon(self._grant_grace, worker, exchange, ended)
-
-    async def _grant_grace(self, worker: Worker, exchange: Exchange, ended: trio.Event) -> None:
-        """Give a worker time to end a request that was cancelled; replace it if it does not."""
-        grace = self.settings.clocks.seconds("cancel")
-        with trio.move_on_after(grace):
-            await ended.wait()
-        # Looked at after the wait: both may happen in one turn of the loop.
-        if ended.is_set():
-            return
-        del self._graces[exchange], self._at[exchange]
-        logs.event(
-            log,
-            logging.WARNING,
-            f"worker did not end a cancelled request within the 'cancel' clock of {grace:g} s",
-            agent=self.name,
-            pid=worker.pid,
-            request=exchange.call.request_id,
-        )
-        now = trio.current_time()
-        self._apply(self._pool.retire(worker.id, now))
-        if worker not in self._at.values():
-            worker.end(Reason.UNRESPONSIVE)
-        # Else others are in flight on it, and it ends with the last of them.
-        self._apply(self._pool.finish(exchange, now, served=False))
+    def _as_error(self, refused: RefusedError) -> GatewayError:
+        if isinstance(refused, QueueFullError):
+            return Overloaded(
+                f"{self._pool.waiting} requests are waiting for agent {self.name!r} already",
+                retry_after=refused.retry_after,
+            )
+        if isinstance(refused, CircuitOpenError):
+            return self._unavailable(refused.retry_after)
+        assert isinstance(refused, NotServingError)
+        return ShuttingDown("the gateway is shutting down", retry_after=refused.retry_after)
 
     def _unavailable(self, retry_after: float) -> AgentUnavailable:
         last = self._last_failure
-        reason = f"; its last failure: {last['message']}" if last else ""
+        reason = f"; its last failure: {last.message}" if last else ""
         return AgentUnavailable(
             f"agent {self.name!r} has failed too often and is not restarted for now{reason}",
             retry_after=retry_after,
         )
 
-    # What its workers tell (WorkerOwner)
+    # Steps: what happened, the pool's decision, and what is done about it
 
-    def worker_spawned(self, worker: Worker) -> None:
-        self._apply(self._pool.spawned(worker.id, trio.current_time()))
+    def _step(self, decide: Callable[..., Plan[Exchange]], *args: Any, **options: Any) -> None:
+        """Have the pool decide, carry that out, and then work off what came in meanwhile.
 
-    def worker_spoke(self, worker: Worker, ready: Ready | None) -> None:
-        self.ready = ready
-        capacity = 1 if ready is None else ready.concurrency
-        self._apply(self._pool.ready(worker.id, capacity, trio.current_time()))
+        Raises what `decide` raises.
+        """
+        assert not self._in_step, f"{decide} within another step of {self.name}"
+        self._in_step = True
+        try:
+            self._carry_out(decide(*args, **options))
+        finally:
+            self._in_step = False
+        if self._inbox:
+            self._work_off()
 
-    def worker_answered(self, worker: Worker, exchange: Exchange, *, served: bool) -> None:
-        self._let_go(exchange)
-        self._apply(self._pool.finish(exchange, trio.current_time(), served=served))
+    def receive(self, worker_id: int, event: WorkerEvent) -> None:
+        """What a worker reports: handled at once, or after the step that is under way."""
+        self._inbox.append((worker_id, event))
+        if not self._in_step:
+            self._work_off()
 
-    def worker_paused(self, worker: Worker, *, paused: bool) -> None:
-        self._apply(self._pool.pause(worker.id, paused=paused, now=trio.current_time()))
+    def _work_off(self) -> None:
+        self._in_step = True
+        try:
+            while self._inbox:
+                self._handle(*self._inbox.popleft())
+        finally:
+            self._in_step = False
 
-    def worker_misbehaved(self, worker: Worker) -> None:
-        self._apply(self._pool.retire(worker.id, trio.current_time()))
-
-    def worker_cannot_wait(self, worker: Worker, exchange: Exchange) -> None:
-        self._cancel(worker, exchange)
-
-    def worker_ended(self, worker: Worker, reason: Reason, error: GatewayError) -> None:
+    def _handle(self, worker_id: int, event: WorkerEvent) -> None:
         now = trio.current_time()
-        exchanges = () if worker.link is None else worker.link.exchanges
-        failed = self._is_failure(worker, reason, error)
-        unread = self._take_back(worker, now)
-        for exchange in exchanges:
-            self._let_go(exchange)
-            if exchange not in unread:
-                exchange.fail(copy(error))
-        if failed:
-            self._last_failure = {"message": error.message, "at": time.time(), "pid": worker.pid}
-        self._apply(self._pool.condemn(worker.id, now, failed=failed, unread=unread))
-        if reason is Reason.NOT_STARTED:
-            given_up, plan = self._pool.give_up_waiting(now)
-            for exchange in given_up:
-                exchange.fail(copy(error))
-            self._apply(plan)
+        pool = self._pool
+        match event:
+            case Answered(exchange, served):
+                self._carry_out(pool.finish(exchange, now, served=served))
+            case Spawned():
+                self._carry_out(pool.spawned(worker_id, now))
+            case Spoke(ready):
+                self._ready = ready
+                capacity = 1 if ready is None else ready.concurrency
+                self._carry_out(pool.ready(worker_id, capacity, now))
+            case Paused(paused):
+                self._carry_out(pool.pause(worker_id, paused=paused, now=now))
+            case Misbehaved():
+                self._carry_out(pool.retire(worker_id, now))
+            case CancelIgnored(exchange):
+                self._handle_ignored_cancel(worker_id, exchange, now)
+            case Ended():
+                self._handle_end(worker_id, event, now)
 
-    def _take_back(self, worker: Worker, now: float) -> list[Exchange]:
-        """The requests that it cannot have read, and that another worker is given instead."""
-        if worker.link is None or self._stopping:
-            return []
-        unread = [
-            exchange
-            for exchange in worker.link.unread()
-            # A worker that answers what it has not read is not to be followed by another's answer.
-            if not (exchange.ended or exchange.spoke) and exchange.attempts < MAX_ATTEMPTS
-        ]
+    def _handle_ignored_cancel(self, worker_id: int, exchange: Exchange, now: float) -> None:
+        worker = self._workers[worker_id]
+        self._carry_out(self._pool.retire(worker_id, now))
+        if all(each is exchange or each.worker_id != worker_id for each in worker.exchanges):
+            worker.end(Reason.UNRESPONSIVE)
+        # Else others are in flight on it, and it is stopped with the last of them.
+        self._carry_out(self._pool.finish(exchange, now, served=False))
+
+    def _handle_end(self, worker_id: int, end: Ended, now: float) -> None:
+        failed = self._is_failure(worker_id, end)
+        unread = [exchange for exchange in end.unread if self._may_try_again(exchange)]
+        for exchange in end.lost:
+            if exchange not in unread:
+                exchange.fail(end.error)
         for exchange in unread:
             exchange.queued_again(now)
-        return unread
+        if failed:
+            pid = self._workers[worker_id].pid
+            self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
+        plan = self._pool.condemn(worker_id, now, failed=failed, lost=end.lost, unread=unread)
+        self._carry_out(plan)
+        if end.reason is Reason.NOT_STARTED:
+            given_up, plan = self._pool.give_up_waiting(now)
+            for exchange in given_up:
+                exchange.fail(end.error)
+            self._carry_out(plan)
 
-    def _let_go(self, exchange: Exchange) -> None:
-        """It is no longer at a worker."""
-        self._at.pop(exchange, None)
-        grace = self._graces.pop(exchange, None)
-        if grace is not None:
-            grace.set()
+    def _may_try_again(self, exchange: Exchange) -> bool:
+        """Whether another worker may be given a request that its worker has not read."""
+        # A worker that answers what it has not read is not to be followed by another's answer.
+        untouched = not (exchange.ended or exchange.output_begun)
+        stopping = self._pool.stage is Stage.STOPPING
+        return untouched and not stopping and exchange.attempts < MAX_ATTEMPTS
 
-    def _is_failure(self, worker: Worker, reason: Reason, error: GatewayError) -> bool:
-        if reason in {Reason.ASKED, Reason.UNRESPONSIVE}:
+    def _is_failure(self, worker_id: int, end: Ended) -> bool:
+        if end.reason in {Reason.ASKED, Reason.UNRESPONSIVE}:
             return False
         # One that has served and leaves of its own accord, between requests, has done no wrong.
-        in_flight = worker.link is not None and bool(worker.link.exchanges)
-        served = any(w.id == worker.id and w.served for w in self._pool.workers)
-        return in_flight or not served or error.details.get("exit_status") != 0
+        served = any(w.id == worker_id and w.served for w in self._pool.workers)
+        return bool(end.lost) or not served or end.error.details.get("exit_status") != 0
 
-    # What its pool decides
-
-    def _apply(self, plan: Plan[Exchange]) -> None:
+    def _carry_out(self, plan: Plan[Exchange]) -> None:
         now = trio.current_time()
         for exchange, worker_id in plan.assign:
             worker = self._workers[worker_id]
-            assert worker.link is not None
-            assert worker.pid is not None
-            self._at[exchange] = worker
-            exchange.given(now, pid=worker.pid, worker_spoke=worker.spoke)
-            worker.link.send(exchange)
+            exchange.given(now, worker_spoke=worker.spoke)
+            worker.send(exchange)
         for worker_id in plan.start:
-            stop = self.settings.clocks.seconds("stop")
-            worker = Worker(worker_id, self.name, self._launcher, self, stop=stop)
+            worker = self._new_worker(
+                worker_id, self.name, self._launcher, self.receive, clocks=self.settings.clocks
+            )
             self._workers[worker_id] = worker
-            self._start_soon(self._run_worker, worker)
+            assert self._nursery is not None
+            self._nursery.start_soon(self._run_worker, worker_id, worker)
         for worker_id in plan.stop:
             self._workers[worker_id].end(Reason.ASKED)
         for exchange in plan.unavailable:
             exchange.fail(self._unavailable(max(1.0, self._restart.start_at - now)))
         self._wake_by(plan.wake_at)
 
-    async def _run_worker(self, worker: Worker) -> None:
+    async def _run_worker(self, worker_id: int, worker: SupervisedWorker) -> None:
         ended = False
         try:
             await worker.run()
             ended = True
         finally:
+            now = trio.current_time()
             if not ended:
                 # Cancelled: what would be started instead would only be ended again, for ever.
-                self._pool.close(trio.current_time())
-            del self._workers[worker.id]
+                self._step(self._pool.stop, now)
+            del self._workers[worker_id]
             self._on_gone()
-            self._apply(self._pool.gone(worker.id, trio.current_time()))
-            self._check_empty()
-
-    def _start_soon(self, function: Any, *args: object) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(function, *args)
-
-    def _check_empty(self) -> None:
-        if self._stopping and not self._workers:
-            self._empty.set()
+            self._step(self._pool.gone, worker_id, now)
 
     # Time
 
@@ -322,50 +348,39 @@ class AgentSupervisor:
             with trio.CancelScope(deadline=self._wake_at) as self._wake_scope:
                 await trio.sleep_forever()
             self._wake_at = math.inf
-            self._apply(self._pool.tick(trio.current_time()))
+            self._step(self._pool.tick, trio.current_time())
 
     async def _watch_memory(self) -> None:
+        """Retire every worker whose process tree holds more than `max_rss`."""
         while True:
             await trio.sleep(RSS_CHECK_SECONDS)
-            for worker in list(self._workers.values()):
-                if worker.pid is None or not worker.spoke:
-                    continue
-                used = resident_bytes(worker.pid)
-                if used > self.settings.max_rss_bytes:
+            for worker_id, used in (await self._memory()).items():
+                if used > self.settings.max_rss_bytes and worker_id in self._workers:
                     logs.event(
                         log,
                         logging.INFO,
                         f"worker is replaced: it holds {used} bytes, over max_rss",
                         agent=self.name,
-                        pid=worker.pid,
+                        pid=self._workers[worker_id].pid,
                     )
-                    self._apply(self._pool.retire(worker.id, trio.current_time()))
+                    self._step(self._pool.retire, worker_id, trio.current_time())
 
-    # The truth about it
+    async def _memory(self) -> dict[int, int]:
+        """The resident bytes of each worker's process tree, by the worker's id."""
+        pids = {worker_id: worker.pid for worker_id, worker in self._workers.items()}
+        # In a thread: a tree of many processes takes milliseconds to walk through.
+        sizes = await trio.to_thread.run_sync(lambda: [*map(resident_bytes, pids.values())])
+        return dict(zip(pids, sizes, strict=True))
 
-    @property
-    def state(self) -> str:
-        """cold, starting, ready, busy, backoff, open or draining."""
-        if self._draining:
-            return "draining"
-        now = trio.current_time()
-        alive = [worker for worker in self._pool.workers if worker.alive]
-        if not alive:
-            if self._restart.breaker(now) is not Breaker.CLOSED:
-                return "open"
-            return "backoff" if now < self._restart.start_at else "cold"
-        if any(worker.can_take and worker.phase is WorkerPhase.READY for worker in alive):
-            return "ready"
-        return (
-            "starting"
-            if all(w.idle and w.phase is not WorkerPhase.READY for w in alive)
-            else "busy"
-        )
+    # Status
 
     @property
-    def can_serve(self) -> bool:
-        """Whether a request would be admitted and given to a worker now or soon."""
-        return self.state not in {"draining", "open", "backoff"}
+    def stage(self) -> Stage:
+        return self._pool.stage
+
+    @property
+    def state(self) -> AgentState:
+        return agent_state(self._pool, self._restart, trio.current_time())
 
     @property
     def processes(self) -> Iterator[tuple[int, str | None]]:
@@ -376,34 +391,53 @@ class AgentSupervisor:
             if worker.pid is not None:
                 yield worker.pid, worker.mark
 
-    def describe(self) -> dict[str, Any]:
-        """The body of `GET /agent/{name}`."""
-        ready = self.ready
+    @property
+    def summary(self) -> AgentSummary:
+        """The agent's entry in the list of all."""
+        return AgentSummary(
+            name=self.name,
+            description=self._description,
+            handlers=self._handlers,
+            state=self.state,
+            in_flight=self._pool.in_flight,
+            waiting=self._pool.waiting,
+            failures=self._restart.total_failures,
+            workers=len(self._pool.workers),
+        )
+
+    async def status(self) -> AgentStatus:
+        """Everything about the agent, its workers' memory included."""
+        memory = await self._memory()
         now = trio.current_time()
-        return {
-            "name": self.name,
-            "description": self.settings.description
-            or (ready.description if ready is not None else None),
-            "metadata": msgspec.Raw(ready.metadata if ready is not None else b"{}"),
-            "handlers": list(ready.handlers) if ready is not None else None,
-            "state": self.state,
-            "workers": [
-                {
-                    "pid": self._workers[worker.id].pid,
-                    "state": worker.phase.value if worker.idle else f"{worker.phase.value}, busy",
-                    "age": round(now - worker.started_at, 3),
-                    "served": worker.served,
-                    "in_flight": len(worker.in_flight),
-                    "capacity": worker.capacity,
-                    "memory": resident_bytes(self._workers[worker.id].pid),
-                }
+        return AgentStatus(
+            name=self.name,
+            description=self._description,
+            metadata=msgspec.Raw(b"{}" if self._ready is None else self._ready.metadata),
+            handlers=self._handlers,
+            state=self.state,
+            workers=[
+                worker_status(
+                    worker,
+                    now,
+                    pid=self._workers[worker.id].pid,
+                    memory=memory.get(worker.id, 0),
+                )
                 for worker in self._pool.workers
             ],
-            "limits": {"max_workers": self._pool.limit, "queue": self.settings.queue},
-            "waiting": self._pool.waiting,
-            "in_flight": self._pool.in_flight,
-            "started": self._pool.started,
-            "failures": self._restart.total_failures,
-            "last_failure": self._last_failure,
-            "sandbox": self._launcher.describe(),
-        }
+            limits=Limits(max_workers=self._pool.limit, queue=self.settings.queue),
+            waiting=self._pool.waiting,
+            in_flight=self._pool.in_flight,
+            started=self._pool.started,
+            failures=self._restart.total_failures,
+            last_failure=self._last_failure,
+            sandbox=self._launcher.describe(),
+        )
+
+    @property
+    def _description(self) -> str | None:
+        declared = None if self._ready is None else self._ready.description
+        return self.settings.description or declared
+
+    @property
+    def _handlers(self) -> tuple[str, ...] | None:
+        return None if self._ready is None else self._ready.handlers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from quart import Blueprint, Response, g, request
@@ -26,19 +26,19 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
 
     @routes.get("/agents")
     async def agents() -> Response:
-        return _json({"agents": [_summary(dispatcher, name) for name in dispatcher.agents]})
+        return _json({"agents": [agent.summary for agent in dispatcher.agents.values()]})
 
     @routes.get("/agent/<name>")
     @routes.get("/agents/<name>")
     async def agent(name: str) -> Response:
-        return _json(dispatcher.agent(name).describe())
+        return _json(await dispatcher.agent(name).status())
 
     @routes.get("/agent/<name>/health")
     @routes.get("/agents/<name>/health")
     async def agent_health(name: str) -> Response:
-        agent = dispatcher.agent(name)
-        health = "healthy" if agent.can_serve else "unhealthy"
-        return _json({"status": health, "state": agent.state}, 200 if agent.can_serve else 503)
+        state = dispatcher.agent(name).state
+        health = "healthy" if state.can_serve else "unhealthy"
+        return _json({"status": health, "state": state}, 200 if state.can_serve else 503)
 
     @routes.get("/health")
     async def health() -> Response:
@@ -88,12 +88,6 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
         return _error(InternalError("a defect of the gateway; see its log"))
 
     return routes
-
-
-def _summary(dispatcher: Dispatcher, name: str) -> dict[str, Any]:
-    described = dispatcher.agent(name).describe()
-    kept = ("name", "description", "handlers", "state", "in_flight", "waiting", "failures")
-    return {key: described[key] for key in kept} | {"workers": len(described["workers"])}
 
 
 def _json(value: object, status: int = 200) -> Response:

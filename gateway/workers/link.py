@@ -1,17 +1,20 @@
 """The wire to one worker: requests into its stdin, and each line of its stdout to its exchange.
 
-Owns the two pipes' bytes and which request is in flight under which id. What a line means is the
-protocol's to say, what becomes of the worker its owner's: it is told through `LinkOwner`.
+Owns the bytes of the two pipes, and which exchange is in flight under which id. The protocol says
+what a line means (`GatewayConnection`, which keeps its own table of ids: those that the lines read
+so far have left open, which is ahead of what has been passed on here). What becomes of the worker
+is its owner's business, who is told once a whole read has been passed on: what it decides then may
+send the next request through this link.
 """
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import trio
+from msgspec import Struct
 
 from gateway.errors import (
     AgentFailed,
@@ -21,6 +24,7 @@ from gateway.errors import (
     InvalidAgentResponse,
     InvalidRequest,
 )
+from gateway.workers.events import Answered, Paused, Spoke
 from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
     Burst,
@@ -38,64 +42,65 @@ from protocol import (
 from protocol.gateway_side import GatewayConnection, WorkerState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.exchange import Exchange
-    from gateway.workers.process import WorkerProcess
 
 _PIPE_BYTES = 64 * 1024
 """What a pipe holds unless more is asked for (pipe(7))."""
 
 _MAX_READS_OF_REST = LARGE_PIPE_BYTES // READ_BYTES + 1
-"""These empty the largest pipe. Bounded, because a process that a worker left behind may write into
-it faster than it is read."""
+"""So many reads empty the largest pipe. Bounded, because a process that a worker left behind may
+write into it faster than it is read."""
 
 
-class LinkOwner(Protocol):
-    """What a link tells, synchronously, from within `run` or `send`."""
+class Pipes(Protocol):
+    """What a link needs of a worker's process: the gateway's ends of its pipes."""
 
-    def on_first_line(self, ready: Ready | None) -> None:
-        """The worker has spoken for the first time; None: it does not speak the handshake."""
+    pid: int
+    stdin: int
+    stdout: int
 
-    def on_answered(self, exchange: Exchange, *, served: bool) -> None:
-        """The worker is done with it. `served`: the answer was one."""
-
-    def on_violation(self, error: RemoteProtocolError, *, fatal: bool, placed: bool) -> None:
-        """It broke the protocol. `fatal`: nothing that it says can be used any more. `placed`: the
-        line was for a request in flight, which has thereby ended."""
-
-    def on_paused(self, *, paused: bool) -> None:
-        """Reading its output was stopped, for a client that is slower, or goes on."""
-
-    def on_too_far_ahead(self, exchange: Exchange) -> None:
-        """A client is too slow for it, and others wait for words of the same worker."""
-
-    def on_stdin_closed(self) -> None:
-        """It no longer takes requests."""
+    def unread_input(self) -> int: ...
 
 
-@dataclass(slots=True)
-class _InFlight:
+class Violated(Struct, frozen=True, gc=False):
+    """The worker broke the protocol. `fatal`: nothing more that it says can be used. `placed`: the
+    line was for a request in flight, which has thereby ended."""
+
+    error: RemoteProtocolError
+    fatal: bool
+    placed: bool
+
+
+class FellBehind(Struct, frozen=True, gc=False):
+    """A stream was ended: its client is too slow, and others wait for words of the same worker."""
+
     exchange: Exchange
-    offset: int
-    """Where its line begins in all that was ever sent to the worker, in bytes."""
-    cancelled: bool = False
+
+
+LinkEvent: TypeAlias = Spoke | Answered | Paused | Violated | FellBehind
 
 
 class Link:
-    """See the module's docstring. `run` reads until the end of stdout or a fatal violation."""
+    """See the module's docstring. `run` reads until the end of stdout or a fatal violation.
 
-    def __init__(self, process: WorkerProcess, owner: LinkOwner, nursery: trio.Nursery) -> None:
+    `on_stdin_closed` is called, from any method that writes, when the worker takes no more input.
+    """
+
+    def __init__(
+        self, process: Pipes, nursery: trio.Nursery, on_stdin_closed: Callable[[], None]
+    ) -> None:
         self._process = process
-        self._owner = owner
         self._nursery = nursery
+        self._on_stdin_closed = on_stdin_closed
         self._connection = GatewayConnection()
-        self._in_flight: dict[int, _InFlight] = {}
-        self._ids: dict[Exchange, int] = {}
+        self._in_flight: dict[int, Exchange] = {}
+        self._cancelled: dict[int, trio.Event] = {}
         self._unwritten: deque[memoryview] = deque()
         self._sent = 0
         self._written = 0
         self._taken = 0
-        self._resume: trio.Event | None = None
-        self.ready: Ready | None = None
 
     def __repr__(self) -> str:
         return f"<Link to {self._process.pid}: {self._connection}>"
@@ -106,13 +111,13 @@ class Link:
 
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
-        """What the worker still owes an answer to, oldest first."""
-        return tuple(entry.exchange for entry in self._in_flight.values())
+        """The requests that the worker still owes an answer to, oldest first."""
+        return tuple(self._in_flight.values())
 
     # Into stdin
 
     def send(self, exchange: Exchange) -> None:
-        """Write its request, as much as goes in now; the rest follows by itself."""
+        """Write a request, as much of it as the pipe takes now; a task writes the rest."""
         call = exchange.call
         wire_id, line = self._connection.send_request(
             call.method,
@@ -121,31 +126,33 @@ class Link:
             context=call.context,
             request_id=call.request_id,
         )
-        self._in_flight[wire_id] = _InFlight(exchange, self._sent)
-        self._ids[exchange] = wire_id
+        exchange.wire_id, exchange.offset = wire_id, self._sent
+        self._in_flight[wire_id] = exchange
         self._write(*line)
 
-    def cancel(self, exchange: Exchange) -> bool:
-        """Say that nobody waits for it any more; whether it is in flight and was not told before.
+    def cancel(self, exchange: Exchange) -> trio.Event | None:
+        """Tell the worker that nobody waits for a request any more.
 
-        A worker without the handshake is not told, one that has yet to speak when it has.
+        Returns what is set once the worker has ended it; None if the request is not in flight here,
+        or was cancelled before. A worker that has not spoken yet is told when it turns out to speak
+        the handshake; one without the handshake is never told.
         """
-        wire_id = self._ids.get(exchange)
-        if wire_id is None or self._in_flight[wire_id].cancelled:
-            return False
-        self._in_flight[wire_id].cancelled = True
+        wire_id = exchange.wire_id
+        if self._in_flight.get(wire_id) is not exchange or wire_id in self._cancelled:
+            return None
+        self._cancelled[wire_id] = answered = trio.Event()
         if self.state is WorkerState.READY:
             self._write(self._connection.send_cancel(wire_id))
-        return True
+        return answered
 
     def unread(self) -> list[Exchange]:
-        """The exchanges whose bytes no process can have read: the worker took none of them."""
+        """The requests of which the worker has taken no byte out of its stdin."""
         taken = self._look_at_taken()
-        return [entry.exchange for entry in self._in_flight.values() if entry.offset >= taken]
+        return [exchange for exchange in self._in_flight.values() if exchange.offset >= taken]
 
     def _look_at_taken(self) -> int:
-        """How many of the bytes that were ever written to it the worker has taken."""
-        # Never fewer than were seen before: a worker may write into its own stdin.
+        """How many of all bytes written to its stdin the worker has taken."""
+        # The maximum, because a worker may write into its own stdin.
         self._taken = max(self._taken, self._written - self._process.unread_input())
         return self._taken
 
@@ -160,7 +167,7 @@ class Link:
             self._nursery.start_soon(self._write_rest)
 
     def _write_some(self) -> bool:
-        """Write until all is written, True, or the pipe is full, False."""
+        """Write until the pipe is full (False) or nothing is left to be written (True)."""
         while self._unwritten:
             data = self._unwritten[0]
             try:
@@ -168,8 +175,8 @@ class Link:
             except BlockingIOError:
                 return False
             except OSError:
-                # EPIPE: it closed its stdin; EBADF: we did. What it did not take stays unwritten.
-                self._owner.on_stdin_closed()
+                # EPIPE: the worker closed its stdin; EBADF: we did. The rest stays unwritten.
+                self._on_stdin_closed()
                 return True
             self._written += count
             if count == len(data):
@@ -184,29 +191,32 @@ class Link:
             while not self._write_some():
                 await trio.lowlevel.wait_writable(self._process.stdin)
         except (trio.ClosedResourceError, OSError):
-            self._owner.on_stdin_closed()
+            self._on_stdin_closed()
 
     # Out of stdout
 
-    async def run(self) -> None:
+    async def run(self, report: Callable[[LinkEvent], None]) -> None:
         """Read until the end of stdout, or until the worker has broken the protocol for good."""
         while not self._connection.broken:
             await trio.lowlevel.wait_readable(self._process.stdout)
-            if self._resume is not None:
-                await self._resume.wait()
             data = self._read()
             if data == b"":
                 return
-            if data is not None:
-                self._receive(data)
+            if data is None:
+                continue
+            ahead = self._receive(data, report)
+            if ahead is not None:
+                report(Paused(paused=True))
+                await ahead.wait_for_room()
+                report(Paused(paused=False))
 
-    def read_rest(self) -> None:
+    def read_rest(self, report: Callable[[LinkEvent], None]) -> None:
         """Read what is in the pipe now, without waiting: all of it, once the worker has ended."""
         for _ in range(_MAX_READS_OF_REST):
             data = None if self._connection.broken else self._read()
             if not data:
                 return
-            self._receive(data)
+            self._receive(data, report)
 
     def _read(self) -> bytes | None:
         """Read once, without waiting: empty at the end of stdout, None when nothing is there."""
@@ -218,79 +228,79 @@ class Link:
             enlarge_pipe(self._process.stdout)
         return data
 
-    def _receive(self, data: bytes) -> None:
-        first = self.state is WorkerState.SILENT
+    def _receive(self, data: bytes, report: Callable[[LinkEvent], None]) -> Exchange | None:
+        """Pass on what one read holds, and report it when all of it is passed on.
+
+        Returns the stream that the worker is too far ahead of, if reading must pause for it.
+        """
+        told: list[LinkEvent] = []
+        silent = self.state is WorkerState.SILENT
         now = trio.current_time()
-        behind: Exchange | None = None
-        events = self._connection.receive_batch(data)
+        full: Exchange | None = None
+        messages = self._connection.receive_batch(data)
         if self._connection.partial_bytes >= _PIPE_BYTES:
             self._forget_read_payloads()  # a large answer is coming in
         if self._connection.broken:
-            # Told first: an answer that came before it would bring the worker its next request.
-            self._receive_other(events.pop())
-        for event in events:
-            if first:
-                first = False
-                self._first_line(event, now)
-            if isinstance(event, Burst | Chunk):
-                exchange = self._in_flight[event.id].exchange
-                exchange.add_chunks(event.texts if isinstance(event, Burst) else [event.text], now)
+            # Reported first: an answer before it would bring the worker its next request.
+            self._pass_on(messages.pop(), told)
+        for message in messages:
+            if silent:
+                silent = False
+                told.append(self._first_line(message, now))
+            if isinstance(message, Burst | Chunk):
+                exchange = self._in_flight[message.id]
+                texts = message.texts if isinstance(message, Burst) else [message.text]
+                exchange.add_chunks(texts, now)
                 if exchange.full:
-                    behind = exchange
+                    full = exchange
             else:
-                self._receive_other(event)
-        if behind is not None and behind.full and not behind.ended:
-            self._hold_back(behind)
+                self._pass_on(message, told)
+        for event in told:
+            report(event)
+        if full is None or not full.full or full.ended:
+            return None
+        if len(self._in_flight) == 1:
+            return full
+        # Reading goes on for the others, so the slow client's stream ends.
+        full.fail(ClientTooSlow())
+        report(FellBehind(full))
+        return None
 
     def _forget_read_payloads(self) -> None:
         taken = self._look_at_taken()
-        for entry in self._in_flight.values():
-            if entry.offset < taken:
-                entry.exchange.forget_payload()
+        for exchange in self._in_flight.values():
+            if exchange.offset < taken:
+                exchange.forget_payload()
 
-    def _first_line(self, event: FromWorker | Burst, now: float) -> None:
-        self.ready = event if isinstance(event, Ready) else None
-        unanswered = self._connection.in_flight  # the line's own read may hold answers, too
-        for wire_id, entry in self._in_flight.items():
-            entry.exchange.worker_spoke(now)
-            if entry.cancelled and self.ready is not None and wire_id in unanswered:
+    def _first_line(self, message: FromWorker | Burst, now: float) -> Spoke:
+        ready = message if isinstance(message, Ready) else None
+        unanswered = self._connection.in_flight  # the same read may hold answers, too
+        for wire_id, exchange in self._in_flight.items():
+            exchange.worker_spoke(now)
+            if wire_id in self._cancelled and ready is not None and wire_id in unanswered:
                 self._write(self._connection.send_cancel(wire_id))
-        self._owner.on_first_line(self.ready)
+        return Spoke(ready)
 
-    def _receive_other(self, event: FromWorker | Burst) -> None:
-        if isinstance(event, Result):
-            self._answered(event.id).end(event.value)
-        elif isinstance(event, End):
-            self._answered(event.id).end()
-        elif isinstance(event, Failure):
-            self._answered(event.id).fail(_as_error(event))
-        elif isinstance(event, Malformed):
-            if event.id is not None:
-                self._answered(event.id, served=False).fail(invalid_response(event.error))
-            self._owner.on_violation(
-                event.error, fatal=self._connection.broken, placed=event.id is not None
-            )
+    def _pass_on(self, message: FromWorker | Burst, told: list[LinkEvent]) -> None:
+        if isinstance(message, Result):
+            self._take_out(message.id, told).end(message.value)
+        elif isinstance(message, End):
+            self._take_out(message.id, told).end()
+        elif isinstance(message, Failure):
+            self._take_out(message.id, told).fail(_as_error(message))
+        elif isinstance(message, Malformed):
+            if message.id is not None:
+                error = invalid_response(message.error)
+                self._take_out(message.id, told, served=False).fail(error)
+            placed = message.id is not None
+            told.append(Violated(message.error, fatal=self._connection.broken, placed=placed))
 
-    def _answered(self, wire_id: int, *, served: bool = True) -> Exchange:
-        exchange = self._in_flight.pop(wire_id).exchange
-        del self._ids[exchange]
-        self._owner.on_answered(exchange, served=served)
+    def _take_out(self, wire_id: int, told: list[LinkEvent], *, served: bool = True) -> Exchange:
+        exchange = self._in_flight.pop(wire_id)
+        if self._cancelled and (answered := self._cancelled.pop(wire_id, None)) is not None:
+            answered.set()
+        told.append(Answered(exchange, served))
         return exchange
-
-    def _hold_back(self, exchange: Exchange) -> None:
-        if len(self._in_flight) > 1:
-            exchange.fail(ClientTooSlow())
-            self._owner.on_too_far_ahead(exchange)
-            return
-        self._resume = trio.Event()
-        exchange.on_drained = self._go_on
-        self._owner.on_paused(paused=True)
-
-    def _go_on(self) -> None:
-        if self._resume is not None:
-            self._resume.set()
-            self._resume = None
-            self._owner.on_paused(paused=False)
 
 
 def invalid_response(error: RemoteProtocolError) -> InvalidAgentResponse:

@@ -1,31 +1,36 @@
 """One worker from its spawn to its reaping: what ends it, and how it is made to end.
 
-A worker ends for one `Reason`, the first that comes up. Its owner, the supervisor, is told once, at
-the moment when nothing more can come of it; what is left of its process is ended after that. The
-reading and writing of its pipes is the link's.
+A worker ends for one `Reason`, the first that comes up. It reports what happens as events
+(`workers.events`), the last of which, `Ended`, is reported at the moment when nothing more can come
+of it; what is left of its process is ended after that. The link reads and writes its pipes, and
+nobody else knows the link.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from gateway.errors import WorkerCrashed, describe_exit, exit_sentence
+from gateway.errors import ClockRanOut, WorkerCrashed, describe_exit, exit_sentence
 from gateway.observe import logs
-from gateway.workers.link import Link, invalid_response
-from gateway.workers.process import SpawnError, WorkerProcess, spawn
+from gateway.workers.events import CancelIgnored, Ended, Misbehaved, Reason, Spawned
+from gateway.workers.link import FellBehind, Link, LinkEvent, Violated, invalid_response
+from gateway.workers.process import SpawnError, spawn
 from gateway.workers.stderr import StderrRelay
 from protocol.gateway_side import WorkerState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.config import Clocks
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
-    from gateway.sandbox.launch import Launcher
-    from protocol import Ready, RemoteProtocolError
+    from gateway.sandbox.launch import Launch, Launcher
+    from gateway.workers.events import WorkerEvent
+    from protocol import RemoteProtocolError
 
 log = logging.getLogger("gateway.worker")
 
@@ -38,63 +43,65 @@ KILL_WAIT = 5.0
 system, say) takes longer, and nothing can be done about that one."""
 
 
-class Reason(Enum):
-    """Why a worker ends."""
+class Process(Protocol):
+    """A spawned process, as `workers.process.WorkerProcess` is one."""
 
-    ASKED = "it was asked to"
-    EXITED = "it exited"
-    STDOUT_CLOSED = "it closed its stdout and did not exit"
-    STDIN_CLOSED = "it closed its stdin and did not exit"
-    VIOLATION = "it broke the protocol"
-    UNRESPONSIVE = "it did not end a cancelled request"
-    START_TIMEOUT = "it said nothing since its start"
-    NOT_STARTED = "it could not be started"
+    pid: int
+    stdin: int
+    stdout: int
+    stderr: int
 
+    @property
+    def returncode(self) -> int | None: ...
 
-class WorkerOwner(Protocol):
-    """What a worker tells, synchronously."""
+    async def wait(self) -> int: ...
 
-    def worker_spawned(self, worker: Worker) -> None: ...
+    def signal_group(self, number: signal.Signals) -> None: ...
 
-    def worker_spoke(self, worker: Worker, ready: Ready | None) -> None: ...
+    def unread_input(self) -> int: ...
 
-    def worker_answered(self, worker: Worker, exchange: Exchange, *, served: bool) -> None: ...
+    def close_stdin(self) -> None: ...
 
-    def worker_paused(self, worker: Worker, *, paused: bool) -> None: ...
-
-    def worker_misbehaved(self, worker: Worker) -> None:
-        """It broke the protocol, and is to be given nothing more."""
-
-    def worker_cannot_wait(self, worker: Worker, exchange: Exchange) -> None:
-        """The exchange was ended, because its client is too slow for it."""
-
-    def worker_ended(self, worker: Worker, reason: Reason, error: GatewayError) -> None:
-        """Nothing more comes of it. `error` is what its requests end with."""
+    def close(self) -> None: ...
 
 
 class Worker:
-    """See the module's docstring. `id` is the pool's."""
+    """One worker of an agent; `report` takes its events.
+
+    `clocks` are the agent's: `cancel` and `stop` run here. `run` must be running for anything to
+    happen; requests may be sent from `Spawned` to `Ended`.
+    """
 
     def __init__(
-        self, worker_id: int, agent: str, launcher: Launcher, owner: WorkerOwner, *, stop: float
+        self,
+        worker_id: int,
+        agent: str,
+        launcher: Launcher,
+        report: Callable[[int, WorkerEvent], None],
+        *,
+        clocks: Clocks,
+        spawn: Callable[[Launch], Process] = spawn,
     ) -> None:
         self.id = worker_id
         self.agent = agent
-        self.link: Link | None = None
         self.mark: str | None = None
-        self.reason: Reason | None = None
         self._launcher = launcher
-        self._owner = owner
-        self._stop_clock = stop
-        self._process: WorkerProcess | None = None
+        self._report = report
+        self._clocks = clocks
+        self._spawn = spawn
+        self._process: Process | None = None
+        self._nursery: trio.Nursery | None = None
+        self._link: Link | None = None
         self._stderr: StderrRelay | None = None
+        self._reason: Reason | None = None
         self._violation: RemoteProtocolError | None = None
         self._misbehaved = False
+        self._told_end = False
         self._ending = trio.Event()
         self._exited = trio.Event()
 
     def __repr__(self) -> str:
-        state = "not started" if self.link is None else repr(self.link)
+        state = "not started" if self._link is None else repr(self._link)
         return f"<Worker {self.agent}/{self.id} {state}>"
 
     @property
@@ -103,32 +110,54 @@ class Worker:
 
     @property
     def spoke(self) -> bool:
-        """Whether its first line has come."""
-        return self.link is not None and self.link.state is not WorkerState.SILENT
+        """Whether the worker's first line has come."""
+        return self._link is not None and self._link.state is not WorkerState.SILENT
+
+    @property
+    def exchanges(self) -> tuple[Exchange, ...]:
+        """The requests that the worker still owes an answer to, oldest first."""
+        return () if self._link is None else self._link.exchanges
+
+    def send(self, exchange: Exchange) -> None:
+        """Send a request to the worker."""
+        assert self._link is not None, f"{self} was given a request before it was spawned"
+        self._link.send(exchange)
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Tell the worker that nobody waits for a request, which has ended, any more.
+
+        A worker that has not ended the request within the `cancel` clock is reported
+        (`CancelIgnored`); one that has used up its `start` clock with it ends.
+        """
+        answered = None if self._link is None else self._link.cancel(exchange)
+        if answered is None:
+            return
+        if isinstance(exchange.error, ClockRanOut) and exchange.error.clock == "start":
+            self.end(Reason.START_TIMEOUT)
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._grant_grace, exchange, answered)
 
     def end(self, reason: Reason) -> None:
-        """Make it end. The first reason counts."""
-        if self.reason is None:
-            self.reason = reason
+        """Make the worker end. The first reason counts."""
+        if self._reason is None:
+            self._reason = reason
             self._ending.set()
 
     async def run(self) -> None:
-        """Spawn it, and return when its process has ended and was reaped.
+        """Spawn the worker, and return when its process has ended and was reaped.
 
-        Cancelled, it kills the process and reaps it, within `KILL_WAIT`.
+        When cancelled, kill the process and reap it, within `KILL_WAIT`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             with self._launcher.launch() as launch:
-                process = spawn(launch)
+                process = self._spawn(launch)
                 self.mark = launch.mark
                 release = launch.release
         except (SpawnError, OSError) as error:
-            self.reason = Reason.NOT_STARTED
             logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
-            self._owner.worker_ended(
-                self, self.reason, WorkerCrashed(f"the worker could not be started: {error}")
-            )
+            failure = WorkerCrashed(f"the worker could not be started: {error}")
+            self._tell(Ended(Reason.NOT_STARTED, failure))
             return
         self._process = process
         try:
@@ -141,31 +170,77 @@ class Worker:
             process.close()
             release()
 
-    async def _live(self, process: WorkerProcess) -> None:
+    def _tell(self, event: WorkerEvent) -> None:
+        """Report an event, unless the end of the worker has been reported."""
+        if not self._told_end:
+            self._told_end = isinstance(event, Ended)
+            self._report(self.id, event)
+
+    async def _live(self, process: Process) -> None:
         async with trio.open_nursery() as nursery:
-            self.link = Link(process, self, nursery)
+            self._nursery = nursery
+            self._link = link = Link(process, nursery, lambda: self.end(Reason.STDIN_CLOSED))
             self._stderr = StderrRelay(process.stderr, self._fields)
-            nursery.start_soon(self._read_stdout, self.link)
+            nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
             nursery.start_soon(self._watch_exit, process)
             logs.event(log, logging.INFO, "worker started", **self._fields())
-            self._owner.worker_spawned(self)
+            self._tell(Spawned())
             await self._ending.wait()
             # What woke this task, an answer perhaps, has woken another that is to send it: first.
             await trio.lowlevel.checkpoint()
-            if self.reason in {Reason.STDOUT_CLOSED, Reason.STDIN_CLOSED}:
+            if self._reason in {Reason.STDOUT_CLOSED, Reason.STDIN_CLOSED}:
                 await self._exits_within(EXIT_AFTER_EOF)
             if process.returncode is not None:
-                self.link.read_rest()
-            self._tell_end(process)
+                link.read_rest(self._receive)
+            self._tell_end(process, link)
             await self._stop(process)
             nursery.cancel_scope.cancel()
 
     async def _read_stdout(self, link: Link) -> None:
-        await link.run()
+        await link.run(self._receive)
         self.end(Reason.STDOUT_CLOSED)
 
-    async def _watch_exit(self, process: WorkerProcess) -> None:
+    def _receive(self, event: LinkEvent) -> None:
+        """What the link reports."""
+        if isinstance(event, Violated):
+            self._receive_violation(event)
+        elif isinstance(event, FellBehind):
+            self.cancel(event.exchange)
+        else:
+            self._tell(event)
+
+    def _receive_violation(self, violated: Violated) -> None:
+        if self._misbehaved and not violated.fatal and not violated.placed:
+            return  # the worker is ending for the first of these, and a flood of them is no news
+        message = f"protocol violation: {violated.error.message}"
+        logs.event(log, logging.WARNING, message, **self._fields())
+        if violated.fatal:
+            self._violation = violated.error
+            self.end(Reason.VIOLATION)
+        if not violated.placed:
+            self._misbehaved = True
+            self._tell(Misbehaved())
+
+    async def _grant_grace(self, exchange: Exchange, answered: trio.Event) -> None:
+        """Give the worker time to end a request that was cancelled."""
+        grace = self._clocks.seconds("cancel")
+        with trio.move_on_after(grace):
+            await answered.wait()
+        # Looked at after the wait: both may happen in one turn of the loop.
+        if answered.is_set():
+            return
+        logs.event(
+            log,
+            logging.WARNING,
+            f"worker did not end a cancelled request within the 'cancel' clock of {grace:g} s",
+            agent=self.agent,
+            pid=self.pid,
+            request=exchange.call.request_id,
+        )
+        self._tell(CancelIgnored(exchange))
+
+    async def _watch_exit(self, process: Process) -> None:
         await process.wait()
         self._exited.set()
         self.end(Reason.EXITED)
@@ -175,26 +250,27 @@ class Worker:
             await self._exited.wait()
         return self._exited.is_set()
 
-    async def _stop(self, process: WorkerProcess) -> None:
+    async def _stop(self, process: Process) -> None:
         """The ladder: close stdin, SIGTERM, SIGKILL, each with a bounded wait."""
-        if self.reason is Reason.ASKED:
+        if self._reason is Reason.ASKED:
+            patience = self._clocks.seconds("stop")
             process.close_stdin()
-            if await self._exits_within(self._stop_clock):
+            if await self._exits_within(patience):
                 return
             process.signal_group(signal.SIGTERM)
-            if await self._exits_within(self._stop_clock):
+            if await self._exits_within(patience):
                 return
         process.signal_group(signal.SIGKILL)
         if not await self._exits_within(KILL_WAIT):
             logs.event(log, logging.ERROR, "worker did not end on SIGKILL", **self._fields())
 
-    def _tell_end(self, process: WorkerProcess) -> None:
-        assert self.reason is not None
+    def _tell_end(self, process: Process, link: Link) -> None:
+        assert self._reason is not None
         assert self._stderr is not None
         if process.returncode is not None:
             self._stderr.read_rest()
-        error = self._error(process, self.reason)
-        unexpected = self.reason is not Reason.ASKED
+        error = self._error(process, self._reason)
+        unexpected = self._reason is not Reason.ASKED
         logs.event(
             log,
             logging.WARNING if unexpected else logging.INFO,
@@ -202,9 +278,9 @@ class Worker:
             **self._fields(),
             stderr="\n".join(self._stderr.tail) if unexpected and self._stderr.tail else None,
         )
-        self._owner.worker_ended(self, self.reason, error)
+        self._tell(Ended(self._reason, error, lost=link.exchanges, unread=tuple(link.unread())))
 
-    def _error(self, process: WorkerProcess, reason: Reason) -> GatewayError:
+    def _error(self, process: Process, reason: Reason) -> GatewayError:
         if self._violation is not None:
             return invalid_response(self._violation)
         if process.returncode is None:
@@ -217,34 +293,5 @@ class Worker:
         return WorkerCrashed(f"the worker {exit_sentence(status)}", **describe_exit(status))
 
     def _fields(self) -> dict[str, object]:
-        exchanges = () if self.link is None else self.link.exchanges
-        requests = ",".join(exchange.call.request_id for exchange in exchanges[:8])
+        requests = ",".join(exchange.call.request_id for exchange in self.exchanges[:8])
         return {"agent": self.agent, "pid": self.pid, "request": requests or None}
-
-    # LinkOwner
-
-    def on_first_line(self, ready: Ready | None) -> None:
-        self._owner.worker_spoke(self, ready)
-
-    def on_answered(self, exchange: Exchange, *, served: bool) -> None:
-        self._owner.worker_answered(self, exchange, served=served)
-
-    def on_violation(self, error: RemoteProtocolError, *, fatal: bool, placed: bool) -> None:
-        if self._misbehaved and not fatal and not placed:
-            return  # it is on its way out for the first of these, and a flood of them is no news
-        logs.event(log, logging.WARNING, f"protocol violation: {error.message}", **self._fields())
-        if fatal:
-            self._violation = error
-            self.end(Reason.VIOLATION)
-        if not placed:
-            self._misbehaved = True
-            self._owner.worker_misbehaved(self)
-
-    def on_paused(self, *, paused: bool) -> None:
-        self._owner.worker_paused(self, paused=paused)
-
-    def on_too_far_ahead(self, exchange: Exchange) -> None:
-        self._owner.worker_cannot_wait(self, exchange)
-
-    def on_stdin_closed(self) -> None:
-        self.end(Reason.STDIN_CLOSED)

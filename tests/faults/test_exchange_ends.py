@@ -15,7 +15,7 @@ from gateway.exchange import MAX_COLLECTED_BYTES, Call, Exchange
 def make_exchange() -> Exchange:
     call = Call(agent="x", method="invoke", payload=b"1", stream=False, request_id="r")
     exchange = Exchange(call, Clocks(first=1), trio.current_time())
-    exchange.given(trio.current_time(), pid=1, worker_spoke=True)
+    exchange.given(trio.current_time(), worker_spoke=True)
     return exchange
 
 

@@ -208,7 +208,7 @@ async def test_a_fork_that_is_refused_is_a_crash_that_says_why_and_leaks_nothing
             supervisor.leave(exchange)
         assert crash.value.status == 501
         assert os.listdir("/proc/self/fd") == before
-        assert supervisor.describe()["workers"] == []
+        assert (await supervisor.status()).workers == []
 
         exchange = supervisor.submit(call)
         await exchange.collect()

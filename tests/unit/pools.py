@@ -20,6 +20,7 @@ class Request:
     number: int
     conversation: str | None = None
     session: Session | None = None
+    worker_id: int | None = None
 
     def __repr__(self) -> str:
         return f"<request {self.number}>"
@@ -42,6 +43,7 @@ class Scene:
         self.now = 1000.0
         self.wake_at = math.inf
         self.requests = 0
+        self.made: list[Request] = []
         self.last = self.take(self.pool.tick(self.now))
 
     def take(self, plan: Plan[Request]) -> Plan[Request]:
@@ -53,6 +55,7 @@ class Scene:
     def submit(self, conversation: str | None = None) -> Request:
         self.requests += 1
         request = Request(self.requests, conversation)
+        self.made.append(request)
         self.take(self.pool.submit(request, self.now))
         return request
 
@@ -66,7 +69,8 @@ class Scene:
 
     def crash(self, worker: int, *, unread: tuple[Request, ...] = ()) -> Plan[Request]:
         """It failed, and its process is gone; the plan of the latter."""
-        self.take(self.pool.condemn(worker, self.now, failed=True, unread=unread))
+        lost = [r for r in self.made if r.worker_id == worker]
+        self.take(self.pool.condemn(worker, self.now, failed=True, lost=lost, unread=unread))
         return self.take(self.pool.gone(worker, self.now))
 
     def stopped(self, worker: int) -> Plan[Request]:

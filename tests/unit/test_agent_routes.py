@@ -31,7 +31,7 @@ class FakeDispatcher:
 
     def submit(self, call: Call) -> Exchange:
         exchange = Exchange(call, self._clocks, trio.current_time())
-        exchange.given(trio.current_time(), pid=1, worker_spoke=True)
+        exchange.given(trio.current_time(), worker_spoke=True)
         self._nursery.start_soon(self._story, exchange)
         return exchange
 

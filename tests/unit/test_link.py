@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from gateway.config import Clocks
 from gateway.errors import ClientTooSlow, GatewayError
 from gateway.exchange import Call, Exchange
-from gateway.workers.link import Link
-from protocol import Ready, RemoteProtocolError
+from gateway.workers.events import Answered, Paused, Spoke
+from gateway.workers.link import FellBehind, Link, LinkEvent, Violated
+from protocol import Ready
 from tests.unit.conftest import unhurried
 
 READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4}}\n'
@@ -72,23 +73,28 @@ class Owner:
         while self.waiting and self.usable:
             self.link.send(self.waiting.pop())
 
+    def receive(self, event: LinkEvent) -> None:
+        match event:
+            case Spoke(ready):
+                self.told.append("ready" if ready is not None else "bare")
+                self.on_first_line(ready)
+            case Answered(exchange, served):
+                self.told.append(f"answered {exchange.call.request_id} {served}")
+                self.give()
+            case Violated(error, fatal, placed):
+                self.usable = self.usable and not fatal
+                self.told.append(f"violation {error.violation.value} {fatal=} {placed=}")
+                self.on_violation(placed=placed)
+            case Paused(paused):
+                self.told.append(f"{paused=}")
+            case FellBehind(exchange):
+                self.told.append(f"too far ahead {exchange.call.request_id}")
+
     def on_first_line(self, ready: Ready | None) -> None:
-        self.told.append("ready" if ready is not None else "bare")
         self.give()
 
-    def on_answered(self, exchange: Exchange, *, served: bool) -> None:
-        self.told.append(f"answered {exchange.call.request_id} {served}")
-        self.give()
-
-    def on_violation(self, error: RemoteProtocolError, *, fatal: bool, placed: bool) -> None:
-        self.usable = self.usable and not fatal
-        self.told.append(f"violation {error.violation.value} {fatal=} {placed=}")
-
-    def on_paused(self, *, paused: bool) -> None:
-        self.told.append(f"{paused=}")
-
-    def on_too_far_ahead(self, exchange: Exchange) -> None:
-        self.told.append(f"too far ahead {exchange.call.request_id}")
+    def on_violation(self, *, placed: bool) -> None:
+        pass
 
     def on_stdin_closed(self) -> None:
         self.told.append("stdin closed")
@@ -116,8 +122,8 @@ class Scene:
 async def scene(owner: Owner | None = None) -> AsyncIterator[Scene]:
     process, owner = FakeProcess(), owner or Owner()
     async with trio.open_nursery() as nursery:
-        link = owner.link = Link(process, owner, nursery)  # type: ignore[arg-type]
-        nursery.start_soon(link.run)
+        link = owner.link = Link(process, nursery, owner.on_stdin_closed)
+        nursery.start_soon(link.run, owner.receive)
         yield Scene(process, owner, link)
         nursery.cancel_scope.cancel()
     process.close()
@@ -130,10 +136,13 @@ def result(number: int) -> bytes:
 async def test_a_cancelled_request_that_is_answered_with_the_first_line_is_not_cancelled() -> None:
     async with scene() as it:
         exchange = it.send("r-1")
-        assert it.link.cancel(exchange)
+        answered = it.link.cancel(exchange)
+        assert answered is not None
+        assert it.link.cancel(exchange) is None, "it was told before"
         it.process.was_told()
         await it.says(READY, result(1))
         assert it.process.was_told() == b""
+        assert answered.is_set()
         assert it.owner.told == ["ready", "answered r-1 True"]
 
 
@@ -300,8 +309,7 @@ class CarefulOwner(Owner):
         self.capacity = 1 if ready is None else ready.concurrency
         super().on_first_line(ready)
 
-    def on_violation(self, error: RemoteProtocolError, *, fatal: bool, placed: bool) -> None:
-        super().on_violation(error, fatal=fatal, placed=placed)
+    def on_violation(self, *, placed: bool) -> None:
         self.usable = self.usable and placed
 
 

@@ -129,7 +129,8 @@ def test_a_queue_of_none_does_not_keep_a_cold_agent_cold() -> None:
     with pytest.raises(QueueFullError):
         scene.submit()
     scene.up(1)
-    assert scene.worker(1).in_flight == {request}
+    assert scene.worker(1).in_flight == 1
+    assert request.worker_id == 1
 
 
 def test_a_worker_over_the_minimum_goes_after_its_idle_timeout() -> None:
@@ -318,7 +319,7 @@ def test_a_closed_pool_starts_nothing_and_stops_each_worker_as_it_becomes_idle()
     scene.up(2)
     request = scene.submit()
     busy = scene.last.assign[0][1]
-    assert scene.take(scene.pool.close(scene.now)).stop == [3 - busy]
+    assert scene.take(scene.pool.stop(scene.now)).stop == [3 - busy]
     assert scene.finish(request).stop == [busy]
     scene.stopped(1)
     assert scene.stopped(2).start == []

@@ -200,11 +200,12 @@ class PoolMachine(RuleBasedStateMachine):
             return
         worker = self.workers[number]
         worker.condemned = True
-        lost, unread = worker.requests[:read], worker.requests[read:]
-        worker.requests = []
-        self.ended.update(lost)
+        lost, worker.requests = worker.requests, []
+        unread = lost[read:]
+        self.ended.update(lost[:read])
         self.waiting[:0] = unread
-        self.do(self.pool.condemn(number, self.scene.now, failed=True, unread=unread))
+        plan = self.pool.condemn(number, self.scene.now, failed=True, lost=lost, unread=unread)
+        self.do(plan)
         if not worker.spawned:
             given_up, plan = self.pool.give_up_waiting(self.scene.now)
             for request in given_up:
@@ -243,7 +244,7 @@ class PoolMachine(RuleBasedStateMachine):
     def the_agent_is_stopped(self, sure: int) -> None:
         if sure == 0:
             self.closed = True
-            self.do(self.pool.close(self.scene.now))
+            self.do(self.pool.stop(self.scene.now))
 
     # What always holds
 
@@ -251,8 +252,11 @@ class PoolMachine(RuleBasedStateMachine):
     def every_request_is_where_the_plans_have_put_it(self) -> None:
         assert list(self.pool.queue) == self.waiting
         assert {w.id: w.in_flight for w in self.pool.workers} == {
-            number: set(worker.requests) for number, worker in self.workers.items()
+            number: len(worker.requests) for number, worker in self.workers.items()
         }
+        for number, worker in self.workers.items():
+            assert all(request.worker_id == number for request in worker.requests)
+        assert all(request.worker_id is None for request in (*self.waiting, *self.ended))
         assert self.pool.in_flight == sum(len(w.requests) for w in self.workers.values())
 
     @invariant()
@@ -260,7 +264,7 @@ class PoolMachine(RuleBasedStateMachine):
         scene = self.scene
         assert len(self.workers) <= scene.settings.workers.max
         for worker in self.pool.workers:
-            assert len(worker.in_flight) <= worker.capacity <= scene.settings.concurrency
+            assert worker.in_flight <= worker.capacity <= scene.settings.concurrency
             if scene.settings.max_requests:
                 assert self.workers[worker.id].given <= scene.settings.max_requests
 
@@ -341,7 +345,7 @@ class PoolMachine(RuleBasedStateMachine):
             return
         if not self.closed:
             self.closed = True
-            self.do(self.pool.close(self.scene.now))
+            self.do(self.pool.stop(self.scene.now))
         for request in [*self.waiting, *(r for w in self.workers.values() for r in w.requests)]:
             self.end(request, served=False)
         for number, worker in list(self.workers.items()):

@@ -1,0 +1,131 @@
+"""Status: the bodies of `GET /agents` and `GET /agent/{name}`, as values.
+
+The API, its documentation and the metrics read them; nothing is decided by them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from gateway.agents.pool_types import Stage, WorkerPhase
+from gateway.agents.restart import Breaker
+
+if TYPE_CHECKING:
+    from gateway.agents.pool import Pool
+    from gateway.agents.pool_types import PoolWorker, T
+    from gateway.agents.restart import RestartPolicy
+
+
+class AgentState(StrEnum):
+    """What would become of a request that came now."""
+
+    COLD = "cold"
+    """It would start the first worker."""
+    STARTING = "starting"
+    """It would wait for a worker that is starting."""
+    READY = "ready"
+    BUSY = "busy"
+    """It would wait for a worker to have room."""
+    BACKOFF = "backoff"
+    """It would wait until the next worker may be started."""
+    OPEN = "open"
+    """It would be refused: the circuit breaker is open, or half open."""
+    DRAINING = "draining"
+    """It would be refused: the gateway is ending."""
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether a request would be admitted and given to a worker now or soon."""
+        return self not in {AgentState.DRAINING, AgentState.OPEN, AgentState.BACKOFF}
+
+
+class WorkerStatus(Struct, frozen=True, kw_only=True):
+    """One worker. `age` is in seconds, `memory` in resident bytes of its whole process tree."""
+
+    pid: int | None
+    state: str
+    age: float
+    served: int
+    in_flight: int
+    capacity: int
+    memory: int
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """How many workers there may be, and how many requests may wait for them."""
+
+    max_workers: int
+    queue: int
+
+
+class LastFailure(Struct, frozen=True, kw_only=True):
+    """The last worker that failed; `at` is a Unix time in seconds."""
+
+    message: str
+    at: float
+    pid: int | None
+
+
+class AgentSummary(Struct, frozen=True, kw_only=True):
+    """An agent in the list of all. `handlers` is None until a worker has spoken the handshake."""
+
+    name: str
+    description: str | None
+    handlers: tuple[str, ...] | None
+    state: AgentState
+    in_flight: int
+    waiting: int
+    failures: int
+    workers: int
+
+
+class AgentStatus(Struct, frozen=True, kw_only=True):
+    """Everything about an agent; `started` counts the workers that were ever started."""
+
+    name: str
+    description: str | None
+    metadata: msgspec.Raw
+    handlers: tuple[str, ...] | None
+    state: AgentState
+    workers: list[WorkerStatus]
+    limits: Limits
+    waiting: int
+    in_flight: int
+    started: int
+    failures: int
+    last_failure: LastFailure | None
+    sandbox: dict[str, Any]
+
+
+def agent_state(pool: Pool[T], restart: RestartPolicy, now: float) -> AgentState:
+    """The state that follows from the pool's and the breaker's."""
+    if pool.stage is not Stage.SERVING:
+        return AgentState.DRAINING
+    alive = [worker for worker in pool.workers if worker.alive]
+    if not alive:
+        if restart.breaker(now) is not Breaker.CLOSED:
+            return AgentState.OPEN
+        return AgentState.BACKOFF if now < restart.start_at else AgentState.COLD
+    if any(worker.can_take and worker.phase is WorkerPhase.READY for worker in alive):
+        return AgentState.READY
+    starting = all(worker.idle and worker.phase is not WorkerPhase.READY for worker in alive)
+    return AgentState.STARTING if starting else AgentState.BUSY
+
+
+def worker_status(
+    worker: PoolWorker[T], now: float, *, pid: int | None, memory: int
+) -> WorkerStatus:
+    """One worker's entry in the status of its agent."""
+    return WorkerStatus(
+        pid=pid,
+        state=worker.phase.value if worker.idle else f"{worker.phase.value}, busy",
+        age=round(now - worker.started_at, 3),
+        served=worker.served,
+        in_flight=worker.in_flight,
+        capacity=worker.capacity,
+        memory=memory,
+    )
