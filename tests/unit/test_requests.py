@@ -1,4 +1,4 @@
-"""The hot routes in virtual time: what a stream says while its agent says nothing."""
+"""Calls over ASGI in virtual time: clocks, silence, clients that leave, and a second dialect."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import trio
 from gateway.config import Clocks
 from gateway.errors import AgentFailed
 from gateway.exchange import Call, Exchange
+from gateway.front.answers import KEEP_ALIVE_SECONDS, UNWATCHED_SECONDS
+from gateway.front.app import DIALECTS
+from gateway.front.client import BODY_SECONDS
 from gateway.front.native import sse
-from gateway.front.requests import BODY_SECONDS, UNWATCHED_SECONDS, AgentRoutes
+from gateway.front.requests import CallRoutes
 
 DEFAULT = Clocks()
 Story = Callable[[Exchange], Any]
@@ -91,7 +94,7 @@ async def ask(story: Story, *, stream: bool = True, clocks: Clocks = DEFAULT) ->
     client = FakeClient(body)
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, story, clocks)
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        routes = CallRoutes(None, dispatcher, DIALECTS, max_body=1000)  # type: ignore[arg-type]
         await routes(SCOPE, client.receive, client.send)
         nursery.cancel_scope.cancel()
     assert dispatcher.left == [False]
@@ -115,7 +118,7 @@ async def test_silence_is_filled_with_comments_and_the_first_brings_the_head(
         sse.KEEP_ALIVE,
         sse.DONE,
     ]
-    every = sse.KEEP_ALIVE_SECONDS
+    every = KEEP_ALIVE_SECONDS
     times = [at for at, _ in client.sent[:1] + client.parts]  # type: ignore[operator]
     expected = [every, every, 2 * every, 3 * every, 50, 50 + every, 70]
     assert times == pytest.approx(expected, abs=2 * UNWATCHED_SECONDS)
@@ -133,9 +136,13 @@ async def test_a_word_is_sent_when_it_is_said(autojump_clock) -> None:
     assert [at for at, _ in client.parts] == [0.01, 0.02, 0.03, 10.03]
 
 
+def test_keep_alives_come_before_a_proxy_gives_up() -> None:
+    assert KEEP_ALIVE_SECONDS < 30
+
+
 async def test_a_failure_before_the_first_comment_has_its_own_status(autojump_clock) -> None:
     async def fail(exchange: Exchange) -> None:
-        await trio.sleep(sse.KEEP_ALIVE_SECONDS - 1)
+        await trio.sleep(KEEP_ALIVE_SECONDS - 1)
         exchange.fail(AgentFailed("no"))
 
     client = await ask(fail)
@@ -145,7 +152,7 @@ async def test_a_failure_before_the_first_comment_has_its_own_status(autojump_cl
 
 async def test_a_failure_after_it_is_an_event(autojump_clock) -> None:
     async def fail(exchange: Exchange) -> None:
-        await trio.sleep(sse.KEEP_ALIVE_SECONDS + 1)
+        await trio.sleep(KEEP_ALIVE_SECONDS + 1)
         exchange.fail(AgentFailed("no"))
 
     client = await ask(fail)
@@ -197,7 +204,7 @@ async def test_half_a_body_is_waited_for_and_no_longer(autojump_clock) -> None:
     scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"12")]}
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        routes = CallRoutes(None, dispatcher, DIALECTS, max_body=1000)  # type: ignore[arg-type]
         await routes(scope, client.receive, client.send)
     assert client.status == 408
     assert client.sent[0][0] == pytest.approx(BODY_SECONDS)
@@ -213,7 +220,7 @@ async def test_a_client_that_leaves_is_left_at_once_and_told_nothing(
     client = FakeClient(json.dumps({"input": 1, "stream": stream}).encode(), leaves=leaves)
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        routes = CallRoutes(None, dispatcher, DIALECTS, max_body=1000)  # type: ignore[arg-type]
         nursery.start_soon(routes, SCOPE, client.receive, client.send)
         await trio.sleep(7)
         assert dispatcher.left == []
@@ -247,7 +254,7 @@ async def test_a_client_that_does_not_read_is_given_up_when_its_clock_runs_out(
     client = Deaf(b'{"input": 1, "stream": true}')
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, talk, Clocks(write=30))
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        routes = CallRoutes(None, dispatcher, DIALECTS, max_body=1000)  # type: ignore[arg-type]
         await routes(SCOPE, client.receive, client.send)
     ((at, clock),) = ended
     assert (at, clock) == (pytest.approx(30, abs=1), "write")
@@ -260,7 +267,7 @@ async def test_a_clock_that_ran_out_is_logged_with_its_name_and_its_true_time(
     client = FakeClient(b'{"input": 1}')
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, say_nothing, Clocks(queue=7, start=7, first=7))
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        routes = CallRoutes(None, dispatcher, DIALECTS, max_body=1000)  # type: ignore[arg-type]
         with caplog.at_level("INFO", logger="gateway.http"):
             await routes(SCOPE, client.receive, client.send)
         nursery.cancel_scope.cancel()
