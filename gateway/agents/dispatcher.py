@@ -13,7 +13,7 @@ import trio
 
 from gateway.agents.pool_types import Stage
 from gateway.agents.supervisor import AgentSupervisor
-from gateway.errors import AgentNotFound, GatewayError, ShuttingDown
+from gateway.errors import AgentNotFound, ShuttingDown
 from gateway.observe import logs
 
 if TYPE_CHECKING:

@@ -38,6 +38,7 @@ holds. It never needs a change in `agents/` or `workers/`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -45,13 +46,11 @@ from msgspec import Struct
 from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gateway.exchange import Call, Exchange
     from protocol import Payload
 
-    Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
-    """Names in lower case, as ASGI has them."""
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, as ASGI has them."""
 
 
 class RequestHead(Struct, gc=False):

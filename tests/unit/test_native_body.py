@@ -18,6 +18,7 @@ from gateway.exchange import Call
 from gateway.front.dialect import RequestHead
 from gateway.front.native.body import read_call
 from protocol import MAX_INPUT_NESTING
+from protocol.gateway_side import GatewayConnection
 from tests.unit.conftest import unhurried
 
 HEAD = RequestHead(request_id="r-1")
@@ -170,6 +171,21 @@ def test_whatever_json_comes_instead_of_a_body_is_read_or_refused_never_a_defect
 def test_whatever_bytes_come_instead_of_a_body_are_refused_never_a_defect(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         read(body)
+
+
+@pytest.mark.parametrize("kind", ["invoke", "chat"])
+@pytest.mark.parametrize("size", [1, 100_000], ids=["small", "above 64 KiB"])
+@pytest.mark.parametrize("indent", [None, 2], ids=["on one line", "pretty-printed"])
+def test_a_body_of_many_lines_is_one_line_of_the_wire(kind: str, size: int, indent) -> None:
+    value = [{"role": "user", "content": ["x" * size]}]
+    key = "input" if kind == "invoke" else "messages"
+    call = read(json.dumps({key: value, "context": {"custom": {"a": 1}}}, indent=indent), kind)
+    _, parts = GatewayConnection().send_request(
+        call.method, call.payload, stream=False, context=call.context, request_id="r"
+    )
+    line = b"".join(parts)
+    assert line.find(b"\n") == len(line) - 1
+    assert json.loads(line)["params"][key] == value
 
 
 HUGE_NUMBER = b"9" * 5000
