@@ -30,7 +30,7 @@ log = logging.getLogger("gateway.http")
 BODY_SECONDS = 60.0
 """For a whole request body: 7 MiB at 1 Mbit/s. A client that sends more slowly holds no worker."""
 
-MAX_PREALLOCATION = 32
+PREALLOCATION_FACTOR = 32
 """Preallocate at most 32 times the bytes received, whatever Content-Length claims."""
 
 DISCARD_SECONDS = 5.0
@@ -84,7 +84,7 @@ class ClientRequest:
                 piece = message["body"]
                 if not body.tell():
                     # A buffer that grows piece by piece is copied each time.
-                    size = min(self.head.content_length, MAX_PREALLOCATION * len(piece))
+                    size = min(self.head.content_length, PREALLOCATION_FACTOR * len(piece))
                     body = BytesIO(bytes(size))
                 body.write(piece)
                 size = body.tell()
