@@ -1,40 +1,71 @@
-"""Every way in which a request can end badly, and the one table that maps them to HTTP.
+"""Every way in which a request can end badly, and the one table that maps them to HTTP statuses.
 
-A `GatewayError` is data: its type, a sentence for a person, and what helps to find the cause. It is
-made where the cause is known and turned into a response once, at the boundary.
+A `GatewayError` is an immutable value: its type, a sentence for a person, and the details that help
+to find the cause. One is made where the cause is known, and several requests may share it: all that
+a crash ended, for example. What differs between those requests stands on their exchanges. This
+module knows no format: only a dialect (see `front/dialect.py`) makes a response of an error.
 """
 
 from __future__ import annotations
 
 import signal
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class GatewayError(Exception):
-    """A request's bad end. Subclasses fix `type` and `status`; see design.md, "HTTP"."""
+    """A request's bad end. Subclasses fix `type`, the name that clients see, and the HTTP `status`.
 
-    type = "internal_error"
-    status = 500
+    No attribute can be set after construction. The names between double underscores are the
+    interpreter's: raising an error records its traceback. Copies are equal values without one.
+    """
+
+    type: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    message: str
+    """One sentence, for a person."""
+    retry_after: float | None
+    """When a retry may succeed, in seconds from now; None: nothing is known of that."""
+    details: Mapping[str, Any]
+    """What else helps to find the cause, by name. Read-only; the values are JSON scalars."""
 
     def __init__(self, message: str, *, retry_after: float | None = None, **details: Any) -> None:
         super().__init__(message)
-        self.message = message
-        self.retry_after = retry_after
-        self.details = details
+        self._fix(message=message, retry_after=retry_after, details=MappingProxyType(details))
 
-    def body(self, request_id: str) -> bytes:
-        """The JSON text of the answer: `{"error": {"type", "message", "request_id", …}}`."""
-        error = {"type": self.type, "message": self.message, "request_id": request_id}
-        return msgspec.json.encode({"error": {**error, **self.details}})
+    def _fix(self, **attributes: Any) -> None:
+        """Set attributes during construction."""
+        self.__dict__.update(attributes)
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """What the response carries besides the headers that all have."""
-        if self.retry_after is None:
-            return []
-        # Whole seconds, and never 0: "now" is what has just failed (RFC 9110, 10.2.3).
-        return [(b"retry-after", b"%d" % max(1, -int(-self.retry_after // 1)))]
+    def __setattr__(self, name: str, value: object) -> None:
+        if not _is_interpreters(name):
+            raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if not _is_interpreters(name):
+            raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
+        super().__delattr__(name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own would call the subclass with `args`, which is not how each is constructed.
+        public = {k: v for k, v in self.__dict__.items() if not _is_interpreters(k)}
+        return _restore, (type(self), {**public, "details": dict(self.details)})
+
+
+def _is_interpreters(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _restore(kind: type[GatewayError], attributes: dict[str, Any]) -> GatewayError:
+    error = kind.__new__(kind, attributes["message"])
+    details = MappingProxyType(attributes["details"])
+    error.__dict__.update({**attributes, "details": details})
+    return error
 
 
 class InvalidRequest(GatewayError):
@@ -52,16 +83,16 @@ class NotFound(GatewayError):
 class MethodNotAllowed(GatewayError):
     type, status = "method_not_allowed", 405
 
+    allow: str
+    """The methods that are supported, as the `Allow` header lists them (RFC 9110, 10.2.1)."""
+
     def __init__(self, message: str, *, allow: str) -> None:
         super().__init__(message)
-        self.allow = allow
-
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        return [(b"allow", self.allow.encode())]
+        self._fix(allow=allow)
 
 
 class RequestTimeout(GatewayError):
-    """The client did not send its whole request in time (RFC 9110, 15.5.9)."""
+    """The client did not send the whole request in time (RFC 9110, 15.5.9)."""
 
     type, status = "request_timeout", 408
 
@@ -105,13 +136,13 @@ class Overloaded(GatewayError):
 
 
 class AgentUnavailable(GatewayError):
-    """Restarts were given up for now."""
+    """The agent failed too often and is not restarted for now."""
 
     type, status = "agent_unavailable", 503
 
 
 class Cancelled(GatewayError):
-    """Nobody waits for the answer any more, so nobody is told."""
+    """The client no longer waits for the answer, so that no client ever sees this error."""
 
     type, status = "cancelled", 499
 
@@ -120,7 +151,7 @@ class Cancelled(GatewayError):
 
 
 class ClientTooSlow(GatewayError):
-    """Only ever seen in a stream: what waited for this client was too much to keep."""
+    """Too much of a stream waited for its client. Only ever seen as the end of a stream."""
 
     type, status = "client_too_slow", 503
 
@@ -136,18 +167,24 @@ class ShuttingDown(GatewayError):
 
 
 class ClockRanOut(GatewayError):
-    """`clock` is the name of the setting, `elapsed` the true time, in seconds."""
+    """A clock of the settings ran out.
+
+    `clock` is the setting's name, `elapsed` the time that was really waited and `limit` the time
+    that was allowed, both in seconds.
+    """
 
     type, status = "timeout", 504
 
+    clock: str
+
     def __init__(self, clock: str, elapsed: float, limit: float, **details: Any) -> None:
-        self.clock = clock
         super().__init__(
             f"{CLOCK_MEANINGS[clock]} took longer than the {clock!r} clock of {limit:g} s allows",
             clock=clock,
             elapsed=round(elapsed, 3),
             **details,
         )
+        self._fix(clock=clock)
 
 
 CLOCK_MEANINGS = {
@@ -171,7 +208,7 @@ def describe_exit(returncode: int) -> dict[str, Any]:
 
 
 def exit_sentence(returncode: int) -> str:
-    """How a process ended, as the end of a sentence."""
+    """How a process ended, as the predicate of a sentence: "exited with status 3"."""
     how = describe_exit(returncode)
     if "signal" in how:
         return f"was ended by {how['signal']}"

@@ -73,10 +73,10 @@ class Exchange:
         "call",
         "error",
         "offset",
+        "output_begun",
         "phase",
         "result",
         "session",
-        "spoke",
         "wire_id",
         "worker_id",
     )
@@ -89,8 +89,8 @@ class Exchange:
         """How many workers it was given to; only the last can have read it."""
         self.result: Payload | None = None
         self.error: GatewayError | None = None
-        self.spoke = False
-        """Whether any word of the answer has come."""
+        self.output_begun = False
+        """Whether any chunk of the answer has come from the worker."""
         self.session: Session | None = None
         self.worker_id: int | None = None
         """The pool's: the worker that has the request."""
@@ -119,18 +119,13 @@ class Exchange:
         return self._clocks.seconds("write")
 
     @property
-    def output_begun(self) -> bool:
-        """Whether any word of the answer has come."""
-        return self.spoke
-
-    @property
     def ended(self) -> bool:
         return self.phase is RequestPhase.ENDED
 
     @property
     def drained(self) -> bool:
-        """Whether it has ended and everything of it was taken."""
-        return self.phase is RequestPhase.ENDED and not self._chunks and self.error is None
+        """Whether the exchange has ended, well or badly, and every chunk was taken."""
+        return self.phase is RequestPhase.ENDED and not self._chunks
 
     @property
     def full(self) -> bool:
@@ -168,8 +163,8 @@ class Exchange:
         self._chunks += texts
         self.buffered_bytes += sum(map(len, texts))
         self._since = now
-        if not self.spoke:
-            self.spoke = True
+        if not self.output_begun:
+            self.output_begun = True
             self.forget_payload()
         if self.phase is not RequestPhase.SPEAKING or self.call.stream:
             self.phase = RequestPhase.SPEAKING
@@ -191,14 +186,12 @@ class Exchange:
             self._wake()
 
     def fail(self, error: GatewayError) -> None:
-        """It ended badly."""
+        """End the exchange badly. Others may end with the same error: it is never changed."""
         if self.phase is not RequestPhase.ENDED:
             self.error = error
-            error.details.setdefault("output_begun", self.spoke)
             self.phase = RequestPhase.ENDED
             if not self.call.stream:
-                # Nobody will have them. The error's traceback, once it was raised, keeps this
-                # exchange until the garbage collector comes by, and 8 MiB with each is too much.
+                # No client will get them, and the exchange lives until its response is sent.
                 self._chunks.clear()
             self._wake()
             self._make_room()  # what comes now is thrown away
@@ -224,24 +217,22 @@ class Exchange:
         if self._event is not None:
             self._event.set()
 
-    # The client's side
+    # The client's side. Nothing here raises: a bad end is the value of `error`.
 
     def take(self) -> list[bytes]:
-        """The chunks that have come since, without waiting. Raises the error it ended with."""
+        """Take the chunks that have come since the last time, without waiting."""
         chunks = self._chunks
         if chunks:
             self._chunks = []
             self.buffered_bytes = 0
             self._make_room()
-        elif self.error is not None:
-            raise self.error
         return chunks
 
     async def receive(self, *, patience: float = math.inf) -> list[bytes]:
-        """Wait for chunks; an empty list after `patience` seconds, or when it has ended.
+        """Wait for chunks, and take them.
 
-        Raises the GatewayError that it ended with, after the chunks before it were taken, and
-        ClockRanOut, which ends it.
+        Returns an empty list after `patience` seconds of silence, and once the exchange has ended
+        and every chunk was taken (`drained`).
         """
         until = trio.current_time() + patience
         while not self._chunks and self.phase is not RequestPhase.ENDED:
@@ -252,7 +243,7 @@ class Exchange:
     async def ends_within(self, patience: float) -> bool:
         """Wait for the end for at most `patience` seconds; whether it has come.
 
-        The first chunks of a stream end the wait, too: they are not to be kept waiting.
+        The first chunks of a stream end the wait as well: they must not be delayed.
         """
         until = trio.current_time() + patience
         while self.phase is not RequestPhase.ENDED and not (self.call.stream and self._chunks):
@@ -261,24 +252,25 @@ class Exchange:
         return self.phase is RequestPhase.ENDED
 
     async def collect(self) -> list[bytes]:
-        """Wait for the end, and return all chunks. Raises as `receive`."""
+        """Wait for the end, and take all chunks."""
         while self.phase is not RequestPhase.ENDED:
             await self._change(math.inf)
-        if self.error is not None:
-            raise self.error
         return self.take()
 
     async def _change(self, until: float) -> bool:
-        """Wait for something to happen; False if `until` came. Ends it when a clock runs out."""
+        """Wait for the next change; False if `until` passed before one.
+
+        A clock that runs out meanwhile ends the exchange.
+        """
         _, deadline = self._deadline()
         self._event = trio.Event()
         with trio.CancelScope(deadline=min(deadline, until)) as scope:
             await self._event.wait()
         self._event = None
-        # It may end in the very moment in which a deadline passes; no clock runs then.
+        # The end may come at the very moment at which a deadline passes: no clock runs after it.
         if not scope.cancelled_caught or self.phase is RequestPhase.ENDED:
             return True
-        # The worker may have spoken since the deadline was set: it is not moved at every word.
+        # The deadline is not moved at every chunk: some may have come since it was set.
         now = trio.current_time()
         clock, deadline = self._deadline()
         if now >= deadline:

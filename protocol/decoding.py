@@ -16,6 +16,7 @@ from .checks import MAX_NESTING, is_utf8, nests_deeper
 from .errors import RemoteProtocolError, Violation, wrong_shape
 from .messages import JSON, PROTOCOL_VERSION, Ready
 from .payloads import MAX_EXCERPT, as_bytes, kind
+from .wording import read_mismatch
 
 MAX_REASON = 300
 """Characters of the decoder's reason: a key that a worker made up may stand in it."""
@@ -118,10 +119,12 @@ _decode_loose_params = msgspec.json.Decoder(_LooseParams).decode
 _decode_id = msgspec.json.Decoder(int).decode
 
 _EXPECTED = {
-    "`$.jsonrpc`": '"2.0"',
-    "`$.method`": "'ready' or 'chunk'",
-    "`$.result`": "'output', 'message' or nothing",
+    ".jsonrpc": '"2.0"',
+    ".method": "'ready' or 'chunk'",
+    ".result": "'output', 'message' or nothing",
 }
+"""By the place of what is wrong: what msgspec does not tell of it."""
+
 QUOTE = 0x22
 _ANY_STRING = b'"\\u0000"'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -258,11 +261,9 @@ def _explain(line: bytes, error: Exception) -> RemoteProtocolError:
 
 
 def _reason(error: msgspec.ValidationError) -> str:
-    reason = str(error)
-    for path, expected in _EXPECTED.items():
-        if reason.endswith(path):
-            return f"{reason[:MAX_REASON]}, expected {expected}"
-    return reason[:MAX_REASON]
+    reason = str(error)[:MAX_REASON]
+    expected = _EXPECTED.get(read_mismatch(error).path)
+    return reason if expected is None else f"{reason}, expected {expected}"
 
 
 def _nested_too_deeply(line: bytes) -> RemoteProtocolError:

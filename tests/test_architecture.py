@@ -61,6 +61,8 @@ PURE = (
     "gateway.agents.restart",
     "gateway.config",
     "gateway.errors",
+    "gateway.front.dialect",
+    "gateway.front.head",
     "gateway.front.native",
 )
 """Decisions over plain state: tested without processes, tasks or time."""
@@ -191,6 +193,22 @@ def test_decisions_know_no_tasks_and_only_the_front_knows_http(path: Path) -> No
 )
 def test_a_module_can_be_read_at_one_sitting(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_MODULE_LINES
+
+
+DIALECTS = sorted(path.parent for path in (ROOT / "gateway" / "front").glob("*/__init__.py"))
+"""Every package in the front is one."""
+
+KNOWN_TO_DIALECTS = PURE_STANDARD_LIBRARY | {"gateway.front.dialect", "math", "msgspec"}
+"""Besides the ground, the protocol and its own modules; `dialect` says why."""
+
+
+@pytest.mark.parametrize(
+    "path", [path for dialect in DIALECTS for path in sorted(dialect.rglob("*.py"))], ids=by_name
+)
+def test_a_dialect_knows_the_seam_the_ground_and_the_protocol(path: Path) -> None:
+    own = next(name_of(dialect) for dialect in DIALECTS if path.is_relative_to(dialect))
+    others = {name for name in imports(path) if not is_in(name, (own, "protocol"))}
+    assert {name for name in others if place(name) not in GROUND} <= KNOWN_TO_DIALECTS
 
 
 def test_nothing_else_lies_at_the_top() -> None:

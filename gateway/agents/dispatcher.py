@@ -13,7 +13,7 @@ import trio
 
 from gateway.agents.pool_types import Stage
 from gateway.agents.supervisor import AgentSupervisor
-from gateway.errors import AgentNotFound, GatewayError, ShuttingDown
+from gateway.errors import AgentNotFound, ShuttingDown
 from gateway.observe import logs
 
 if TYPE_CHECKING:
@@ -83,14 +83,13 @@ class Dispatcher:
 
     async def _see_through(self, exchange: Exchange) -> None:
         """Wait for the end of a request that nobody reads, with all its clocks."""
-        try:
-            while await exchange.receive() or not exchange.ended:
-                pass
-        except GatewayError as error:
+        while not exchange.drained:
+            await exchange.receive()
+        if exchange.error is not None:
             logs.event(
                 log,
                 logging.INFO,
-                f"request without a client ended: {error.message}",
+                f"request without a client ended: {exchange.error.message}",
                 agent=exchange.call.agent,
                 request=exchange.call.request_id,
             )

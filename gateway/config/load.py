@@ -1,12 +1,11 @@
 """From a TOML file and the command line to settings.
 
-Everything is checked before anything is started, and an error names the key, what it holds and what
-was expected.
+Everything is checked before anything is started. An error names the key, the value that it holds
+and what was expected.
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from gateway.config.settings import AGENT_NAME, AgentSettings, ServerSettings, Settings
+from protocol.wording import Mismatch, Problem, read_mismatch
 
 
 class ConfigError(Exception):
@@ -37,8 +37,8 @@ def load(
 ) -> Settings:
     """Read the file, if any, add what the command line gives, and check the whole.
 
-    `agents` are commands by name; one that the file has, too, replaces that one's command. `server`
-    overrides keys of `[server]`. Raises ConfigError.
+    `agents` are commands by name; a command replaces that of an agent that the file has, too.
+    `server` overrides keys of `[server]`. Raises ConfigError.
     """
     tables = _read_file(path) if path else {}
     _refuse_unknown("", tables, ("server", "defaults", "agents"))
@@ -59,7 +59,7 @@ def _agent(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> AgentSet
     where = f"agents.{name}"
     if not AGENT_NAME.match(name):
         raise ConfigError(f"agent name {name!r}: expected letters, digits, '_' and '-' only")
-    # Each table by itself first, so that an error names the table that it stands in.
+    # Each table is checked by itself first, so that an error names the table at fault.
     _convert({"command": "x", **defaults}, AgentSettings, "defaults")
     _convert({"command": "x", **own}, AgentSettings, where)
     if "command" not in own and "command" not in defaults:
@@ -82,14 +82,15 @@ def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
     try:
         return msgspec.convert(value, into)
     except (msgspec.ValidationError, ValueError) as error:
-        reason, _, place = str(error).partition(" - at `$")
-        keys = [key for key in re.sub(r"\[.*?\]|`", "", place).split(".") if key]
+        mismatch = read_mismatch(error)
+        keys = mismatch.keys
         found, kind = _at(keys, value, inspect.type_info(into))
-        raise ConfigError(f"{'.'.join([where, *keys])}: {_readable(reason, found, kind)}") from None
+        reason = _readable(mismatch, found, kind)
+        raise ConfigError(f"{'.'.join([where, *keys])}: {reason}") from None
 
 
 def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.Type]:
-    """The value that stands there, and what was expected of it."""
+    """The value that stands below `value` at `keys`, and the type that was expected there."""
     for key in keys:
         value = value.get(key)
         if isinstance(kind, inspect.StructType):
@@ -97,16 +98,17 @@ def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.T
     return value, kind
 
 
-def _readable(reason: str, found: Any, kind: inspect.Type) -> str:
-    """msgspec's words, with the value and what might stand there instead."""
-    if reason.startswith("Object contains unknown field") and isinstance(kind, inspect.StructType):
-        known = ", ".join(field.encode_name for field in kind.fields)
-        return f"unknown key {reason.rpartition(' ')[2]}; expected one of {known}"
-    if reason.startswith("Invalid enum value"):
-        return f"expected {_choices(kind)}, got {found!r}"
-    if reason.startswith("Expected"):
-        return f"expected {reason.partition(', got')[0][9:].replace('`', '')}, got {found!r}"
-    return reason
+def _readable(mismatch: Mismatch, found: Any, kind: inspect.Type) -> str:
+    """The mismatch in words, with the value that was found and what might stand there instead."""
+    match mismatch.problem:
+        case Problem.UNKNOWN_KEY if isinstance(kind, inspect.StructType):
+            known = ", ".join(field.encode_name for field in kind.fields)
+            return f"unknown key {mismatch.subject}; expected one of {known}"
+        case Problem.NOT_A_CHOICE:
+            return f"expected {_choices(kind)}, got {found!r}"
+        case Problem.WRONG_TYPE:
+            return f"expected {mismatch.subject.replace('`', '')}, got {found!r}"
+    return mismatch.sentence
 
 
 def _choices(kind: inspect.Type) -> str:

@@ -9,19 +9,24 @@ import trio
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from gateway.front.requests import AgentRoutes
+from gateway.front.native.dialect import NativeDialect
+from gateway.front.requests import CallRoutes
 from gateway.front.status import make_blueprint
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.dialect import Dialect
+
+DIALECTS: tuple[Dialect, ...] = (NativeDialect(),)
+"""The client protocols that are served, asked in this order whose a path is."""
 
 
 class HTTPConnection(TrioASGIHTTPConnection):
-    """Lets the last part of a response be sent whole.
+    """A connection whose last part of a response is always sent whole.
 
-    When it is sent, Hypercorn first tells the application that the request is over, and Quart-Trio
-    then cancels the task that is still sending: without the shield the connection is never closed
-    nor used again. Sending is bounded by the socket's TCP_USER_TIMEOUT.
+    When that part is sent, Hypercorn first tells the application that the request is over, and
+    Quart-Trio then cancels the task that is still sending: without the shield the connection is
+    never closed nor used again. The send is bounded by the socket's TCP_USER_TIMEOUT.
     """
 
     async def __call__(self, receive: Any, send: Any) -> None:
@@ -38,9 +43,9 @@ def make_app(dispatcher: Dispatcher, *, max_body: int) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker."""
     app = QuartTrio("gateway", static_folder=None)
     app.asgi_http_class = HTTPConnection
-    # The gateway has clocks of its own; Quart's would cut every response after 60 s.
+    # The gateway has its own clocks; Quart's would cut every response after 60 s.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = max_body
     app.register_blueprint(make_blueprint(dispatcher))
-    app.asgi_app = AgentRoutes(app.asgi_app, dispatcher, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, DIALECTS, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

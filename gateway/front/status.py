@@ -1,4 +1,7 @@
-"""The routes that Quart serves: what there is, how it is, and the errors of everything else."""
+"""The routes that Quart serves: the agents and their states, health, and the errors of all else.
+
+Everything here speaks the native dialect.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
-from gateway.front.native.body import read_head
+from gateway.front.head import read_head
+from gateway.front.native.errors import encode_error
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
@@ -21,7 +25,7 @@ log = logging.getLogger("gateway.http")
 
 
 def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
-    """The routes, bound to one gateway's agents."""
+    """Make the routes for the agents of one gateway."""
     routes = Blueprint("gateway", __name__)
 
     @routes.get("/agents")
@@ -59,7 +63,7 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
 
     @routes.before_app_request
     async def take_request_id() -> None:
-        # ASGI's own headers: Quart's are normalised, and the rule for ids stands in one place.
+        # ASGI's own headers, because Quart's are normalised; the rule for ids stands in `head`.
         head = read_head(request.scope["headers"])
         g.request_id, g.has_body = head.request_id, head.has_body
 
@@ -68,8 +72,8 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
         response.headers["X-Request-Id"] = g.get("request_id", "")
         response.headers.setdefault("Cache-Control", "no-store")
         if g.get("has_body"):
-            # Nobody here reads a body. If its end comes after the answer, Hypercorn closes the
-            # connection; so that no client uses it again meanwhile, it is always told.
+            # No route here reads a body. If its end comes after the response, Hypercorn closes the
+            # connection: the client is always told, so that it does not use that one again.
             response.headers["Connection"] = "close"
         return response
 
@@ -95,9 +99,8 @@ def _json(value: object, status: int = 200) -> Response:
 
 
 def _error(error: GatewayError) -> Response:
-    response = Response(
-        error.body(g.get("request_id", "")), error.status, content_type="application/json"
-    )
-    for name, value in error.headers():
+    encoded = encode_error(error, g.get("request_id", ""))
+    response = Response(encoded.body, encoded.status)
+    for name, value in encoded.headers:
         response.headers[name.decode()] = value.decode()
     return response

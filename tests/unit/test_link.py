@@ -10,7 +10,7 @@ import fcntl
 import os
 import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Clocks
-from gateway.errors import ClientTooSlow, GatewayError
+from gateway.errors import ClientTooSlow
 from gateway.exchange import Call, Exchange
 from gateway.workers.events import Answered, Paused, Spoke
 from gateway.workers.link import FellBehind, Link, LinkEvent, Violated
@@ -244,8 +244,8 @@ async def test_a_worker_with_other_clients_goes_on_and_the_one_that_is_behind_is
         assert quick.take() == [b'"x"']
         assert quick.drained
         slow.take()
-        with pytest.raises(ClientTooSlow):
-            slow.take()
+        assert slow.drained
+        assert isinstance(slow.error, ClientTooSlow)
 
 
 def result_end(number: int) -> bytes:
@@ -329,8 +329,7 @@ def test_nothing_that_a_worker_says_is_an_error_of_ours(steps: list[tuple[str, A
                 elif what == "cancel" and value < len(exchanges):
                     it.link.cancel(exchanges[value])
                 elif what == "take" and value < len(exchanges):
-                    with suppress(GatewayError):
-                        exchanges[value].take()
+                    exchanges[value].take()
             answered = [told for told in it.owner.told if told.startswith("answered")]
             assert len(answered) == len({told.split()[1] for told in answered})
             in_flight = set(it.link.exchanges)

@@ -1,4 +1,4 @@
-"""Server-Sent Events, and how an answer of either kind becomes what the caller asked for.
+"""The native dialect's streams: Server-Sent Events (WHATWG HTML, "Server-sent events").
 
 Chunks are JSON strings as the worker wrote them: they hold no newline, so each is one `data:` line.
 """
@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from gateway.front.native.errors import error_body
+from gateway.front.native.results import as_chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
-    from protocol import Method, Payload
+    from gateway.errors import GatewayError
+    from gateway.exchange import Exchange
+    from protocol import Payload
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
-
-KEEP_ALIVE_SECONDS = 15.0
-"""Of silence before a comment is sent: below the idle timeouts of common proxies (30 to 60 s)."""
 
 HEADERS = (
     (b"content-type", b"text/event-stream"),
@@ -28,49 +27,33 @@ HEADERS = (
 )
 
 
-class _ChatMessage(Struct, gc=False):
-    content: Raw = Raw(b"null")
-    tool_calls: Raw | UnsetType = UNSET
+class EventStream:
+    """The `StreamEncoder` of one native stream. No event depends on the ones before it."""
 
+    __slots__ = ("_exchange",)
 
-_decode_message = msgspec.json.Decoder(_ChatMessage).decode
+    headers = HEADERS
 
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
-def encode_chunks(chunks: Sequence[bytes]) -> bytes:
-    """One event for each chunk, all in one piece to be written at once."""
-    if not chunks:
-        return b""
-    return b'data: {"chunk":%b}\n\n' % b'}\n\ndata: {"chunk":'.join(chunks)
+    @staticmethod
+    def chunks(chunks: Sequence[bytes]) -> bytes:
+        """One event for each chunk, joined once, to be written at once."""
+        return b'data: {"chunk":%b}\n\n' % b'}\n\ndata: {"chunk":'.join(chunks)
 
+    @staticmethod
+    def keep_alive() -> bytes:
+        """A comment, which clients skip."""
+        return KEEP_ALIVE
 
-def encode_error(body: bytes) -> bytes:
-    """The last event of a stream that failed; no `[DONE]` follows."""
-    return b"event: error\ndata: " + body + b"\n\n"
+    def end(self, result: Payload | None) -> bytes:
+        """`[DONE]`, after the one event of a result."""
+        if result is None:
+            return DONE
+        return self.chunks([as_chunk(self._exchange.call.method, result)]) + DONE
 
-
-def as_chunk(method: Method, result: Payload) -> bytes:
-    """One result as the one chunk of a stream: a string as it is, anything else as JSON text.
-
-    A chat's message counts as its content, unless it holds more than that (tool calls).
-    """
-    if method == "chat":
-        message = _decode_message(result)
-        content = bytes(message.content)
-        if content[:1] == b'"' and message.tool_calls is UNSET:
-            return content
-    else:
-        content = bytes(result)
-        if content[:1] == b'"':
-            return content
-    return msgspec.json.encode(str(result, "utf-8"))
-
-
-def as_body(method: Method, result: Payload | None, chunks: Iterable[bytes]) -> bytes:
-    """The answer to a caller that wants one JSON: the result, or the chunks in one string."""
-    if result is None:
-        # Each chunk is a whole JSON string, so the insides can be joined as they are: an escaped
-        # surrogate pair is never split, because half of one is not accepted.
-        joined = b'"%b"' % b"".join([chunk[1:-1] for chunk in chunks])
-        result = joined if method == "invoke" else b'{"role":"assistant","content":%b}' % joined
-    key = b'{"output":' if method == "invoke" else b'{"message":'
-    return b"".join((key, result, b"}"))
+    def error(self, error: GatewayError) -> bytes:
+        """An `error` event, with the body of an error response as its data, and no `[DONE]`."""
+        body = error_body(error, self._exchange.call.request_id, self._exchange.output_begun)
+        return b"event: error\ndata: " + body + b"\n\n"

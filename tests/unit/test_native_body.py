@@ -1,4 +1,4 @@
-"""From headers and body to a call: every 400 and 415, and payloads that stay the bytes they are."""
+"""From a body to a call: every 400, and payloads that stay the bytes they are."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest, UnsupportedMediaType
+from gateway.errors import InvalidRequest
 from gateway.exchange import Call
-from gateway.front.native.body import (
-    RequestHead,
-    check_media_type,
-    new_request_id,
-    read_call,
-    read_head,
-)
+from gateway.front.dialect import RequestHead
+from gateway.front.native.body import read_call
 from protocol import MAX_INPUT_NESTING
+from protocol.gateway_side import GatewayConnection
 from tests.unit.conftest import unhurried
 
 HEAD = RequestHead(request_id="r-1")
-JSON_TYPE = b"application/json"
 
 
 def read(body: bytes | str, kind: str = "invoke", head: RequestHead = HEAD) -> Call:
@@ -178,6 +173,21 @@ def test_whatever_bytes_come_instead_of_a_body_are_refused_never_a_defect(body: 
         read(body)
 
 
+@pytest.mark.parametrize("kind", ["invoke", "chat"])
+@pytest.mark.parametrize("size", [1, 100_000], ids=["small", "above 64 KiB"])
+@pytest.mark.parametrize("indent", [None, 2], ids=["on one line", "pretty-printed"])
+def test_a_body_of_many_lines_is_one_line_of_the_wire(kind: str, size: int, indent) -> None:
+    value = [{"role": "user", "content": ["x" * size]}]
+    key = "input" if kind == "invoke" else "messages"
+    call = read(json.dumps({key: value, "context": {"custom": {"a": 1}}}, indent=indent), kind)
+    _, parts = GatewayConnection().send_request(
+        call.method, call.payload, stream=False, context=call.context, request_id="r"
+    )
+    line = b"".join(parts)
+    assert line.find(b"\n") == len(line) - 1
+    assert json.loads(line)["params"][key] == value
+
+
 HUGE_NUMBER = b"9" * 5000
 
 
@@ -275,97 +285,6 @@ def test_a_huge_chat_costs_one_object_per_message_and_none_below(space: bytes) -
     messages = b"[" + b",".join([message] * 10) + b"]"
     body = b'{"messages":' + space + messages + b"}"
     assert peak_bytes(body, "chat") < MOST_COPIES * len(messages)
-
-
-# The headers
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        b"application/json",
-        b"Application/JSON",
-        b"application/json;charset=utf-8",
-        b'application/json; charset="UTF-8"',
-        b"application/vnd.api+json",
-        b"application/json ; boundary=x",
-    ],
-)
-def test_json_is_taken_however_it_is_spelt(content_type: bytes) -> None:
-    check_media_type(RequestHead(request_id="r", content_type=content_type))
-    check_media_type(
-        RequestHead(request_id="r", content_type=content_type, content_encoding=b"identity")
-    )
-
-
-@pytest.mark.parametrize(
-    ("content_type", "encoding", "words"),
-    [
-        (None, None, "no Content-Type; expected application/json"),
-        (b"", None, "Content-Type is '', expected application/json"),
-        (b"text/plain", None, "Content-Type is 'text/plain', expected application/json"),
-        (b"application/x-www-form-urlencoded", None, "expected application/json"),
-        (b"multipart/form-data; boundary=x", None, "expected application/json"),
-        (b"application/jsonp", None, "expected application/json"),
-        (b"application/json; charset=utf-16", None, "'charset=utf-16' is not supported"),
-        (JSON_TYPE, b"gzip", "Content-Encoding 'gzip' is not supported; send plain JSON"),
-    ],
-)
-def test_anything_else_is_an_unsupported_media_type(content_type, encoding, words) -> None:
-    head = RequestHead(request_id="r", content_type=content_type, content_encoding=encoding)
-    with pytest.raises(UnsupportedMediaType) as caught:
-        check_media_type(head)
-    assert words in caught.value.message
-
-
-def test_headers_are_read_in_one_pass() -> None:
-    head = read_head(
-        [
-            (b"host", b"h"),
-            (b"content-type", b"a/b"),
-            (b"content-length", b"12"),
-            (b"content-encoding", b"br"),
-            (b"x-request-id", b"mine"),
-            (b"x-timeout", b"3"),
-        ]
-    )
-    assert head == RequestHead(
-        request_id="mine",
-        content_type=b"a/b",
-        content_encoding=b"br",
-        content_length=12,
-        has_body=True,
-        timeout=b"3",
-    )
-
-
-@pytest.mark.parametrize(
-    ("headers", "has_body"),
-    [
-        ([], False),
-        ([(b"content-length", b"0")], False),
-        ([(b"content-length", b"1")], True),
-        ([(b"transfer-encoding", b"chunked")], True),
-    ],
-)
-def test_it_is_known_whether_a_body_will_come(headers, has_body: bool) -> None:
-    assert read_head(headers).has_body is has_body
-
-
-@pytest.mark.parametrize("good", [b"a", b"x" * 128, b"!~#[]", b"0191-af"])
-def test_a_callers_request_id_is_taken_over(good: bytes) -> None:
-    assert read_head([(b"x-request-id", good)]).request_id == good.decode()
-
-
-@pytest.mark.parametrize("bad", [b"", b"x" * 129, b"two words", b"tab\t", b"caf\xc3\xa9", b"nl\n"])
-def test_one_that_could_not_stand_in_a_header_or_a_log_is_replaced(bad: bytes) -> None:
-    given_instead = read_head([(b"x-request-id", bad)]).request_id
-    assert given_instead
-    assert given_instead.encode() != bad
-
-
-def test_own_request_ids_are_all_different() -> None:
-    assert len({new_request_id() for _ in range(1000)}) == 1000
 
 
 @pytest.mark.parametrize("timeout", [b"0", b"-1", b"soon", b"", b"nan", b"inf", b"1e999"])

@@ -1,9 +1,8 @@
-"""The hot routes in virtual time: what a stream says while its agent says nothing."""
+"""Calls over ASGI in virtual time: clocks, silence, and clients that leave or do not read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,89 +10,18 @@ import trio
 
 from gateway.config import Clocks
 from gateway.errors import AgentFailed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
+from gateway.front.answers import KEEP_ALIVE_SECONDS, UNWATCHED_SECONDS
+from gateway.front.app import DIALECTS
+from gateway.front.client import BODY_SECONDS
 from gateway.front.native import sse
-from gateway.front.requests import BODY_SECONDS, UNWATCHED_SECONDS, AgentRoutes
-
-DEFAULT = Clocks()
-Story = Callable[[Exchange], Any]
-
-
-class FakeDispatcher:
-    """One agent, whose part is played by `story`."""
-
-    def __init__(self, nursery: trio.Nursery, story: Story, clocks: Clocks) -> None:
-        self._nursery, self._story, self._clocks = nursery, story, clocks
-        self.left: list[bool] = []
-
-    def agent(self, name: str) -> None:
-        del name
-
-    def submit(self, call: Call) -> Exchange:
-        exchange = Exchange(call, self._clocks, trio.current_time())
-        exchange.given(trio.current_time(), worker_spoke=True)
-        self._nursery.start_soon(self._story, exchange)
-        return exchange
-
-    def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
-        del exchange
-        self.left.append(disconnected)
-
-
-class FakeClient:
-    """Hypercorn's side: what it hands in, and what it is handed, with the time since the start."""
-
-    def __init__(self, body: bytes, *, leaves: trio.Event | None = None) -> None:
-        self._body: bytes | None = body
-        self._leaves = trio.Event() if leaves is None else leaves
-        self._began = trio.current_time()
-        self.sent: list[tuple[float, dict[str, Any]]] = []
-
-    async def receive(self) -> dict[str, Any]:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self._leaves.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: dict[str, Any]) -> None:
-        await trio.lowlevel.checkpoint()
-        self.sent.append((round(trio.current_time() - self._began, 3), message))
-
-    @property
-    def status(self) -> int:
-        return int(self.sent[0][1]["status"])
-
-    @property
-    def parts(self) -> list[tuple[float, bytes]]:
-        return [(at, m["body"]) for at, m in self.sent if m["type"] == "http.response.body"]
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(part for _, part in self.parts)
-
-
-SCOPE = {
-    "type": "http",
-    "method": "POST",
-    "path": "/agent/a/invoke",
-    "headers": [(b"content-type", b"application/json")],
-}
-
-
-async def say_nothing(exchange: Exchange) -> None:
-    del exchange
-    await trio.sleep_forever()
+from gateway.front.requests import CallRoutes
+from tests.unit.asgi import DEFAULT, SCOPE, FakeClient, FakeDispatcher, Story, converse, say_nothing
 
 
 async def ask(story: Story, *, stream: bool = True, clocks: Clocks = DEFAULT) -> FakeClient:
-    body = json.dumps({"input": 1, "stream": stream}).encode()
-    client = FakeClient(body)
-    async with trio.open_nursery() as nursery:
-        dispatcher = FakeDispatcher(nursery, story, clocks)
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
-        await routes(SCOPE, client.receive, client.send)
-        nursery.cancel_scope.cancel()
+    client = FakeClient(json.dumps({"input": 1, "stream": stream}).encode())
+    dispatcher = await converse(client, story, clocks=clocks)
     assert dispatcher.left == [False]
     return client
 
@@ -115,7 +43,7 @@ async def test_silence_is_filled_with_comments_and_the_first_brings_the_head(
         sse.KEEP_ALIVE,
         sse.DONE,
     ]
-    every = sse.KEEP_ALIVE_SECONDS
+    every = KEEP_ALIVE_SECONDS
     times = [at for at, _ in client.sent[:1] + client.parts]  # type: ignore[operator]
     expected = [every, every, 2 * every, 3 * every, 50, 50 + every, 70]
     assert times == pytest.approx(expected, abs=2 * UNWATCHED_SECONDS)
@@ -133,9 +61,13 @@ async def test_a_word_is_sent_when_it_is_said(autojump_clock) -> None:
     assert [at for at, _ in client.parts] == [0.01, 0.02, 0.03, 10.03]
 
 
+def test_keep_alives_come_before_a_proxy_gives_up() -> None:
+    assert KEEP_ALIVE_SECONDS < 30
+
+
 async def test_a_failure_before_the_first_comment_has_its_own_status(autojump_clock) -> None:
     async def fail(exchange: Exchange) -> None:
-        await trio.sleep(sse.KEEP_ALIVE_SECONDS - 1)
+        await trio.sleep(KEEP_ALIVE_SECONDS - 1)
         exchange.fail(AgentFailed("no"))
 
     client = await ask(fail)
@@ -145,7 +77,7 @@ async def test_a_failure_before_the_first_comment_has_its_own_status(autojump_cl
 
 async def test_a_failure_after_it_is_an_event(autojump_clock) -> None:
     async def fail(exchange: Exchange) -> None:
-        await trio.sleep(sse.KEEP_ALIVE_SECONDS + 1)
+        await trio.sleep(KEEP_ALIVE_SECONDS + 1)
         exchange.fail(AgentFailed("no"))
 
     client = await ask(fail)
@@ -195,10 +127,7 @@ async def test_half_a_body_is_waited_for_and_no_longer(autojump_clock) -> None:
 
     client = HalfABody(b'{"input"')
     scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"12")]}
-    async with trio.open_nursery() as nursery:
-        dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
-        await routes(scope, client.receive, client.send)
+    dispatcher = await converse(client, say_nothing, scope=scope)
     assert client.status == 408
     assert client.sent[0][0] == pytest.approx(BODY_SECONDS)
     assert (b"connection", b"close") in client.sent[0][1]["headers"]
@@ -213,7 +142,7 @@ async def test_a_client_that_leaves_is_left_at_once_and_told_nothing(
     client = FakeClient(json.dumps({"input": 1, "stream": stream}).encode(), leaves=leaves)
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
+        routes = CallRoutes(None, dispatcher, DIALECTS, max_body=1000)  # type: ignore[arg-type]
         nursery.start_soon(routes, SCOPE, client.receive, client.send)
         await trio.sleep(7)
         assert dispatcher.left == []
@@ -245,10 +174,7 @@ async def test_a_client_that_does_not_read_is_given_up_when_its_clock_runs_out(
         ended.append((trio.current_time() - began, exchange.error.details["clock"]))
 
     client = Deaf(b'{"input": 1, "stream": true}')
-    async with trio.open_nursery() as nursery:
-        dispatcher = FakeDispatcher(nursery, talk, Clocks(write=30))
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
-        await routes(SCOPE, client.receive, client.send)
+    dispatcher = await converse(client, talk, clocks=Clocks(write=30))
     ((at, clock),) = ended
     assert (at, clock) == (pytest.approx(30, abs=1), "write")
     assert dispatcher.left[0] is False  # left when the clock ran out, and again at the end
@@ -258,12 +184,8 @@ async def test_a_clock_that_ran_out_is_logged_with_its_name_and_its_true_time(
     autojump_clock, caplog
 ) -> None:
     client = FakeClient(b'{"input": 1}')
-    async with trio.open_nursery() as nursery:
-        dispatcher = FakeDispatcher(nursery, say_nothing, Clocks(queue=7, start=7, first=7))
-        routes = AgentRoutes(None, dispatcher, max_body=1000)  # type: ignore[arg-type]
-        with caplog.at_level("INFO", logger="gateway.http"):
-            await routes(SCOPE, client.receive, client.send)
-        nursery.cancel_scope.cancel()
+    with caplog.at_level("INFO", logger="gateway.http"):
+        await converse(client, say_nothing, clocks=Clocks(queue=7, start=7, first=7))
     (record,) = [each for each in caplog.records if "504 timeout" in each.message]
     assert record.fields["clock"] in {"queue", "start", "first"}
     assert record.fields["elapsed"] == pytest.approx(7)

@@ -10,7 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.config import Clocks
+from gateway.errors import AgentFailed
+from gateway.exchange import Call, Exchange
 from gateway.front.native import sse
+from gateway.front.native.results import as_body, as_chunk
 from tests.unit.conftest import unhurried
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -21,21 +25,39 @@ def as_json(text: str, *, ascii_only: bool) -> bytes:
     return json.dumps(text, ensure_ascii=ascii_only).encode()
 
 
+def make_stream(method: Literal["invoke", "chat"] = "invoke") -> tuple[sse.EventStream, Exchange]:
+    call = Call(agent="a", method=method, payload=b"1", stream=True, request_id="r-1")
+    exchange = Exchange(call, Clocks(), 0.0)
+    return sse.EventStream(exchange), exchange
+
+
 def test_chunks_are_one_event_each_in_one_piece() -> None:
-    assert sse.encode_chunks([b'"Hello "', rb'"\n"']) == (
+    assert sse.EventStream.chunks([b'"Hello "', rb'"\n"']) == (
         b'data: {"chunk":"Hello "}\n\n' + rb'data: {"chunk":"\n"}' + b"\n\n"
     )
-    assert sse.encode_chunks([]) == b""
 
 
-def test_the_end_a_comment_and_an_error_are_whole_events() -> None:
-    assert sse.DONE == b"data: [DONE]\n\n"
-    assert sse.KEEP_ALIVE == b": keep-alive\n\n"
-    assert sse.encode_error(b'{"error":{}}') == b'event: error\ndata: {"error":{}}\n\n'
+def test_the_end_and_a_comment_are_whole_events() -> None:
+    stream, _ = make_stream()
+    assert stream.end(None) == sse.DONE == b"data: [DONE]\n\n"
+    assert stream.keep_alive() == sse.KEEP_ALIVE == b": keep-alive\n\n"
 
 
-def test_keep_alives_come_before_a_proxy_gives_up() -> None:
-    assert sse.KEEP_ALIVE_SECONDS < 30
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_error_is_an_event_that_says_whether_output_had_begun(begun: bool) -> None:
+    stream, exchange = make_stream()
+    if begun:
+        exchange.add_chunks([b'"x"'], 0.0)
+    assert stream.error(AgentFailed("no", code=1)) == (
+        b'event: error\ndata: {"error":{"type":"agent_error","message":"no",'
+        b'"request_id":"r-1","code":1,"output_begun":%b}}\n\n' % str(begun).lower().encode()
+    )
+
+
+def test_one_result_is_an_event_before_the_end() -> None:
+    stream, _ = make_stream("chat")
+    end = stream.end(b'{"role":"assistant","content":"Hi"}')
+    assert end == b'data: {"chunk":"Hi"}\n\ndata: [DONE]\n\n'
 
 
 @pytest.mark.parametrize(
@@ -60,7 +82,7 @@ def test_keep_alives_come_before_a_proxy_gives_up() -> None:
 def test_one_result_becomes_one_chunk(
     kind: Literal["invoke", "chat"], result: bytes, chunk: str
 ) -> None:
-    assert json.loads(sse.as_chunk(kind, result)) == chunk
+    assert json.loads(as_chunk(kind, result)) == chunk
 
 
 @pytest.mark.parametrize(
@@ -71,16 +93,16 @@ def test_one_result_becomes_one_chunk(
     ],
 )
 def test_chunks_become_one_result(kind: Literal["invoke", "chat"], body: bytes) -> None:
-    assert sse.as_body(kind, None, [b'"Hello "', b'""', b'"World!"']) == body
+    assert as_body(kind, None, [b'"Hello "', b'""', b'"World!"']) == body
 
 
 def test_no_chunks_at_all_are_an_empty_text() -> None:
-    assert sse.as_body("invoke", None, []) == b'{"output":""}'
+    assert as_body("invoke", None, []) == b'{"output":""}'
 
 
 def test_a_result_is_put_into_its_envelope_as_the_bytes_it_is() -> None:
-    assert sse.as_body("invoke", b'{ "a" : 1e2 }', []) == b'{"output":{ "a" : 1e2 }}'
-    assert sse.as_body("chat", b'{"role":"tool"}', []) == b'{"message":{"role":"tool"}}'
+    assert as_body("invoke", b'{ "a" : 1e2 }', []) == b'{"output":{ "a" : 1e2 }}'
+    assert as_body("chat", b'{"role":"tool"}', []) == b'{"message":{"role":"tool"}}'
 
 
 @unhurried
@@ -92,14 +114,14 @@ def test_joined_chunks_are_the_concatenation_of_what_they_mean(
 ) -> None:
     chunks = [as_json(text, ascii_only=ascii_only) for text, ascii_only in parts]
     whole = "".join(text for text, _ in parts)
-    assert msgspec.json.decode(sse.as_body("invoke", None, chunks)) == {"output": whole}
-    assert json.loads(sse.as_body("chat", None, chunks))["message"]["content"] == whole
+    assert msgspec.json.decode(as_body("invoke", None, chunks)) == {"output": whole}
+    assert json.loads(as_body("chat", None, chunks))["message"]["content"] == whole
 
 
 @unhurried
 @given(TEXT, st.booleans())
 def test_an_event_is_one_line_of_data_whatever_the_chunk_says(text: str, ascii_only: bool) -> None:
-    event = sse.encode_chunks([as_json(text, ascii_only=ascii_only)])
+    event = sse.EventStream.chunks([as_json(text, ascii_only=ascii_only)])
     head, end, rest = event.partition(b"\n\n")
     assert (end, rest) == (b"\n\n", b"")
     assert b"\n" not in head
@@ -117,5 +139,5 @@ JSON_VALUES = st.recursive(
 @unhurried
 @given(JSON_VALUES)
 def test_a_result_can_be_read_out_of_its_one_chunk_again(value: Any) -> None:
-    text = json.loads(sse.as_chunk("invoke", json.dumps(value).encode()))
+    text = json.loads(as_chunk("invoke", json.dumps(value).encode()))
     assert (text if isinstance(value, str) else json.loads(text)) == value

@@ -1,0 +1,158 @@
+"""One request of a client at its transport: reading its body, and refusing it.
+
+Owns the limits and the clock of a request's body, and responding to one whose body was not read.
+Knows ASGI, and nothing of agents or of any format.
+"""
+
+from __future__ import annotations
+
+import logging
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from gateway.errors import GatewayError, InternalError, RequestTimeout, RequestTooLarge
+from gateway.observe import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.front.dialect import RequestHead, Response
+
+    Message = dict[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    EncodeError = Callable[[GatewayError, str], Response]
+
+log = logging.getLogger("gateway.http")
+
+BODY_SECONDS = 60.0
+"""For a whole request body: 7 MiB at 1 Mbit/s. A client that sends more slowly holds no worker."""
+
+PREALLOCATION_FACTOR = 32
+"""Preallocate at most 32 times the bytes received, whatever Content-Length claims."""
+
+DISCARD_SECONDS = 5.0
+"""How long the rest of a refused body is read and discarded, so that the client can finish sending
+and reads the response instead of a reset."""
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection."""
+
+
+class ClientRequest:
+    """One request of a client, and the transport of its response."""
+
+    def __init__(
+        self, head: RequestHead, receive: Receive, send: Send, encode_error: EncodeError
+    ) -> None:
+        self.head = head
+        self.send = send
+        self._receive = receive
+        self._encode_error = encode_error
+        self._body_read = False
+        self._head_sent = False
+
+    def log(self, level: int, message: str, **fields: object) -> None:
+        logs.event(log, level, message, request=self.head.request_id, **fields)
+
+    def log_error(self, error: GatewayError) -> None:
+        self.log(
+            logging.ERROR if isinstance(error, InternalError) else logging.INFO,
+            f"{error.status} {error.type}: {error.message}",
+            clock=error.details.get("clock"),
+            elapsed=error.details.get("elapsed"),
+        )
+
+    # In
+
+    async def read_body(self, most: int) -> bytes:
+        """Read the whole body, of at most `most` bytes.
+
+        Raises RequestTooLarge, RequestTimeout and ClientGoneError.
+        """
+        if self.head.content_length > most:
+            raise RequestTooLarge(f"the body is larger than {most} bytes")
+        body = BytesIO()
+        with trio.move_on_after(BODY_SECONDS):
+            while not self._body_read:
+                message = await self._receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                piece = message["body"]
+                if not body.tell():
+                    # A buffer that grows piece by piece is copied each time.
+                    size = min(self.head.content_length, PREALLOCATION_FACTOR * len(piece))
+                    body = BytesIO(bytes(size))
+                body.write(piece)
+                size = body.tell()
+                if size > most:
+                    raise RequestTooLarge(f"the body is larger than {most} bytes")
+                # The end comes in a message of its own, which need not be waited for if the length
+                # was given (Hypercorn ends a request that is shorter).
+                self._body_read = not message["more_body"] or size == self.head.content_length
+            body.truncate()
+            return body.getvalue()
+        raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
+
+    async def wait_gone(self) -> None:
+        """Return when the client has closed the connection. The body must have been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    # Out
+
+    async def send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send a response's head; the request's id is added to `headers`."""
+        self._head_sent = True
+        headers.append((b"x-request-id", self.head.request_id.encode()))
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def respond_error(self, error: GatewayError) -> None:
+        """Send an error response, unless the head of another response was sent."""
+        self.log_error(error)
+        if self._head_sent:
+            return
+        response = self._encode_error(error, self.head.request_id)
+        headers = headers_of(response)
+        if self._body_read or not self.head.has_body:
+            await self.send_head(response.status, headers)
+            await self.send(_part(response.body, last=True))
+        else:
+            headers.append((b"connection", b"close"))
+            await self._respond_early(response.status, headers, response.body)
+
+    async def _respond_early(
+        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        """Respond to a request whose body has not been read.
+
+        Hypercorn's reader of the connection waits until the body is received here, and the end of
+        the response waits for that reader: so the body is received, and discarded, meanwhile.
+        """
+        discarded = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._discard_body, discarded)
+            await self.send_head(status, headers)
+            await self.send(_part(body))
+            with trio.move_on_after(DISCARD_SECONDS):
+                await discarded.wait()
+            await self.send(_part(b"", last=True))
+            nursery.cancel_scope.cancel()
+
+    async def _discard_body(self, discarded: trio.Event) -> None:
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect" or not message["more_body"]:
+                discarded.set()
+
+
+def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
+    """The headers of a whole response, in a new list."""
+    return [*response.headers, (b"content-length", b"%d" % len(response.body))]
+
+
+def _part(body: bytes, *, last: bool = False) -> Message:
+    return {"type": "http.response.body", "body": body, "more_body": not last}

@@ -1,0 +1,167 @@
+"""The seam between HTTP and the formats of client protocols.
+
+Theory of operation
+-------------------
+
+A *dialect* is one protocol that clients speak: its paths, the bodies of its requests, its answers,
+the framing of its streams, and its errors. `front/requests.py` owns what is the same for all of
+them: reading a body within its limits and clocks, watching whether the client leaves or stops
+reading, request ids, the log, and responding before a body was read. A dialect owns every byte of
+a body in both directions, and nothing else: no task, no clock, no I/O. Its methods are plain
+functions over plain state, and none of them waits.
+
+One request goes through the seam in this order:
+
+1. `Dialect.match(path)` gives a `Codec`, or None: the path is not this dialect's. A codec is the
+   state of one request, for as long as that lasts. It may be shared if it has no state.
+2. `Codec.agent` is looked up before the body is read, if the path names an agent.
+3. `Codec.decode(head, body)` makes a `Call`. Where the body names the agent, it is read here. What
+   a response needs of the request (a JSON-RPC id, a model's name) is kept by the codec.
+4. The dispatcher makes an `Exchange` of the call.
+5. An exchange that is not a stream is awaited, and `Codec.encode(exchange, chunks)` writes the one
+   response. One that is a stream (`Call.stream`; a dialect may set it whatever the body says)
+   gets a `StreamEncoder`, which writes the parts, with state of its own: ids, sequence numbers, the
+   text so far. The response's head waits for the first chunk, for the end, or for the first
+   keep-alive; a stream that fails before that is not a stream, but an error response with a status.
+6. Any `GatewayError`, at any step, becomes a response through `Codec.encode_error`; after the head
+   of a stream it becomes the stream's last part through `StreamEncoder.error`.
+
+An answer comes from a worker in either of two forms, whatever the client asked for: as one result,
+or as chunks and their end. A codec and a stream encoder turn each into what the client wants.
+
+To add a dialect: make a package beside `native/` whose class has `match`, and name it in
+`front/app.py`. It may import the ground (`config`, `errors`, `exchange`, `observe`), `protocol`,
+msgspec, the pure parts of the standard library, and this module, which tests/test_architecture.py
+holds. It never needs a change in `agents/` or `workers/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from msgspec import Struct
+
+from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed
+
+if TYPE_CHECKING:
+    from gateway.exchange import Call, Exchange
+    from protocol import Payload
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
+"""Names in lower case, as ASGI has them."""
+
+
+class RequestHead(Struct, gc=False):
+    """What is used of a request's headers."""
+
+    request_id: str
+    """The client's, if it can be used, else one of the gateway's own."""
+    content_type: bytes | None = None
+    content_encoding: bytes | None = None
+    content_length: int = 0
+    """In bytes; 0 if the client does not tell."""
+    has_body: bool = False
+    timeout: bytes | None = None
+    """`X-Timeout` as it was sent; `caller_timeout` reads it."""
+
+
+class Response(NamedTuple):
+    """A whole response. Content-Length and X-Request-Id are added where it is sent."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Dialect(Protocol):
+    """One client protocol. See the module's docstring."""
+
+    def match(self, path: str) -> Codec | None:
+        """The codec for a request on `path`; None: the path does not call an agent by this dialect.
+
+        Every call is a POST: any other method on a path that matches is answered with 405.
+        """
+
+
+class Codec(Protocol):
+    """One request: decodes its body, encodes what it is answered with."""
+
+    @property
+    def agent(self) -> str | None:
+        """The agent that the path names; None: the body names it."""
+
+    def decode(self, head: RequestHead, body: bytes) -> Call:
+        """Check a whole body. Raises InvalidRequest.
+
+        The codec must not keep `body`: the exchange outlives it, perhaps by hours.
+        """
+
+    def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
+        """Write the answer of an exchange that ended well.
+
+        The answer is `exchange.result`, or, where that is None, `chunks`: JSON strings.
+        """
+
+    def encode_error(
+        self, error: GatewayError, request_id: str, output_begun: bool | None = None
+    ) -> Response:
+        """Write an error. `output_begun` is the exchange's; None: there was no exchange."""
+
+    def stream(self, exchange: Exchange) -> StreamEncoder:
+        """Start the response to an exchange that is a stream."""
+
+
+class StreamEncoder(Protocol):
+    """The parts of one stream, in the order in which they are sent.
+
+    Events that open a stream belong to the first part, whichever that is: `chunks` or `keep_alive`
+    any number of times, then `end` or `error` once.
+    """
+
+    @property
+    def headers(self) -> Headers:
+        """Of the response, whose status is 200."""
+
+    def chunks(self, chunks: list[bytes]) -> bytes:
+        """Chunks that came together, each a JSON string; at least one."""
+
+    def keep_alive(self) -> bytes:
+        """What tells the client, and the proxies on the way, that the agent is still at work."""
+
+    def end(self, result: Payload | None) -> bytes:
+        """The end of a stream that ended well, after its one result if the answer was one."""
+
+    def error(self, error: GatewayError) -> bytes:
+        """The end of a stream that failed: never to be mistaken for `end`."""
+
+
+def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
+    """The headers by which HTTP itself tells of an error, in every dialect alike."""
+    headers = [(b"cache-control", b"no-store")]
+    if isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode()))
+    if error.retry_after is not None:
+        # Whole seconds, and never 0: "now" is what has just failed (RFC 9110, 10.2.3).
+        seconds = max(1, math.ceil(error.retry_after))
+        headers.append((b"retry-after", b"%d" % seconds))
+    return headers
+
+
+def caller_timeout(head: RequestHead) -> float:
+    """The `X-Timeout` header in seconds, infinity without one. Raises InvalidRequest."""
+    if head.timeout is None:
+        return math.inf
+    try:
+        seconds = float(head.timeout)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidRequest(f"X-Timeout is {shown(head.timeout)}, expected seconds, more than 0")
+    return seconds
+
+
+def shown(value: bytes) -> str:
+    """The start of a header's value, fit for a message."""
+    return repr(value[:80].decode("latin-1"))

@@ -1,0 +1,58 @@
+"""The native dialect's paths, and what is done with a request on one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.front.dialect import Response
+from gateway.front.native.body import read_call
+from gateway.front.native.errors import encode_error
+from gateway.front.native.results import as_body
+from gateway.front.native.sse import EventStream
+
+if TYPE_CHECKING:
+    from gateway.errors import GatewayError
+    from gateway.exchange import Call, Exchange
+    from gateway.front.dialect import RequestHead
+    from protocol import Method
+
+_JSON = ((b"content-type", b"application/json"),)
+
+
+class NativeDialect:
+    """A `Dialect`: `/agent/{name}/invoke`, `/agent/{name}/chat`, and the same below `/agents`."""
+
+    def match(self, path: str) -> NativeCodec | None:
+        """The codec for a path that names an agent and a handler. The agent may not exist."""
+        root, _, rest = path.removeprefix("/").partition("/")
+        name, _, method = rest.partition("/")
+        if root not in {"agent", "agents"}:
+            return None
+        match method:
+            case "invoke" | "chat":
+                return NativeCodec(name, method)
+        return None
+
+
+class NativeCodec:
+    """A `Codec` that is without state once it is made."""
+
+    __slots__ = ("_method", "agent")
+
+    def __init__(self, agent: str, method: Method) -> None:
+        self.agent = agent
+        self._method = method
+
+    def decode(self, head: RequestHead, body: bytes) -> Call:
+        return read_call(self.agent, self._method, head, body)
+
+    def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
+        return Response(200, _JSON, as_body(self._method, exchange.result, chunks))
+
+    def encode_error(
+        self, error: GatewayError, request_id: str, output_begun: bool | None = None
+    ) -> Response:
+        return encode_error(error, request_id, output_begun)
+
+    def stream(self, exchange: Exchange) -> EventStream:
+        return EventStream(exchange)

@@ -1,0 +1,101 @@
+"""Both neighbours of the front, played: an ASGI server with a client, and the agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from gateway.config import Clocks
+from gateway.exchange import Call, Exchange
+from gateway.front.app import DIALECTS
+from gateway.front.dialect import Dialect
+from gateway.front.requests import CallRoutes
+
+DEFAULT = Clocks()
+Story = Callable[[Exchange], Any]
+
+
+class FakeDispatcher:
+    """One agent, whose part is played by `story`."""
+
+    def __init__(self, nursery: trio.Nursery, story: Story, clocks: Clocks) -> None:
+        self._nursery, self._story, self._clocks = nursery, story, clocks
+        self.left: list[bool] = []
+
+    def agent(self, name: str) -> None:
+        del name
+
+    def submit(self, call: Call) -> Exchange:
+        exchange = Exchange(call, self._clocks, trio.current_time())
+        exchange.given(trio.current_time(), worker_spoke=True)
+        self._nursery.start_soon(self._story, exchange)
+        return exchange
+
+    def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
+        del exchange
+        self.left.append(disconnected)
+
+
+class FakeClient:
+    """Hypercorn's side: what it hands in, and what it is handed, with the time since the start."""
+
+    def __init__(self, body: bytes, *, leaves: trio.Event | None = None) -> None:
+        self._body: bytes | None = body
+        self._leaves = trio.Event() if leaves is None else leaves
+        self._began = trio.current_time()
+        self.sent: list[tuple[float, dict[str, Any]]] = []
+
+    async def receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append((round(trio.current_time() - self._began, 3), message))
+
+    @property
+    def status(self) -> int:
+        return int(self.sent[0][1]["status"])
+
+    @property
+    def parts(self) -> list[tuple[float, bytes]]:
+        return [(at, m["body"]) for at, m in self.sent if m["type"] == "http.response.body"]
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(part for _, part in self.parts)
+
+
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/agent/a/invoke",
+    "headers": [(b"content-type", b"application/json")],
+}
+
+
+async def say_nothing(exchange: Exchange) -> None:
+    del exchange
+    await trio.sleep_forever()
+
+
+async def converse(
+    client: FakeClient,
+    story: Story,
+    *,
+    clocks: Clocks = DEFAULT,
+    dialects: tuple[Dialect, ...] = DIALECTS,
+    scope: dict[str, Any] = SCOPE,
+) -> FakeDispatcher:
+    """One request of `client`, until its response has ended."""
+    async with trio.open_nursery() as nursery:
+        dispatcher = FakeDispatcher(nursery, story, clocks)
+        routes = CallRoutes(None, dispatcher, dialects, max_body=1000)  # type: ignore[arg-type]
+        await routes(scope, client.receive, client.send)
+        nursery.cancel_scope.cancel()
+    return dispatcher
