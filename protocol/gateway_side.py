@@ -250,7 +250,7 @@ class GatewayConnection:
                 if self.worker_state is _SILENT:
                     self.worker_state = WorkerState.BARE
             except RemoteProtocolError as error:
-                # Without its traceback, whose frames hold `events`: a cycle for each line of a flood.
+                # Without its traceback, whose frames hold `events`: a cycle for each bad line.
                 events.append(self._malformed(error.with_traceback(None)))
                 if self.broken:
                     return
