@@ -33,7 +33,7 @@ class SupervisedWorker(Protocol):
         """The requests that the worker still owes an answer to, oldest first."""
 
     def send(self, exchange: Exchange) -> None:
-        """Send a request to the worker."""
+        """Send a request to the worker. Its end is never reported from within this call."""
 
     def cancel(self, exchange: Exchange) -> None:
         """Tell the worker that nobody waits for a request, which has ended, any more."""
