@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from protocol import LocalProtocolError
 
-from . import start
+from . import start, stdio
 from .agent import Agent
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from .agent import Backend
+    from .loops import Backend
 
 USAGE = "usage: python -m worker [--backend asyncio|trio] MODULE:AGENT | PATH/TO/FILE.py:AGENT"
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     """Serve the agent that the command line names. Exits with 2 for a wrong command line."""
     target, backend = _parse(arguments)
     try:
-        wire = start.take_stdio()
+        wire = stdio.take_stdio()
     except OSError as error:
         _fail(f"stdin or stdout is closed: {error}")
     agent = _load(target)

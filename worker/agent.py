@@ -6,7 +6,7 @@ Knows nothing of how handlers are run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -15,11 +15,12 @@ from protocol import Method
 from .context import Context
 from .handler import Handler, name_of
 
+if TYPE_CHECKING:
+    from .loops import Backend
+
 DEFAULT_CONCURRENCY = 8
 """Requests at the same time in one worker: enough to overlap the waiting that agents mostly do, few
 enough that threads and memory stay small."""
-
-Backend: TypeAlias = Literal["asyncio", "trio"]
 
 _InvokeFunction: TypeAlias = Callable[[Any], object] | Callable[[Any, Context], object]
 _ChatFunction: TypeAlias = Callable[[list[Any]], object] | Callable[[list[Any], Context], object]
@@ -88,9 +89,11 @@ class Agent:
         From then on the process's stdin is empty and its stdout is its stderr: what agents print is
         log. Exits the process when it is told to end (see the README); returns at the end of stdin.
         """
-        from . import start  # noqa: PLC0415  (an agent that is only imported needs no descriptors)
+        # An agent that is only imported needs neither.
+        from .start import serve  # noqa: PLC0415
+        from .stdio import take_stdio  # noqa: PLC0415
 
-        start.serve(self, start.take_stdio(), backend=backend)
+        serve(self, take_stdio(), backend=backend)
 
     def encoded_metadata(self) -> bytes:
         """`metadata` as JSON text."""

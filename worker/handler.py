@@ -6,10 +6,10 @@ or where a handler runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Protocol
 
 from protocol import Method
 
@@ -41,6 +41,19 @@ class Handler:
         if self.takes_context:
             return self._function(payload, context)
         return self._function(payload)
+
+
+class Served(Protocol):
+    """An agent, as much of it as serving its requests needs."""
+
+    name: str
+    """Stands in messages for callers and authors."""
+    concurrency: int
+    """How many requests run at the same time, at most."""
+
+    @property
+    def handlers(self) -> Mapping[Method, Handler]:
+        """One handler for each method that it serves."""
 
 
 def name_of(function: object) -> str:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from .agent import Backend
+Backend: TypeAlias = Literal["asyncio", "trio"]
 
 READ_BYTES = 64 * 1024
 """At most this is read at once: what a pipe holds unless asked for more."""

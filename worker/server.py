@@ -46,13 +46,12 @@ from protocol import (
 )
 from protocol.worker_side import WorkerConnection
 
-from .agent import Agent, Backend
 from .answer import chunk_encoder, encode_answer, explain_exception
 from .context import Context, InvalidInput, decode, read_context
-from .handler import Handler
-from .loops import current_loop
+from .handler import Handler, Served
+from .loops import Backend, current_loop
 from .outbox import HIGH_WATER_BYTES, Outbox
-from .start import Stdio
+from .stdio import Stdio
 from .threads import Threads
 
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -61,13 +60,13 @@ _STREAMED = object()
 """Stands for the result of a handler whose chunks have been sent."""
 
 
-def run(agent: Agent, wire: Stdio, connection: WorkerConnection, *, backend: Backend) -> int:
+def run(agent: Served, wire: Stdio, connection: WorkerConnection, *, backend: Backend) -> int:
     """Serve until the end of stdin, a signal, or a broken wire; returns the exit status."""
     gc.freeze()  # what was imported is never garbage, and need not be looked at again and again
     return anyio.run(_serve, agent, wire, connection, backend, backend=backend)
 
 
-async def _serve(agent: Agent, wire: Stdio, connection: WorkerConnection, backend: Backend) -> int:
+async def _serve(agent: Served, wire: Stdio, connection: WorkerConnection, backend: Backend) -> int:
     async with anyio.create_task_group() as tasks:
         server = _Server(agent, wire, connection, tasks, backend)
         await server.serve()
@@ -116,7 +115,7 @@ class _Request:
 class _Server:
     def __init__(
         self,
-        agent: Agent,
+        agent: Served,
         wire: Stdio,
         connection: WorkerConnection,
         tasks: TaskGroup,
