@@ -62,6 +62,7 @@ PURE = (
     "gateway.config",
     "gateway.errors",
     "gateway.front.native",
+    "gateway.sandbox.bwrap",
 )
 """Decisions over plain state: tested without processes, tasks or time."""
 

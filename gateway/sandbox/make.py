@@ -15,15 +15,23 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
-from gateway.sandbox.discover import discover, is_system, own_interpreter
+from gateway.sandbox.discover import (
+    ALTERNATIVES,
+    CERTIFICATES,
+    SYSTEM_FOLDERS,
+    discover,
+    is_system,
+    own_interpreter,
+)
 from gateway.sandbox.listener import PORT as PROXY_PORT
 from gateway.sandbox.mounts import plan_mounts
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.seccomp import filter_program
-from gateway.sandbox.strict import HOME, Plan, StrictLauncher, Tools
+from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.uids import UidBlock, free_range
 
 if TYPE_CHECKING:
@@ -45,6 +53,8 @@ _OLDEST_BWRAP = (0, 8)
 """The first with --disable-userns; --size and --perms are older."""
 _VERSION_TIMEOUT = 10.0
 """Seconds for `bwrap --version`, which takes a millisecond."""
+_PRIVATE_KEYS = "/etc/ssl/private"
+"""The machine's own, beside its certificates."""
 _PACKAGES = {"bwrap": "bubblewrap", "setpriv": "util-linux", "sh": "dash"}
 
 
@@ -113,7 +123,7 @@ def _make_strict(
     if as_root:
         shown = [mount.source for mount in mounts if not mount.writable]
         _check_readable([*shown, *(path for path in needs.files if not is_system(path))])
-    plan = Plan(
+    confinement = Confinement(
         argv=(needs.program, *argv[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
         cwd=cwd,
@@ -122,13 +132,14 @@ def _make_strict(
         seccomp=seccomp,
         as_root=as_root,
         groups=_writing_groups(mounts) if as_root else (),
+        system=_find_system(network=bool(settings.network_hosts)),
     )
     uids = None if ids is None else UidBlock(ids)
     proxy = None
     if settings.network_hosts:
         uid = os.geteuid() if uids is None else uids.take()
         proxy = Proxy(agent_name, settings.network_hosts, uid=uid)
-    return StrictLauncher(plan, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
+    return StrictLauncher(confinement, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
 
 
 def _worker_ids() -> range | None:
@@ -203,6 +214,18 @@ def _writing_groups(mounts: Sequence[Mount]) -> tuple[int, ...]:
                     f"(chgrp GROUP {mount.path}; chmod g+rwxs {mount.path})"
                 )
     return tuple(sorted(found))
+
+
+def _find_system(*, network: bool) -> System:
+    folders = [each for each in SYSTEM_FOLDERS if not os.path.islink(each) and os.path.isdir(each)]
+    files = [
+        each for each in (ALTERNATIVES, *(CERTIFICATES if network else ())) if os.path.exists(each)
+    ]
+    return System(
+        links=tuple((each, os.readlink(each)) for each in SYSTEM_FOLDERS if os.path.islink(each)),
+        shown=(*folders, *files),
+        hidden=(_PRIVATE_KEYS,) if network and os.path.isdir(_PRIVATE_KEYS) else (),
+    )
 
 
 def _find_tools() -> Tools:

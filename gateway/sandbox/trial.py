@@ -100,7 +100,7 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")
         raise SandboxError(f"the sandbox cannot be put in force: {why}")
     findings = msgspec.json.decode(line, type=Findings)
-    return _judge(findings, uid=uid, as_root=trial.plan.as_root, rlimits=trial.rlimits())
+    return _judge(findings, uid=uid, as_root=trial.confinement.as_root, rlimits=trial.rlimits())
 
 
 def _judge(
@@ -159,16 +159,16 @@ def _judge(
 
 def _trial_launcher(launcher: StrictLauncher, *, arguments: Sequence[str]) -> StrictLauncher:
     """The same sandbox around the trial, with the gateway's own interpreter mounted besides."""
-    plan = launcher.plan
+    confinement = launcher.confinement
     paths = own_interpreter()
     added = plan_mounts(found=paths, mounts_ro=(), mounts_rw=(), secrets=(), cwd="/")
-    known = {mount.path for mount in plan.mounts}
+    known = {mount.path for mount in confinement.mounts}
     script = Path(inside.__file__).read_text()
-    return launcher.with_plan(
+    return launcher.with_confinement(
         dataclasses.replace(
-            plan,
+            confinement,
             argv=(sys.executable, "-I", "-S", "-c", script, *arguments),
-            mounts=(*plan.mounts, *(mount for mount in added if mount.path not in known)),
+            mounts=(*confinement.mounts, *(mount for mount in added if mount.path not in known)),
         )
     )
 
