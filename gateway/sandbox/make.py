@@ -1,7 +1,7 @@
-"""From an agent's command and settings to what starts its workers.
+"""From an agent's command and settings to the launcher of its workers.
 
-Owns the checks that need a look at the machine, and the choice of level: the one that was asked
-for, or SandboxError. Does not try the result (`trial` does).
+This module owns the checks that need a look at the machine, and the choice of level: the one that
+was asked for, or SandboxError. It does not try the result (`trial` does).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _log = logging.getLogger(__name__)
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOADER_PREFIX = "LD_"
 _LOADER = {"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"}
-"""Variables by which the C library loads code and data from elsewhere."""
+"""Variables that make the C library load code and data from elsewhere."""
 _OLDEST_BWRAP = (0, 8)
-"""The first with --disable-userns; --size and --perms are older."""
+"""The first version with --disable-userns; --size and --perms are older."""
 _VERSION_TIMEOUT = 10.0
 """Seconds for `bwrap --version`, which takes a millisecond."""
 _PRIVATE_KEYS = "/etc/ssl/private"
@@ -68,7 +68,7 @@ def make_launcher(
     cwd: str,
     secrets: Sequence[str] = (),
 ) -> Launcher:
-    """What starts the workers of `agent_name`, at exactly the level that was asked for.
+    """The launcher of the workers of `agent_name`, at exactly the level that was asked for.
 
     `environ` is the gateway's environment, of which PATH finds the program; `cwd` is the absolute
     folder that relative paths start from; `secrets` are paths that no agent may see.
@@ -143,9 +143,9 @@ def _make_strict(
 
 
 def _worker_ids() -> range | None:
-    """The user ids that workers get, with root; None for an ordinary user.
+    """The user ids for workers, if the gateway is root; None for an ordinary user.
 
-    So is root of a user namespace in which nobody else is mapped: outside it is one.
+    Root of a user namespace in which nobody else is mapped is an ordinary user outside.
     """
     if os.geteuid() != 0:
         return None
@@ -182,9 +182,9 @@ def _environment(
 
 
 def _check_readable(paths: Sequence[str]) -> None:
-    """With root: workers are another user, who must be able to read what is there for them.
+    """Check, with root, that workers can read these paths, since they run as other users.
 
-    Raises SandboxError. Looks at the paths themselves, not at all that is in them.
+    Checks the paths themselves, not the contents of folders. Raises SandboxError.
     """
     for path in paths:
         mode = os.stat(path).st_mode
@@ -197,7 +197,7 @@ def _check_readable(paths: Sequence[str]) -> None:
 
 
 def _writing_groups(mounts: Sequence[Mount]) -> tuple[int, ...]:
-    """The groups through which workers, whose user ids are new each time, may write.
+    """The groups through which workers, each with a new user id, may write.
 
     Raises SandboxError for a mount that no such worker could write to.
     """
@@ -233,8 +233,8 @@ def _find_tools() -> Tools:
         raise SandboxError("the sandbox needs Linux")
     found: dict[str, str] = {}
     for name, package in _PACKAGES.items():
-        # Not the gateway's PATH: what isolates shall not come from a folder that others may write
-        # to.
+        # Not the gateway's PATH: the tools that isolate must not come from a folder that others may
+        # write to.
         path = shutil.which(name, path=_SYSTEM_PATH)
         if path is None:
             raise SandboxError(f"{name} is missing: install {package} (apt install {package})")

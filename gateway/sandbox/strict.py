@@ -1,8 +1,8 @@
 """The launcher of the strict sandbox: one worker at a time, under bubblewrap.
 
-Owns what belongs to one start: the files that bubblewrap reads, the control group, the user id, the
-proxy's announcement. Does not know how a command line is written (`bwrap` does), nor how a process
-is run.
+This module owns the resources of one start: the files that bubblewrap reads, the control group, the
+user id, the announcement to the proxy. It knows neither how the command line is written (`bwrap`
+does) nor how a process is run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime")
 _FIRST_FREE = 10
-"""Descriptors below it are the shell's to name, which takes one digit."""
+"""The lowest descriptor to inherit: a shell can only name those below, with one digit."""
 
 _SIGNALS = frozenset(signal.valid_signals())
 _UNLIMITED = {"value": None, "enforced": False, "reason": "no limit was set"}
@@ -70,7 +70,7 @@ class StrictLauncher:
         self._numbers = itertools.count()
         self._made: list[tuple[Path, ...]] = []
         self._ended: list[tuple[Path, ...]] = []
-        # Also at the end of the interpreter; what is left after a kill, the next gateway sweeps.
+        # Runs at the end of the interpreter, too. After a kill, the next gateway sweeps.
         weakref.finalize(self, _remove, self._made)
         groups.sweep(cgroups)
 
@@ -94,8 +94,8 @@ class StrictLauncher:
         confinement = self.confinement
         uid = WORKER_UID if self._uids is None else self._uids.take()
         with contextlib.ExitStack() as stack:
-            # bubblewrap reads each to its end and moves the offset that all copies share: every
-            # start has its own.
+            # bubblewrap reads each file to its end, which moves the offset that all copies share:
+            # every start needs its own.
             files = {
                 path: _memory_file(stack, content) for path, content in _etc_files(uid).items()
             }
@@ -104,19 +104,19 @@ class StrictLauncher:
             inherited = [*files.values(), seccomp]
             before: tuple[str, ...] = ()
             if self._proxy is not None:
-                # The proxy serves the worker for as long as this is open: bubblewrap holds a copy,
-                # the worker's own is closed when the agent starts.
+                # The proxy serves the worker while this socket is open: bubblewrap holds a copy,
+                # and the worker's own is closed when the agent starts.
                 handed_out = stack.enter_context(self._proxy.announce())
                 handed_out = _inheritable(stack, handed_out)
                 held = _inheritable(stack, handed_out)
                 options += ["--sync-fd", str(held)]
                 inherited += [handed_out, held]
                 before = listener.command(handed_out)
-            # Not on the command line, which the worker can read in /proc/1/cmdline.
+            # In a file, because the worker can read the command line in /proc/1/cmdline.
             arguments = _memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
             group = self._new_group()
             join_files = [str(folder / self._cgroups.join_file) for folder in group]
-            # Not when it is empty: it is so until its worker has joined it, too.
+            # Called by the owner of the process: before the worker joined, the group is empty too.
             release = partial(self._ended.append, group)
             try:
                 yield Launch(
@@ -127,7 +127,7 @@ class StrictLauncher:
                         *before,
                         *confinement.argv,
                     ),
-                    # What bubblewrap itself is given can be read in /proc/1/environ.
+                    # The worker can read bubblewrap's environment in /proc/1/environ.
                     env={},
                     cwd="/",
                     pass_fds=(*inherited, arguments),
@@ -135,13 +135,13 @@ class StrictLauncher:
                     release=release,
                 )
             except BaseException:
-                release()  # nothing was started in it
+                release()  # no process was started
                 raise
 
     def exit_status(self, returncode: int) -> int:
         """As `gateway.sandbox.launch.Launcher.exit_status`.
 
-        bubblewrap ends with 128 and the number when a signal ended the command, as shells do.
+        When a signal ended the command, bubblewrap exits with 128 plus its number, as shells do.
         """
         number = returncode - 128
         return -number if number in _SIGNALS else returncode
@@ -187,7 +187,8 @@ class StrictLauncher:
         return () if pid is None else (pid,)
 
     def close(self) -> None:
-        """Give back what the launcher holds, when its workers have ended. Blocks for a moment."""
+        """Release everything that the launcher holds, after its workers have ended. Blocks
+        briefly."""
         _remove(self._made)
         if self._proxy is not None:
             self._proxy.close()
@@ -213,14 +214,15 @@ class StrictLauncher:
         return group
 
     def rlimits(self) -> dict[str, int]:
-        """What a process inside is held to, in the kernel's numbers; without what has no limit."""
+        """The resource limits of a process inside, in the kernel's units; unlimited ones are
+        absent."""
         settings = self.confinement.settings
         found = {"nofile": _capped(resource.RLIMIT_NOFILE, settings.nofile)}
         if settings.fsize_bytes:
             whole = -(-settings.fsize_bytes // ULIMIT_BLOCK) * ULIMIT_BLOCK
             found["fsize"] = _capped(resource.RLIMIT_FSIZE, whole) // ULIMIT_BLOCK * ULIMIT_BLOCK
         if settings.pids:
-            # In the user namespace bubblewrap's init counts as well.
+            # In a user namespace, bubblewrap's init counts as well.
             own = 0 if self.confinement.as_root else 1
             found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids + own)
         return found
@@ -231,8 +233,8 @@ def _remove(made: list[tuple[Path, ...]]) -> None:
 
 
 def _etc_files(uid: int) -> dict[str, bytes]:
-    """What programs look for in /etc: names for the users and the host that there are, libraries
-    and the time zone. Copied, because a file costs a start less than a mount.
+    """The files that programs look for in /etc: names of users and of the host, libraries, the time
+    zone. They are copied, because a file costs a start less time than a mount.
     """
     files = {
         "/etc/passwd": f"root:x:0:0::/:/bin/false\n{HOSTNAME}:x:{uid}:{uid}::{HOME}:/bin/sh\n",
@@ -257,14 +259,14 @@ def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
 
 
 def _inheritable(stack: contextlib.ExitStack, descriptor: int) -> int:
-    """A copy whose number a worker can inherit."""
+    """A copy whose number does not clash with those that the shell redirects."""
     copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
     stack.callback(os.close, copy)
     return copy
 
 
 def _capped(limit: int, wanted: int) -> int:
-    """`wanted`, or the gateway's own hard limit where that is lower: it cannot be raised."""
+    """`wanted`, or the gateway's own hard limit if that is lower: it cannot be raised."""
     hard = resource.getrlimit(limit)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
