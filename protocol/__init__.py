@@ -1,8 +1,8 @@
 """The wire between the gateway and its workers: JSON-RPC 2.0, one JSON text per line.
 
-Message types, line framing and the legal order of messages for each side, without I/O. The README
-beside this file is the specification; `gateway_side` and `worker_side` are the two ends, of which
-each program imports its own.
+The package owns message types, line framing and the legal order of messages for each side, and does
+no I/O. The README beside this file is the specification; `gateway_side` and `worker_side` are the
+two ends, and each program imports only its own.
 """
 
 from .checks import MAX_INPUT_NESTING, MAX_NESTING, is_utf8, nests_deeper

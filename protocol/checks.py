@@ -1,8 +1,9 @@
-"""What a JSON text has to fulfil beyond its grammar before it is passed on as the bytes it is.
+"""Checks beyond JSON's grammar, for texts that are passed on byte by byte.
 
 A decoder that skips a value (`msgspec.Raw`) checks its grammar, its escapes and its surrogate
-pairs, but neither that it is UTF-8 nor, on every version of Python, how deeply it nests. Both
-functions here cost no objects in proportion to the text. They know nothing of messages.
+pairs, but neither that it is UTF-8 nor, on every version of Python, how deeply it nests. The
+functions here check both, and allocate no objects in proportion to the text. They know nothing of
+messages.
 """
 
 from __future__ import annotations
@@ -12,20 +13,22 @@ import re
 from itertools import accumulate
 
 MAX_NESTING = 512
-"""Arrays and objects within one another in one line of a worker. Python 3.11 gives up at about
-1,000, its own stack included, and later ones at about 10,000: below both, every version decides
-alike."""
+"""Depth of arrays and objects in one line of a worker. Python 3.11 fails at a depth of about 1,000,
+the caller's stack included, and later versions at about 10,000: below both limits, every version
+decides alike."""
 
 MAX_INPUT_NESTING = 100
-"""The same in the body that a caller sends: far enough below MAX_NESTING that an agent may wrap its
-input in its output, and below what parsers in other languages take by default (serde_json 128,
-jq 1.6 256, PHP 512)."""
+"""Depth of arrays and objects in a caller's request body: far enough below MAX_NESTING that an
+agent may wrap its input in its output, and below the default limits of parsers in other languages
+(serde_json 128, jq 1.6 256, PHP 512)."""
 
 _PIECE_BYTES = 64 * 1024
-"""UTF-8 is checked in pieces of this: decoded at once, 8 MiB with one emoji take 32 MiB."""
+"""Bytes that are checked for UTF-8 at once: decoding 8 MiB with one emoji as a whole takes 32
+MiB."""
 
 _WALK_BYTES = 128
-"""Brackets are counted in blocks of this, and walked one by one only where a block could matter."""
+"""Brackets of one block. Blocks are counted, and walked bracket by bracket only where the depth
+could pass the limit."""
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 _STRUCTURE = b'[]{}"'
@@ -51,12 +54,12 @@ def is_utf8(text: bytes) -> bool:
 
 
 def nests_deeper(text: bytes, limit: int) -> bool:
-    """Whether arrays and objects in `text` stand more than `limit` deep within one another.
+    """Whether arrays and objects in `text` nest deeper than `limit`.
 
-    Exact for a JSON text, with any white space, strings and escapes; for anything else the answer
-    means nothing.
+    The answer is exact for a JSON text, with any white space, strings and escapes, and undefined
+    for anything else.
     """
-    # What opens must close, so a shorter text cannot.
+    # Every bracket that opens must close, so a shorter text cannot nest as deeply.
     if len(text) <= 2 * limit or not _opens_more_than(limit, text):
         return False
     brackets = _brackets(text)
@@ -73,8 +76,8 @@ def nests_deeper(text: bytes, limit: int) -> bool:
 
 
 def _opens_more_than(limit: int, text: bytes) -> bool:
-    """Whether more than `limit` brackets open in it, those in strings included."""
-    # A look for the next one is thirty times as fast as counting them all, and ends early.
+    """Whether more than `limit` brackets open in the text, those in strings included."""
+    # Searching for the next one is thirty times as fast as counting them all, and ends early.
     for bracket in (b"[", b"{"):
         found = text.find(bracket)
         while found >= 0:
@@ -86,12 +89,12 @@ def _opens_more_than(limit: int, text: bytes) -> bool:
 
 
 def _brackets(text: bytes) -> bytes:
-    """The brackets of a JSON text that do not stand in strings, as if all were square."""
+    """The brackets of a JSON text outside its strings, braces written as square brackets."""
     if b"\\" in text:
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     kept = text.translate(_ONE_KIND, _NO_STRUCTURE)
-    # Two quotes side by side are a string without brackets, or where one string ends and the
-    # next begins: without them, either way, the others still pair up as before.
+    # Two adjacent quotes are either a string without brackets, or the end of one string and the
+    # start of the next: without them, the remaining quotes still pair up as before.
     kept = kept.replace(b'""', b"")
     if b'"' in kept:
         kept = _find_strings.sub(b"", kept).replace(b'"', b"")

@@ -1,7 +1,7 @@
-"""What one line of a worker says, before its place among the others is looked at.
+"""Decoding of a single line from a worker, regardless of its place in the conversation.
 
-Owns the shapes of a worker's messages, and the explanation of a line that has none of them: what
-is wrong with it and which request it belongs to. Knows nothing of what is in flight.
+This module owns the shapes of a worker's messages, and the explanation of a line that has none of
+them: what is wrong, and which request the line belongs to. It does not know what is in flight.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from .payloads import MAX_EXCERPT, as_bytes, kind
 from .wording import read_mismatch
 
 MAX_REASON = 300
-"""Characters of the decoder's reason: a key that a worker made up may stand in it."""
+"""Characters of a decoder's reason that are kept: the reason may quote a key of the worker's."""
 
 _MAX_FRAMED_BYTES = 2048
-"""A line above this is decoded by itself: there are few of those in one read, and what it takes to
-find a text in a line that was made for it grows with the square of its length."""
+"""A longer line is decoded by itself: one read holds few such lines, and the time for finding a
+text in a line that was crafted for it grows with the square of the length."""
 
 
 class Params(Struct, gc=False):
-    """Of `chunk`. Those of `ready` come once, and are decoded apart."""
+    """The params of `chunk`. A connection has one `ready`, whose params are decoded separately."""
 
     id: int | UnsetType = UNSET
     chunk: Raw | UnsetType = UNSET
 
 
 class ReadyParams(Struct, gc=False):
-    """Of `ready`."""
+    """The params of `ready`."""
 
     protocol: int
     handlers: tuple[str, ...]
@@ -44,7 +44,8 @@ class ReadyParams(Struct, gc=False):
 
 
 class Answer(Struct, gc=False, forbid_unknown_fields=True):
-    """A result. Unknown keys are refused: a misspelt one would make it the end of a stream."""
+    """A result. Unknown keys are refused: with a misspelt one, the result would mean the end of a
+    stream."""
 
     output: Raw | UnsetType = UNSET
     message: Raw | UnsetType = UNSET
@@ -74,7 +75,7 @@ class _ChunkParams(Struct, gc=False):
 
 
 class _ChunkLine(Struct, gc=False, tag_field="method", tag="chunk"):
-    """A chunk and nothing else; what `Line` leaves to be looked at is refused here."""
+    """A chunk and nothing else: this refuses what `Line` leaves for its caller to check."""
 
     params: _ChunkParams
     jsonrpc: Literal["2.0"] = "2.0"
@@ -88,7 +89,7 @@ class _ReadyLine(Struct, gc=False):
 
 
 class _Declared(Struct, gc=False):
-    """As much of a `ready` of any version as is needed to tell which it is."""
+    """The part of a `ready` that tells its version, whatever that is."""
 
     protocol: int
 
@@ -102,7 +103,7 @@ class _LooseParams(Struct, gc=False):
 
 
 class _LooseLine(Struct, gc=False):
-    """As much of a wrong line as is needed to say whose it is."""
+    """The parts of an invalid line that tell which request it belongs to."""
 
     id: Raw | UnsetType = UNSET
     method: Raw | UnsetType = UNSET
@@ -148,11 +149,11 @@ def read_line(line: bytes) -> Line:
 
 
 def read_burst(text: bytes) -> tuple[int, list[JSON], bytes] | None:
-    """The chunks that a text of several lines begins with, all of one request and framed alike: its
-    id, their texts, and the lines that follow.
+    """The leading chunks of a text of several lines, if they share one request and one framing.
 
-    Takes less than half of what it takes to decode each line. None does not say that something is
-    wrong: each line has to be looked at by itself then.
+    Returns the request's id, the chunks' texts, and the lines that follow. This takes less than
+    half the time of decoding each line. None does not mean that anything is wrong, only that each
+    line has to be decoded by itself.
     """
     frame = _read_frame(text[: text.find(b"\n")])
     if frame is None:
@@ -160,8 +161,8 @@ def read_burst(text: bytes) -> tuple[int, list[JSON], bytes] | None:
     request_id, head, tail = frame
     separator = tail + b"\n" + head
     texts = text[len(head) :].split(separator)
-    # A line that is framed otherwise, and what follows it, stand behind the one before it: mostly
-    # behind the last, as the end of the stream.
+    # A line with another framing, and all that follow it, end up in the text before it: usually in
+    # the last one, as the end of the stream.
     last = len(texts) - 1
     if text.count(b"\n") > last + texts[last].count(b"\n"):
         last = next(number for number, each in enumerate(texts) if b"\n" in each)
@@ -173,9 +174,9 @@ def read_burst(text: bytes) -> tuple[int, list[JSON], bytes] | None:
 
 
 def _read_frame(line: bytes) -> tuple[int, bytes, bytes] | None:
-    """The id of a chunk, and what stands before and after its text.
+    """The id of a chunk, and the bytes before and after its text.
 
-    Any JSON string between the two is a chunk of that id, because one is.
+    Since one JSON string between the two is a chunk of that id, any JSON string is.
     """
     if len(line) > _MAX_FRAMED_BYTES or _ANY_STRING in line or not is_utf8(line):
         return None
@@ -197,8 +198,8 @@ def _read_frame(line: bytes) -> tuple[int, bytes, bytes] | None:
 
 
 def _are_strings(texts: list[bytes]) -> bool:
-    """Whether each is one JSON string and nothing else. There is no newline in them."""
-    # No string goes on over a newline, so that each text has one value at the least.
+    """Whether each text is one JSON string and nothing else. The texts hold no newline."""
+    # A string cannot continue across a newline, so each text holds at least one value.
     joined = b",\n".join(texts)
     if joined[:1] + joined[-1:] != b'""' or joined.count(b'",\n"') != len(texts) - 1:
         return False
@@ -233,9 +234,9 @@ def read_ready(line: bytes) -> Ready:
 
 
 def _explain(line: bytes, error: Exception) -> RemoteProtocolError:
-    """Why a line could not be decoded, and whose it is."""
+    """Why a line could not be decoded, and which request it belongs to."""
     if isinstance(error, RecursionError):
-        # The caller's own stack counts, so this can come below MAX_NESTING.
+        # The caller's stack counts too, so this can happen below MAX_NESTING.
         return _nested_too_deeply(line)
     excerpt = _excerpt(line)
     if isinstance(error, msgspec.ValidationError):
@@ -248,8 +249,8 @@ def _explain(line: bytes, error: Exception) -> RemoteProtocolError:
         return RemoteProtocolError(
             Violation.NOT_JSON, f"a line starts with a byte-order mark: {excerpt}"
         )
-    # Half a surrogate pair is within JSON's grammar and without meaning: the line as such is
-    # whole, and its request can be told.
+    # JSON's grammar allows half of a surrogate pair, which has no meaning. Such a line is
+    # otherwise whole, and names its request.
     mended = _SURROGATE_ESCAPE.sub(rb"\\u0020", line)
     if mended != line and _read_loosely(mended) is not None:
         return RemoteProtocolError(
@@ -281,7 +282,7 @@ def _read_loosely(line: bytes) -> _LooseLine | None:
 
 
 def _whose(line: bytes) -> int | None:
-    """The id of the request that a wrong line belongs to, if it can be told."""
+    """The id of the request that an invalid line belongs to, if the line tells it."""
     loose = _read_loosely(line)
     if loose is None:
         return None
@@ -292,7 +293,7 @@ def _whose(line: bytes) -> int | None:
             return _decode_id(as_bytes(_decode_loose_params(as_bytes(loose.params)).id))
     except msgspec.MsgspecError:
         pass
-    return None  # a request of the worker's own has an id of the worker's own
+    return None  # a request from the worker: its id is the worker's own
 
 
 def _excerpt(line: bytes) -> str:

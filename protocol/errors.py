@@ -1,8 +1,8 @@
-"""Error codes, and who is to blame when the order or the form of messages is broken.
+"""Error codes, and who is to blame for a violation of the protocol.
 
-`LocalProtocolError` says that the program on this side asked for something illegal: a defect of
-ours. `RemoteProtocolError` says that the peer did: it is data about the peer, and is handed over
-as such.
+`LocalProtocolError` means that the program on this side asked for something illegal, which is a
+defect of ours. `RemoteProtocolError` means that the peer did: it is data about the peer, and is
+returned as such.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 
 MAX_MESSAGE = 500
-"""Characters of an error's message: what the peer wrote may stand in it, of any length."""
+"""Characters of an error's message: the message may quote the peer, who may write any amount."""
 
 
 class ErrorCode(IntEnum):
@@ -27,11 +27,11 @@ class ErrorCode(IntEnum):
 
 
 class Violation(StrEnum):
-    """What was wrong with a line, or with its place among the others."""
+    """What is wrong with a line, or with its place among the others."""
 
     NOT_JSON = "not_json"
     NOT_UTF8 = "not_utf8"
-    """Or half of a surrogate pair, which UTF-8 cannot express."""
+    """Bytes that are not UTF-8, or half of a surrogate pair, which UTF-8 cannot express."""
     NESTED_TOO_DEEPLY = "nested_too_deeply"
     LINE_TOO_LONG = "line_too_long"
     NOT_A_MESSAGE = "not_a_message"
@@ -39,9 +39,9 @@ class Violation(StrEnum):
     WRONG_SHAPE = "wrong_shape"
     """An object, but not one of the messages, or a payload of the wrong type."""
     UNKNOWN_ID = "unknown_id"
-    """An answer to what was never asked."""
+    """An answer to a request that was never sent."""
     DUPLICATE_ID = "duplicate_id"
-    """A request under the id of another (the gateway's violation)."""
+    """A second request with the same id (a violation by the gateway)."""
     SECOND_RESULT = "second_result"
     """An answer to a request that has ended."""
     CHUNK_AFTER_END = "chunk_after_end"
@@ -57,14 +57,14 @@ class ProtocolError(Exception):
 
 
 class LocalProtocolError(ProtocolError):
-    """This side tried to send what it may not send now."""
+    """This side tried to send a message that is not legal now."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer sent what it may not send, or what is no message at all.
+    """The peer sent a message that is not legal now, or a line that is not a message.
 
-    `request_id` is the id of the request that the line belongs to, as far as one could be found in
-    it; with None the line cannot be placed, and nothing that follows it can be trusted.
+    `request_id` is the id of the request that the line belongs to, if the line tells one. With None
+    the line cannot be attributed, and nothing that follows it can be trusted.
     """
 
     def __init__(
@@ -83,5 +83,5 @@ class RemoteProtocolError(ProtocolError):
 
 
 def wrong_shape(request_id: int | None, message: str) -> RemoteProtocolError:
-    """A line that is no message, or not the one that it says it is."""
+    """The error for a line that is not a message, or not the message that it claims to be."""
     return RemoteProtocolError(Violation.WRONG_SHAPE, message, request_id=request_id)

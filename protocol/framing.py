@@ -1,6 +1,6 @@
-"""From bytes in any split to whole lines, with a cap on the length of one.
+"""Lines: assembling them from bytes in any split, within a maximum length.
 
-Knows newlines and nothing of what a line holds.
+This module knows what separates lines, and nothing of what a line holds.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from io import BytesIO
 from .errors import RemoteProtocolError, Violation
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
-"""The longest line, newline included. A request or an answer of a few MiB is ordinary (documents,
-images as base64), and each one in flight is held in memory on both sides: 8 MiB keeps a hundred of
-them under one GiB."""
+"""Bytes of the longest line, its newline included. Requests and answers of a few MiB are common
+(documents, images as base64), and both sides hold each one in flight in memory: at 8 MiB, a hundred
+of them stay under one GiB."""
 
 
 def on_one_line(text: bytes) -> bytes:
@@ -22,11 +22,11 @@ def on_one_line(text: bytes) -> bytes:
 
 
 class LineBuffer:
-    """Collects bytes and hands out whole lines.
+    """A buffer that takes bytes and returns whole lines.
 
-    The work is linear in the input, however that is split, and at most `max_line_bytes` are held.
-    Once a line has passed the cap, `overflowed` is true and nothing more is taken in: what follows
-    has no beginning.
+    The work is linear in the input, however the input is split, and the buffer holds at most
+    `max_line_bytes`. After a line that exceeds the maximum, `overflowed` is true and the buffer
+    accepts nothing more, because the rest of that line has no beginning.
     """
 
     __slots__ = ("_partial", "max_line_bytes", "overflowed")
@@ -42,19 +42,19 @@ class LineBuffer:
 
     @property
     def partial_bytes(self) -> int:
-        """How many bytes of an unfinished line are held."""
+        """Bytes of the unfinished line that the buffer holds."""
         return self._partial.tell()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Add what was read; return the lines that it completed, without their newlines.
+        """Add bytes that were read; return the lines that they complete, without their newlines.
 
-        Lines of nothing but white space are left out.
+        Blank lines are left out.
         """
         return split_lines(self.feed_text(data))
 
     def feed_text(self, data: bytes) -> bytes:
-        """Add what was read; return the lines that it completed as one text, without the last
-        newline. No line in it is too long."""
+        """Add bytes that were read; return the lines that they complete as one text, without the
+        last newline. Each of its lines is within the maximum length."""
         if self.overflowed:
             return b""
         end = data.rfind(b"\n")
@@ -69,7 +69,7 @@ class LineBuffer:
         return text
 
     def too_long(self) -> RemoteProtocolError:
-        """The error that an overflow is."""
+        """The error that describes an overflow."""
         return RemoteProtocolError(
             Violation.LINE_TOO_LONG, f"a line is longer than {self.max_line_bytes} bytes"
         )
@@ -78,7 +78,7 @@ class LineBuffer:
         if not self.partial_bytes:
             return data
         self._partial.write(data)
-        # All that is in it, and no copy: the buffer is given up for it.
+        # `getvalue` makes no copy as long as the buffer is not written to again.
         text = self._partial.getvalue()
         self._partial = BytesIO()
         return text
@@ -106,20 +106,19 @@ class LineBuffer:
 
 
 def split_lines(text: bytes) -> list[bytes]:
-    """The lines of a text, but for those of nothing but white space."""
-    # A worker may write newlines for ever: to look at them one by one would be its neighbours'
-    # loss.
+    """The lines of a text that are not blank."""
+    # A worker may write newlines for ever: looking at each would take time from its neighbours.
     if not text or text.isspace():
         return []
-    # `split` goes byte by byte through a text in which it finds nothing, `in` does not.
+    # `in` is much faster than `split` in a long text without a newline.
     if b"\n" not in text:
         return [text]
-    # `strip` returns a line without white space around it as it is, without a copy.
+    # `strip` makes no copy of a line without surrounding white space.
     return list(filter(bytes.strip, text.split(b"\n")))
 
 
 def split_pieces(text: bytes, size: int) -> Iterator[bytes]:
-    """The text in pieces of whole lines, each of `size` bytes and what is left of its last line."""
+    """The text in pieces of whole lines: `size` bytes and the rest of the last line, each."""
     start = 0
     while (end := text.find(b"\n", start + size)) >= 0:
         yield text[start:end]

@@ -1,4 +1,5 @@
-"""The gateway's end of one connection to a worker: what it may send, and what it makes of a line.
+"""The gateway's end of one connection to a worker: what the gateway may send, and what a line
+means.
 
 # Theory of operation
 
@@ -6,28 +7,27 @@ Each request that the gateway sends has an id, counted up from 1, and ends once:
 end of its chunks, or by an error. `_in_flight` holds the ids that have not ended; an id that was
 given out and is not in it has ended, so nothing needs to be remembered of the past.
 
-A worker speaks or does not speak the handshake. Its first line decides that for good:
+A worker either speaks the handshake or not. Its first line decides that for good:
 
     SILENT ── `ready` ──────────────> READY      `concurrency` requests at a time, and `cancel`
-       └───── anything placeable ───> BARE       one request at a time, no `cancel`
-    any ───── a line that cannot be placed ──> BROKEN     nothing it sends is looked at any more
+       └───── any other message ────> BARE       one request at a time, no `cancel`
+    any ───── a line without a request ──────> BROKEN     nothing more is read
 
-A request goes through three states, and what ends it takes it out of `_in_flight`:
+A request goes through three states. Whatever ends it also removes it from `_in_flight`:
 
     state        chunk      result with a value    end (`{}`)   error    malformed, its id
     UNANSWERED   CHUNKED    ended                  ended        ended    ended
     CHUNKED      CHUNKED    RESULT_AFTER_CHUNKS    ended        ended    ended
     ended        CHUNK_AFTER_END         SECOND_RESULT, whatever the answer
 
-A line can be wrong in itself (not JSON, a result of the wrong shape) or out of order (a second
-result). When it names the request that it belongs to, only that request is lost: `Malformed`
-carries its id, and the request has thereby ended. When it does not, the stream of lines is lost
-with all that were in flight on it. A line for a request that has already ended can harm nobody; it
-is still reported, with no id, but does not break the connection: `Malformed.error.request_id` names
-the id.
+A line can be invalid in itself (not JSON, a result of the wrong shape) or out of order (a second
+result). When the line names its request, only that request is lost: `Malformed` carries its id, and
+the request has thereby ended. When the line does not, the connection is lost with all requests in
+flight on it. A line for a request that has already ended harms nobody: it is reported without an id
+and does not break the connection, and `Malformed.error.request_id` tells which request it named.
 
-Nothing here does I/O, waits, or knows the time. Payloads that are sent are taken to be JSON texts
-that `checks` would let pass.
+Nothing here does I/O, waits, or knows the time. Payloads to be sent must be JSON texts that pass
+`checks`.
 """
 
 from __future__ import annotations
@@ -57,21 +57,21 @@ from .messages import (
 from .payloads import as_bytes, as_payload, check_chat_message, kind
 
 _BURST_NEWLINES = 3
-"""So many lines at once, and one more, are worth a look at whether they are all of one stream."""
+"""Newlines in a text that make it worth searching for a run of chunks of one stream."""
 
 _PIECE_BYTES = 32 * 1024
-"""A look for a run goes through a whole text, so it is given one of this length."""
+"""Bytes that are searched for a run at once: a search goes through the whole text."""
 
 _RUN_SHARE = 8
-"""A look is worth its time if it finds a run of an eighth of its text."""
+"""A search pays off when it finds a run of at least this fraction (one eighth) of its text."""
 
 _LOOKS_IN_VAIN = 2
-"""After so many, one after the other, the text is of many streams. One may come between two runs:
-the end of a stream."""
+"""Searches in a row that may fail before the rest of a text is decoded line by line. One failure is
+normal between two runs: the end of a stream."""
 
 
 class WorkerState(Enum):
-    """What is known of the peer; see the module's docstring for the transitions."""
+    """What is known about the worker; the module's docstring has the transitions."""
 
     SILENT = "silent"
     READY = "ready"
@@ -93,9 +93,9 @@ class _InFlight:
 class GatewayConnection:
     """The state of one connection. See the module's docstring.
 
-    `send_*` return the bytes to write and raise LocalProtocolError for what may not be sent now,
-    and then nothing has changed. `receive_data` takes what was read, in any split, and returns
-    what it means.
+    `send_*` return the bytes to write. They raise LocalProtocolError for a message that is not
+    legal now, and then change nothing. `receive_data` takes bytes in any split and returns the
+    events that they complete.
     """
 
     def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
@@ -113,7 +113,7 @@ class GatewayConnection:
 
     @property
     def broken(self) -> bool:
-        """Whether the worker sent a line that cannot be placed."""
+        """Whether the worker sent an invalid line that names no request."""
         return self.worker_state is WorkerState.BROKEN
 
     @property
@@ -123,7 +123,7 @@ class GatewayConnection:
 
     @property
     def partial_bytes(self) -> int:
-        """How many bytes of an unfinished line have come in."""
+        """Bytes of an unfinished line that have arrived."""
         return self._buffer.partial_bytes
 
     # What may be sent
@@ -170,7 +170,8 @@ class GatewayConnection:
         return new_id, (b"".join((before, on_one_line(payload), after)),)
 
     def send_cancel(self, request_id: int) -> bytes:
-        """Say that nobody waits for `request_id` any more. It stays in flight until it ends."""
+        """Tell the worker that nobody waits for `request_id` any more. The request stays in flight
+        until it ends."""
         if self.worker_state is not WorkerState.READY:
             raise LocalProtocolError(
                 f"cancel may be sent only to a worker that sent ready, and this one is "
@@ -192,7 +193,7 @@ class GatewayConnection:
     # What comes back
 
     def receive_data(self, data: bytes) -> list[FromWorker]:
-        """What the bytes just read mean, in order. Never raises for what the worker did."""
+        """The events that these bytes complete, in order. Never raises for what the worker did."""
         events: list[FromWorker] = []
         for event in self.receive_batch(data):
             if isinstance(event, Burst):
@@ -202,7 +203,8 @@ class GatewayConnection:
         return events
 
     def receive_batch(self, data: bytes) -> list[FromWorker | Burst]:
-        """As `receive_data`, but chunks of one stream that came together may be one `Burst`."""
+        """As `receive_data`, but consecutive chunks of one stream may be returned as one
+        `Burst`."""
         if self.broken:
             return []
         events: list[FromWorker | Burst] = []
@@ -216,8 +218,10 @@ class GatewayConnection:
         return events
 
     def _receive_runs(self, text: bytes, events: list[FromWorker | Burst]) -> bytes:
-        """Take the runs of chunks of one stream that a text begins with, and what little stands
-        between two of them; return what has to be looked at line by line."""
+        """Receive the runs of chunks that a text begins with, and single lines between two runs.
+
+        Returns the rest of the text, which has to be decoded line by line.
+        """
         in_vain = 0
         while in_vain < _LOOKS_IN_VAIN and _has_many_lines(text):
             size = len(text)
@@ -243,7 +247,7 @@ class GatewayConnection:
         for text in lines:
             try:
                 line = read_line(text)
-                if line.method == "chunk":  # first: in a burst of them every call counts
+                if line.method == "chunk":  # first: chunks are the most frequent by far
                     events.append(self._receive_chunk(line))
                 else:
                     events.append(self._receive(line, text))
@@ -338,7 +342,7 @@ class GatewayConnection:
 
 
 def _has_many_lines(text: bytes) -> bool:
-    # `count` goes byte by byte through one long line, `in` does not.
+    # `in` is much faster than `count` in one long line.
     return b"\n" in text and text.count(b"\n") >= _BURST_NEWLINES
 
 

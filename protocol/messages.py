@@ -1,7 +1,7 @@
-"""The closed set of messages, each a msgspec Struct, as the sides of a connection exchange them.
+"""The closed set of messages that the sides of a connection exchange, each a msgspec Struct.
 
 Payloads (`input`, `messages`, `output`, the text of a chunk) are the JSON bytes that the peer
-wrote: they were checked to be JSON, and are never rebuilt as Python objects here.
+wrote: they have been checked to be JSON, and are never decoded to Python objects here.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from msgspec import Struct
 from .errors import RemoteProtocolError
 
 PROTOCOL_VERSION = 1
-"""What `ready` declares. A worker that declares another version is not served."""
+"""The version that `ready` declares. A worker that declares another one is not used."""
 
 Method: TypeAlias = Literal["invoke", "chat"]
-"""What a worker can be asked for: one handler each."""
+"""The two kinds of request. An agent has at most one handler for each."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
-"""Who speaks in a chat message (reference API, "Message Roles")."""
+"""The author of a chat message (reference API, "Message Roles")."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -29,14 +29,14 @@ JSON = bytes
 """One JSON text, UTF-8, without a newline."""
 
 Payload: TypeAlias = bytes | memoryview
-"""The same, where it may be large: then a view of what it came in, which saves a copy."""
+"""One JSON text that may be large: then it is a view of the bytes that it was read in."""
 
 
-# What a worker sends, as the gateway sees it.
+# From a worker, as the gateway receives it.
 
 
 class Ready(Struct, frozen=True, kw_only=True):
-    """The worker's first line, if it sends one: what it can do."""
+    """The optional first message of a worker, which declares what it can do."""
 
     protocol: int
     handlers: tuple[str, ...]
@@ -53,7 +53,7 @@ class Chunk(Struct, frozen=True, gc=False):
 
 
 class Burst(Struct, frozen=True, gc=False):
-    """Several pieces of one stream that came together: as many `Chunk`s, in one."""
+    """Several consecutive `Chunk`s of one stream."""
 
     id: int
     texts: list[JSON]
@@ -81,7 +81,8 @@ class Failure(Struct, frozen=True):
 
 
 class Malformed(Struct, frozen=True):
-    """A line that broke the protocol. `id` is None when it belongs to no request in flight."""
+    """A line that violates the protocol. `id` is None when the line belongs to no request in
+    flight."""
 
     id: int | None
     error: RemoteProtocolError
@@ -90,7 +91,7 @@ class Malformed(Struct, frozen=True):
 FromWorker: TypeAlias = Ready | Chunk | Result | End | Failure | Malformed
 
 
-# What the gateway sends, as a worker sees it.
+# From the gateway, as a worker receives it.
 
 
 class Invoke(Struct, frozen=True):
@@ -114,13 +115,14 @@ class Chat(Struct, frozen=True):
 
 
 class Cancel(Struct, frozen=True):
-    """Nobody waits for the answer to `id` any more. An answer that is on its way does no harm."""
+    """Nobody waits for the answer to `id` any more. An answer that is already sent does no harm."""
 
     id: int
 
 
 class Unsupported(Struct, frozen=True):
-    """A request that this version does not know, to be answered with `handler not implemented`."""
+    """A request whose method this version does not know, to be refused with
+    HANDLER_NOT_IMPLEMENTED."""
 
     id: int
     method: str

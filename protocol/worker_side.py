@@ -2,15 +2,15 @@
 
 # Theory of operation
 
-A worker may send `ready` once, before anything else, and then answers each request once: with a
-result of its method's kind, or with chunks and an end, or with an error. `_owed` holds the requests
-that wait for their answer; sending for any other id is a defect of the program on this side and
-raises LocalProtocolError, and then nothing has changed: an error can still be sent instead.
+A worker may send `ready` once, before anything else. It answers each request once: with a result of
+the request's method, or with chunks and an end, or with an error. `_owed` holds the requests that
+still await an answer. Sending for any other id is a defect of the program on this side: it raises
+LocalProtocolError and changes nothing, so that an error can still be sent instead.
 
-The gateway is trusted to speak the protocol. A line of it that is none raises RemoteProtocolError,
-at this call and at every later one, and the worker should end: it can no longer tell which requests
-it owes. A later version of the gateway may say more, though: a request of another method is
-`Unsupported`, to be refused, and a notification of another method is passed over.
+The gateway is trusted to speak the protocol. An invalid line from it raises RemoteProtocolError, in
+this call and in every later one, and the worker should end, because it can no longer tell which
+requests it owes. A later version of the gateway may send more, however: a request with an unknown
+method is `Unsupported`, to be refused, and a notification with an unknown method is ignored.
 
 Nothing here does I/O, waits, or knows the time.
 """
@@ -56,7 +56,7 @@ class _Line(Struct, gc=False):
 
 
 class _HeadOfLine(Struct, gc=False):
-    """As much as every version of a message has."""
+    """The members that a message has in every version."""
 
     method: str
     id: int | UnsetType = UNSET
@@ -73,19 +73,19 @@ class _Owed:
     def __init__(self, method: str) -> None:
         self.method = method
         self.chunked = False
-        """Whether a chunk of it was sent."""
+        """Whether a chunk has been sent."""
         self.answered = False
 
 
 class WorkerConnection:
     """The state of one connection. See the module's docstring.
 
-    `send_*` return the bytes to write. They raise LocalProtocolError for what may not be sent now
-    and for a line that is too long or nests too deeply; and TypeError, ValueError (a lone
+    `send_*` return the bytes to write. They raise LocalProtocolError for a message that is not
+    legal now and for a line that is too long or nests too deeply; and TypeError, ValueError (a lone
     surrogate, an integer of more than 4,300 digits), OverflowError or RecursionError, as msgspec
-    does, for what has no JSON form. NaN and the infinities are written as null; `msgspec.Raw` as
-    it is, except for its newlines. `receive_data` takes what was read, in any split, and returns
-    what the gateway asks for.
+    does, for a value without a JSON form. NaN and the infinities are written as null; `msgspec.Raw`
+    is written unchanged, except for its newlines. `receive_data` takes bytes in any split and
+    returns the gateway's messages.
     """
 
     def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
@@ -100,13 +100,13 @@ class WorkerConnection:
 
     @property
     def open_requests(self) -> frozenset[int]:
-        """The ids that are owed an answer."""
+        """The ids of the requests that still await an answer."""
         return frozenset(self._owed)
 
     def receive_data(self, data: bytes) -> list[FromGateway]:
-        """What the bytes just read ask for, in order.
+        """The messages that these bytes complete, in order.
 
-        Raises RemoteProtocolError; what came before the violation in the same read is lost with it.
+        Raises RemoteProtocolError; messages before the violation in the same bytes are lost.
         """
         if self._error is not None:
             raise self._error
@@ -153,7 +153,7 @@ class WorkerConnection:
         description: str | None = None,
         metadata: JSON = b"{}",
     ) -> bytes:
-        """Declare what this worker can do. Only as the first line."""
+        """Declare what this worker can do. Legal as the first line only."""
         if not self._silent:
             raise LocalProtocolError("ready is only legal as the first line")
         params: dict[str, object] = {
@@ -171,7 +171,8 @@ class WorkerConnection:
         return self.chunk_sender(request_id)(text)
 
     def chunk_sender(self, request_id: int) -> Callable[[str], bytes]:
-        """`send_chunk` for one request, at half its price: an answer may have thousands of them."""
+        """`send_chunk` for one request, in half the time: an answer may have thousands of
+        chunks."""
         owed = self._check_owed(request_id, "a chunk")
         head = _CHUNK_HEAD % request_id
         most = self._max_line_bytes
@@ -181,7 +182,7 @@ class WorkerConnection:
                 raise _not_open(request_id, "a chunk")
             if not isinstance(text, str):
                 raise LocalProtocolError(f"a chunk is {type(text).__name__}, expected str")
-            # A frame around one JSON string cannot nest nor hold a newline.
+            # This frame around one JSON string neither nests nor holds a newline.
             line = head + _encode(text) + b"}}\n"
             if len(line) > most:
                 self._check_length(len(line) - 1)
@@ -266,7 +267,7 @@ def _read_line(line: bytes) -> _Line:
     try:
         return _decode_line(line)
     except msgspec.ValidationError:
-        # What a later version says may have params of any shape.
+        # A message of a later version may have params of any shape.
         head = _decode_head(line)
         if head.method in {*METHODS, "cancel"}:
             raise

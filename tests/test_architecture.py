@@ -64,6 +64,7 @@ PURE = (
     "gateway.front.dialect",
     "gateway.front.head",
     "gateway.front.native",
+    "gateway.sandbox.bwrap",
 )
 """Decisions over plain state: tested without processes, tasks or time."""
 
@@ -166,7 +167,7 @@ def test_every_room_exists() -> None:
     )
 
 
-@pytest.mark.parametrize("package", ["protocol", "gateway"])
+@pytest.mark.parametrize("package", ["protocol", "worker", "gateway"])
 def test_no_module_knows_itself_through_others(package: str) -> None:
     graph = {
         # A package's `__init__` is its front: what it gathers may know one another, not it.

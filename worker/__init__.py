@@ -1,7 +1,8 @@
 """The SDK for writing agents in Python: `Agent`, its handlers, and their `Context`.
 
-Knows the wire (`protocol`), and nothing of HTTP or of the gateway. Importing it imports no event
-loop: a worker says `ready` first. The README beside this file is the manual.
+The SDK knows the wire (`protocol`), and nothing of HTTP or of the gateway. Importing it imports no
+event loop, so that a worker says `ready` before it pays for one. The README beside this file is the
+manual.
 """
 
 from .agent import Agent

@@ -1,7 +1,7 @@
 """`python -m worker module:agent` or `python -m worker path/to/file.py:agent`.
 
-Takes the wire out of reach before it imports the agent's module. Every mistake in the command is
-one line on stderr; an exception of the module's own comes with its traceback.
+The command takes stdin and stdout away before it imports the agent's module. Every mistake in the
+command line is one line on stderr; an exception raised by the module comes with its traceback.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from protocol import LocalProtocolError
 
-from . import start
+from . import start, stdio
 from .agent import Agent
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from .agent import Backend
+    from .loops import Backend
 
 USAGE = "usage: python -m worker [--backend asyncio|trio] MODULE:AGENT | PATH/TO/FILE.py:AGENT"
 
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     """Serve the agent that the command line names. Exits with 2 for a wrong command line."""
     target, backend = _parse(arguments)
     try:
-        wire = start.take_stdio()
+        wire = stdio.take_stdio()
     except OSError as error:
         _fail(f"stdin or stdout is closed: {error}")
     agent = _load(target)
@@ -39,13 +39,13 @@ def main(arguments: list[str]) -> None:
 
 
 def _parse(arguments: list[str]) -> tuple[str, str]:
-    # argparse would cost a tenth of the whole start.
+    # Importing argparse would take a tenth of the whole start.
     backend = "asyncio"
     targets = []
     rest = iter(arguments)
     for argument in rest:
         if argument in {"-h", "--help"}:
-            print(f"{USAGE}\n\n{__doc__}")  # noqa: T201  (what was asked for)
+            print(f"{USAGE}\n\n{__doc__}")  # noqa: T201  (--help asks for it)
             raise SystemExit(0)
         name, equals, value = argument.partition("=")
         if name == "--backend":
@@ -85,7 +85,7 @@ def _import_module(name: str) -> ModuleType:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             _fail(f"no module {error.name!r} in {os.getcwd()} or on sys.path")
         _fail_importing(name, error)
-    except BaseException as error:  # noqa: BLE001  (a boundary: whatever the module raised is told)
+    except BaseException as error:  # noqa: BLE001  (a boundary: reports whatever the module raised)
         _fail_importing(name, error)
 
 
@@ -100,12 +100,13 @@ def _import_file(path: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    # As for a script: its neighbours can be imported, and it can be found by what it defines.
+    # As for a script: its neighbours can be imported, and pickle and the like find the module by
+    # its name.
     sys.path.insert(0, folder)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:  # noqa: BLE001  (a boundary: whatever the module raised is told)
+    except BaseException as error:  # noqa: BLE001  (a boundary: reports whatever the module raised)
         _fail_importing(path, error)
     return module
 

@@ -1,12 +1,12 @@
-"""`Agent`: a name, its handlers, and what a worker declares of them.
+"""`Agent`: a name, its handlers, and what a worker declares about them.
 
-Knows nothing of how handlers are run.
+This module does not know how handlers are run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -15,11 +15,12 @@ from protocol import Method
 from .context import Context
 from .handler import Handler, name_of
 
-DEFAULT_CONCURRENCY = 8
-"""Requests at the same time in one worker: enough to overlap the waiting that agents mostly do, few
-enough that threads and memory stay small."""
+if TYPE_CHECKING:
+    from .loops import Backend
 
-Backend: TypeAlias = Literal["asyncio", "trio"]
+DEFAULT_CONCURRENCY = 8
+"""Requests that one worker runs at the same time: enough to overlap the waiting that agents mostly
+do, few enough to keep threads and memory small."""
 
 _InvokeFunction: TypeAlias = Callable[[Any], object] | Callable[[Any, Context], object]
 _ChatFunction: TypeAlias = Callable[[list[Any]], object] | Callable[[list[Any], Context], object]
@@ -30,9 +31,8 @@ _C = TypeVar("_C", bound=_ChatFunction)
 class Agent:
     """Something that answers requests, with one handler for `invoke`, one for `chat`, or both.
 
-    `name` is what error messages call it: letters, digits, `-` and `_`. `description` and
-    `metadata` are shown by the gateway. At most `concurrency` requests run at the same time in one
-    worker.
+    `name` identifies the agent in error messages: letters, digits, `-` and `_`. The gateway shows
+    `description` and `metadata`. At most `concurrency` requests run at the same time in one worker.
 
         agent = Agent("greeter")
 
@@ -40,8 +40,8 @@ class Agent:
         def greet(input, context):
             return f"Hello, {input['name']}!"
 
-    A handler may be a function (it runs in a thread), a coroutine function, a generator or an async
-    generator. Raises ValueError or TypeError for settings that cannot be.
+    A handler may be a function (which runs in a thread), a coroutine function, a generator or an
+    async generator. Raises ValueError or TypeError for impossible settings.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Agent:
     def invoke(self, function: _I) -> _I:
         """Decorate the function of (input) or (input, context) that processes structured input.
 
-        What it returns is the output: anything that msgspec encodes as JSON, and Pydantic's models.
+        Its return value is the output: anything that msgspec encodes as JSON, or a Pydantic model.
         """
         self._register("invoke", function)
         return function
@@ -77,20 +77,24 @@ class Agent:
     def chat(self, function: _C) -> _C:
         """Decorate the function of (messages) or (messages, context) that answers in conversations.
 
-        It returns the assistant's words, or a message: an object with `role` and `content`.
+        The function returns the assistant's words, or a message: an object with `role` and
+        `content`.
         """
         self._register("chat", function)
         return function
 
     def run(self, *, backend: Backend = "asyncio") -> None:
-        """Serve requests from stdin until it ends. Call it on the main thread, once.
+        """Serve requests from stdin until stdin ends. Call this once, on the main thread.
 
-        From then on the process's stdin is empty and its stdout is its stderr: what agents print is
-        log. Exits the process when it is told to end (see the README); returns at the end of stdin.
+        From then on the process's stdin is empty and its stdout is its stderr: whatever an agent
+        prints is log output. Exits the process on a signal (see the README); returns at the end of
+        stdin.
         """
-        from . import start  # noqa: PLC0415  (an agent that is only imported needs no descriptors)
+        # An agent that is only imported needs neither.
+        from .start import serve  # noqa: PLC0415
+        from .stdio import take_stdio  # noqa: PLC0415
 
-        start.serve(self, start.take_stdio(), backend=backend)
+        serve(self, take_stdio(), backend=backend)
 
     def encoded_metadata(self) -> bytes:
         """`metadata` as JSON text."""

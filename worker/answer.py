@@ -1,6 +1,7 @@
-"""What handlers return, yield and raise, turned into what the wire carries.
+"""Encoding of what handlers return, yield and raise, as lines of the wire.
 
-Pure: checks and encodes, and raises errors in words for an agent's author. Runs no handlers.
+The functions here are pure: they check and encode, and raise errors worded for an agent's author.
+They run no handlers.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from protocol.worker_side import WorkerConnection
 from .context import InvalidInput
 
 MAX_ERROR_TEXT = 4096
-"""Characters of an exception's text that a caller is told: some quote their whole input. All of it
-is on stderr."""
+"""Characters of an exception's text that a caller is shown: some exceptions quote their whole
+input. The complete text is on stderr."""
 
 _HAS_NO_JSON_FORM = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
@@ -27,7 +28,7 @@ def encode_answer(
 ) -> bytes:
     """The line that answers a request with what its handler returned.
 
-    Raises TypeError or ValueError, in words for the agent's author, when it cannot be the answer.
+    Raises TypeError or ValueError, worded for the agent's author, when the result cannot be sent.
     """
     if method == "chat" and isinstance(result, str):
         result = {"role": "assistant", "content": result}
@@ -48,9 +49,10 @@ def encode_answer(
 def chunk_encoder(
     connection: WorkerConnection, request_id: int, method: Method
 ) -> Callable[[object], bytes]:
-    """A function that gives the line for one value that a generator yielded.
+    """A function that encodes one value that a generator yielded as a line.
 
-    It raises TypeError unless that is a string, and ValueError when it cannot be sent.
+    The function raises TypeError for anything but a string, and ValueError for a string that cannot
+    be sent.
     """
     send = connection.chunk_sender(request_id)
 
@@ -68,15 +70,15 @@ def chunk_encoder(
 
 
 def explain_exception(error: BaseException) -> tuple[int, str]:
-    """The code and the text that a caller is told of an exception.
+    """The error code and the text that a caller is shown for an exception.
 
-    A group of one, which task groups make of any exception, is taken for that one.
+    An exception group with one member stands for that member: task groups wrap every exception.
     """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  (an agent's own class may have any defect)
+    except Exception:  # noqa: BLE001  (an agent's own exception class may have any defect)
         text = ""
     if isinstance(error, InvalidInput):
         return ErrorCode.INVALID_INPUT, _presentable(text or "the agent refused its input")
@@ -91,7 +93,7 @@ def _presentable(text: str) -> str:
 
 
 def _dump_model(value: Any) -> object:
-    """Pydantic's models are taken as they are, without importing Pydantic."""
+    """The plain values of a Pydantic model, without importing Pydantic. Raises TypeError."""
     dump = getattr(value, "model_dump", None)
     if dump is None:
         raise TypeError(f"{_describe(value)} has no JSON form")

@@ -1,4 +1,4 @@
-"""What a handler is told besides its input, and how it refuses that input."""
+"""What a handler learns about a request besides its input, and how it refuses that input."""
 
 from __future__ import annotations
 
@@ -10,36 +10,38 @@ from protocol import Payload
 
 
 class InvalidInput(Exception):  # noqa: N818  (it reads as what it says: `raise InvalidInput(…)`)
-    """Raise it in a handler to refuse the caller's input: the caller gets status 400 and this text.
+    """Raise this in a handler to refuse the caller's input: the caller gets status 400 and the
+    text.
 
     Any other exception is the agent's own failure, and the caller gets status 500.
     """
 
 
 class Context(msgspec.Struct, kw_only=True):
-    """What the caller sent as `context`, and what is known of the request.
+    """What the caller sent as `context`, and what is known about the request.
 
-    In tests of your own handlers, make one yourself: `Context(user_id="u1")`.
+    Tests of your own handlers can construct one: `Context(user_id="u1")`.
     """
 
     conversation_id: str | None = None
     user_id: str | None = None
     custom: dict[str, Any] = {}
-    """`context.custom`: the caller's own data; empty when there was none."""
+    """`context.custom`: the caller's own data; empty when there is none."""
     extras: dict[str, Any] = {}
-    """Whatever else `context` held."""
+    """All other members of `context`."""
     request_id: str = ""
-    """The name of the request in the logs of the gateway and in its answer."""
+    """Identifies the request in the gateway's log and in the `X-Request-Id` of its response."""
     stream: bool = False
-    """Whether the caller asked for a stream. Yielding is right either way: the gateway adapts."""
+    """Whether the caller asked for a stream. A handler may yield in either case: the gateway
+    adapts."""
     cancelled: bool = False
     """Becomes true when nobody waits for the answer any more. A plain function or generator that
-    works for long should look at it now and then, and return. A coroutine need not: it is
+    runs for long should check this flag now and then, and return. A coroutine need not: it is
     cancelled where it awaits."""
 
 
 def read_context(text: bytes, *, request_id: str, stream: bool) -> Context:
-    """Make a Context of the JSON text that came. Raises InvalidInput."""
+    """The Context that a request's JSON text describes. Raises InvalidInput."""
     if text in {b"{}", b"null"}:
         return Context(request_id=request_id, stream=stream)
     extras = decode(text, "context")

@@ -1,15 +1,15 @@
-"""Handlers: what kind of function one is, and how it is called.
+"""Handlers: what kind of function each is, and how to call it.
 
-Looks at code objects where it can: `inspect` costs a tenth of a worker's start. Does not know how
-or where a handler runs.
+Reads code objects where possible, because importing `inspect` takes a tenth of a worker's start.
+Does not know how or where a handler runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, Protocol
 
 from protocol import Method
 
@@ -43,17 +43,30 @@ class Handler:
         return self._function(payload)
 
 
+class Served(Protocol):
+    """An agent, as much of it as serving its requests needs."""
+
+    name: str
+    """Stands in messages for callers and authors."""
+    concurrency: int
+    """How many requests run at the same time, at most."""
+
+    @property
+    def handlers(self) -> Mapping[Method, Handler]:
+        """One handler for each method that it serves."""
+
+
 def name_of(function: object) -> str:
     """A function's name, as its author knows it."""
     return getattr(function, "__qualname__", None) or repr(function)
 
 
 def _is_async(function: object) -> bool:
-    """Whether calling it runs none of its code, so that it may be called on the event loop."""
+    """Whether a call runs none of the function's code, so that the event loop may make it."""
     while isinstance(function, partial):
         function = function.func
     if not isinstance(function, (FunctionType, MethodType)):
-        function = getattr(type(function), "__call__", None)  # noqa: B004  (its code is wanted)
+        function = getattr(type(function), "__call__", None)  # noqa: B004  (its code is read)
     code = getattr(function, "__code__", None)
     return code is not None and bool(code.co_flags & _ASYNC)
 
@@ -68,7 +81,7 @@ def _takes_context(method: Method, function: Callable[..., object]) -> bool:
 
 
 def _takes_context_by_signature(method: Method, function: Callable[..., object]) -> bool:
-    import inspect  # noqa: PLC0415  (only for what is not a plain function of one or two parameters)
+    import inspect  # noqa: PLC0415  (a plain function of one or two parameters needs none)
 
     parameters = inspect.signature(function).parameters.values()
     kinds = inspect.Parameter
@@ -89,5 +102,5 @@ def _takes_context_by_signature(method: Method, function: Callable[..., object])
     if len(positional) < 2:
         return rest
     second = positional[1]
-    # A second parameter with a default is the function's own business, unless it says what it is.
+    # A second parameter with a default is the function's own, unless it is called `context`.
     return second.default is kinds.empty or second.name == "context"

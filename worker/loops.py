@@ -1,9 +1,9 @@
-"""What the two event loops do themselves, where anyio has no such call or a dear one.
+"""Operations of the two event loops that anyio lacks, or that cost too much through it.
 
-A request is one read, one task and one wake-up. On asyncio, a reader that stays registered and a
-plain task cost a fraction of `anyio.wait_readable` and of a task in a task group (measured
-within one run: a tenth, and a half); handing a function to the loop and going on is something
-that anyio cannot do at all. Everything else is anyio's.
+A request is one read, one task and one wake-up. On asyncio, a reader that stays registered costs a
+tenth of `anyio.wait_readable`, and a plain task half of a task in a task group (measured within one
+run); anyio has no way at all to schedule a function without waiting for it. Everything else in this
+package goes through anyio.
 """
 
 from __future__ import annotations
@@ -14,37 +14,38 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from anyio.lowlevel import checkpoint
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
-    from .agent import Backend
+Backend: TypeAlias = Literal["asyncio", "trio"]
 
 READ_BYTES = 64 * 1024
-"""At most this is read at once: what a pipe holds unless asked for more."""
+"""Bytes of one read: the default capacity of a pipe (pipe(7))."""
 
 LARGE_READ_BYTES = 256 * 1024
-"""The same after a read that was full: the gateway asks for a larger pipe when it has much to
-write. Always, it would have the allocator ask the system for memory at each read."""
+"""Bytes of a read that follows a full one: the gateway enlarges the pipe when it has much to write.
+Reading as much every time would make the allocator ask the system for memory at each read."""
 
 
 class Loop(Protocol):
-    """An event loop, as a server needs it."""
+    """The operations of an event loop that a server needs."""
 
     def call_soon(self, function: Callable[[], object]) -> object:
         """Call the function on the loop's next turn. Only from the loop's thread."""
 
     def call_soon_from_thread(self, function: Callable[[], object]) -> object:
-        """The same from any thread. Raises RuntimeError when the loop has ended."""
+        """Call the function on the loop's next turn, from any thread. Raises RuntimeError when the
+        loop has ended."""
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> object:
-        """Start a task, which must not raise; keep what is returned until it has ended."""
+        """Start a task, which must not raise. Keep the returned value until the task has ended."""
 
     async def read(self, fd: int, receive: Callable[[bytes], object]) -> None:
-        """Call `receive`, which must not raise, with what comes, until the end of the file."""
+        """Call `receive`, which must not raise, with each piece read, until the end of the file."""
 
     def receive_signals(
         self, numbers: Sequence[int], receive: Callable[[int], object]
@@ -53,7 +54,8 @@ class Loop(Protocol):
 
 
 def current_loop(backend: Backend, tasks: TaskGroup) -> Loop:
-    """The loop that runs this task. `tasks` owns what it spawns, if the loop needs an owner."""
+    """The loop that runs this task. `tasks` owns the spawned tasks where the loop requires an
+    owner."""
     return _Asyncio() if backend == "asyncio" else _Trio(tasks)
 
 
@@ -97,7 +99,7 @@ class _Asyncio:
     def receive_signals(
         self, numbers: Sequence[int], receive: Callable[[int], object]
     ) -> Iterator[None]:
-        # Not signal.signal: it does not wake a loop that was about to wait.
+        # Not signal.signal: a handler of that kind does not wake a loop that is about to wait.
         for number in numbers:
             self._loop.add_signal_handler(number, receive, number)
         try:
@@ -130,7 +132,7 @@ class _Trio:
     def receive_signals(
         self, numbers: Sequence[int], receive: Callable[[int], object]
     ) -> Iterator[None]:
-        # trio has the interpreter wake it for every signal.
+        # A plain handler suffices: trio sets the interpreter's wakeup descriptor.
         def hand_over(number: int, frame: FrameType | None) -> None:
             del frame
             self.call_soon(partial(receive, number))
@@ -144,7 +146,7 @@ class _Trio:
 
 
 async def _read_file(fd: int, receive: Callable[[bytes], object]) -> None:
-    """Read a regular file or /dev/null, which epoll refuses: it can always be read at once."""
+    """Read a regular file or /dev/null. epoll refuses these: reading them never blocks."""
     while data := os.read(fd, READ_BYTES):
         receive(data)
         await checkpoint()

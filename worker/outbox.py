@@ -1,8 +1,8 @@
-"""Lines on their way to the gateway, written in batches, and never more of them than a bound.
+"""The bounded queue of lines for the gateway, written in batches.
 
-Any thread puts lines in; the event loop's thread writes them, as many as there are in one write.
-When the gateway does not read, `size` passes the bound, and whoever produces many lines waits.
-Knows nothing of what a line says.
+Any thread may add lines; the event loop's thread writes all queued lines with one system call.
+While the gateway does not read, the queue passes its high-water mark, and producers of many lines
+wait (backpressure). This module does not know what a line says.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 HIGH_WATER_BYTES = 96 * 1024
-"""Above this, producers wait. More than a pipe holds at first (pipe(7): 64 KiB), so that the
-gateway sees it full once and makes it larger, if it may: from then on one write takes all of it.
-The loop's producers and those in threads hold twice this at most, and one line each."""
+"""Producers wait while more bytes than this are queued. The mark is above the default capacity of a
+pipe (pipe(7): 64 KiB), so that the gateway finds the pipe full once and enlarges it, if it may:
+from then on one write takes everything. The event loop's producers and those in threads queue at
+most twice this together, plus one line each."""
 
 
 class Outbox:
-    """The lines that were not written yet.
+    """The lines that are not written yet.
 
-    `on_broken` is called once, when nobody can read what is written any more; from then on lines
-    are dropped. Made and used on the event loop's thread, but for what is named for threads.
+    `on_broken` is called once, when the reading end is gone; from then on lines are dropped. Only
+    the methods named for threads may be called on a thread other than the event loop's.
     """
 
     def __init__(self, fd: int, *, on_broken: Callable[[], object]) -> None:
         self._fd = fd
         self._on_broken = on_broken
         self.size = 0
-        """Bytes that wait, but for those of threads."""
+        """Bytes queued by the event loop, excluding those queued by threads."""
         self._lines: list[bytes] = []
         self._unsent = memoryview(b"")
         self._broken = False
-        # What threads put in lies apart, so that the loop's own lines, each of which may be one
-        # word of thousands, need no lock.
+        # Threads have a queue of their own, so that the event loop, which may add thousands of
+        # lines of one word each, needs no lock.
         self._thread_lines: list[bytes] = []
         self._thread_size = 0
         self._room = Condition(Lock())  # guards the two above
@@ -51,54 +52,55 @@ class Outbox:
         return f"<Outbox {state}, {self._all} bytes>"
 
     def put(self, line: bytes) -> bool:
-        """Add a line. True when it is the first that waits: see to it that `flush` is called."""
+        """Add a line. True when the queue was empty: the caller then arranges a call of `flush`."""
         self._lines.append(line)
         self.size += len(line)
         return len(self._lines) == 1
 
     def put_from_thread(self, line: bytes) -> bool:
-        """The same from any thread. It is written before what is put in later from the loop's."""
+        """Add a line from any thread. Lines that the event loop adds later are written after it."""
         with self._room:
             self._thread_lines.append(line)
             self._thread_size += len(line)
             return len(self._thread_lines) == 1
 
     def flush(self) -> None:
-        """Write what there is, as far as that is possible without waiting."""
+        """Write as much of the queue as the pipe takes without waiting."""
         if not self._blocked.is_set():
             self._write()
 
     async def write_when_possible(self) -> None:
-        """Go on writing whenever the gateway has made room in the pipe. Runs until cancelled."""
+        """Write whenever the gateway has made room in the pipe. Runs until cancelled."""
         while True:
             await self._blocked.wait()
             await anyio.wait_writable(self._fd)
             self._blocked = anyio.Event()
             while self._all and not self._blocked.is_set():
                 self._write()
-                await checkpoint()  # threads may put lines in as fast as they are written
+                await checkpoint()  # threads may add lines as fast as this writes them
 
     async def wait_for_room(self) -> None:
-        """Write, and return as soon as there is room. Other tasks get their turn."""
+        """Write, and return as soon as there is room. Always yields to other tasks."""
         self.flush()
         while self.size > HIGH_WATER_BYTES:
             await self._wait_for_progress()
         await checkpoint()
 
     async def wait_until_empty(self) -> None:
-        """Return when everything is written."""
+        """Write everything; return when the queue is empty."""
         self.flush()
         while self._all:
             await self._wait_for_progress()
 
     def wait_for_room_in_thread(self, *, unless: Callable[[], bool]) -> None:
-        """Block this thread until there is room, or until `unless` is true; see `wake_threads`."""
+        """Block this thread until there is room or `unless` is true. `wake_threads` re-evaluates
+        both."""
         if self._all > HIGH_WATER_BYTES:
             with self._room:
                 self._room.wait_for(lambda: self._all <= HIGH_WATER_BYTES or unless())
 
     def wake_threads(self) -> None:
-        """Let the threads that wait for room look at their `unless` again."""
+        """Make the threads that wait for room check their `unless` again."""
         with self._room:
             self._room.notify_all()
 
@@ -121,7 +123,7 @@ class Outbox:
             except BlockingIOError:
                 self._blocked.set()
                 return
-            except OSError:  # EPIPE: the gateway is gone, or has let go of this worker
+            except OSError:  # EPIPE: the gateway is gone, or has closed its end
                 self._drop_everything()
                 return
             self._unsent = self._unsent[written:]
@@ -152,9 +154,9 @@ class Outbox:
 
 
 def _shares_stderr(fd: int) -> bool:
-    """Whether making `fd` non-blocking might make stderr so too, as on a terminal.
+    """Whether making `fd` non-blocking might make stderr non-blocking too, as on a terminal.
 
-    The flag belongs to what was opened, not to the descriptor.
+    O_NONBLOCK belongs to the open file description (open(2)), which descriptors may share.
     """
     mode = os.fstat(fd).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):

@@ -1,20 +1,21 @@
-"""Serves one agent over the two descriptors of the wire: reads, dispatches, cancels, answers, ends.
+"""The server of one agent over the two descriptors of the wire.
 
 # Theory of operation
 
-Everything here runs on the event loop's thread, but for the handlers that are plain functions. The
-gateway's lines are read by one task; each async handler is a task, each plain one a job in a daemon
-thread. Whatever a handler does, its request ends in `_finish`, exactly once, with one line; nothing
-is sent for it afterwards. A request holds its slot until its handler has really ended, also when it
-was cancelled: an answer means that nothing of the request runs any more.
+Everything here runs on the event loop's thread, except handlers that are plain functions. One task
+reads the gateway's lines; each async handler is a task, and each plain one a job in a daemon
+thread. Whatever a handler does, its request ends in `_finish`, exactly once, with one line, and
+nothing is sent for the request afterwards. A request holds its slot until its handler has really
+ended, also after a cancel: an answer means that no code of the request runs any more.
 
-How it ends:
+The server ends in one of three ways:
 
-- end of stdin: what is running and waiting finishes, all lines are written, status 0. Threads of
-  cancelled requests are not waited for.
-- SIGTERM or SIGINT: every handler is cancelled; coroutines are waited for, threads are not. The
-  status is 128 + the signal's number. A second signal ends the process at once.
-- stdout is closed, or a line of the gateway makes no sense: the same, status 1.
+- at the end of stdin, running and waiting requests finish, all lines are written, and the status is
+  0. Threads of cancelled requests are not waited for.
+- on SIGTERM or SIGINT, every handler is cancelled; coroutines are waited for, threads are not. The
+  status is 128 plus the signal's number. A second signal ends the process at once.
+- when stdout is closed, or a line of the gateway breaks the protocol, as on a signal, with status
+  1.
 """
 
 from __future__ import annotations
@@ -46,28 +47,27 @@ from protocol import (
 )
 from protocol.worker_side import WorkerConnection
 
-from .agent import Agent, Backend
 from .answer import chunk_encoder, encode_answer, explain_exception
 from .context import Context, InvalidInput, decode, read_context
-from .handler import Handler
-from .loops import current_loop
+from .handler import Handler, Served
+from .loops import Backend, current_loop
 from .outbox import HIGH_WATER_BYTES, Outbox
-from .start import Stdio
+from .stdio import Stdio
 from .threads import Threads
 
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _STREAMED = object()
-"""Stands for the result of a handler whose chunks have been sent."""
+"""Takes the place of the result of a handler whose chunks have been sent."""
 
 
-def run(agent: Agent, wire: Stdio, connection: WorkerConnection, *, backend: Backend) -> int:
+def run(agent: Served, wire: Stdio, connection: WorkerConnection, *, backend: Backend) -> int:
     """Serve until the end of stdin, a signal, or a broken wire; returns the exit status."""
-    gc.freeze()  # what was imported is never garbage, and need not be looked at again and again
+    gc.freeze()  # imported modules are never garbage: collections need not traverse them
     return anyio.run(_serve, agent, wire, connection, backend, backend=backend)
 
 
-async def _serve(agent: Agent, wire: Stdio, connection: WorkerConnection, backend: Backend) -> int:
+async def _serve(agent: Served, wire: Stdio, connection: WorkerConnection, backend: Backend) -> int:
     async with anyio.create_task_group() as tasks:
         server = _Server(agent, wire, connection, tasks, backend)
         await server.serve()
@@ -116,7 +116,7 @@ class _Request:
 class _Server:
     def __init__(
         self,
-        agent: Agent,
+        agent: Served,
         wire: Stdio,
         connection: WorkerConnection,
         tasks: TaskGroup,
@@ -190,7 +190,7 @@ class _Server:
 
     def _start(self, request: _Request) -> None:
         self._running[request.id] = request
-        # Each request has the context variables of the module's import, and leaves none behind.
+        # Each request starts with the context variables of the module's import, and leaks none.
         run = self._contextvars.copy().run
         if request.in_thread:
             self._threads.run(partial(self._run_in_thread, request, run))
@@ -233,13 +233,14 @@ class _Server:
                 run(self._stream_in_thread, request, result)
                 result = _STREAMED
             if hasattr(type(result), "__await__") or hasattr(type(result), "__anext__"):
-                # A plain function that wraps an async one.
+                # The plain function wraps an async one.
                 end: Callable[[], object] = partial(self._continue_on_loop, request, result, run)
             else:
                 end = partial(self._finish, request, self._encode_answer(request, result))
         except BaseException as error:  # noqa: BLE001  (whatever an agent raises is its answer)
             end = partial(self._finish, request, self._encode_failure(request, error))
-        # The loop may have ended without waiting for this thread: nobody wants the answer then.
+        # RuntimeError: the loop has ended without waiting for this thread, so nobody wants the
+        # answer.
         with suppress(RuntimeError):
             self._loop.call_soon_from_thread(end)
 
@@ -331,14 +332,14 @@ class _Server:
         self._ended.set()
 
     async def _until_idle(self) -> None:
-        """Return when nothing runs but threads of cancelled requests, which may never end."""
+        """Return when only threads of cancelled requests still run, which may never end."""
         while any(not (r.cancelled and r.in_thread) for r in self._running.values()):
             self._ended = anyio.Event()
             await self._ended.wait()
 
 
 def _log(text: str) -> None:
-    # An agent may have closed or replaced it: its request is answered all the same.
+    # An agent may have closed or replaced stderr; its request is answered nevertheless.
     with suppress(AttributeError, OSError, ValueError):
         sys.stderr.write(text)
         sys.stderr.flush()

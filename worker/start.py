@@ -1,75 +1,40 @@
-"""The first milliseconds of a worker: stdin and stdout moved out of the agent's reach, and `ready`.
+"""The first milliseconds of a worker: the checks that it can be served, and `ready`.
 
-Imports no event loop, which is half of what starting costs: `ready` says that the agent is loaded
-and which handlers it has, and the loop is imported while the gateway routes the first request.
+Importing this module imports no event loop, which would double the time to `ready`. `ready` says
+that the agent is loaded and which handlers it has; the event loop is imported while the gateway
+routes the first request.
 """
 
 from __future__ import annotations
 
-import fcntl
-import io
 import os
-import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Protocol
 
 from protocol.worker_side import WorkerConnection
 
+from .handler import Served
+
 if TYPE_CHECKING:
-    from .agent import Agent, Backend
+    from .loops import Backend
+    from .stdio import Stdio
 
-BACKENDS = ("asyncio", "trio")
-_taken = False
-
-
-class Stdio(NamedTuple):
-    """The two descriptors of the wire, under numbers that nobody expects."""
-
-    stdin: int
-    stdout: int
-
-    def close(self) -> None:
-        """Let go of both."""
-        os.close(self.stdin)
-        os.close(self.stdout)
+BACKENDS: tuple[Backend, ...] = ("asyncio", "trio")
 
 
-def take_stdio() -> Stdio:
-    """Move the wire away from descriptors 0 and 1.
+class Declared(Served, Protocol):
+    """An agent, as much of it as `ready` declares."""
 
-    Descriptor 0 becomes /dev/null and descriptor 1 becomes stderr, for this process and for its
-    children, so that neither a `print`, nor C code, nor a child can touch the wire. Raises
-    RuntimeError when it was done before, and OSError when stdin or stdout is closed.
-    """
-    global _taken  # noqa: PLW0603  (descriptors belong to the process, and so does this)
-    if _taken:
-        raise RuntimeError(
-            "this process serves an agent already; put agent.run() under "
-            '`if __name__ == "__main__":`'
-        )
-    # Duplicates are made above 2 and are not inherited by programs that the agent starts.
-    wire = Stdio(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3), fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 3))
-    _taken = True
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    try:
-        os.dup2(2, 1)
-    except OSError:  # stderr is closed
-        os.dup2(null, 1)
-    os.close(null)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What was printed before is still in the buffer, and goes where it belongs.
-        sys.stdout.reconfigure(line_buffering=True)
-    # A forked child lives on without exec: were it to hold stdout, the gateway would not see this
-    # worker's end.
-    os.register_at_fork(after_in_child=wire.close)
-    return wire
+    description: str | None
+
+    def encoded_metadata(self) -> bytes:
+        """The metadata as JSON text."""
 
 
-def serve(agent: Agent, wire: Stdio, *, backend: Backend = "asyncio") -> None:
+def serve(agent: Declared, wire: Stdio, *, backend: Backend = "asyncio") -> None:
     """Declare the agent, and serve it until stdin ends.
 
-    Raises ValueError for an agent that cannot be served, and SystemExit with another status than 0
-    when something else than the end of stdin ended it.
+    Raises ValueError for an agent that cannot be served, and SystemExit with a status other than 0
+    when anything but the end of stdin ended it.
     """
     _check(agent, backend)
     connection = WorkerConnection()
@@ -79,7 +44,7 @@ def serve(agent: Agent, wire: Stdio, *, backend: Backend = "asyncio") -> None:
         description=agent.description,
         metadata=agent.encoded_metadata(),
     )
-    os.write(wire.stdout, ready)  # the pipe is empty and blocking: all of it is written
+    os.write(wire.stdout, ready)  # one write suffices: the pipe is empty and blocking
 
     from . import server  # noqa: PLC0415  (see the module's docstring)
 
@@ -88,7 +53,7 @@ def serve(agent: Agent, wire: Stdio, *, backend: Backend = "asyncio") -> None:
         raise SystemExit(status)
 
 
-def _check(agent: Agent, backend: str) -> None:
+def _check(agent: Served, backend: str) -> None:
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, expected 'asyncio' or 'trio'")
     if backend == "trio":

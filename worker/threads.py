@@ -1,7 +1,8 @@
-"""Daemon threads for plain functions: one that never returns cannot keep the process from exiting.
+"""Daemon threads for plain functions: a job that never returns cannot keep the process from
+exiting.
 
-Knows neither requests nor the event loop. Its owner bounds how many jobs run at the same time, and
-says when one is done.
+This module knows neither requests nor the event loop. The owner of the threads bounds how many jobs
+run at the same time, and reports the end of each.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from threading import Thread
 
 
 class Threads:
-    """Runs each job at once, in a thread that waits for one or in a new one.
+    """Threads that run each job at once: an idle thread takes it, or else a new one.
 
-    To be used from one thread. anyio's own worker threads are no daemons, and hand every result
-    back through the event loop.
+    All methods must be called on the same thread. anyio's worker threads would not do: they are not
+    daemons, and they pass every result back through the event loop.
     """
 
     def __init__(self) -> None:
@@ -27,7 +28,7 @@ class Threads:
         return f"<Threads {self._started} started, {self._idle} idle>"
 
     def run(self, job: Callable[[], object]) -> None:
-        """Run `job`, which must not raise, and may not wait for another job."""
+        """Run `job`, which must neither raise nor wait for another job."""
         if self._idle:
             self._idle -= 1
         else:
@@ -36,7 +37,7 @@ class Threads:
         self._jobs.put(job)
 
     def job_done(self) -> None:
-        """A job has come to its end: its thread will take the next."""
+        """Report the end of a job: its thread takes the next one."""
         self._idle += 1
 
     def _work(self) -> None:

@@ -1,7 +1,8 @@
 """Isolation of workers from the machine, the network, the gateway and one another.
 
-`make_launcher` turns an agent's command and settings into what starts its workers; `try_sandbox`
-tries the result for real before anything is served. Knows nothing of pools or HTTP.
+`make_launcher` turns an agent's command and settings into the launcher of its workers;
+`try_sandbox` tries that launcher for real before anything is served. The package knows nothing of
+pools or HTTP.
 """
 
 from gateway.config.sandbox import SandboxSettings

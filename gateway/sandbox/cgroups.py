@@ -1,11 +1,11 @@
-"""Limits on a worker's whole tree of processes: control groups, version 1 or 2, where they can be
-had.
+"""Control groups, version 1 or 2, where available: limits on a worker's whole tree of processes.
 
-Owns finding a group that this gateway may divide, making one child group per worker, and removing
-those that are empty again. Does not know what a worker is.
+This module finds a group that the gateway may divide, makes one child group per worker, and removes
+empty ones again. It does not know what a worker is.
 
-Only a group that was handed over is divided: as root of a version 1 hierarchy; in version 2 one
-that systemd delegated (`Delegate=yes`), the top group of a container, or one that the user owns.
+The gateway divides only a group that was delegated to it: with root, any of a version 1 hierarchy;
+in version 2, one that systemd delegated (`Delegate=yes`), the top group of a container, or one that
+the user owns.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTROLLERS = ("memory", "cpu")
-"""The limit of processes needs none: inside its user namespace, or with its own user id, a worker's
-rlimit counts its own processes and no others."""
+"""Controllers in use. The limit on processes needs none: in a user namespace, or with a user id of
+its own, a worker's rlimit counts only the worker's processes."""
 
 CPU_PERIOD = 100_000
-"""Microseconds over which a CPU quota is counted: the kernel's own default."""
+"""Microseconds of the period that a CPU quota applies to: the kernel's default."""
 _PREFIX = "agent-gateway-"
-"""Of every group made here, before the gateway's process id."""
+"""Begins the name of every group made here; the gateway's process id follows."""
 _LEAF = "gateway"
-"""Where the gateway itself moves to: version 2 divides no group that holds processes."""
+"""The child group that the gateway itself moves to: version 2 divides no group with processes."""
 _DELEGATED = ("user.delegate", "trusted.delegate")
-"""How systemd marks a group that it handed over."""
+"""The extended attributes by which systemd marks a delegated group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """Where each controller can be divided, and why not where it cannot."""
+    """The groups that can be divided, by controller, and the reasons where none can."""
 
     version: int
     folders: Mapping[str, Path] = field(default_factory=dict)
-    """Controller to the group under which workers get theirs."""
+    """Controller to the parent of the workers' groups."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """Controller to the reason why it cannot be used."""
+    """Controller to the reason for its absence."""
 
     @property
     def join_file(self) -> str:
-        """What a process with one thread writes 0 to.
+        """The file that a process with one thread writes 0 to in order to join a group.
 
-        A whole process is moved under a lock that waits for all CPUs, 5 to 15 ms; version 1 lets a
-        thread move itself without.
+        Moving a whole process takes a lock that waits for all CPUs, 5 to 15 ms; version 1 lets a
+        thread move itself without that lock.
         """
         return "tasks" if self.version == 1 else "cgroup.procs"
 
     def new(self, name: str, *, memory: int = 0, cpu: float = 0) -> tuple[Path, ...]:
         """Make the group `name` with these limits (bytes, CPUs; 0 for none).
 
-        Returns its folders, one per hierarchy; a process joins by writing 0 to `join_file` in each.
-        Raises OSError.
+        Returns the group's folders, one per hierarchy; a process joins by writing 0 to `join_file`
+        in each. Raises OSError.
         """
         made: list[Path] = []
         try:
@@ -67,7 +67,7 @@ class Cgroups:
                     made.append(folder)
                 for file, text in self._files(controller, value):
                     (folder / file).write_text(text)
-            # Swap would let a worker hold more than its memory. Not every kernel counts it.
+            # Swap would let a worker exceed its memory limit. Not every kernel accounts for it.
             if memory and "memory" in self.folders:
                 self._limit_swap(self.folders["memory"] / name, memory)
         except OSError:
@@ -78,13 +78,13 @@ class Cgroups:
     def _files(self, controller: str, value: float) -> list[tuple[str, str]]:
         number = str(int(value))
         if controller == "cpu":
-            quota = max(1000, int(value * CPU_PERIOD))  # the kernel's least quota is 1 ms
+            quota = max(1000, int(value * CPU_PERIOD))  # the kernel's minimum quota is 1 ms
             if self.version == 1:
                 return [("cpu.cfs_period_us", str(CPU_PERIOD)), ("cpu.cfs_quota_us", str(quota))]
             return [("cpu.max", f"{quota} {CPU_PERIOD}")]
         if self.version == 1:
             return [("memory.limit_in_bytes", number)]
-        # A worker is killed as a whole: half of one would hang its requests.
+        # Out of memory ends the worker as a whole: the remains of one would hang its requests.
         return [("memory.max", number), ("memory.oom.group", "1")]
 
     def _limit_swap(self, folder: Path, memory: int) -> None:
@@ -94,8 +94,7 @@ class Cgroups:
             else ("memory.swap.max", "0")
         )
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            # Opened without O_CREAT: in a group, a missing file is a kernel without swap
-            # accounting.
+            # Opened without O_CREAT: a missing file means a kernel without swap accounting.
             descriptor = os.open(folder / file, os.O_WRONLY)
             try:
                 os.write(descriptor, text.encode())
@@ -104,20 +103,21 @@ class Cgroups:
 
 
 def remove(folders: tuple[Path, ...] | list[Path]) -> bool:
-    """Remove a group if no process is left in it; whether it is gone."""
+    """Remove a group if it holds no process; returns whether the group is gone."""
     gone = True
     for folder in folders:
         try:
             folder.rmdir()
         except FileNotFoundError:
             continue
-        except OSError:  # EBUSY: a process is still ending
+        except OSError:  # EBUSY: a process has not ended yet
             gone = False
     return gone
 
 
 def sweep(cgroups: Cgroups) -> None:
-    """Remove the groups of gateways that are gone: one that was killed could not do it itself."""
+    """Remove the groups of gateways that no longer run: a killed one could not remove them
+    itself."""
     for parent in set(cgroups.folders.values()):
         for folder in parent.glob(f"{_PREFIX}*"):
             pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
@@ -126,15 +126,17 @@ def sweep(cgroups: Cgroups) -> None:
 
 
 def group_name(token: str, number: int) -> str:
-    """A name that tells whose it is: this process's, the launcher's `token`'s, and which one."""
+    """The name of a group, from this process's id, the launcher's `token` and the group's
+    number."""
     return f"{_PREFIX}{os.getpid()}-{token}-{number}"
 
 
 def find_cgroups(*, own: str | None = None, mounts: str | None = None) -> Cgroups:
-    """What this process may divide. May move this process into a child of its own group (version
-    2).
+    """The groups that this process may divide. May move this process into a child of its own group
+    (version 2).
 
-    `own` and `mounts` are the texts of /proc/self/cgroup and /proc/self/mounts; given by tests.
+    `own` and `mounts` are the texts of /proc/self/cgroup and /proc/self/mounts, which tests
+    replace.
     """
     points = _mount_points(Path("/proc/self/mounts").read_text() if mounts is None else mounts)
     paths = _own_paths(Path("/proc/self/cgroup").read_text() if own is None else own)
@@ -144,7 +146,7 @@ def find_cgroups(*, own: str | None = None, mounts: str | None = None) -> Cgroup
 
 
 def _mount_points(mounts: str) -> dict[str, str]:
-    """Controller, or "cgroup2", to where it is mounted."""
+    """Controller, or "cgroup2", to its mount point."""
     found: dict[str, str] = {}
     for line in mounts.splitlines():
         _, point, kind, options, *_ = line.split()
@@ -174,8 +176,8 @@ def _version_1(points: Mapping[str, str], paths: Mapping[str, str]) -> Cgroups:
         if controller not in points or controller not in paths:
             reasons[controller] = "this system has no such control group"
             continue
-        # In a container the path may be the host's, which is not visible: the mount's top is its
-        # own.
+        # In a container the path may be the host's, which is not visible there: the container's
+        # own group is then the top of the mount.
         top = Path(points[controller])
         own = top / paths[controller].lstrip("/")
         folder = own if own.is_dir() else top
@@ -210,12 +212,13 @@ def _version_2(top: Path, path: str) -> Cgroups:
 
 
 def _handed_over(own: Path, top: Path) -> Path | None:
-    """The group to divide: the gateway's own, or the one above when it stands in a leaf already."""
+    """The group to divide: the gateway's own, or its parent when the gateway is in a leaf
+    already."""
     if own != top:
         in_leaf = own.name == _LEAF or _is_marked(own.parent)
         if in_leaf and _can_divide(own.parent):
             return own.parent
-    # An ordinary user may write there only because somebody said so.
+    # An ordinary user can write there only because somebody delegated it.
     handed_over = own == top or os.geteuid() != 0 or _is_marked(own)
     return own if handed_over and _can_divide(own) else None
 
@@ -241,7 +244,7 @@ def _enable(parent: Path, controllers: list[str]) -> None:
 
 
 def _can_divide(folder: Path) -> bool:
-    """Whether a child group can be made here, by making one."""
+    """Whether a child group can be made here, found out by making one."""
     for attempt in itertools.count():
         trial = folder / group_name("trial", attempt)
         try:

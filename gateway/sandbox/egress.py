@@ -113,7 +113,7 @@ def _is_own(address: Address) -> bool:
     return True
 
 
-class RefusedError(Exception):
+class ProxyRefusal(Exception):  # noqa: N818 - what the proxy answers with, no failure of it
     """A request that gets no tunnel: `status` is HTTP's, the message says why."""
 
     def __init__(self, status: str, message: str) -> None:
@@ -122,36 +122,36 @@ class RefusedError(Exception):
 
 
 def parse_connect(head: bytes) -> tuple[str, int]:
-    """Host and port of a CONNECT request's head. Raises RefusedError."""
+    """Host and port of a CONNECT request's head. Raises ProxyRefusal."""
     line = head.split(b"\r\n", 1)[0].decode("ascii", errors="replace")
     method, _, rest = line.partition(" ")
     target, _, version = rest.partition(" ")
     if not version.startswith("HTTP/1."):
-        raise RefusedError("400 Bad Request", "this is an HTTP/1.1 proxy")
+        raise ProxyRefusal("400 Bad Request", "this is an HTTP/1.1 proxy")
     if method != "CONNECT":
-        raise RefusedError("405 Method Not Allowed", "only https is passed on, by CONNECT")
+        raise ProxyRefusal("405 Method Not Allowed", "only https is passed on, by CONNECT")
     host, _, port = target.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise RefusedError("400 Bad Request", f"{target!r} is not host:port")
+        raise ProxyRefusal("400 Bad Request", f"{target!r} is not host:port")
     return host, int(port)
 
 
 async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStream:
-    """A connection to what the agent asked for. Raises RefusedError."""
+    """A connection to what the agent asked for. Raises ProxyRefusal."""
     pattern = policy.match(host, port)
     if pattern is None:
-        raise RefusedError("403 Forbidden", f"{host}:{port} is not in the agent's network setting")
+        raise ProxyRefusal("403 Forbidden", f"{host}:{port} is not in the agent's network setting")
     by_name = "*" not in pattern.rpartition(":")[0]
     try:
         found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
     except OSError as error:
-        raise RefusedError("502 Bad Gateway", f"{host} cannot be resolved: {error}") from None
+        raise ProxyRefusal("502 Bad Gateway", f"{host} cannot be resolved: {error}") from None
     complaint = "it has no address"
     for family, kind, protocol, _, address in found:
         judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
         if (why := why_refused(judged, by_name=by_name)) is not None:
-            raise RefusedError("403 Forbidden", f"{host} is {judged}: {why}")
+            raise ProxyRefusal("403 Forbidden", f"{host} is {judged}: {why}")
         upstream = trio.socket.socket(family, kind, protocol)
         try:
             await upstream.connect(address)
@@ -163,7 +163,7 @@ async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStre
             raise
         else:
             return trio.SocketStream(upstream)
-    raise RefusedError("502 Bad Gateway", f"{host}:{port} cannot be reached: {complaint}")
+    raise ProxyRefusal("502 Bad Gateway", f"{host}:{port} cannot be reached: {complaint}")
 
 
 async def serve_client(client: trio.SocketStream, policy: Policy) -> None:
@@ -175,7 +175,7 @@ async def serve_client(client: trio.SocketStream, policy: Policy) -> None:
             host, port = parse_connect(head)
             with trio.fail_after(CONNECT_TIMEOUT):
                 upstream = await open_upstream(policy, host, port)
-        except RefusedError as refused:
+        except ProxyRefusal as refused:
             _log.warning("refused: %s", refused)
             await _answer(client, refused.status, str(refused))
             return
@@ -193,10 +193,10 @@ async def _read_head(client: trio.SocketStream) -> tuple[bytes, bytes]:
     received = b""
     while b"\r\n\r\n" not in received:
         if len(received) > MAX_HEAD:
-            raise RefusedError("431 Request Header Fields Too Large", "the head is too long")
+            raise ProxyRefusal("431 Request Header Fields Too Large", "the head is too long")
         more = await client.receive_some(MAX_HEAD)
         if not more:
-            raise RefusedError("400 Bad Request", "the request ended within its head")
+            raise ProxyRefusal("400 Bad Request", "the request ended within its head")
         received += more
     head, _, rest = received.partition(b"\r\n\r\n")
     return head, rest

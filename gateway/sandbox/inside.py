@@ -1,8 +1,8 @@
-"""What the trial runs inside the sandbox: it attempts what a worker must not be able to do.
+"""The program of the trial: inside the sandbox, it attempts what a worker must not be able to do.
 
-Started as a program by an interpreter without this project, so it imports the standard library
-alone. Prints one JSON object of attempts to what came of them, then waits for the end of stdin, so
-that it can be looked at from outside meanwhile. It only reports; `trial` judges.
+An interpreter without this project runs it, so it imports only the standard library. It prints one
+JSON object of attempts and their results, then waits for the end of stdin, so that the trial can
+inspect the process from outside meanwhile. The program only reports; `trial` judges.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 CONNECT_TIMEOUT = 2.0
-"""Seconds; without a network the attempt fails at once, this bounds a firewall that drops."""
+"""Seconds. Without a network an attempt fails at once; this bounds one that a firewall drops."""
 
 
 def attempt(secrets: list[str], port: int) -> dict[str, object]:
@@ -83,7 +83,7 @@ def _can_connect_through_the_proxy(target: str) -> bool:
             tunnel.sendall(f"CONNECT {target} HTTP/1.1\r\n\r\n".encode())
             return b" 403 " not in tunnel.recv(64)
     except OSError:
-        # A network that cannot be used at all is no leak, but no network either.
+        # A network that does not work at all leaks nothing, but is not the promised network.
         return True
 
 

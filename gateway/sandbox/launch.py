@@ -1,7 +1,7 @@
-"""What it takes to start one worker: the contract between the sandbox and the process.
+"""The contract between a sandbox and the process that is started in it.
 
-A `Launcher` belongs to one agent and is asked once per worker; a `Launch` is one start. This module
-knows neither how a sandbox is built nor how a process is run.
+A `Launcher` belongs to one agent and is called once per worker; a `Launch` describes one start.
+This module knows neither how a sandbox is built nor how a process is run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 MARK = "AGENT_GATEWAY_WORKER"
-"""The environment variable that tells which worker a process belongs to, without a sandbox."""
+"""The environment variable by which a worker's processes are recognised without a sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +23,21 @@ class Launch:
     """One start of a worker, ready for `subprocess.Popen`."""
 
     argv: tuple[str, ...]
-    """The program (a path, or a name that is looked up in `env`'s PATH) and its arguments."""
+    """The program (a path, or a name to look up in the PATH of `env`) and its arguments."""
     env: Mapping[str, str]
     """The whole environment of the process that is spawned."""
     cwd: str | None = None
-    """The folder it starts in; None for the gateway's own."""
+    """The folder that the process starts in; None for the gateway's own."""
     pass_fds: tuple[int, ...] = ()
     """Descriptors that the process inherits under the same numbers. The launcher closes its own
     copies when the `with` block of `Launcher.launch` ends, which is right after the spawn."""
     uid: int | None = None
-    """The worker's user id where it is not the gateway's: its pipes are given to that user, who can
-    then open /dev/stderr and the like."""
+    """The worker's user id, if not the gateway's. That user is given the worker's pipes, so that
+    the worker can open /dev/stderr and the like."""
     release: Callable[[], None] = lambda: None
-    """To be called when every process of this start has ended."""
+    """The owner of the process calls this when every process of this start has ended."""
     mark: str | None = None
-    """What `env` holds under `MARK`, if anything; every process of this worker inherits it."""
+    """The value of `MARK` in `env`, if set; every process of this worker inherits it."""
 
 
 class Launcher(Protocol):
@@ -51,14 +51,14 @@ class Launcher(Protocol):
         ...
 
     def exit_status(self, returncode: int) -> int:
-        """How the agent's command ended, from how the process that was spawned did.
+        """The exit status of the agent's command, from that of the process that was spawned.
 
-        Both as in `subprocess.Popen.returncode`: negative for a signal.
+        Both are as in `subprocess.Popen.returncode`: negative for a signal.
         """
         ...
 
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
-        """Say in one line why the isolation could not be put in force, or None if it was.
+        """One line on why the isolation could not be put in force, or None if it was.
 
         Called when a worker ended before its first word. `exit_status` is as in
         `subprocess.Popen.returncode`: negative for a signal.
@@ -66,23 +66,23 @@ class Launcher(Protocol):
         ...
 
     def describe(self) -> dict[str, Any]:
-        """What is enforced, limit by limit, as shown by `GET /agent/{name}` and `--check`."""
+        """What the sandbox enforces, as plain values for `GET /agent/{name}` and `--check`."""
         ...
 
     def processes(self) -> Sequence[int]:
-        """The pids of what runs beside the workers for them, children of the gateway."""
+        """The pids of the workers' helper processes, which are children of the gateway."""
         ...
 
     def close(self) -> None:
-        """Release what the launcher holds, when its last worker has ended. Blocks for seconds at
-        most."""
+        """Release everything that the launcher holds, after its last worker has ended. Blocks for
+        seconds at most."""
         ...
 
 
 def own_environment_first(environ: Mapping[str, str], bin_dir: str) -> dict[str, str]:
-    """`environ` with `bin_dir` (where the gateway's own interpreter is) in front of PATH.
+    """`environ` with `bin_dir` (the folder of the gateway's interpreter) in front of its PATH.
 
-    So `gateway --agent echo="python -m worker.examples.echo"` finds the environment that the
+    That way `gateway --agent echo="python -m worker.examples.echo"` finds the environment that the
     gateway was installed into, whether or not it is activated.
     """
     path = environ.get("PATH", os.defpath)

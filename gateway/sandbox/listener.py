@@ -1,8 +1,8 @@
-"""What runs in a sandbox with a network, before the agent: it opens the proxy's port.
+"""The program that opens the proxy's port in a sandbox with a network, before the agent starts.
 
-`python -c SOURCE DESCRIPTOR PORT COMMAND...`: listens on the worker's own loopback device, hands
-the listening socket out through the inherited descriptor, and becomes the command. Standard library
-alone.
+`python -c SOURCE DESCRIPTOR PORT COMMAND...` listens on the worker's own loopback device, sends the
+listening socket out through the inherited descriptor, and executes the command. It imports only the
+standard library.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 
 PORT = 3128
-"""On the worker's own loopback device: the customary port of an HTTP proxy."""
+"""The customary port of an HTTP proxy, on the worker's own loopback device."""
 
 BACKLOG = 128
-"""Connections that wait to be accepted, while the proxy has its fill of tunnels."""
+"""Connections that may wait to be accepted while the proxy serves its maximum of tunnels."""
 
 
 def command(descriptor: int) -> tuple[str, ...]:
-    """What stands before an agent's command to run this; `descriptor` is inherited."""
+    """The words before an agent's command that run this program; `descriptor` is inherited."""
     source = Path(__file__).read_text()
     return (sys.executable, "-I", "-S", "-c", source, str(descriptor), str(PORT))
 
@@ -32,7 +32,7 @@ def main() -> None:
         listener.listen(BACKLOG)
         socket.send_fds(proxy, [b"L"], [listener.fileno()])
     try:
-        os.execv(agent[0], agent)  # noqa: S606 - a shell would be one more thing that can go wrong
+        os.execv(agent[0], agent)  # noqa: S606 - the command is a list of words, no shell is wanted
     except OSError as error:
         sys.exit(f"listener: failed to execute {agent[0]}: {error.strerror}")
 

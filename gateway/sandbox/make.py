@@ -1,7 +1,7 @@
-"""From an agent's command and settings to what starts its workers.
+"""From an agent's command and settings to the launcher of its workers.
 
-Owns the checks that need a look at the machine, and the choice of level: the one that was asked
-for, or SandboxError. Does not try the result (`trial` does).
+This module owns the checks that need a look at the machine, and the choice of level: the one that
+was asked for, or SandboxError. It does not try the result (`trial` does).
 """
 
 from __future__ import annotations
@@ -15,15 +15,23 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
-from gateway.sandbox.discover import discover, is_system, own_interpreter
+from gateway.sandbox.discover import (
+    ALTERNATIVES,
+    CERTIFICATES,
+    SYSTEM_FOLDERS,
+    discover,
+    is_system,
+    own_interpreter,
+)
 from gateway.sandbox.listener import PORT as PROXY_PORT
 from gateway.sandbox.mounts import plan_mounts
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.seccomp import filter_program
-from gateway.sandbox.strict import HOME, Plan, StrictLauncher, Tools
+from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.uids import UidBlock, free_range
 
 if TYPE_CHECKING:
@@ -40,11 +48,13 @@ _log = logging.getLogger(__name__)
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOADER_PREFIX = "LD_"
 _LOADER = {"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"}
-"""Variables by which the C library loads code and data from elsewhere."""
+"""Variables that make the C library load code and data from elsewhere."""
 _OLDEST_BWRAP = (0, 8)
-"""The first with --disable-userns; --size and --perms are older."""
+"""The first version with --disable-userns; --size and --perms are older."""
 _VERSION_TIMEOUT = 10.0
 """Seconds for `bwrap --version`, which takes a millisecond."""
+_PRIVATE_KEYS = "/etc/ssl/private"
+"""The machine's own, beside its certificates."""
 _PACKAGES = {"bwrap": "bubblewrap", "setpriv": "util-linux", "sh": "dash"}
 
 
@@ -58,7 +68,7 @@ def make_launcher(
     cwd: str,
     secrets: Sequence[str] = (),
 ) -> Launcher:
-    """What starts the workers of `agent_name`, at exactly the level that was asked for.
+    """The launcher of the workers of `agent_name`, at exactly the level that was asked for.
 
     `environ` is the gateway's environment, of which PATH finds the program; `cwd` is the absolute
     folder that relative paths start from; `secrets` are paths that no agent may see.
@@ -113,7 +123,7 @@ def _make_strict(
     if as_root:
         shown = [mount.source for mount in mounts if not mount.writable]
         _check_readable([*shown, *(path for path in needs.files if not is_system(path))])
-    plan = Plan(
+    confinement = Confinement(
         argv=(needs.program, *argv[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
         cwd=cwd,
@@ -122,19 +132,20 @@ def _make_strict(
         seccomp=seccomp,
         as_root=as_root,
         groups=_writing_groups(mounts) if as_root else (),
+        system=_find_system(network=bool(settings.network_hosts)),
     )
     uids = None if ids is None else UidBlock(ids)
     proxy = None
     if settings.network_hosts:
         uid = os.geteuid() if uids is None else uids.take()
         proxy = Proxy(agent_name, settings.network_hosts, uid=uid)
-    return StrictLauncher(plan, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
+    return StrictLauncher(confinement, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
 
 
 def _worker_ids() -> range | None:
-    """The user ids that workers get, with root; None for an ordinary user.
+    """The user ids for workers, if the gateway is root; None for an ordinary user.
 
-    So is root of a user namespace in which nobody else is mapped: outside it is one.
+    Root of a user namespace in which nobody else is mapped is an ordinary user outside.
     """
     if os.geteuid() != 0:
         return None
@@ -171,9 +182,9 @@ def _environment(
 
 
 def _check_readable(paths: Sequence[str]) -> None:
-    """With root: workers are another user, who must be able to read what is there for them.
+    """Check, with root, that workers can read these paths, since they run as other users.
 
-    Raises SandboxError. Looks at the paths themselves, not at all that is in them.
+    Checks the paths themselves, not the contents of folders. Raises SandboxError.
     """
     for path in paths:
         mode = os.stat(path).st_mode
@@ -186,7 +197,7 @@ def _check_readable(paths: Sequence[str]) -> None:
 
 
 def _writing_groups(mounts: Sequence[Mount]) -> tuple[int, ...]:
-    """The groups through which workers, whose user ids are new each time, may write.
+    """The groups through which workers, each with a new user id, may write.
 
     Raises SandboxError for a mount that no such worker could write to.
     """
@@ -205,13 +216,25 @@ def _writing_groups(mounts: Sequence[Mount]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def _find_system(*, network: bool) -> System:
+    folders = [each for each in SYSTEM_FOLDERS if not os.path.islink(each) and os.path.isdir(each)]
+    files = [
+        each for each in (ALTERNATIVES, *(CERTIFICATES if network else ())) if os.path.exists(each)
+    ]
+    return System(
+        links=tuple((each, os.readlink(each)) for each in SYSTEM_FOLDERS if os.path.islink(each)),
+        shown=(*folders, *files),
+        hidden=(_PRIVATE_KEYS,) if network and os.path.isdir(_PRIVATE_KEYS) else (),
+    )
+
+
 def _find_tools() -> Tools:
     if os.uname().sysname != "Linux":
         raise SandboxError("the sandbox needs Linux")
     found: dict[str, str] = {}
     for name, package in _PACKAGES.items():
-        # Not the gateway's PATH: what isolates shall not come from a folder that others may write
-        # to.
+        # Not the gateway's PATH: the tools that isolate must not come from a folder that others may
+        # write to.
         path = shutil.which(name, path=_SYSTEM_PATH)
         if path is None:
             raise SandboxError(f"{name} is missing: install {package} (apt install {package})")

@@ -27,7 +27,7 @@ class PlainLauncher:
 
     @contextmanager
     def launch(self) -> Iterator[Launch]:
-        # Looked up here, because the program that is spawned may be another.
+        # Looked up here, because the program that is spawned may be setpriv.
         program = shutil.which(self.argv[0], path=self.env.get("PATH", os.defpath))
         if program is None:
             if Path(self.argv[0]).exists():
@@ -37,7 +37,7 @@ class PlainLauncher:
         argv = (program, *self.argv[1:])
         setpriv = shutil.which("setpriv")
         if setpriv is not None:
-            # So that the worker does not outlive the gateway, however that ends.
+            # The worker must not outlive the gateway, however the gateway ends.
             argv = (setpriv, "--pdeathsig", "KILL", "--", *argv)
         yield Launch(argv, {**self.env, MARK: mark}, self.cwd, mark=mark)
 

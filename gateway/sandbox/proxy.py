@@ -1,7 +1,7 @@
 """The process of an agent's proxy, as the launcher of its workers holds it.
 
-Owns the process, its control socket and the announcement of each new worker. Does not know what the
-proxy allows (`egress` does).
+This module owns the process, its control socket and the announcement of each new worker. It does
+not know what the proxy allows (`egress` does).
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ if TYPE_CHECKING:
 
 _MODULE = "gateway.sandbox.egress"
 STOP_TIMEOUT = 5.0
-"""Seconds for the proxy to end after its control socket was closed; it ends at once."""
+"""Seconds for the proxy to end after its control socket was closed. Normally it ends at once."""
 
 
 class Proxy:
-    """One agent's proxy; ends when it is closed, or with the gateway, however that ends."""
+    """One agent's proxy. Its process ends when this is closed, or with the gateway, however that
+    ends."""
 
     def __init__(self, agent: str, hosts: Sequence[str], *, uid: int) -> None:
-        """Nothing is started before the first worker; with root it runs as `uid`."""
+        """No process is started before the first worker. With root, the process runs as `uid`."""
         self._command = (agent, str(uid), json.dumps(list(hosts)))
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
     @property
     def pid(self) -> int | None:
-        """The process that was started last."""
+        """The process id of the proxy that was started last."""
         return None if self._process is None else self._process.pid
 
     @contextlib.contextmanager
     def announce(self) -> Iterator[int]:
-        """A descriptor for a new worker, which hands its port out through it. Raises OSError."""
+        """A descriptor through which a new worker sends out its port. Raises OSError."""
         worker, ours = socket.socketpair()
         with worker, ours:
             socket.send_fds(self._running(), [b"W"], [ours.fileno()])
             yield worker.fileno()
 
     def _running(self) -> socket.socket:
-        """The control socket of a proxy that runs: a new one if the last has died."""
+        """The control socket of a running proxy, which is started anew if the last one died."""
         if self._process is None or self._control is None or self._process.poll() is not None:
             self.close()
             agent, uid, hosts = self._command
@@ -65,7 +66,7 @@ class Proxy:
         return self._control
 
     def close(self) -> None:
-        """End the proxy and with it every tunnel. Blocks for a moment."""
+        """End the proxy and every tunnel through it. Blocks for a moment."""
         if self._process is not None and self._control is not None:
             _end(self._control, self._process)
         self._process = self._control = None

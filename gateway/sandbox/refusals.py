@@ -1,7 +1,8 @@
-"""Why a sandbox could not be put in force, in one line that says what to install or allow.
+"""Reasons why a sandbox could not be put in force, each one line that says what to install or
+allow.
 
-Owns the translation of what bubblewrap, setpriv and the shell print when the system refuses them.
-Does not know how they are called.
+This module translates what bubblewrap, setpriv and the shell print when the system refuses them. It
+does not know how they are called.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SandboxError(Exception):
-    """The sandbox that was asked for cannot be had; the message is one line for the operator."""
+    """The sandbox that was asked for is not possible. The message is one line for the operator."""
 
 
 _TOOLS = ("bwrap: ", "setpriv: ", "join-cgroup: ", "set-limits: ", "listener: ")
@@ -27,7 +28,7 @@ _NOT_MOUNTED = (
     "there, or the worker's user may not read it; name its folder in mounts_ro"
 )
 
-# A part of the tool's own words: what it means here, and the cure. The first that fits is taken.
+# Part of a tool's message, and what that means here, with the cure. The first match counts.
 _MEANINGS = (
     (
         "No permissions to create new namespace",
@@ -99,7 +100,7 @@ _MEANINGS = (
 def explain_refusal(lines: Sequence[str]) -> str | None:
     """The meaning of the last line that one of the sandbox's own tools wrote, or None.
 
-    A worker may print such a line itself: the answer is fit for a message, not for a decision.
+    A worker may print such a line itself, so the result may inform a message, but not a decision.
     """
     said = next((line for line in reversed(lines) if line.startswith(_TOOLS)), None)
     if said is None:

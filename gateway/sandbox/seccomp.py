@@ -1,12 +1,12 @@
 """The system calls that a worker may not make, as a program for the kernel's seccomp filter.
 
-Owns the policy and its translation into classic BPF. Knows nothing of bubblewrap, which loads the
-program, or of workers.
+This module owns the policy and its translation into classic BPF. It knows nothing of bubblewrap,
+which loads the program, or of workers.
 
-The policy is a deny list over "allow": a worker runs any language's runtime, so what it
-legitimately calls cannot be listed, but what breaks out of a namespace, or has done so in past
-kernels, can. Capabilities already forbid much of it; the filter also keeps the code behind these
-calls out of reach, because it is there that kernels had their holes.
+The policy is a deny list: a worker may be the runtime of any language, so its legitimate calls
+cannot be listed, but the calls that break out of a namespace, or did so in past kernels, can.
+Capabilities already forbid many of them; the filter also keeps the code behind these calls out of
+reach, because that is where kernels had their holes.
 
 Why not libseccomp: the one binding on PyPI for every Python (pyseccomp) was last released in 2021
 and loads a C library that a machine may not have. The translation that this policy needs is a chain
@@ -151,8 +151,8 @@ def filter_program(machine: str | None = None) -> bytes:
                 program.when(_JEQ, call, _ERRNO | number)
 
     clone, socket, ioctl = _Program(), _Program(), _Program()
-    # Namespace flags, socket families and ioctl numbers are 32 bits wide for the kernel: it ignores
-    # the upper half of the register, and so must the filter.
+    # Namespace flags, socket families and ioctl numbers are 32 bits wide: the kernel ignores the
+    # upper half of the register, and so must the filter.
     clone.load(_ARGS)
     clone.when(_JSET, _CLONE_NEW, _ERRNO | errno.EPERM)
     clone.always(_ALLOW)
@@ -175,7 +175,7 @@ def filter_program(machine: str | None = None) -> bytes:
 
 
 class _Program:
-    """A straight run of instructions; jumps only ever skip what directly follows."""
+    """A straight run of instructions: jumps only ever skip the instructions right after them."""
 
     def __init__(self) -> None:
         self._instructions: list[tuple[int, int, int, int]] = []

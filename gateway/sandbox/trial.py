@@ -1,8 +1,8 @@
-"""The sandbox tried for real, before anything is served in it.
+"""The trial of a sandbox, before anything is served in it.
 
-Owns the verdict: a trial process is started exactly as the agent's workers will be, attempts what
-they must not be able to do (`inside`), and is looked at from outside. Does not know how a sandbox
-is made.
+This module owns the verdict: a trial process is started exactly as the agent's workers will be,
+attempts what they must not be able to do (`inside`), and is inspected from outside. It does not
+know how a sandbox is made.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.sandbox.launch import Launcher
 
 TRIAL_TIMEOUT = 20.0
-"""Seconds for the trial, which takes 0.1 on an idle machine."""
+"""Seconds for the trial, which takes 0.1 s on an idle machine."""
 
 _NO_CAPABILITIES = "0" * 16
 _OWN_PROCESSES = 2
@@ -40,7 +40,7 @@ _OWN_PROCESSES = 2
 
 
 class Findings(msgspec.Struct, frozen=True):
-    """What `inside` reports."""
+    """The report of `inside`."""
 
     readable: list[str]
     writable: list[str]
@@ -58,11 +58,11 @@ class Findings(msgspec.Struct, frozen=True):
 
 
 def try_sandbox(launcher: Launcher, *, secrets: Sequence[str] = ()) -> tuple[str, ...]:
-    """Try what `launcher` starts workers in; returns what was found to hold, a phrase for each.
+    """Try the sandbox of `launcher`; returns what was found to hold, one phrase each.
 
-    `secrets` are paths that must not be readable inside; a canary file and a listening port are
-    added to them. A launcher without a sandbox holds nothing, and is not tried. Blocks for about a
-    tenth of a second. Raises SandboxError, in one line, if anything does not hold.
+    `secrets` are paths that must not be readable inside; the trial adds a canary file and a
+    listening port. A launcher without a sandbox guarantees nothing, and is not tried. Blocks for
+    about a tenth of a second. Raises SandboxError, in one line, if anything does not hold.
     """
     if not isinstance(launcher, StrictLauncher):
         return ()
@@ -100,7 +100,7 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")
         raise SandboxError(f"the sandbox cannot be put in force: {why}")
     findings = msgspec.json.decode(line, type=Findings)
-    return _judge(findings, uid=uid, as_root=trial.plan.as_root, rlimits=trial.rlimits())
+    return _judge(findings, uid=uid, as_root=trial.confinement.as_root, rlimits=trial.rlimits())
 
 
 def _judge(
@@ -158,24 +158,24 @@ def _judge(
 
 
 def _trial_launcher(launcher: StrictLauncher, *, arguments: Sequence[str]) -> StrictLauncher:
-    """The same sandbox around the trial, with the gateway's own interpreter mounted besides."""
-    plan = launcher.plan
+    """The same sandbox around the trial, with the gateway's own interpreter mounted as well."""
+    confinement = launcher.confinement
     paths = own_interpreter()
     added = plan_mounts(found=paths, mounts_ro=(), mounts_rw=(), secrets=(), cwd="/")
-    known = {mount.path for mount in plan.mounts}
+    known = {mount.path for mount in confinement.mounts}
     script = Path(inside.__file__).read_text()
-    return launcher.with_plan(
+    return launcher.with_confinement(
         dataclasses.replace(
-            plan,
+            confinement,
             argv=(sys.executable, "-I", "-S", "-c", script, *arguments),
-            mounts=(*plan.mounts, *(mount for mount in added if mount.path not in known)),
+            mounts=(*confinement.mounts, *(mount for mount in added if mount.path not in known)),
         )
     )
 
 
 @contextlib.contextmanager
 def _canary() -> Iterator[str]:
-    """A file that everybody may read, so that only the sandbox can be what hides it."""
+    """A file that everybody may read, so that nothing but the sandbox can hide it."""
     with tempfile.TemporaryDirectory(prefix="agent-gateway-") as folder:
         path = Path(folder, "canary")
         path.write_text("nobody shall read this\n")
@@ -186,16 +186,16 @@ def _canary() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _listener() -> Iterator[int]:
-    """A port of this machine that can be reached, in the place of the gateway's own."""
+    """A listening port of this machine, which stands for the gateway's own."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
-        # The control: from outside it is reached.
+        # The control: the port can be reached from outside.
         socket.create_connection(("127.0.0.1", port), timeout=inside.CONNECT_TIMEOUT).close()
         yield port
 
 
 def _first_line(process: subprocess.Popen[bytes]) -> bytes:
-    """The line that the trial reports in, or nothing when it ended without."""
+    """The line with the trial's report; empty when the trial ended without one."""
     assert process.stdout is not None
     if not select.select([process.stdout], [], [], TRIAL_TIMEOUT)[0]:
         raise subprocess.TimeoutExpired(process.args, TRIAL_TIMEOUT)
@@ -203,7 +203,7 @@ def _first_line(process: subprocess.Popen[bytes]) -> bytes:
 
 
 def _uid_of_last_descendant(pid: int) -> int | None:
-    """The user id, as the host sees it, of the trial at the end of the chain of processes."""
+    """The user id, as seen from the host, of the last process in the chain, which is the trial."""
     children: dict[int, int] = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():

@@ -1,7 +1,7 @@
 """User ids that belong to nobody: one for each worker of a gateway that runs as root.
 
-Owns the choice of a block that no other gateway of this machine uses, and of an id in it that no
-process has. Does not know who takes the id on.
+This module chooses a block that no other gateway of this machine uses, and an id of it that no
+process has. It does not know who takes on the id.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from pathlib import Path
 FIRST_UID = 1_879_048_192
 LAST_UID = 2_147_483_647
 BLOCK_SIZE = 65_536
-"""Ids of one agent. One is taken again only after all others, long after its worker's end."""
+"""Ids of one agent. An id is reused only after all others, long after its worker's end."""
 _LEAST_ID = 16_384
-"""In a container with few ids: above those that its users and services have."""
+"""The first id used in a container with few ids: above those of its users and services."""
 NOBODY = 65_534
-"""The id that stands for every id that is not mapped; 65,535 is "none" for some calls."""
+"""The id that stands for all unmapped ids. (65,535 means "none" to some system calls.)"""
 _FEW = 1_024
-"""Ids of one agent in such a container, which shows some 65,000 in all."""
+"""Ids of one agent in a container with few ids, which has some 65,000 in all."""
 
 
 def free_range(uid_map: str, gid_map: str) -> range | None:
     """The ids for workers, from the texts of /proc/self/uid_map and gid_map.
 
-    None where there are none to be had: root of such a user namespace is an ordinary user outside.
+    None where no ids are available: root of such a user namespace is an ordinary user outside.
     """
     mapped = [_mapped(text) for text in (uid_map, gid_map)]
     if all(any(FIRST_UID in each and LAST_UID in each for each in ids) for ids in mapped):
@@ -50,10 +50,10 @@ def _mapped(text: str) -> list[range]:
 
 
 class UidBlock:
-    """A block of ids that is this process's alone for as long as the object lives.
+    """A block of ids that only this process uses for as long as the object lives.
 
     The claim is an abstract unix socket named after the block: the kernel grants each name once,
-    and takes it back however the process ends.
+    and releases it however the process ends.
     """
 
     def __init__(self, ids: range) -> None:
@@ -79,7 +79,7 @@ class UidBlock:
         return f"<UidBlock {self._first}-{self._first + self._size - 1}>"
 
     def take(self) -> int:
-        """An id of the block that no process has. Raises OSError when there is none."""
+        """An id of the block that no process has. Raises OSError when all are in use."""
         number = next(self._next)
         if number < self._size:
             return self._first + number
@@ -100,7 +100,7 @@ def uids_in_use() -> set[int]:
             try:
                 status = Path(entry.path, "status").read_text()
             except OSError:
-                continue  # it ended while it was looked at
+                continue  # the process ended meanwhile
             line = next(each for each in status.splitlines() if each.startswith("Uid:"))
             found.update(map(int, line.split()[1:]))
     return found

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from gateway.sandbox import SandboxSettings, StrictLauncher, egress, make_launcher, try_sandbox
-from gateway.sandbox.egress import Policy, RefusedError, parse_connect, why_refused
+from gateway.sandbox.egress import Policy, ProxyRefusal, parse_connect, why_refused
 from gateway.sandbox.proxy import Proxy
 from tests.sandbox.users import need_sandbox
 
@@ -140,7 +140,9 @@ def test_a_proxy_that_died_is_replaced_at_the_next_start(launched: StrictLaunche
 )
 def test_the_agent_itself_has_no_descriptor_but_its_own(launched: StrictLauncher) -> None:
     code = "import os, json; print(json.dumps(sorted(map(int, os.listdir('/proc/self/fd')))))"
-    plain = launched.with_plan(replace(launched.plan, argv=(sys.executable, "-c", code)))
+    plain = launched.with_confinement(
+        replace(launched.confinement, argv=(sys.executable, "-c", code))
+    )
     # The fourth is the folder that is being listed.
     assert run(plain) == [[0, 1, 2, 3]]
 
@@ -342,7 +344,7 @@ def test_a_connect_names_host_and_port(head: bytes, target: tuple[str, int]) -> 
     ],
 )
 def test_any_other_request_is_refused_with_its_status(head: bytes, status: str) -> None:
-    with pytest.raises(RefusedError) as caught:
+    with pytest.raises(ProxyRefusal) as caught:
         parse_connect(head)
     assert caught.value.status.startswith(status)
 

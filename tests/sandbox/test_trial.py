@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from gateway.sandbox import SandboxError, SandboxSettings, StrictLauncher, make_launcher, strict
+from gateway.sandbox.bwrap import Confinement
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.mounts import Mount
 from gateway.sandbox.plain import PlainLauncher
@@ -53,12 +54,12 @@ def test_off_is_not_tried() -> None:
 
 def leaking(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     """Take these options from bubblewrap behind the launcher's back."""
-    make_options = strict._bwrap_options
+    make_options = strict.bwrap_options
 
     def fewer(*args: Any, **kwargs: Any) -> list[str]:
         return [each for each in make_options(*args, **kwargs) if each not in options]
 
-    monkeypatch.setattr(strict, "_bwrap_options", fewer)
+    monkeypatch.setattr(strict, "bwrap_options", fewer)
 
 
 def test_a_secret_that_can_be_read_is_a_refusal(launcher: StrictLauncher, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_secret_that_can_be_read_is_a_refusal(launcher: StrictLauncher, tmp_pa
     secret.write_text("x")
     tmp_path.chmod(0o755)
     shown = Mount(str(tmp_path), str(tmp_path))
-    leaky = launcher.with_plan(replace(launcher.plan, mounts=(shown,)))
+    leaky = launcher.with_confinement(replace(launcher.confinement, mounts=(shown,)))
     with pytest.raises(SandboxError, match=r"does not hold: it can read .*/key"):
         try_sandbox(leaky, secrets=[str(secret)])
 
@@ -82,7 +83,7 @@ def test_a_shared_network_is_a_refusal(
 def test_a_missing_filter_is_a_refusal(launcher: StrictLauncher) -> None:
     allow_all = bytes.fromhex("060000000000ff7f")
     with pytest.raises(SandboxError, match="does not hold: system calls are not filtered"):
-        try_sandbox(launcher.with_plan(replace(launcher.plan, seccomp=allow_all)))
+        try_sandbox(launcher.with_confinement(replace(launcher.confinement, seccomp=allow_all)))
 
 
 def test_a_shared_process_table_is_a_refusal(
@@ -94,22 +95,26 @@ def test_a_shared_process_table_is_a_refusal(
 
 
 def test_a_set_up_that_fails_is_a_refusal_with_its_reason(launcher: StrictLauncher) -> None:
-    gone = launcher.with_plan(replace(launcher.plan, mounts=(Mount("/x", "/nothing/there"),)))
+    gone = launcher.with_confinement(
+        replace(launcher.confinement, mounts=(Mount("/x", "/nothing/there"),))
+    )
     with pytest.raises(SandboxError, match="cannot be put in force: what is to be mounted"):
         try_sandbox(gone)
 
 
 def test_a_trial_that_says_nothing_is_a_refusal(launcher: StrictLauncher) -> None:
     class Silent(StrictLauncher):
-        def with_plan(self, plan: strict.Plan) -> StrictLauncher:
-            del plan
+        def with_confinement(self, confinement: Confinement) -> StrictLauncher:
+            del confinement
             return self
 
         @contextmanager
         def launch(self) -> Iterator[Launch]:
             yield Launch((sys.executable, "-c", "pass"), {})
 
-    silent = Silent(launcher.plan, tools=launcher._tools, cgroups=launcher._cgroups, uids=None)
+    silent = Silent(
+        launcher.confinement, tools=launcher._tools, cgroups=launcher._cgroups, uids=None
+    )
     with pytest.raises(SandboxError, match="cannot be put in force: it said nothing"):
         try_sandbox(silent)
 

@@ -1,0 +1,211 @@
+"""The command line of one worker's sandbox, from a description of it: no I/O, and no state.
+
+Owns the order of namespaces, mounts, limits and the drop of privileges. Knows neither which paths
+may be mounted (`mounts` does), nor what the machine has (`strict` asks it), nor how a process is
+started.
+
+# Theory of operation
+
+A start is a chain of programs, each of which executes the next:
+
+    sh        joins the control groups, and puts the worker's pipes out of bubblewrap's way
+    bwrap     makes the namespaces, mounts the files, loads the system call filter
+    sh        inside: sets the resource limits, and takes the worker's pipes back
+    setpriv   inside, with root only: takes on the worker's user id and drops every capability
+    listener  inside, with a network only: opens the proxy's port
+    COMMAND   the agent's own
+
+There are two forms, because bubblewrap can be started by two kinds of user. For an ordinary one it
+makes a user namespace, in which the worker has no rights. For root it makes none: inside one, the
+worker would still be root for the host's files. Instead the mounts are made as root, so that what
+lies in a private folder can be mounted too, and `setpriv` changes to a user id of the worker's own
+as the last step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from gateway.sandbox.discover import SYSTEM_FOLDERS
+from gateway.sandbox.mounts import contains
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gateway.config.sandbox import SandboxSettings
+    from gateway.sandbox.mounts import Mount
+
+HOSTNAME = "worker"
+HOME = "/tmp"  # noqa: S108 - the sandbox's own
+WORKER_UID = 1000
+"""The worker's user and group id inside a user namespace."""
+ULIMIT_BLOCK = 512
+"""Bytes in which `ulimit -f` counts (POSIX)."""
+
+_KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
+"""What `setpriv` needs for giving up everything, these included."""
+_OUTSIDE = (
+    'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; '
+    'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
+)
+"""A process that joins its groups before it becomes bubblewrap is never without limits. bubblewrap
+outlives the start and keeps its standard streams open: were they the worker's, the gateway could
+not see the worker close them. It closes every other descriptor that it inherits."""
+_INSIDE = 'exec "$@" <&3 >&4 3<&- 4>&-'
+"""Once its limits are set, the worker takes its stdin and stdout back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The programs that a sandbox is made with, by absolute path."""
+
+    bwrap: str
+    setpriv: str
+    sh: str
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What every sandbox shows of the machine, under the same paths."""
+
+    links: tuple[tuple[str, str], ...] = ()
+    """Symbolic links: path and target."""
+    shown: tuple[str, ...] = ()
+    """Files and folders, read-only."""
+    hidden: tuple[str, ...] = ()
+    """Folders within these that are covered with an empty one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """All that is the same for every worker of an agent."""
+
+    argv: tuple[str, ...]
+    """The agent's command; its program is an absolute path."""
+    env: Mapping[str, str]
+    """The whole environment of the worker."""
+    cwd: str
+    mounts: tuple[Mount, ...]
+    settings: SandboxSettings
+    seccomp: bytes
+    as_root: bool
+    """Whether the gateway runs as root."""
+    groups: tuple[int, ...] = ()
+    """With root: the groups, besides its own, of a worker; they own its writable mounts."""
+    system: System = System()
+
+
+def outside_command(tools: Tools, join_files: Sequence[str]) -> tuple[str, ...]:
+    """What stands before bubblewrap: it writes 0 to each of `join_files`, which joins that group.
+
+    Its stdin and stdout become the descriptors 3 and 4 of what runs inside.
+    """
+    return (tools.sh, "-c", _OUTSIDE, "join-cgroup", *join_files, "--")
+
+
+def inside_command(
+    tools: Tools, confinement: Confinement, *, uid: int, rlimits: Mapping[str, int]
+) -> tuple[str, ...]:
+    """What stands inside before the agent's command: limits, and with root the drop of privileges.
+
+    `rlimits` are the kernel's numbers by the names "nofile", "fsize" and "nproc". The limit on
+    processes must be set inside: outside, it would count all processes of the gateway's user.
+    """
+    words = ["ulimit -c 0", f"ulimit -n {rlimits['nofile']}"]
+    if "fsize" in rlimits:
+        words.append(f"ulimit -f {rlimits['fsize'] // ULIMIT_BLOCK}")
+    if "nproc" in rlimits:
+        # The letter is p in dash and ash, and u in bash and ksh.
+        number = rlimits["nproc"]
+        words.append(f"{{ ulimit -p {number} 2>/dev/null || ulimit -u {number}; }}")
+    script = f"{{ {' && '.join(words)}; }} || exit 126; {_INSIDE}"
+    limited = (tools.sh, "-c", script, "set-limits")
+    if not confinement.as_root:
+        return limited
+    groups = ",".join(map(str, confinement.groups))
+    return (
+        *limited,
+        tools.setpriv,
+        *(f"--reuid={uid}", f"--regid={uid}"),
+        f"--groups={groups}" if groups else "--clear-groups",
+        *("--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all", "--no-new-privs"),
+        "--",
+    )
+
+
+def bwrap_options(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
+    """bubblewrap's options, without the filter's; `files` are descriptors of texts by their paths
+    in the sandbox's own /etc.
+    """
+    return [
+        *_namespaces(as_root=confinement.as_root),
+        *_environment(confinement.env),
+        *_own_folders(confinement),
+        *_shown(confinement, files=files),
+        # Last, when nothing has to be created any more. Not recursive: /tmp and /dev/shm stay
+        # writable.
+        *(option for folder in ("/proc", "/dev", "/") for option in ("--remount-ro", folder)),
+        *("--chdir", confinement.cwd),
+    ]
+
+
+def _namespaces(*, as_root: bool) -> list[str]:
+    options = [f"--unshare-{each}" for each in ("pid", "ipc", "uts", "net", "cgroup")]
+    if as_root:
+        options += ["--cap-drop", "ALL"]
+        for capability in _KEPT_CAPABILITIES:
+            options += ["--cap-add", capability]
+    else:
+        options += ["--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
+        options += ["--uid", str(WORKER_UID), "--gid", str(WORKER_UID)]
+    return [*options, "--die-with-parent", "--new-session", "--hostname", HOSTNAME]
+
+
+def _environment(env: Mapping[str, str]) -> list[str]:
+    options = ["--clearenv"]
+    for name, value in env.items():
+        options += ["--setenv", name, value]
+    return options
+
+
+def _own_folders(confinement: Confinement) -> list[str]:
+    options = ["--proc", "/proc", "--dev", "/dev"]
+    for folder in ("/tmp", "/dev/shm"):  # noqa: S108 - the sandbox's own
+        options += ["--perms", "1777", "--size", str(confinement.settings.tmp_bytes)]
+        options += ["--tmpfs", folder]
+    for folder in _mount_points(confinement):
+        options += ["--perms", "0755", "--dir", folder]
+    return [*options, "--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - the sandbox's own
+
+
+def _shown(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
+    options: list[str] = []
+    for path, target in confinement.system.links:
+        options += ["--symlink", target, path]
+    for path in confinement.system.shown:
+        options += ["--ro-bind", path, path]
+    for path in confinement.system.hidden:
+        options += ["--perms", "0000", "--tmpfs", path, "--remount-ro", path]
+    for path, descriptor in files.items():
+        options += ["--perms", "0444", "--file", str(descriptor), path]
+    for mount in confinement.mounts:
+        options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.path]
+    return options
+
+
+def _mount_points(confinement: Confinement) -> list[str]:
+    """The folders that have to be made before anything is mounted on or in them, parents first.
+
+    bubblewrap would make them as private as what is mounted, and so keep the worker's user out.
+    """
+    mounted = [mount.path for mount in confinement.mounts]
+    leaves = ["/etc/x", "/run/x", "/var/x", f"{confinement.cwd}/x", *mounted]
+    above = {str(parent) for leaf in leaves for parent in PurePath(leaf).parents}
+    shown = [*SYSTEM_FOLDERS, *mounted]
+    return sorted(
+        each
+        for each in above - {"/", "/tmp"}  # noqa: S108 - both are there already
+        if not any(contains(path, each) for path in shown)
+    )
