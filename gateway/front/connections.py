@@ -1,11 +1,41 @@
-"""HTTP/1.1 connections: Hypercorn's protocol, with the bytes carried here.
+"""HTTP/1.1 connections: Hypercorn's protocol over a carrier of our own.
 
-Hypercorn's own carrier hands over to the other tasks eight times for a short request (at each part
-of it that is passed on, and twice at each write), writes the head and the body of a response apart,
-and starts a task at the end of each request to watch over the silence that follows. Here a task
-waits when there is something to wait for, a head leaves with what follows it, the last part with
-the end, and one task for each connection watches, whose deadline is moved. Knows nothing of what is
-served.
+Hypercorn's `H11Protocol` turns bytes into ASGI calls and ASGI messages into bytes. Its own carrier,
+`hypercorn.trio.TCPServer`, costs a short request eight task switches, two writes and a task that
+watches the silence after it. This module replaces the carrier and leaves the protocol as it is.
+Nothing here knows what is served.
+
+Theory of operation
+-------------------
+
+A connection is three kinds of tasks in one nursery. The *reader* (`_Connection._read`) hands what
+the client sends to the protocol. Each request runs as an *application* task (`_run_app`). One
+*watcher* closes the connection when it has been idle for too long.
+
+**Input.** The protocol is called by the reader only, and calls back with events: a request starts
+an application task, a part of a body is put into that task's queue. Neither side of the queue
+enters trio's scheduler unless it must wait: the reader when the queue is full (backpressure on the
+client), the application when it is empty.
+
+**Output.** What the protocol has to send is appended to `_output`, and `_flush` writes it in one
+`writev`. An application flushes at the end of each ASGI message, the reader at the end of each
+read. `http.response.start` alone flushes nothing, since ASGI forbids a server to send the head
+before the first `http.response.body`. So a head is coalesced with the first part of its body, the
+last part with the end of the message, and a short response is one write. An empty part with
+`more_body` sends the head by itself.
+
+**Writing.** A write is tried at once, without a checkpoint; what the socket does not take is sent
+under `_write_lock`, so that writes keep their order. That send is shielded from cancellation: half
+of a write would leave the client with bytes that nothing can follow. The socket's TCP_USER_TIMEOUT
+bounds it.
+
+**Time.** `_idle_until` is when the present silence has lasted for too long, and infinite while a
+request is being served. A request moves this deadline instead of starting and ending a task.
+
+**Ends.** When the client leaves, the reader tells the protocol, which tells the application
+(`http.disconnect`). When a response was the last of its connection, the protocol says `Closed`.
+The connection is over when the reader has ended and every application has returned. A defect ends
+the connection in which it was met, and no other.
 """
 
 from __future__ import annotations
@@ -20,7 +50,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.events import Body, Response
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.lifespan import Lifespan
@@ -30,21 +59,17 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     import h11
     from hypercorn.config import Config
     from hypercorn.events import Event
-    from hypercorn.protocol.events import Event as StreamEvent
     from hypercorn.typing import LifespanState
 
 log = logging.getLogger("gateway.http")
 
 _READ_BYTES = 256 * 1024
-"""Read at once: a large body is a few reads then, each of which passes through the protocol."""
-
-_JOINED_BYTES = 64 * 1024
-"""A part larger than this leaves without a copy: beside it, a second write costs nothing."""
+"""Most bytes per read: each passes through the protocol, and a large body should be few of them."""
 
 
 async def serve_http(
@@ -54,8 +79,11 @@ async def serve_http(
     shutdown_trigger: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """As `hypercorn.trio.serve`, for plain sockets: return when the trigger has, and every
-    connection was closed or `graceful_timeout` has passed."""
+    """Serve an ASGI application on the sockets of `config.bind`, as `hypercorn.trio.serve` does.
+
+    Stops listening when `shutdown_trigger` returns. Returns when every connection has ended, at the
+    latest `config.graceful_timeout` seconds later.
+    """
     wrapped = ASGIWrapper(app)
     state: LifespanState = {}
     lifespan = Lifespan(wrapped, config, state)
@@ -97,26 +125,16 @@ async def _serve_connection(
 
 
 class _Protocol(H11Protocol):
-    """HTTP/1.1 and nothing else: an offer of HTTP/2 is passed over, and its preface is a request
-    like another, for something that is not there."""
+    """Hypercorn's protocol, limited to HTTP/1.1.
 
-    last_part = False
-    """Whether the application's next part is its last."""
-    more_follows = False
-    """Whether what is sent now is followed by more at once, so that both can be written together:
-    the head of a response by its first part or its end, the last part by the end."""
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        self.more_follows = (
-            self.last_part
-            if isinstance(event, Body)
-            else isinstance(event, Response) and event.status_code >= 200
-        )
-        await super().stream_send(event)
+    An offer to upgrade to HTTP/2 is ignored, and HTTP/2's preface is a request like any other, for
+    something that does not exist.
+    """
 
     async def _create_stream(self, request: h11.Request) -> None:
         await super()._create_stream(request)
-        # A handshake that is none was refused without the application, and nothing would end it.
+        # An invalid WebSocket handshake is refused without calling the application, whose end
+        # would otherwise end the connection.
         if isinstance(self.stream, WSStream) and self.stream.closed:
             await self._maybe_recycle()
 
@@ -125,44 +143,45 @@ class _Protocol(H11Protocol):
 
 
 class _Connection:
-    """One connection: what the client sends goes to the protocol, and what that says to the client.
-
-    `_idle_until` is when a silence between two requests has lasted too long; there is none while a
-    request is being served.
-    """
+    """One client's connection, from accept to close."""
 
     def __init__(self, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
         self._config = config
         self._context = context
         self._stream = stream
         self._protocol: _Protocol
+        self._output: list[bytes] = []
         self._write_lock = trio.Lock()
         self._reading = True
         self._idle_until = math.inf
         self._idle = trio.CancelScope()
-        self._held: list[bytes] = []
 
     async def run(self, app: ASGIWrapper, state: ConnectionState) -> None:
-        """Serve it until its end."""
+        """Serve requests until the connection ends."""
         socket = self._stream.socket
         try:
             client = parse_socket_addr(socket.family, socket.getpeername())
             server = parse_socket_addr(socket.family, socket.getsockname())
         except OSError:  # the client has left already
             return
-        async with _Tasks(self._note) as tasks:
+        async with _Tasks(self._flush) as tasks:
             self._protocol = _Protocol(
-                app, self._config, self._context, tasks, state, False, client, server, self._receive
+                app,
+                self._config,
+                self._context,
+                tasks,
+                state,
+                False,
+                client,
+                server,
+                self._on_protocol_event,
             )
             self._set_idle(True)
             tasks.spawn(self._watch_idle)
             await self._read()
 
-    def _note(self, message: Any) -> None:
-        """What the application is about to send."""
-        self._protocol.last_part = not message.get("more_body", False)
-
     async def close(self) -> None:
+        """Send EOF and close the socket."""
         with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
             await self._stream.send_eof()
         await self._stream.aclose()
@@ -171,6 +190,7 @@ class _Connection:
         try:
             while data := await self._stream.receive_some(_READ_BYTES):
                 await self._protocol.handle(RawData(bytes(data)))
+                await self._flush()
         except (trio.ClosedResourceError, trio.BrokenResourceError):
             pass
         self._reading = False
@@ -178,50 +198,51 @@ class _Connection:
         await self._protocol.handle(RawData(b""))
         await self._protocol.handle(Closed())
 
-    async def _receive(self, event: Event) -> None:
-        """What the protocol says."""
+    async def _on_protocol_event(self, event: Event) -> None:
         if isinstance(event, RawData):
-            await self._send(event.data, more_follows=self._protocol.more_follows)
+            if event.data:  # the end of a response is empty when its length was given
+                self._output.append(event.data)
         elif isinstance(event, Updated):
             self._set_idle(event.idle)
         elif isinstance(event, Closed):
-            await self._send(b"", more_follows=False)
+            await self._flush()
             await self.close()
             await self._protocol.handle(event)
 
-    async def _send(self, data: bytes, *, more_follows: bool) -> None:
-        if more_follows and len(data) <= _JOINED_BYTES:
-            self._held.append(data)
-            return
-        held, self._held = b"".join(self._held), []
-        if held and len(data) > _JOINED_BYTES:
-            await self._write(held)
-            await self._write(data)
-        elif held or data:  # the end of a response is empty, if that has a length
-            await self._write(held + data)
+    async def _flush(self) -> None:
+        """Write everything that the protocol has produced since the last flush."""
+        if self._output:
+            parts, self._output = self._output, []
+            await self._write(parts)
 
-    async def _write(self, data: bytes) -> None:
-        # What another task writes goes first.
-        left = data if self._write_lock.locked() else self._write_some(data)
+    async def _write(self, parts: Sequence[bytes]) -> None:
+        # A write that another task has begun goes first.
+        left = parts if self._write_lock.locked() else self._write_some(parts)
         if not left:
             return
         broken = False
-        # Shielded: what was begun is ended, or the client could not tell what follows from it.
+        # Shielded: a write that was begun is finished, or nothing that follows could be understood.
         with trio.CancelScope(shield=True):
             async with self._write_lock:
                 try:
-                    await self._stream.send_all(left)
+                    for part in left:
+                        await self._stream.send_all(part)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     broken = True
         if broken:
             await self._protocol.handle(Closed())
 
-    def _write_some(self, data: bytes) -> bytes | memoryview:
-        """Write as much as can be without waiting; what is left."""
+    def _write_some(self, parts: Sequence[bytes]) -> Sequence[bytes | memoryview]:
+        """Write as much as is possible without waiting; returns what is left."""
         try:
-            return memoryview(data)[os.write(self._stream.socket.fileno(), data) :]
+            written = os.writev(self._stream.socket.fileno(), parts)
         except OSError:
-            return data  # the socket is full, or broken: `send_all` says which
+            return parts  # the socket is full or broken: `send_all` waits, or raises
+        for index, part in enumerate(parts):
+            if written < len(part):
+                return [memoryview(part)[written:], *parts[index + 1 :]]
+            written -= len(part)
+        return ()
 
     def _set_idle(self, idle: bool) -> None:
         seconds = self._config.keep_alive_timeout if idle else math.inf
@@ -229,11 +250,11 @@ class _Connection:
 
     async def _watch_idle(self) -> None:
         ended = self._context.terminated
-        # A request may come in the very moment in which the deadline passes.
+        # A request that arrives at the very moment of the deadline has moved it.
         while self._reading and not ended.is_set() and trio.current_time() < self._idle_until:
             with trio.CancelScope(deadline=self._idle_until) as self._idle:
                 await ended.wait()
-        # At the server's end a connection with a request is closed after it, by Hypercorn.
+        # At shutdown, Hypercorn closes a connection that serves a request after its response.
         if self._reading and self._idle_until < math.inf:
             with trio.CancelScope(shield=True):
                 await self._protocol.handle(Closed())
@@ -241,17 +262,17 @@ class _Connection:
 
 
 class _Tasks(TaskGroup):
-    """Hypercorn's tasks of one connection. What goes to the application is waited for only when
-    there is too much of it, and by the application only when there is nothing. `note` is called
-    with each message of the application before that is sent."""
+    """The tasks of one connection. `flush` is called at the end of each message that produces
+    output."""
 
-    def __init__(self, note: Callable[[Any], None]) -> None:
+    def __init__(self, flush: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
-        self._note = note
+        self._flush = flush
 
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]:
+        """Start the application for one request; returns the function that queues its input."""
         to_app, from_client = trio.open_memory_channel[Any](config.max_app_queue_size)
 
         async def put(message: Any) -> None:
@@ -267,9 +288,9 @@ class _Tasks(TaskGroup):
                 return await from_client.receive()
 
         async def respond(message: Any) -> None:
-            if message is not None:
-                self._note(message)
             await send(message)
+            if message is None or message["type"] != "http.response.start":
+                await self._flush()
 
         self.spawn(_run_app, app, scope, receive, respond)
         return put

@@ -73,8 +73,22 @@ async def test_a_defect_of_the_application_is_a_500_and_ends_nothing_else(
     assert caplog.text.count("met a defect") >= 2
 
 
-@pytest.mark.parametrize("size", [1, http._JOINED_BYTES + 1])
-async def test_a_head_leaves_with_the_first_part_and_the_last_part_with_the_end(
+class Wire:
+    """What the connections of a test have written, one item for each write."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.written: list[bytes] = []
+        write = http._Connection._write
+
+        async def note(connection: Any, parts: list[bytes]) -> None:
+            self.written.append(b"".join(parts))
+            await write(connection, parts)
+
+        monkeypatch.setattr(http._Connection, "_write", note)
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+async def test_every_message_is_one_write_and_a_head_leaves_with_the_first_part(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @application
@@ -84,23 +98,45 @@ async def test_a_head_leaves_with_the_first_part_and_the_last_part_with_the_end(
             part = {"type": "http.response.body", "body": b"x" * size}
             await send({**part, "more_body": not last})
 
-    written: list[bytes] = []
-    write = http._Connection._write
-
-    async def note(self: Any, data: bytes) -> None:
-        written.append(data)
-        await write(self, data)
-
-    monkeypatch.setattr(http._Connection, "_write", note)
+    wire = Wire(monkeypatch)
     async with bare_server(app) as port, connected(port) as connection:
         await connection.request("/", method="GET")
         answer = await connection.answer()
     assert answer.body == b"x" * size * 3
     part = b"%x\r\n%b\r\n" % (size, b"x" * size)
-    head, end = b"".join(written).split(part * 3)
-    # What is large is not copied to be written with something small.
-    whole = [head + part, part, part + end]
-    assert written == (whole if size == 1 else [head, part, part, part, end])
+    head, end = b"".join(wire.written).split(part * 3)
+    assert wire.written == [head + part, part, part + end]
+
+
+async def test_a_short_response_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(monkeypatch)
+    async with bare_server() as port, connected(port) as connection:
+        for _ in range(3):
+            await connection.request("/live", method="GET")
+            await connection.answer()
+    assert len(wire.written) == 3
+
+
+async def test_a_head_leaves_with_a_first_part_that_is_empty() -> None:
+    @application
+    async def app(send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await trio.sleep_forever()
+
+    async with bare_server(app) as port, connected(port) as connection:
+        await connection.request("/", method="GET")
+        assert (await connection.until(rb"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_nothing_is_withheld_when_the_application_ends_in_the_middle() -> None:
+    @application
+    async def app(send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async with bare_server(app) as port, connected(port) as connection:
+        await connection.request("/", method="GET")
+        assert (await connection.rest()).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("body", [b"", b"12345"])
