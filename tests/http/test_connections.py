@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from gateway import server
-from gateway.front import requests as agent_routes
+from gateway.front import client
 from tests.harness import running_gateway
 from tests.http.carrier import bare_server
 from tests.http.conftest import SCRIPTED, Shared
@@ -108,7 +108,7 @@ async def test_half_a_head_does_not_hold_a_connection(monkeypatch) -> None:
 
 
 async def test_a_client_that_sends_for_ever_is_cut_off_after_its_answer(monkeypatch) -> None:
-    monkeypatch.setattr(agent_routes, "DISCARD_SECONDS", 0.2)
+    monkeypatch.setattr(client, "DISCARD_SECONDS", 0.2)
     async with bare_server() as port, connected(port) as connection:
         await connection.send(head("/agent/nobody/invoke", None) + b"1\r\nx\r\n")
         assert (await connection.answer()).status == 404
