@@ -164,10 +164,11 @@ class Pool(Generic[T]):
         self._queue[ticket] = None
         return self._settle(now)
 
-    def finish(self, ticket: T, now: float, *, served: bool) -> Plan[T]:
+    def finish(self, ticket: T, now: float, *, served: bool) -> Plan[T] | None:
         """End a request, wherever it is. `served`: its worker has answered it.
 
-        A request that is neither waiting nor at a worker has ended before: nothing changes.
+        A request that is neither waiting nor at a worker has ended before: nothing changes. Returns
+        None where nothing can follow, as it is for most requests.
         """
         self._queue.pop(ticket, None)
         worker = self._worker_of(ticket)
@@ -179,7 +180,7 @@ class Pool(Generic[T]):
                 worker.served += 1
                 self._restart.succeeded()
             if worker.phase is WorkerPhase.READY and not self._queue and self._at_minimum:
-                return Plan()
+                return None
         return self._settle(now)
 
     def _worker_of(self, ticket: T) -> PoolWorker[T] | None:

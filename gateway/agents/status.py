@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gateway.agents.pool import Pool
     from gateway.agents.pool_types import PoolWorker, T
     from gateway.agents.restart import RestartPolicy
+    from gateway.config import AgentSettings
+    from protocol import Ready
 
 
 class AgentState(StrEnum):
@@ -128,4 +130,54 @@ def worker_status(
         in_flight=worker.in_flight,
         capacity=worker.capacity,
         memory=memory,
+    )
+
+
+def summarize(
+    name: str,
+    settings: AgentSettings,
+    ready: Ready | None,
+    *,
+    pool: Pool[T],
+    restart: RestartPolicy,
+    now: float,
+) -> AgentSummary:
+    """The summary of an agent; `ready` is what its last worker has declared, if any did."""
+    return AgentSummary(
+        name=name,
+        description=settings.description or (None if ready is None else ready.description),
+        handlers=None if ready is None else ready.handlers,
+        state=agent_state(pool, restart, now),
+        in_flight=pool.in_flight,
+        waiting=pool.waiting,
+        failures=restart.total_failures,
+        workers=len(pool.workers),
+    )
+
+
+def describe(
+    summary: AgentSummary,
+    settings: AgentSettings,
+    ready: Ready | None,
+    *,
+    workers: list[WorkerStatus],
+    started: int,
+    last_failure: LastFailure | None,
+    sandbox: dict[str, Any],
+) -> AgentStatus:
+    """The status of an agent, from its summary and what that leaves out."""
+    return AgentStatus(
+        name=summary.name,
+        description=summary.description,
+        metadata=msgspec.Raw(b"{}" if ready is None else ready.metadata),
+        handlers=summary.handlers,
+        state=summary.state,
+        workers=workers,
+        limits=Limits(max_workers=settings.workers.max, queue=settings.queue),
+        waiting=summary.waiting,
+        in_flight=summary.in_flight,
+        started=started,
+        failures=summary.failures,
+        last_failure=last_failure,
+        sandbox=sandbox,
     )

@@ -25,9 +25,8 @@ import logging
 import math
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import msgspec
 import trio
 
 from gateway.agents.pool import Pool
@@ -45,8 +44,9 @@ from gateway.agents.status import (
     AgentStatus,
     AgentSummary,
     LastFailure,
-    Limits,
     agent_state,
+    describe,
+    summarize,
     worker_status,
 )
 from gateway.errors import (
@@ -89,6 +89,10 @@ read the request: one that is lost at every start would otherwise be tried for e
 
 RSS_CHECK_SECONDS = 5.0
 """Between two looks at the workers' memory, where it has a limit."""
+
+
+Decision: TypeAlias = "Callable[..., Plan[Exchange] | None]"
+"""A method of the pool."""
 
 
 class AgentSupervisor:
@@ -210,7 +214,7 @@ class AgentSupervisor:
 
     # Steps: what happened, the pool's decision, and what is done about it
 
-    def _step(self, decide: Callable[..., Plan[Exchange]], *args: Any, **options: Any) -> None:
+    def _step(self, decide: Decision, *args: Any, **options: Any) -> None:
         """Have the pool decide, carry that out, and then work off what came in meanwhile.
 
         Raises what `decide` raises.
@@ -226,8 +230,15 @@ class AgentSupervisor:
 
     def receive(self, worker_id: int, event: WorkerEvent) -> None:
         """What a worker reports: handled at once, or after the step that is under way."""
-        self._inbox.append((worker_id, event))
-        if not self._in_step:
+        if self._in_step:
+            self._inbox.append((worker_id, event))
+            return
+        self._in_step = True
+        try:
+            self._handle(worker_id, event)
+        finally:
+            self._in_step = False
+        if self._inbox:
             self._work_off()
 
     def _work_off(self) -> None:
@@ -300,7 +311,9 @@ class AgentSupervisor:
         served = any(w.id == worker_id and w.served for w in self._pool.workers)
         return bool(end.lost) or not served or end.error.details.get("exit_status") != 0
 
-    def _carry_out(self, plan: Plan[Exchange]) -> None:
+    def _carry_out(self, plan: Plan[Exchange] | None) -> None:
+        if plan is None:
+            return
         now = trio.current_time()
         for exchange, worker_id in plan.assign:
             worker = self._workers[worker_id]
@@ -394,50 +407,32 @@ class AgentSupervisor:
     @property
     def summary(self) -> AgentSummary:
         """The agent's entry in the list of all."""
-        return AgentSummary(
-            name=self.name,
-            description=self._description,
-            handlers=self._handlers,
-            state=self.state,
-            in_flight=self._pool.in_flight,
-            waiting=self._pool.waiting,
-            failures=self._restart.total_failures,
-            workers=len(self._pool.workers),
+        return summarize(
+            self.name,
+            self.settings,
+            self._ready,
+            pool=self._pool,
+            restart=self._restart,
+            now=trio.current_time(),
         )
 
     async def status(self) -> AgentStatus:
         """Everything about the agent, its workers' memory included."""
         memory = await self._memory()
-        now = trio.current_time()
-        return AgentStatus(
-            name=self.name,
-            description=self._description,
-            metadata=msgspec.Raw(b"{}" if self._ready is None else self._ready.metadata),
-            handlers=self._handlers,
-            state=self.state,
+        return describe(
+            self.summary,
+            self.settings,
+            self._ready,
             workers=[
                 worker_status(
                     worker,
-                    now,
+                    trio.current_time(),
                     pid=self._workers[worker.id].pid,
                     memory=memory.get(worker.id, 0),
                 )
                 for worker in self._pool.workers
             ],
-            limits=Limits(max_workers=self._pool.limit, queue=self.settings.queue),
-            waiting=self._pool.waiting,
-            in_flight=self._pool.in_flight,
             started=self._pool.started,
-            failures=self._restart.total_failures,
             last_failure=self._last_failure,
             sandbox=self._launcher.describe(),
         )
-
-    @property
-    def _description(self) -> str | None:
-        declared = None if self._ready is None else self._ready.description
-        return self.settings.description or declared
-
-    @property
-    def _handlers(self) -> tuple[str, ...] | None:
-        return None if self._ready is None else self._ready.handlers

@@ -157,7 +157,7 @@ class Worker:
         except (SpawnError, OSError) as error:
             logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
             failure = WorkerCrashed(f"the worker could not be started: {error}")
-            self._tell(Ended(Reason.NOT_STARTED, failure))
+            self._report(self.id, Ended(Reason.NOT_STARTED, failure))
             return
         self._process = process
         try:
@@ -173,7 +173,6 @@ class Worker:
     def _tell(self, event: WorkerEvent) -> None:
         """Report an event, unless the end of the worker has been reported."""
         if not self._told_end:
-            self._told_end = isinstance(event, Ended)
             self._report(self.id, event)
 
     async def _live(self, process: Process) -> None:
@@ -278,7 +277,9 @@ class Worker:
             **self._fields(),
             stderr="\n".join(self._stderr.tail) if unexpected and self._stderr.tail else None,
         )
-        self._tell(Ended(self._reason, error, lost=link.exchanges, unread=tuple(link.unread())))
+        self._told_end = True
+        end = Ended(self._reason, error, lost=link.exchanges, unread=tuple(link.unread()))
+        self._report(self.id, end)
 
     def _error(self, process: Process, reason: Reason) -> GatewayError:
         if self._violation is not None:

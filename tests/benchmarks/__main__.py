@@ -22,7 +22,12 @@ def main() -> int:
     failed = False
     print("cores: {cores}, Python {python}".format(**report.machine()), flush=True)
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder:
-        bench = Bench(folder=Path(folder), rounds=options.rounds, seconds=options.seconds)
+        bench = Bench(
+            folder=Path(folder),
+            rounds=options.rounds,
+            seconds=options.seconds,
+            baseline=options.baseline,
+        )
         if options.quick:
             bench = Bench(folder=Path(folder), rounds=1, seconds=0.2, quick=True)
         if options.peers:
@@ -66,6 +71,11 @@ def _options() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         "--peers", action="store_true", help="beside other systems, which are installed for it"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="COMMAND",
+        help="another gateway's command, to measure beside this one",
     )
     parser.add_argument("--rounds", type=int, default=5, help="[default: 5]")
     parser.add_argument(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import servers
-from tests.benchmarks.figures import Figure
+from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.servers import Server
 
 Samples = dict[str, float]
@@ -28,6 +28,8 @@ class Bench:
     quick: bool = False
     """Only whether it works: one round, as little as possible, and no figure means anything."""
     peers: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str | None = None
+    """The command of another gateway, of an earlier version perhaps, to measure beside this one."""
 
     def scaled(self, normal: int, quick: int) -> int:
         """A number of things: streams, requests, chunks."""
@@ -75,6 +77,12 @@ class Bench:
                 running[NO_SANDBOX] = stack.enter_context(
                     servers.gateway(self.folder, agents=agents, sandbox="off", name=NO_SANDBOX)
                 )
+            if self.baseline is not None:
+                running[BASELINE] = stack.enter_context(
+                    servers.gateway(
+                        self.folder, agents=agents, name=BASELINE, program=[self.baseline]
+                    )
+                )
             if bare:
                 running["bare"] = stack.enter_context(servers.bare(self.folder))
             if raw_asgi:
@@ -86,6 +94,9 @@ class Bench:
 
 
 NO_SANDBOX = "gateway, sandbox off"
+BASELINE = "baseline"
+NO_SLOWER = Target(BASELINE, at_least=0.97)
+"""What a change may cost that is not about speed."""
 
 
 @dataclass(frozen=True)

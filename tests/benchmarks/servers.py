@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,19 +67,23 @@ def gateway(
     agents: Mapping[str, Mapping[str, Any]] | None = None,
     sandbox: str | None = None,
     name: str = "gateway",
+    program: Sequence[str] = (sys.executable, "-m", "gateway"),
 ) -> Iterator[Server]:
     """The public command with its default settings, but for what `agents` says.
 
     `agents` are the tables `[agents.NAME]`; a command that is missing is the agent of that name.
+    `program` starts another gateway than this one.
     """
     lines = []
     for agent, table in (agents or {"echo": {}}).items():
         lines.append(f"[agents.{agent}]")
-        for key, value in {"command": agent_command(agent), **table}.items():
+        # The gateway's own interpreter, which has its SDK: another gateway has another one.
+        command = ["python", *agent_command(agent)[1:]]
+        for key, value in {"command": command, **table}.items():
             lines.append(f"{key} = {_toml(value)}")
     config = folder / f"{name.replace(' ', '-')}.toml"
     config.write_text("\n".join(lines))
-    command = [sys.executable, "-m", "gateway", "--port", "0", "--config", str(config)]
+    command = [*program, "--port", "0", "--config", str(config)]
     if sandbox is not None:
         command += ["--sandbox", sandbox]
     with start(name, command, folder) as server:

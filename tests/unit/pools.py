@@ -46,7 +46,8 @@ class Scene:
         self.made: list[Request] = []
         self.last = self.take(self.pool.tick(self.now))
 
-    def take(self, plan: Plan[Request]) -> Plan[Request]:
+    def take(self, plan: Plan[Request] | None) -> Plan[Request]:
+        plan = plan or Plan()
         # As the supervisor does: a plan can only bring the next look nearer.
         self.wake_at = min(self.wake_at, plan.wake_at)
         self.last = plan

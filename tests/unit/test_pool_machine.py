@@ -89,8 +89,8 @@ class PoolMachine(RuleBasedStateMachine):
 
     # What a plan says
 
-    def do(self, plan: Plan[Request]) -> Plan[Request]:
-        self.scene.take(plan)
+    def do(self, plan: Plan[Request] | None) -> Plan[Request]:
+        plan = self.scene.take(plan)
         self.carry_out(plan)
         return plan
 

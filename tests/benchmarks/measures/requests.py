@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.benchmarks import proc, servers, wrk
-from tests.benchmarks.bench import Bench, Measure, Samples
+from tests.benchmarks.bench import NO_SLOWER, Bench, Measure, Samples
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.servers import Server
 from tests.benchmarks.wire import Client, Request
@@ -26,7 +26,7 @@ def invoke(bench: Bench) -> Iterator[Figure]:
         for connections in (1, 16):
             yield from _compare(
                 bench, "invoke", running, requests, connections=connections,
-                rate=(Target("bare", at_least=1.0), Target(BRIDGES, at_least=1.0)),
+                rate=(Target("bare", at_least=1.0), Target(BRIDGES, at_least=1.0), NO_SLOWER),
                 slowest=(Target("bare", at_most=1.2),),
             )  # fmt: skip
 
@@ -38,7 +38,7 @@ def large(bench: Bench) -> Iterator[Figure]:
         for connections, share in ((1, 0.7), (4, 0.9)):
             yield from _compare(
                 bench, "large", running, requests, connections=connections,
-                rate=(Target("bare", at_least=share),),
+                rate=(Target("bare", at_least=share), NO_SLOWER),
             )  # fmt: skip
     subjects = {
         "gateway": partial(_peak, bench, servers.gateway),
@@ -73,7 +73,7 @@ def chat(bench: Bench) -> Iterator[Figure]:
         for connections in (1, 4):
             yield from _compare(
                 bench, "chat", running, requests, connections=connections,
-                rate=(Target("bare", at_least=0.9),),
+                rate=(Target("bare", at_least=0.9), NO_SLOWER),
             )  # fmt: skip
 
 
