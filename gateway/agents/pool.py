@@ -145,10 +145,13 @@ class Pool(Generic[T]):
         if worker is not None:
             worker.in_flight.discard(ticket)
             worker.idle_since = now
+            # The first answer after a failure lifts the delay of what is still to be started.
+            recovers = served and self._restart.failing
             if served:
                 worker.served += 1
                 self._restart.succeeded()
-            if worker.phase is WorkerPhase.READY and not self._queue and self._at_minimum:
+            settled = not self._queue and self._at_minimum and not recovers
+            if worker.phase is WorkerPhase.READY and settled:
                 return Plan()
         return self._settle(now)
 

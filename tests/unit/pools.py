@@ -42,11 +42,13 @@ class Scene:
         self.now = 1000.0
         self.wake_at = math.inf
         self.requests = 0
+        self.given: dict[Request, int] = {}
         self.last = self.take(self.pool.tick(self.now))
 
     def take(self, plan: Plan[Request]) -> Plan[Request]:
         # As the supervisor does: a plan can only bring the next look nearer.
         self.wake_at = min(self.wake_at, plan.wake_at)
+        self.given.update(plan.assign)
         self.last = plan
         return plan
 
@@ -83,6 +85,15 @@ class Scene:
             assert self.wake_at > self.now, f"it wakes for ever: {self.pool}"
         self.now = until
         return plans
+
+    @property
+    def numbers(self) -> list[int]:
+        """The workers, in the order in which they were started."""
+        return [worker.id for worker in self.pool.workers]
+
+    def load(self, worker: int) -> int:
+        """How many requests a worker has."""
+        return len(self.worker(worker).in_flight)
 
     def worker(self, worker: int) -> PoolWorker[Request]:
         return next(w for w in self.pool.workers if w.id == worker)
