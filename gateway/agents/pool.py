@@ -176,10 +176,13 @@ class Pool(Generic[T]):
             ticket.worker_id = None
             worker.in_flight -= 1
             worker.idle_since = now
+            # The first answer after a failure lifts the delay of what is still to be started.
+            recovers = served and self._restart.failing
             if served:
                 worker.served += 1
                 self._restart.succeeded()
-            if worker.phase is WorkerPhase.READY and not self._queue and self._at_minimum:
+            settled = not self._queue and self._at_minimum and not recovers
+            if worker.phase is WorkerPhase.READY and settled:
                 return None
         return self._settle(now)
 

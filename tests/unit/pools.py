@@ -44,12 +44,14 @@ class Scene:
         self.wake_at = math.inf
         self.requests = 0
         self.made: list[Request] = []
+        self.given: dict[Request, int] = {}
         self.last = self.take(self.pool.tick(self.now))
 
     def take(self, plan: Plan[Request] | None) -> Plan[Request]:
         plan = plan or Plan()
         # As the supervisor does: a plan can only bring the next look nearer.
         self.wake_at = min(self.wake_at, plan.wake_at)
+        self.given.update(plan.assign)
         self.last = plan
         return plan
 
@@ -88,6 +90,15 @@ class Scene:
             assert self.wake_at > self.now, f"it wakes for ever: {self.pool}"
         self.now = until
         return plans
+
+    @property
+    def numbers(self) -> list[int]:
+        """The workers, in the order in which they were started."""
+        return [worker.id for worker in self.pool.workers]
+
+    def load(self, worker: int) -> int:
+        """How many requests a worker has."""
+        return self.worker(worker).in_flight
 
     def worker(self, worker: int) -> PoolWorker[Request]:
         return next(w for w in self.pool.workers if w.id == worker)

@@ -129,7 +129,7 @@ def test_a_queue_of_none_does_not_keep_a_cold_agent_cold() -> None:
     with pytest.raises(QueueFullError):
         scene.submit()
     scene.up(1)
-    assert scene.worker(1).in_flight == 1
+    assert scene.given[request] == 1
     assert request.worker_id == 1
 
 
@@ -144,6 +144,17 @@ def test_a_worker_over_the_minimum_goes_after_its_idle_timeout() -> None:
     (plan,) = scene.sleep(0.2)
     assert len(plan.stop) == 1
     assert scene.sleep(10_000) == []
+
+
+def test_a_worker_is_idle_from_the_end_of_its_last_request() -> None:
+    scene = Scene(workers={"min": 0, "max": 1}, idle_timeout=60)
+    request = scene.submit()
+    scene.up(1)
+    scene.sleep(1000)
+    scene.finish(request)
+    assert scene.sleep(59.9) == []
+    (plan,) = scene.sleep(0.2)
+    assert plan.stop == [1]
 
 
 def test_an_idle_agent_with_no_minimum_goes_cold() -> None:
@@ -252,6 +263,29 @@ def test_after_the_cooldown_one_request_is_the_probe_and_its_answer_closes_the_b
     assert "<RestartPolicy closed, 0 in a row>" in repr(scene.pool)
 
 
+def test_an_answer_closes_the_breaker_and_the_workers_that_are_missing_are_started() -> None:
+    scene = Scene(workers={"min": 3, "max": 3}, restart=Restart(failures=2, cooldown=15))
+    for worker in (1, 2, 3):
+        scene.up(worker)
+    requests = [scene.submit() for _ in range(3)]
+    scene.crash(1)
+    scene.crash(2)
+    scene.sleep(1)
+    assert scene.numbers == [3]  # the breaker is open: no start before its cooldown
+    scene.finish(requests[2])
+    scene.sleep(SPARE_DELAY)
+    assert scene.numbers == [3, 4, 5]
+
+
+def test_of_a_full_pool_the_place_that_becomes_free_is_given_to_who_waits() -> None:
+    scene = Scene(workers={"min": 1, "max": 1})  # no worker is above the minimum
+    scene.up(1)
+    first, second, third = (scene.submit() for _ in range(3))
+    assert scene.finish(first).assign == [(second, 1)]
+    assert scene.finish(second).assign == [(third, 1)]
+    assert scene.finish(third).assign == []
+
+
 def test_a_conversation_stays_with_its_worker_while_that_one_lives() -> None:
     scene = Scene(workers={"min": 2, "max": 2}, session="sticky", concurrency=4)
     scene.up(1, capacity=4)
@@ -279,7 +313,7 @@ def test_an_exclusive_conversation_has_a_worker_of_its_own_until_it_was_silent_f
     b = scene.submit("b")
     assert scene.last.start == [2]
     scene.up(2, capacity=4)
-    assert {scene.worker(1).bound_to, scene.worker(2).bound_to} == {"a", "b"}
+    assert (scene.given[a], scene.given[b]) == (1, 2)
     c = scene.submit("c")
     assert scene.pool.is_waiting(c)  # the most conversations are open
     scene.finish(a)

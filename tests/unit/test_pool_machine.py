@@ -1,17 +1,25 @@
 """The pool under everything that can happen to it, in any order.
 
-A model beside the pool knows which request is where and how each worker stands, from what the plans
-said alone. Whatever the order: no request is lost or given out twice, nobody gets more than may be,
-nothing waits that could be served, and the pool asks to be looked at again before something is due.
+A model beside the pool knows where each request is and how each worker stands, from the plans and
+the rules alone. Whatever the order: no request is lost or given out twice, no worker gets more than
+its capacity, nothing waits that could be served, and the pool asks to be looked at again before
+something is due.
+
+A machine that never comes to where the decisions are hard proves nothing there. The situations that
+matter have names (`SITUATIONS`), the rules note those that they come into, and the test fails if
+one was never reached. The examples are derived from the test itself, not drawn anew in each run, so
+that neither verdict depends on chance.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,12 +28,12 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from gateway.agents.pool import (
     SPARE_DELAY,
     Plan,
-    PoolWorker,
     QueueFullError,
     RefusedError,
     WorkerPhase,
@@ -35,6 +43,45 @@ from gateway.config import Restart
 from tests.unit.conftest import unhurried
 from tests.unit.pools import Request, Scene
 
+SITUATIONS = {
+    "a request comes: it is given to a worker at once",
+    "a request comes: it waits",
+    "a request comes: the queue is full",
+    "a request comes: the breaker is open",
+    "a request comes: it is the probe of a half-open breaker",
+    "a request ends at a ready worker while another waits",
+    "a request ends at a ready worker while another waits, and no worker is above the minimum",
+    "a request ends at a ready worker, and the one that waited longest takes its place",
+    "a request ends at a paused worker while another waits",
+    "a request ends that was the last of a retiring worker",
+    "a request ends while it waits",
+    "a worker comes up and is given what waited for it",
+    "a worker fails: its unread requests go before those that wait",
+    "a worker fails: another is given what it had not read",
+    "a worker fails: it was paused, and requests wait",
+    "a worker fails: it was never spawned, and those that wait are given up",
+    "a worker fails: the breaker opens, and those that wait are refused",
+    "a worker that was paused goes on and is given what waited",
+    "a worker that was stopped comes up all the same",
+    "a worker is stopped because it was idle for long",
+    "a worker is replaced while it has requests",
+    "a conversation stays with its worker",
+    "a conversation has lost its worker",
+    "a conversation is served before a request that has waited longer",
+    "the pool is closed while requests wait",
+    "the pool is closed while a worker has requests",
+}
+"""What a run of the machine must come to, as the rules name it."""
+
+REACHED: Counter[str] = Counter()
+
+
+def reached(situation: str, holds: object = True) -> None:
+    """Note that the machine has come to a situation, if `holds`."""
+    assert situation in SITUATIONS
+    if holds:
+        REACHED[situation] += 1
+
 
 @dataclass
 class ModelWorker:
@@ -42,11 +89,43 @@ class ModelWorker:
 
     spawned: bool = False
     spoke: bool = False
+    paused: bool = False
     stopped: bool = False
     condemned: bool = False
+    capacity: int = 1
+    """How many requests it takes at a time: one until its first line has come."""
     requests: list[Request] = field(default_factory=list)
     conversations: set[object] = field(default_factory=set)
+    """All that it was ever given a request of; a request without one is one of its own."""
     given: int = 0
+
+    @property
+    def is_coming(self) -> bool:
+        return not self.spoke and not self.condemned
+
+    @property
+    def serves(self) -> bool:
+        return self.spoke and not self.condemned and bool(self.requests)
+
+    @property
+    def may_fail(self) -> bool:
+        return not self.stopped and not self.condemned
+
+    @property
+    def works(self) -> bool:
+        return self.may_fail and bool(self.requests)
+
+    @property
+    def streams(self) -> bool:
+        return self.spoke and self.works and not self.paused
+
+    @property
+    def is_held(self) -> bool:
+        return self.paused and self.may_fail
+
+    @property
+    def is_ending(self) -> bool:
+        return self.stopped or self.condemned
 
 
 SETTINGS = st.fixed_dictionaries(
@@ -55,16 +134,16 @@ SETTINGS = st.fixed_dictionaries(
             lambda n: {"max": n[0], "min": min(n[:2]), "spare": min(n[0], n[2])}
         ),
         "session": st.sampled_from(["none", "none", "sticky", "exclusive"]),
-        "concurrency": st.integers(1, 4),
-        "queue": st.integers(0, 8),
-        "max_requests": st.sampled_from([0, 0, 1, 2, 3]),
+        "concurrency": st.sampled_from([1, 2, 4, 4]),
+        "queue": st.sampled_from([0, 4, 8, 8]),
+        "max_requests": st.sampled_from([0, 0, 0, 1, 3]),
         "max_age": st.sampled_from(["off", 50]),
         "idle_timeout": st.sampled_from(["off", 5]),
         "session_timeout": st.sampled_from(["off", 20]),
         "restart": st.builds(
             Restart,
             backoff=st.sampled_from([0.0, 1.0]),
-            failures=st.integers(1, 4),
+            failures=st.sampled_from([2, 3, 5]),
             cooldown=st.just(15.0),
             stable=st.sampled_from([10.0, 1000.0]),
         ),
@@ -73,11 +152,14 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
+CONVERSATIONS = st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=1, max_size=4)
+
+
 class PoolMachine(RuleBasedStateMachine):
     scene: Scene
 
-    @initialize(chosen=SETTINGS)
-    def begin(self, chosen: dict[str, Any]) -> None:
+    @initialize(chosen=SETTINGS, capacity=st.sampled_from([0, 1, 2, 4]))
+    def begin(self, chosen: dict[str, Any], capacity: int) -> None:
         self.workers: dict[int, ModelWorker] = {}
         self.waiting: list[Request] = []
         self.ended: set[Request] = set()
@@ -86,6 +168,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.scene = Scene(**chosen)
         self.pool = self.scene.pool
         self.carry_out(self.scene.last)
+        if capacity:  # else the first workers are still to come up
+            for number in list(self.workers):
+                self.come_up(number, capacity)
 
     # What a plan says
 
@@ -100,8 +185,14 @@ class PoolMachine(RuleBasedStateMachine):
             assert worker.spawned
             assert not worker.stopped
             assert not worker.condemned
+            if self.scene.restart.breaker(self.scene.now) is not Breaker.CLOSED:
+                assert not worker.requests, "more than one request on trial"
             if self.scene.settings.session == "none":
                 assert self.waiting[0] is request, "not in the order of arrival"
+            longest = self.waiting[0] is request
+            reached("a conversation is served before a request that has waited longer", not longest)
+            reached("a conversation stays with its worker", request.session == "kept")
+            reached("a conversation has lost its worker", request.session == "lost")
             self.waiting.remove(request)  # fails if it was not waiting: given out twice, or ended
             worker.requests.append(request)
             worker.given += 1
@@ -120,138 +211,246 @@ class PoolMachine(RuleBasedStateMachine):
             self.waiting.remove(request)
             self.ended.add(request)
 
+    def having(self, predicate: str) -> list[int]:
+        """The workers for which a predicate of `ModelWorker` holds."""
+        return [number for number, worker in self.workers.items() if getattr(worker, predicate)]
+
+    def phase(self, number: int) -> WorkerPhase:
+        return self.scene.worker(number).phase
+
+    @property
+    def wants_requests(self) -> bool:
+        """Whether more requests would show more: the supervisor admits none to a closed pool, and
+        to a full queue one is enough."""
+        return not self.closed and len(self.waiting) < 5
+
     # What can happen
 
-    @rule(conversation=st.sampled_from([None, None, "a", "b", "c"]))
+    @precondition(lambda self: self.wants_requests)
+    @rule(conversation=st.sampled_from([None, "a", "b", "c"]))
     def a_request_comes(self, conversation: str | None) -> None:
-        if self.closed:
-            return  # the supervisor admits nothing then
+        self.submit(conversation)
+
+    def submit(self, conversation: str | None) -> None:
         scene = self.scene
         scene.requests += 1
         request = Request(scene.requests, conversation)
+        breaker = scene.restart.breaker(scene.now)
         before = repr(self.pool)
         self.waiting.append(request)
         refusal: RefusedError | None = None
         try:
-            self.do(self.pool.submit(request, scene.now))
+            plan = self.do(self.pool.submit(request, scene.now))
         except RefusedError as error:
             refusal = error
-        if refusal is not None:
-            self.waiting.remove(request)
-            self.refused += 1
-            assert refusal.retry_after > 0
-            assert repr(self.pool) == before
-            if isinstance(refusal, QueueFullError):
-                assert len(self.waiting) >= scene.settings.queue
-            else:
-                assert scene.restart.breaker(scene.now) is not Breaker.CLOSED
+        if refusal is None:
+            at_once = any(given is request for given, _ in plan.assign)
+            reached("a request comes: it is given to a worker at once", at_once)
+            reached("a request comes: it waits", request in self.waiting)
+            reached(
+                "a request comes: it is the probe of a half-open breaker",
+                breaker is Breaker.HALF_OPEN,
+            )
+            return
+        self.waiting.remove(request)
+        self.refused += 1
+        assert refusal.retry_after > 0
+        assert repr(self.pool) == before
+        if isinstance(refusal, QueueFullError):
+            reached("a request comes: the queue is full")
+            assert len(self.waiting) >= scene.settings.queue
+        else:
+            reached("a request comes: the breaker is open")
+            assert breaker is not Breaker.CLOSED
 
-    @rule(seconds=st.sampled_from([0.0, 0.5, 1.0, 4.0, 6.0, 16.0, 60.0]))
+    @precondition(lambda self: self.wants_requests)
+    @rule(conversations=CONVERSATIONS, capacity=st.integers(1, 5), ends=st.integers(0, 3))
+    def all_goes_well(self, conversations: list[str | None], capacity: int, ends: int) -> None:
+        """Workers come up, requests come, some are answered: from here, what fails is felt."""
+        for number in self.having("is_coming"):
+            self.come_up(number, capacity)
+        for conversation in conversations:
+            self.submit(conversation)
+        for _ in range(ends):
+            for number in self.having("serves")[:1]:
+                self.answer(number, self.workers[number].requests[0], served=True)
+
+    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0, 20.0, 20.0, 60.0]))
     def time_passes(self, seconds: float) -> None:
         for plan in self.scene.sleep(seconds):
             self.carry_out(plan)
+            reached("a worker is stopped because it was idle for long", plan.stop)
 
-    def of(self, data: st.DataObject, **flags: bool) -> int | None:
-        """One of the workers that stand like that."""
-        fitting = [
-            number
-            for number, worker in self.workers.items()
-            if all(getattr(worker, name) is value for name, value in flags.items())
-        ]
-        return data.draw(st.sampled_from(fitting)) if fitting else None
+    @precondition(lambda self: self.having("is_coming"))
+    @rule(data=st.data(), capacity=st.integers(1, 5), speaks=st.sampled_from([True, True, False]))
+    def a_worker_comes_up(self, data: st.DataObject, capacity: int, speaks: bool) -> None:
+        number = data.draw(st.sampled_from(self.having("is_coming")))
+        if not self.workers[number].spawned and not speaks:
+            self.spawn(number)
+        else:
+            self.come_up(number, capacity)
 
-    @rule(data=st.data())
-    def a_worker_is_spawned(self, data: st.DataObject) -> None:
-        number = self.of(data, spawned=False, condemned=False)
-        if number is not None:
-            self.workers[number].spawned = True
-            self.do(self.pool.spawned(number, self.scene.now))
+    def come_up(self, number: int, capacity: int) -> None:
+        worker, waiting = self.workers[number], tuple(self.waiting)
+        reached("a worker that was stopped comes up all the same", worker.stopped)
+        if not worker.spawned:
+            self.spawn(number)
+        self.speak(number, capacity)
+        reached(
+            "a worker comes up and is given what waited for it",
+            any(request in waiting for request in worker.requests),
+        )
 
-    @rule(data=st.data(), capacity=st.integers(1, 5))
-    def a_worker_speaks(self, data: st.DataObject, capacity: int) -> None:
-        number = self.of(data, spawned=True, spoke=False, condemned=False)
-        if number is not None:
-            self.workers[number].spoke = True
-            self.do(self.pool.ready(number, capacity, self.scene.now))
+    def spawn(self, number: int) -> None:
+        self.workers[number].spawned = True
+        self.do(self.pool.spawned(number, self.scene.now))
 
+    def speak(self, number: int, capacity: int) -> None:
+        worker = self.workers[number]
+        worker.spoke = True
+        worker.capacity = min(capacity, self.scene.settings.concurrency)
+        self.do(self.pool.ready(number, capacity, self.scene.now))
+
+    @precondition(lambda self: self.having("serves"))
     @rule(data=st.data(), served=st.sampled_from([True, True, False]))
     def a_request_ends(self, data: st.DataObject, served: bool) -> None:
-        number = self.of(data, spoke=True, condemned=False)
-        requests = [] if number is None else self.workers[number].requests
-        if requests:
-            self.end(data.draw(st.sampled_from(requests)), served=served)
+        number = data.draw(st.sampled_from(self.having("serves")))
+        request = data.draw(st.sampled_from(self.workers[number].requests))
+        self.answer(number, request, served=served)
+
+    def answer(self, number: int, request: Request, *, served: bool) -> None:
+        worker, phase, waiting = self.workers[number], self.phase(number), tuple(self.waiting)
+        at_minimum = len(self.workers) <= self.scene.settings.workers.min
+        plan = self.end(request, served=served)
+        if waiting:
+            while_ready = phase is WorkerPhase.READY and not worker.paused
+            reached("a request ends at a ready worker while another waits", while_ready)
+            reached(
+                "a request ends at a ready worker while another waits, "
+                "and no worker is above the minimum",
+                while_ready and at_minimum,
+            )
+            reached(
+                "a request ends at a ready worker, and the one that waited longest takes its place",
+                while_ready and (waiting[0], number) in plan.assign,
+            )
+            reached("a request ends at a paused worker while another waits", worker.paused)
+        reached(
+            "a request ends that was the last of a retiring worker",
+            phase is WorkerPhase.RETIRING and number in plan.stop,
+        )
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
     def one_that_waits_is_given_up(self, data: st.DataObject) -> None:
+        reached("a request ends while it waits")
         self.end(data.draw(st.sampled_from(self.waiting)), served=False)
 
-    def end(self, request: Request, *, served: bool) -> None:
+    def end(self, request: Request, *, served: bool) -> Plan[Request]:
         for place in (self.waiting, *(worker.requests for worker in self.workers.values())):
             if request in place:
                 place.remove(request)
         self.ended.add(request)
-        self.do(self.pool.finish(request, self.scene.now, served=served))
+        return self.do(self.pool.finish(request, self.scene.now, served=served))
 
-    @rule(data=st.data(), read=st.integers(0, 4))
-    def a_worker_fails(self, data: st.DataObject, read: int) -> None:
-        number = self.of(data, stopped=False, condemned=False)
-        if number is None:
-            return
+    @precondition(lambda self: self.having("may_fail"))
+    @rule(data=st.data())
+    def a_worker_fails(self, data: st.DataObject) -> None:
+        self.fail(data.draw(st.sampled_from(self.having("may_fail"))), read=0)
+
+    @precondition(lambda self: self.having("works"))
+    @rule(data=st.data(), read=st.integers(0, 2))
+    def a_worker_fails_at_work(self, data: st.DataObject, read: int) -> None:
+        self.fail(data.draw(st.sampled_from(self.having("works"))), read)
+
+    def fail(self, number: int, read: int) -> None:
         worker = self.workers[number]
         worker.condemned = True
         lost, worker.requests = worker.requests, []
         unread = lost[read:]
+        reached(
+            "a worker fails: its unread requests go before those that wait", unread and self.waiting
+        )
+        reached("a worker fails: it was paused, and requests wait", worker.paused and self.waiting)
         self.ended.update(lost[:read])
         self.waiting[:0] = unread
-        plan = self.pool.condemn(number, self.scene.now, failed=True, lost=lost, unread=unread)
-        self.do(plan)
+        plan = self.do(
+            self.pool.condemn(number, self.scene.now, failed=True, lost=lost, unread=unread)
+        )
+        reached(
+            "a worker fails: another is given what it had not read",
+            any(request in unread for request, _ in plan.assign),
+        )
+        reached(
+            "a worker fails: the breaker opens, and those that wait are refused", plan.unavailable
+        )
         if not worker.spawned:
             given_up, plan = self.pool.give_up_waiting(self.scene.now)
             for request in given_up:
                 self.waiting.remove(request)
                 self.ended.add(request)
             self.do(plan)
+            reached(
+                "a worker fails: it was never spawned, and those that wait are given up", given_up
+            )
 
-    @rule(data=st.data())
-    def a_worker_that_was_stopped_ends(self, data: st.DataObject) -> None:
-        number = self.of(data, stopped=True, condemned=False)
-        if number is not None:
+    @precondition(lambda self: self.having("is_ending"))
+    @rule(data=st.data(), reaped=st.sampled_from([True, True, False]))
+    def a_process_ends(self, data: st.DataObject, reaped: bool) -> None:
+        number = data.draw(st.sampled_from(self.having("is_ending")))
+        if not self.workers[number].condemned:
             self.workers[number].condemned = True
             self.do(self.pool.condemn(number, self.scene.now, failed=False))
-
-    @rule(data=st.data())
-    def a_process_is_reaped(self, data: st.DataObject) -> None:
-        number = self.of(data, condemned=True)
-        if number is not None:
+        if reaped:
             del self.workers[number]
             self.do(self.pool.gone(number, self.scene.now))
 
-    @rule(data=st.data(), paused=st.booleans())
-    def a_worker_is_held_back_or_goes_on(self, data: st.DataObject, paused: bool) -> None:
-        number = self.of(data, spoke=True, stopped=False, condemned=False)
-        if number is not None:
-            self.do(self.pool.pause(number, paused=paused, now=self.scene.now))
+    @precondition(lambda self: self.having("streams"))
+    @rule(data=st.data(), meanwhile=CONVERSATIONS)
+    def a_slow_client_pauses_a_worker(
+        self, data: st.DataObject, meanwhile: list[str | None]
+    ) -> None:
+        self.pause(data.draw(st.sampled_from(self.having("streams"))), paused=True)
+        for conversation in meanwhile if self.wants_requests else ():
+            self.submit(conversation)
 
+    @precondition(lambda self: self.having("is_held"))
+    @rule(data=st.data())
+    def a_paused_worker_goes_on(self, data: st.DataObject) -> None:
+        plan = self.pause(data.draw(st.sampled_from(self.having("is_held"))), paused=False)
+        reached("a worker that was paused goes on and is given what waited", plan.assign)
+
+    def pause(self, number: int, *, paused: bool) -> Plan[Request]:
+        self.workers[number].paused = paused
+        return self.do(self.pool.pause(number, paused=paused, now=self.scene.now))
+
+    @precondition(lambda self: self.having("may_fail"))
     @rule(data=st.data())
     def a_worker_is_to_be_replaced(self, data: st.DataObject) -> None:
-        number = self.of(data, spoke=True)
-        if number is not None:
-            self.do(self.pool.retire(number, self.scene.now))
+        number = data.draw(st.sampled_from(self.having("may_fail")))
+        self.do(self.pool.retire(number, self.scene.now))
+        reached("a worker is replaced while it has requests", self.workers[number].requests)
 
-    @precondition(lambda self: not self.closed)
-    @rule(sure=st.integers(0, 9))
-    def the_agent_is_stopped(self, sure: int) -> None:
-        if sure == 0:
-            self.closed = True
-            self.do(self.pool.stop(self.scene.now))
+    @precondition(lambda self: not self.closed and len(self.ended) >= 10)
+    @rule()
+    def the_agent_is_stopped(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.closed = True
+        reached("the pool is closed while requests wait", self.waiting)
+        reached(
+            "the pool is closed while a worker has requests",
+            any(worker.requests for worker in self.workers.values()),
+        )
+        self.do(self.pool.stop(self.scene.now))
 
     # What always holds
 
     @invariant()
     def every_request_is_where_the_plans_have_put_it(self) -> None:
         assert list(self.pool.queue) == self.waiting
-        assert {w.id: w.in_flight for w in self.pool.workers} == {
+        assert {number: self.scene.load(number) for number in self.scene.numbers} == {
             number: len(worker.requests) for number, worker in self.workers.items()
         }
         for number, worker in self.workers.items():
@@ -263,10 +462,10 @@ class PoolMachine(RuleBasedStateMachine):
     def nobody_has_more_than_may_be(self) -> None:
         scene = self.scene
         assert len(self.workers) <= scene.settings.workers.max
-        for worker in self.pool.workers:
-            assert worker.in_flight <= worker.capacity <= scene.settings.concurrency
+        for worker in self.workers.values():
+            assert len(worker.requests) <= worker.capacity <= scene.settings.concurrency
             if scene.settings.max_requests:
-                assert self.workers[worker.id].given <= scene.settings.max_requests
+                assert worker.given <= scene.settings.max_requests
 
     @invariant()
     def no_exclusive_worker_ever_sees_two_conversations(self) -> None:
@@ -276,25 +475,31 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits_that_a_worker_could_take(self) -> None:
-        for request in self.pool.queue:
-            for worker in self.pool.workers:
-                assert not self.may_take(worker, request), f"{worker} could take {request}"
+        for request in self.waiting:
+            for number in self.workers:
+                assert not self.may_take(number, request), f"{number} could take {request}"
 
-    def may_take(self, worker: PoolWorker[Request], request: Request) -> bool:
+    def may_take(self, number: int, request: Request) -> bool:
+        worker, session = self.workers[number], self.scene.settings.session
         careful = self.scene.restart.breaker(self.scene.now) is not Breaker.CLOSED
-        if not worker.can_take or (careful and not worker.idle):
+        if (
+            self.phase(number) not in {WorkerPhase.STARTING, WorkerPhase.READY}
+            or worker.paused
+            or len(worker.requests) >= (1 if careful else worker.capacity)
+        ):
             return False
-        session = self.scene.settings.session
-        if session == "none" or request.conversation is None:
-            return session != "exclusive" or worker.bound_to is None
-        key = request.conversation
+        if session == "none":
+            return True
+        key = request.conversation or request
         homes = [
-            w for w in self.pool.workers if w.alive and key in self.workers[w.id].conversations
+            self.workers[w.id]
+            for w in self.pool.workers
+            if w.alive and key in self.workers[w.id].conversations
         ]
         # Under "sticky" it is the last that counts, which only the pool knows; one home is clear.
         if session == "sticky":
             return not homes or homes == [worker]
-        return worker.bound_to == key or (worker.bound_to is None and not homes)
+        return worker in homes or not (homes or worker.conversations)
 
     @invariant()
     def whatever_waits_waits_for_something(self) -> None:
@@ -344,8 +549,7 @@ class PoolMachine(RuleBasedStateMachine):
         if not hasattr(self, "scene"):
             return
         if not self.closed:
-            self.closed = True
-            self.do(self.pool.stop(self.scene.now))
+            self.close()
         for request in [*self.waiting, *(r for w in self.workers.values() for r in w.requests)]:
             self.end(request, served=False)
         for number, worker in list(self.workers.items()):
@@ -357,5 +561,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(self.ended) + self.refused == self.scene.requests
 
 
-TestPool = PoolMachine.TestCase
-TestPool.settings = settings(unhurried, max_examples=150, stateful_step_count=40)
+@pytest.mark.timeout(400)  # a failure is shrunk for up to five minutes, and is worth it
+def test_the_pool_whatever_happens_to_it_in_any_order() -> None:
+    REACHED.clear()
+    run_state_machine_as_test(
+        PoolMachine,
+        settings=settings(unhurried, derandomize=True, max_examples=400, stateful_step_count=40),
+    )
+    assert not SITUATIONS - REACHED.keys(), "the machine never came to these"
