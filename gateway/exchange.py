@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 from msgspec import Struct, structs
 
+from gateway import clock
 from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
 from protocol import Method, Payload
 
 if TYPE_CHECKING:
     from gateway.config import Clocks
+
+_TURNS_TO_CATCH_UP = 3
+"""Turns of the event loop in which an answer that lies in a pipe is read (the first finds the pipe
+readable, the second reads) and the place that it makes is given away."""
 
 Session = Literal["new", "kept", "lost"]
 """What a conversation finds: its first worker, the worker that it had, or that this one is gone."""
@@ -57,8 +62,21 @@ class RequestPhase(Enum):
     ENDED = "ended"
 
 
+class Carrier(Protocol):
+    """What has carried a request to its worker."""
+
+    def has_read(self, exchange: Exchange) -> bool:
+        """Whether the worker has begun to read the request."""
+
+    def catch_up(self) -> None:
+        """Pass on, without waiting, what the worker has written so far."""
+
+
 class Exchange:
-    """See the module's docstring. Also the pool's ticket for the request."""
+    """See the module's docstring. Also the pool's ticket for the request.
+
+    Times are running time (`gateway.clock`), in seconds.
+    """
 
     __slots__ = (
         "_chunks",
@@ -71,12 +89,15 @@ class Exchange:
         "attempts",
         "buffered_bytes",
         "call",
+        "carrier",
         "error",
+        "failed_starts",
         "offset",
         "output_begun",
         "phase",
         "result",
         "session",
+        "size",
         "wire_id",
         "worker_id",
     )
@@ -86,7 +107,11 @@ class Exchange:
         self.phase = RequestPhase.QUEUED
         self.admitted_at = now
         self.attempts = 0
-        """How many workers it was given to; only the last can have read it."""
+        """How many workers the request was given to; only the last can have read it."""
+        self.failed_starts = 0
+        """How many of them ended without having read anything."""
+        self.carrier: Carrier | None = None
+        """What carries the request to the worker that has it."""
         self.result: Payload | None = None
         self.error: GatewayError | None = None
         self.output_begun = False
@@ -98,6 +123,8 @@ class Exchange:
         """The link's: the request's id on the wire to that worker."""
         self.offset = 0
         """The link's: where the request's line begins in all that the worker was sent, in bytes."""
+        self.size = 0
+        """The link's: the length of that line in bytes."""
         self.buffered_bytes = 0
         self._clocks = clocks
         self._since = now
@@ -115,7 +142,7 @@ class Exchange:
 
     @property
     def write_seconds(self) -> float:
-        """How long its client may leave it unread."""
+        """How long the client may leave the answer unread."""
         return self._clocks.seconds("write")
 
     @property
@@ -135,12 +162,14 @@ class Exchange:
     # The worker's side
 
     def queued_again(self, now: float) -> None:
-        """The worker ended before it can have read the request."""
+        """The request waits again: its worker takes no more, and has not read it."""
+        self.carrier = None
         self._enter(RequestPhase.QUEUED, now)
 
-    def given(self, now: float, *, worker_spoke: bool) -> None:
+    def given(self, now: float, carrier: Carrier, *, worker_spoke: bool) -> None:
         """The request is on its way to a worker."""
         self.attempts += 1
+        self.carrier = carrier
         self._enter(RequestPhase.GIVEN if worker_spoke else RequestPhase.STARTING, now)
 
     def worker_spoke(self, now: float) -> None:
@@ -149,15 +178,16 @@ class Exchange:
             self._enter(RequestPhase.GIVEN, now)
 
     def forget_payload(self) -> None:
-        """It is given to no other worker: this one has read it, or speaks of it. A stream may last
-        for hours, and an answer is as large as its request at times: one is not to be held beside
-        the other.
+        """Drop the payload: no other worker will need it.
+
+        A stream may last for hours, and an answer may be as large as its request: both need not be
+        held at once.
         """
         if self.call.payload:
             self.call = structs.replace(self.call, payload=b"")
 
     def add_chunks(self, texts: list[bytes], now: float) -> None:
-        """More pieces, each a JSON string."""
+        """Add chunks of the answer, each a JSON string."""
         if self.phase is RequestPhase.ENDED:
             return
         self._chunks += texts
@@ -178,7 +208,7 @@ class Exchange:
             )
 
     def end(self, result: Payload | None = None) -> None:
-        """It ended well: with one result, a JSON text, or with the chunks that have come."""
+        """End the exchange well: with one result, a JSON text, or after the chunks so far."""
         if self.phase is not RequestPhase.ENDED:
             self.result = result
             self.forget_payload()
@@ -258,31 +288,51 @@ class Exchange:
         return self.take()
 
     async def _change(self, until: float) -> bool:
-        """Wait for the next change; False if `until` passed before one.
+        """Wait for the next change; False if `until`, on trio's clock, passed before one.
 
         A clock that runs out meanwhile ends the exchange.
         """
         _, deadline = self._deadline()
         self._event = trio.Event()
-        with trio.CancelScope(deadline=min(deadline, until)) as scope:
+        with trio.CancelScope(deadline=min(clock.as_deadline(deadline), until)) as scope:
             await self._event.wait()
         self._event = None
         # The end may come at the very moment at which a deadline passes: no clock runs after it.
         if not scope.cancelled_caught or self.phase is RequestPhase.ENDED:
             return True
         # The deadline is not moved at every chunk: some may have come since it was set.
-        now = trio.current_time()
-        clock, deadline = self._deadline()
-        if now >= deadline:
-            self._run_out(clock, now)
-        return now < until
+        if clock.now() >= self._deadline()[1]:
+            await self._judge()
+        return trio.current_time() < until
+
+    async def _judge(self) -> None:
+        """End the exchange if a clock has run out, once what happened in time is known.
+
+        After the process stood still, deadlines pass before anything is read: an answer may lie in
+        the worker's pipe, and for one that waits, the answers that will make room for it.
+        """
+        if self.carrier is not None:
+            self.carrier.catch_up()
+        else:
+            for _ in range(_TURNS_TO_CATCH_UP):
+                await trio.lowlevel.checkpoint()
+        name, deadline = self._deadline()
+        if name == "start" and self.carrier is not None and self.carrier.has_read(self):
+            # A worker without the handshake says nothing before its first answer, but it has
+            # started: it reads.
+            self.phase = RequestPhase.GIVEN
+            name, deadline = self._deadline()
+        now = clock.now()
+        if now >= deadline and not self.ended:
+            self._run_out(name, now)
 
     def _deadline(self) -> tuple[str, float]:
-        clock = self.phase.value
-        at = self._since + self._clocks.seconds(clock)
-        return (clock, at) if at <= self._total_at else ("total", self._total_at)
+        """The name of the clock that runs out first, and when."""
+        name = self.phase.value
+        at = self._since + self._clocks.seconds(name)
+        return (name, at) if at <= self._total_at else ("total", self._total_at)
 
-    def _run_out(self, clock: str, now: float) -> None:
-        since = self.admitted_at if clock == "total" else self._since
-        limit = self._total_at - since if clock == "total" else self._clocks.seconds(clock)
-        self.fail(ClockRanOut(clock, now - since, limit))
+    def _run_out(self, name: str, now: float) -> None:
+        since = self.admitted_at if name == "total" else self._since
+        limit = self._total_at - since if name == "total" else self._clocks.seconds(name)
+        self.fail(ClockRanOut(name, now - since, limit))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import trio
 from hypercorn.config import Config
 
+from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.front.app import make_app
@@ -92,6 +93,7 @@ async def serve(
     gc.freeze()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(clock.keep)
             await nursery.start(orphans.run)
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)

@@ -97,8 +97,8 @@ class Dispatcher:
 
     @property
     def can_serve(self) -> bool:
-        """Whether every agent can."""
-        return all(agent.state.can_serve for agent in self.agents.values())
+        """Whether any agent can. One agent's trouble is its own: others are to be served."""
+        return any(agent.state.can_serve for agent in self.agents.values())
 
     async def drain(self, seconds: float = math.inf) -> bool:
         """Admit nothing more, and wait for open requests; whether all were answered in time."""

@@ -48,6 +48,7 @@ from gateway.agents.pool_types import (
     T,
     Ticket,
     WorkerPhase,
+    preference,
 )
 from gateway.agents.restart import Breaker, RestartPolicy
 from gateway.config import seconds
@@ -55,6 +56,7 @@ from gateway.config import seconds
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
+    from gateway.agents.blame import Blame
     from gateway.config import AgentSettings
 
 SPARE_DELAY = 0.05
@@ -99,14 +101,10 @@ class Pool(Generic[T]):
         self._expected_capacity = 1
         self._spare_due = math.inf
         self._last_id = 0
-        self._stage = Stage.SERVING
+        self.stage = Stage.SERVING
 
     def __repr__(self) -> str:
         return f"<Pool {list(self._workers.values())}, {len(self._queue)} waiting, {self._restart}>"
-
-    @property
-    def stage(self) -> Stage:
-        return self._stage
 
     @property
     def workers(self) -> tuple[PoolWorker[T], ...]:
@@ -133,16 +131,11 @@ class Pool(Generic[T]):
     def in_flight(self) -> int:
         return sum(worker.in_flight for worker in self._workers.values())
 
-    @property
-    def limit(self) -> int:
-        """How many workers there may be."""
-        return self._settings.workers.max
-
     # What happens to requests
 
     def submit(self, ticket: T, now: float) -> Plan[T]:
         """Admit a request. Raises RefusedError, and then nothing has changed."""
-        if self._stage is not Stage.SERVING:
+        if self.stage is not Stage.SERVING:
             raise NotServingError(retry_after=1.0)
         # With the breaker half open, one request is the probe: more would only be lost with it.
         on_trial = self._restart.breaker(now) is Breaker.HALF_OPEN
@@ -224,15 +217,15 @@ class Pool(Generic[T]):
         worker_id: int,
         now: float,
         *,
-        failed: bool,
+        blame: Blame,
         lost: Iterable[T] = (),
         unread: Sequence[T] = (),
     ) -> Plan[T]:
         """Nothing more comes of a worker.
 
-        `failed`: the worker ended although nobody had asked it to, or never ran. `lost` are the
-        requests that it had; the caller ends them. `unread` are those of them that it cannot have
-        read: they return to the front of the queue, in their order, and are not to be ended.
+        `blame` says what its end is counted against. `lost` are the requests that it had; the
+        caller ends them. `unread` are those of them that it cannot have read: they return to the
+        front of the queue, in their order, and are not to be ended.
         """
         worker = self._workers[worker_id]
         worker.phase = WorkerPhase.STOPPING
@@ -242,9 +235,24 @@ class Pool(Generic[T]):
                 ticket.worker_id = None
         if unread:
             self._queue = {**dict.fromkeys(unread), **self._queue}
-        if failed:
-            self._restart.failed(now, lived=now - worker.started_at)
+        self._restart.ended(blame, now, lived=now - worker.started_at)
         return self._settle(now)
+
+    def take_back(
+        self, worker_id: int, now: float, *, unread: Sequence[T], again: Sequence[T]
+    ) -> Plan[T]:
+        """A worker takes no more requests, and has not read some that it was given.
+
+        Those of them in `again` return to the front of the queue. The worker is retired.
+        """
+        worker = self._workers[worker_id]
+        for ticket in unread:
+            if ticket.worker_id == worker_id:
+                ticket.worker_id = None
+                worker.in_flight -= 1
+        if again:
+            self._queue = {**dict.fromkeys(again), **self._queue}
+        return self.retire(worker_id, now)
 
     def gone(self, worker_id: int, now: float) -> Plan[T]:
         """The process of a worker that was condemned before has been reaped."""
@@ -262,12 +270,12 @@ class Pool(Generic[T]):
 
     def drain(self) -> None:
         """Admit nothing more."""
-        if self._stage is Stage.SERVING:
-            self._stage = Stage.DRAINING
+        if self.stage is Stage.SERVING:
+            self.stage = Stage.DRAINING
 
     def stop(self, now: float) -> Plan[T]:
         """Hand out and start nothing more, and stop every worker once it is idle."""
-        self._stage = Stage.STOPPING
+        self.stage = Stage.STOPPING
         for worker in self._workers.values():
             if worker.alive:
                 worker.phase = WorkerPhase.RETIRING
@@ -337,7 +345,7 @@ class Pool(Generic[T]):
                 return own if own in tuple(candidates) else None
             if self._settings.session == "exclusive":
                 candidates = (w for w in candidates if w.bound_to is None)
-        return min(candidates, key=_preference, default=None)
+        return min(candidates, key=preference, default=None)
 
     def _own_worker(self, ticket: T) -> PoolWorker[T] | None:
         worker_id = self._conversations.worker_of(self._key(ticket))
@@ -381,7 +389,7 @@ class Pool(Generic[T]):
         return worker.idle_since + seconds(self._settings.session_timeout)
 
     def _start(self, plan: Plan[T], now: float) -> None:
-        if self._stage is Stage.STOPPING:
+        if self.stage is Stage.STOPPING:
             return
         shortage = self._shortage()
         wanted = shortage.now
@@ -389,7 +397,7 @@ class Pool(Generic[T]):
             self._spare_due = math.inf
         elif self._spare_is_due(plan, now):
             wanted = shortage.soon
-        wanted = min(wanted, self.limit - len(self._workers))
+        wanted = min(wanted, self._settings.workers.max - len(self._workers))
         if wanted <= 0:
             return
         if now < self._restart.start_at:
@@ -438,15 +446,3 @@ class Pool(Generic[T]):
             return value
         shorter = value * (1 - self._rng.uniform(0, _SPREAD))
         return max(1.0, math.ceil(shorter)) if value >= 1 else shorter
-
-
-def _preference(worker: PoolWorker[T]) -> tuple[bool, int, bool, float]:
-    """The order in which workers are preferred: ready ones first, then the least loaded.
-
-    Among equals the one used last is preferred, so that the others can be stopped for being idle;
-    of those never used the oldest, because a worker may say `ready` and go on loading.
-    """
-    used = worker.served > 0
-    starting = worker.phase is WorkerPhase.STARTING
-    age = -worker.idle_since if used else worker.started_at
-    return (starting, worker.in_flight, not used, age)

@@ -114,6 +114,18 @@ class PoolWorker(Generic[T]):
         return f"<worker {self.id} {self.phase.value} {self.in_flight}/{self.capacity}>"
 
 
+def preference(worker: PoolWorker[T]) -> tuple[bool, int, bool, float]:
+    """The order in which workers are preferred: ready ones first, then the least loaded.
+
+    Among equals the one used last is preferred, so that the others can be stopped for being idle;
+    of those never used the oldest, because a worker may say `ready` and go on loading.
+    """
+    used = worker.served > 0
+    starting = worker.phase is WorkerPhase.STARTING
+    age = -worker.idle_since if used else worker.started_at
+    return (starting, worker.in_flight, not used, age)
+
+
 @dataclass(slots=True)
 class Plan(Generic[T]):
     """What the pool has decided and its owner is to carry out.

@@ -1,4 +1,7 @@
-"""When to start the next worker of an agent whose workers fail: backoff, then a circuit breaker.
+"""When to start the next worker of an agent whose workers fail.
+
+A failure is counted where it was caused (`Blame`). A worker that could not start says something
+about the agent, and what follows is backoff, then a circuit breaker:
 
     CLOSED ── `failures` in a row within `window` ──> OPEN ── `cooldown` ──> HALF_OPEN
       ^                                                ^                        │
@@ -7,7 +10,14 @@
 
 A success is an answered request, or a worker that lived for `stable` seconds; it clears the count.
 The first failure after a success is followed by a start at once, each further one by a delay that
-doubles. Pure: the time is passed in, and nothing is started here.
+doubles.
+
+A worker that had started and died with a request says something about that request, and nothing
+about the next one: such a death never opens the breaker. The worker is replaced at once, held only
+to a rate (`CRASH_RATE`), so that a caller whose requests crash an agent cannot have the machine do
+nothing but start workers, nor make the other callers wait for more than a moment.
+
+Pure: the time is passed in, and nothing is started here.
 """
 
 from __future__ import annotations
@@ -18,8 +28,17 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from gateway.agents.blame import Blame
+
 if TYPE_CHECKING:
     from gateway.config import Restart
+
+CRASH_RATE = 4.0
+"""Workers a second, for one agent, that are started in place of those that a request has crashed: a
+bare interpreter takes tens of milliseconds of a processor to start."""
+
+CRASH_BURST = 5
+"""How many are started at once before the rate counts."""
 
 _JITTER = 0.2
 """Delays are spread by up to this share: agents that fail together do not return together."""
@@ -41,6 +60,8 @@ class RestartPolicy:
         self._streak = 0
         self._start_at = -math.inf
         self._open = False
+        self._crashes = 0.0
+        self._crashes_at = -math.inf
         self.total_failures = 0
 
     def __repr__(self) -> str:
@@ -61,8 +82,25 @@ class RestartPolicy:
         """No worker is to be started before this time."""
         return self._start_at
 
+    def ended(self, blame: Blame, now: float, *, lived: float) -> None:
+        """A worker has ended, `lived` seconds after its start."""
+        if blame is Blame.AGENT:
+            self.failed(now, lived=lived)
+        elif blame is Blame.REQUEST:
+            self._crashed(now)
+
+    def _crashed(self, now: float) -> None:
+        """A worker died with a request. It had started, so failures to start are forgotten."""
+        self.total_failures += 1
+        self.succeeded()
+        drained = (now - self._crashes_at) * CRASH_RATE
+        self._crashes = max(0.0, self._crashes - drained) + 1
+        self._crashes_at = now
+        if self._crashes > CRASH_BURST:
+            self._start_at = now + (self._crashes - CRASH_BURST) / CRASH_RATE
+
     def failed(self, now: float, *, lived: float = 0.0) -> None:
-        """A worker could not be started, or ended without being asked to after `lived` seconds."""
+        """A worker could not be started, or ended before it had done anything."""
         self.total_failures += 1
         if lived >= self._settings.stable and not self._open:
             self._clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.exchange import Carrier
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.workers.events import Reason, WorkerEvent
 
 
-class SupervisedWorker(Protocol):
+class SupervisedWorker(Carrier, Protocol):
     """One worker, from before its start to its reaping."""
 
     @property

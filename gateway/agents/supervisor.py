@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from gateway import clock
+from gateway.agents.blame import Blame, blame_of
 from gateway.agents.pool import Pool
 from gateway.agents.pool_types import (
     CircuitOpenError,
@@ -63,6 +65,7 @@ from gateway.workers.events import (
     Answered,
     CancelIgnored,
     Ended,
+    HalfClosed,
     Misbehaved,
     Paused,
     Reason,
@@ -83,9 +86,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.agent")
 
-MAX_ATTEMPTS = 2
-"""How many workers a request is given to, one after the other, when each ends before it can have
-read the request: one that is lost at every start would otherwise be tried for ever."""
+MAX_FAILED_STARTS = 2
+"""How many workers that fail to start a request is given to before its caller is told. A worker
+that had started and left the request unread does not count: another serves it."""
 
 RSS_CHECK_SECONDS = 5.0
 """Between two looks at the workers' memory, where it has a limit."""
@@ -137,7 +140,7 @@ class AgentSupervisor:
         async with trio.open_nursery() as workers:
             self._nursery = workers
             async with trio.open_nursery() as clocks:
-                self._step(self._pool.tick, trio.current_time())
+                self._step(self._pool.tick, clock.now())
                 clocks.start_soon(self._keep_time)
                 if not math.isinf(self.settings.max_rss_bytes):
                     clocks.start_soon(self._watch_memory)
@@ -155,7 +158,7 @@ class AgentSupervisor:
             exchange.fail(error)
         for worker in self._workers.values():
             worker.end(Reason.ASKED)
-        self._step(self._pool.stop, trio.current_time())
+        self._step(self._pool.stop, clock.now())
         self._stopped.set()
 
     def kill(self) -> None:
@@ -173,7 +176,7 @@ class AgentSupervisor:
 
     def submit(self, call: Call) -> Exchange:
         """Admit a request, and give it to a worker if one is free. Raises GatewayError."""
-        now = trio.current_time()
+        now = clock.now()
         serving = self._pool.stage is Stage.SERVING
         if serving and self._ready is not None and call.method not in self._ready.handlers:
             raise HandlerNotImplemented(f"agent {self.name!r} has no {call.method} handler")
@@ -191,7 +194,7 @@ class AgentSupervisor:
             self._workers[exchange.worker_id].cancel(exchange)
         elif self._pool.is_waiting(exchange):
             exchange.fail(Cancelled())
-            self._step(self._pool.finish, exchange, trio.current_time(), served=False)
+            self._step(self._pool.finish, exchange, clock.now(), served=False)
 
     def _as_error(self, refused: RefusedError) -> GatewayError:
         if isinstance(refused, QueueFullError):
@@ -250,7 +253,7 @@ class AgentSupervisor:
             self._in_step = False
 
     def _handle(self, worker_id: int, event: WorkerEvent) -> None:
-        now = trio.current_time()
+        now = clock.now()
         pool = self._pool
         match event:
             case Answered(exchange, served):
@@ -265,6 +268,8 @@ class AgentSupervisor:
                 self._carry_out(pool.pause(worker_id, paused=paused, now=now))
             case Misbehaved():
                 self._carry_out(pool.retire(worker_id, now))
+            case HalfClosed(unread):
+                self._handle_half_close(worker_id, unread, now)
             case CancelIgnored(exchange):
                 self._handle_ignored_cancel(worker_id, exchange, now)
             case Ended():
@@ -278,18 +283,28 @@ class AgentSupervisor:
         # Else others are in flight on it, and it is stopped with the last of them.
         self._carry_out(self._pool.finish(exchange, now, served=False))
 
-    def _handle_end(self, worker_id: int, end: Ended, now: float) -> None:
-        failed = self._is_failure(worker_id, end)
-        unread = [exchange for exchange in end.unread if self._may_try_again(exchange)]
-        for exchange in end.lost:
-            if exchange not in unread:
-                exchange.fail(end.error)
-        for exchange in unread:
+    def _handle_half_close(self, worker_id: int, unread: tuple[Exchange, ...], now: float) -> None:
+        again = [exchange for exchange in unread if self._may_try_again(exchange)]
+        for exchange in again:
             exchange.queued_again(now)
-        if failed:
+        self._carry_out(self._pool.take_back(worker_id, now, unread=unread, again=again))
+
+    def _handle_end(self, worker_id: int, end: Ended, now: float) -> None:
+        served = any(w.id == worker_id and w.served for w in self._pool.workers)
+        blame = blame_of(end, served=served)
+        if blame is Blame.AGENT:
+            for exchange in end.unread:
+                exchange.failed_starts += 1
+        again = [exchange for exchange in end.unread if self._may_try_again(exchange)]
+        for exchange in end.lost:
+            if exchange not in again:
+                exchange.fail(end.error)
+        for exchange in again:
+            exchange.queued_again(now)
+        if blame is not Blame.NOBODY:
             pid = self._workers[worker_id].pid
             self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
-        plan = self._pool.condemn(worker_id, now, failed=failed, lost=end.lost, unread=unread)
+        plan = self._pool.condemn(worker_id, now, blame=blame, lost=end.lost, unread=again)
         self._carry_out(plan)
         if end.reason is Reason.NOT_STARTED:
             given_up, plan = self._pool.give_up_waiting(now)
@@ -302,22 +317,15 @@ class AgentSupervisor:
         # A worker that answers what it has not read is not to be followed by another's answer.
         untouched = not (exchange.ended or exchange.output_begun)
         stopping = self._pool.stage is Stage.STOPPING
-        return untouched and not stopping and exchange.attempts < MAX_ATTEMPTS
-
-    def _is_failure(self, worker_id: int, end: Ended) -> bool:
-        if end.reason in {Reason.ASKED, Reason.UNRESPONSIVE}:
-            return False
-        # One that has served and leaves of its own accord, between requests, has done no wrong.
-        served = any(w.id == worker_id and w.served for w in self._pool.workers)
-        return bool(end.lost) or not served or end.error.details.get("exit_status") != 0
+        return untouched and not stopping and exchange.failed_starts < MAX_FAILED_STARTS
 
     def _carry_out(self, plan: Plan[Exchange] | None) -> None:
         if plan is None:
             return
-        now = trio.current_time()
+        now = clock.now()
         for exchange, worker_id in plan.assign:
             worker = self._workers[worker_id]
-            exchange.given(now, worker_spoke=worker.spoke)
+            exchange.given(now, worker, worker_spoke=worker.spoke)
             worker.send(exchange)
         for worker_id in plan.start:
             worker = self._new_worker(
@@ -338,7 +346,7 @@ class AgentSupervisor:
             await worker.run()
             ended = True
         finally:
-            now = trio.current_time()
+            now = clock.now()
             if not ended:
                 # Cancelled: what would be started instead would only be ended again, for ever.
                 self._step(self._pool.stop, now)
@@ -354,14 +362,14 @@ class AgentSupervisor:
         if at < self._wake_at:
             self._wake_at = at
             if self._wake_scope is not None:
-                self._wake_scope.deadline = at
+                self._wake_scope.deadline = clock.as_deadline(at)
 
     async def _keep_time(self) -> None:
         while True:
-            with trio.CancelScope(deadline=self._wake_at) as self._wake_scope:
+            with trio.CancelScope(deadline=clock.as_deadline(self._wake_at)) as self._wake_scope:
                 await trio.sleep_forever()
             self._wake_at = math.inf
-            self._step(self._pool.tick, trio.current_time())
+            self._step(self._pool.tick, clock.now())
 
     async def _watch_memory(self) -> None:
         """Retire every worker whose process tree holds more than `max_rss`."""
@@ -376,7 +384,7 @@ class AgentSupervisor:
                         agent=self.name,
                         pid=self._workers[worker_id].pid,
                     )
-                    self._step(self._pool.retire, worker_id, trio.current_time())
+                    self._step(self._pool.retire, worker_id, clock.now())
 
     async def _memory(self) -> dict[int, int]:
         """The resident bytes of each worker's process tree, by the worker's id."""
@@ -393,7 +401,7 @@ class AgentSupervisor:
 
     @property
     def state(self) -> AgentState:
-        return agent_state(self._pool, self._restart, trio.current_time())
+        return agent_state(self._pool, self._restart, clock.now())
 
     @property
     def processes(self) -> Iterator[tuple[int, str | None]]:
@@ -413,7 +421,7 @@ class AgentSupervisor:
             self._ready,
             pool=self._pool,
             restart=self._restart,
-            now=trio.current_time(),
+            now=clock.now(),
         )
 
     async def status(self) -> AgentStatus:
@@ -426,7 +434,7 @@ class AgentSupervisor:
             workers=[
                 worker_status(
                     worker,
-                    trio.current_time(),
+                    clock.now(),
                     pid=self._workers[worker.id].pid,
                     memory=memory.get(worker.id, 0),
                 )

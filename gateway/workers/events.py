@@ -1,7 +1,7 @@
 """What a worker tells its supervisor: values, put into an inbox one after the other.
 
-    Spawned ── Spoke ── Answered, Paused, Misbehaved, CancelIgnored (any number) ── Ended
-       └──────────────────────────────┴───────────────────────────────────────────────┘
+    Spawned ── Spoke ── Answered, Paused, Misbehaved, HalfClosed, CancelIgnored ── Ended
+       └───────────────────────────────────────────────────────────────────────────┘
 
 `Ended` is the last event of every worker; a worker that could not be started tells nothing else.
 """
@@ -59,6 +59,13 @@ class Misbehaved(Struct, frozen=True, gc=False):
     """The worker broke the protocol, and is to be given nothing more."""
 
 
+class HalfClosed(Struct, frozen=True, gc=False):
+    """The worker closed its stdin, and goes on with the requests that it has read."""
+
+    unread: tuple[Exchange, ...]
+    """The requests that it has not read, and will not: they are its no longer."""
+
+
 class CancelIgnored(Struct, frozen=True, gc=False):
     """The worker did not end a cancelled request within the `cancel` clock."""
 
@@ -77,4 +84,6 @@ class Ended(Struct, frozen=True, gc=False):
     """Those of them that no process can have read."""
 
 
-WorkerEvent: TypeAlias = Spawned | Spoke | Answered | Paused | Misbehaved | CancelIgnored | Ended
+WorkerEvent: TypeAlias = (
+    Spawned | Spoke | Answered | Paused | Misbehaved | HalfClosed | CancelIgnored | Ended
+)

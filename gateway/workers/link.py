@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import trio
 from msgspec import Struct
 
+from gateway import clock
 from gateway.errors import (
     AgentFailed,
     ClientTooSlow,
@@ -42,7 +43,7 @@ from protocol import (
 from protocol.gateway_side import GatewayConnection, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from gateway.exchange import Exchange
 
@@ -79,21 +80,26 @@ class FellBehind(Struct, frozen=True, gc=False):
     exchange: Exchange
 
 
-LinkEvent: TypeAlias = Spoke | Answered | Paused | Violated | FellBehind
+class InputClosed(Struct, frozen=True, gc=False):
+    """The worker takes no more input: it closed its stdin."""
+
+
+LinkEvent: TypeAlias = Spoke | Answered | Paused | Violated | FellBehind | InputClosed
 
 
 class Link:
     """See the module's docstring. `run` reads until the end of stdout or a fatal violation.
 
-    `on_stdin_closed` is called, from any method that writes, when the worker takes no more input.
+    `report` takes events: from any method that reads, when the whole of a read was passed on, and
+    `InputClosed` from any that writes.
     """
 
     def __init__(
-        self, process: Pipes, nursery: trio.Nursery, on_stdin_closed: Callable[[], None]
+        self, process: Pipes, nursery: trio.Nursery, report: Callable[[LinkEvent], None]
     ) -> None:
         self._process = process
         self._nursery = nursery
-        self._on_stdin_closed = on_stdin_closed
+        self._report = report
         self._connection = GatewayConnection()
         self._in_flight: dict[int, Exchange] = {}
         self._cancelled: dict[int, trio.Event] = {}
@@ -101,6 +107,8 @@ class Link:
         self._sent = 0
         self._written = 0
         self._taken = 0
+        self._paused = False
+        self._input_closed = False
 
     def __repr__(self) -> str:
         return f"<Link to {self._process.pid}: {self._connection}>"
@@ -127,8 +135,9 @@ class Link:
             request_id=call.request_id,
         )
         exchange.wire_id, exchange.offset = wire_id, self._sent
+        exchange.size = sum(map(len, line))
         self._in_flight[wire_id] = exchange
-        self._write(*line)
+        self._write(line, exchange.size)
 
     def cancel(self, exchange: Exchange) -> trio.Event | None:
         """Tell the worker that nobody waits for a request any more.
@@ -142,13 +151,38 @@ class Link:
             return None
         self._cancelled[wire_id] = answered = trio.Event()
         if self.state is WorkerState.READY:
-            self._write(self._connection.send_cancel(wire_id))
+            self._send_cancel(wire_id)
         return answered
 
-    def unread(self) -> list[Exchange]:
+    def _send_cancel(self, wire_id: int) -> None:
+        line = self._connection.send_cancel(wire_id)
+        self._write((line,), len(line))
+
+    def unread(self) -> tuple[Exchange, ...]:
         """The requests of which the worker has taken no byte out of its stdin."""
         taken = self._look_at_taken()
-        return [exchange for exchange in self._in_flight.values() if exchange.offset >= taken]
+        return tuple(e for e in self._in_flight.values() if e.offset >= taken)
+
+    def cut_off(self) -> tuple[Exchange, ...]:
+        """The requests of which the worker has taken a part, and can never take the rest.
+
+        Only true once the worker has closed its stdin; there is one at most.
+        """
+        taken = self._look_at_taken()
+        return tuple(e for e in self._in_flight.values() if e.offset < taken < e.offset + e.size)
+
+    def withdraw(self, exchange: Exchange) -> None:
+        """Forget a request: whatever the worker says of it is ignored."""
+        self._in_flight.pop(exchange.wire_id, None)
+
+    def has_read(self, exchange: Exchange) -> bool:
+        """As `gateway.exchange.Carrier.has_read`."""
+        return exchange.offset < self._look_at_taken()
+
+    def catch_up(self) -> None:
+        """As `gateway.exchange.Carrier.catch_up`. A worker that is paused stays so."""
+        if not self._paused:
+            self.read_rest()
 
     def _look_at_taken(self) -> int:
         """How many of all bytes written to its stdin the worker has taken."""
@@ -156,10 +190,12 @@ class Link:
         self._taken = max(self._taken, self._written - self._process.unread_input())
         return self._taken
 
-    def _write(self, *line: Payload) -> None:
-        idle = not self._unwritten
-        size = sum(map(len, line))
+    def _write(self, line: Sequence[Payload], size: int) -> None:
         self._sent += size
+        if self._input_closed:
+            self._report(InputClosed())
+            return
+        idle = not self._unwritten
         if size > _PIPE_BYTES and self._process.stdin >= 0:
             enlarge_pipe(self._process.stdin)
         self._unwritten += map(memoryview, line)
@@ -175,8 +211,8 @@ class Link:
             except BlockingIOError:
                 return False
             except OSError:
-                # EPIPE: the worker closed its stdin; EBADF: we did. The rest stays unwritten.
-                self._on_stdin_closed()
+                # EPIPE: the worker closed its stdin; EBADF: we did.
+                self._give_up_writing()
                 return True
             self._written += count
             if count == len(data):
@@ -191,11 +227,16 @@ class Link:
             while not self._write_some():
                 await trio.lowlevel.wait_writable(self._process.stdin)
         except (trio.ClosedResourceError, OSError):
-            self._on_stdin_closed()
+            self._give_up_writing()
+
+    def _give_up_writing(self) -> None:
+        self._input_closed = True
+        self._unwritten.clear()
+        self._report(InputClosed())
 
     # Out of stdout
 
-    async def run(self, report: Callable[[LinkEvent], None]) -> None:
+    async def run(self) -> None:
         """Read until the end of stdout, or until the worker has broken the protocol for good."""
         while not self._connection.broken:
             await trio.lowlevel.wait_readable(self._process.stdout)
@@ -204,19 +245,23 @@ class Link:
                 return
             if data is None:
                 continue
-            ahead = self._receive(data, report)
+            ahead = self._receive(data)
             if ahead is not None:
-                report(Paused(paused=True))
+                self._pause(paused=True)
                 await ahead.wait_for_room()
-                report(Paused(paused=False))
+                self._pause(paused=False)
 
-    def read_rest(self, report: Callable[[LinkEvent], None]) -> None:
+    def _pause(self, *, paused: bool) -> None:
+        self._paused = paused
+        self._report(Paused(paused))
+
+    def read_rest(self) -> None:
         """Read what is in the pipe now, without waiting: all of it, once the worker has ended."""
         for _ in range(_MAX_READS_OF_REST):
             data = None if self._connection.broken else self._read()
             if not data:
                 return
-            self._receive(data, report)
+            self._receive(data)
 
     def _read(self) -> bytes | None:
         """Read once, without waiting: empty at the end of stdout, None when nothing is there."""
@@ -228,14 +273,14 @@ class Link:
             enlarge_pipe(self._process.stdout)
         return data
 
-    def _receive(self, data: bytes, report: Callable[[LinkEvent], None]) -> Exchange | None:
+    def _receive(self, data: bytes) -> Exchange | None:
         """Pass on what one read holds, and report it when all of it is passed on.
 
         Returns the stream that the worker is too far ahead of, if reading must pause for it.
         """
         told: list[LinkEvent] = []
         silent = self.state is WorkerState.SILENT
-        now = trio.current_time()
+        now = clock.now()
         full: Exchange | None = None
         messages = self._connection.receive_batch(data)
         if self._connection.partial_bytes >= _PIPE_BYTES:
@@ -248,7 +293,9 @@ class Link:
                 silent = False
                 told.append(self._first_line(message, now))
             if isinstance(message, Burst | Chunk):
-                exchange = self._in_flight[message.id]
+                exchange = self._in_flight.get(message.id)
+                if exchange is None:
+                    continue  # it was withdrawn
                 texts = message.texts if isinstance(message, Burst) else [message.text]
                 exchange.add_chunks(texts, now)
                 if exchange.full:
@@ -256,14 +303,14 @@ class Link:
             else:
                 self._pass_on(message, told)
         for event in told:
-            report(event)
+            self._report(event)
         if full is None or not full.full or full.ended:
             return None
         if len(self._in_flight) == 1:
             return full
         # Reading goes on for the others, so the slow client's stream ends.
         full.fail(ClientTooSlow())
-        report(FellBehind(full))
+        self._report(FellBehind(full))
         return None
 
     def _forget_read_payloads(self) -> None:
@@ -278,29 +325,42 @@ class Link:
         for wire_id, exchange in self._in_flight.items():
             exchange.worker_spoke(now)
             if wire_id in self._cancelled and ready is not None and wire_id in unanswered:
-                self._write(self._connection.send_cancel(wire_id))
+                self._send_cancel(wire_id)
         return Spoke(ready)
 
     def _pass_on(self, message: FromWorker | Burst, told: list[LinkEvent]) -> None:
-        if isinstance(message, Result):
-            self._take_out(message.id, told).end(message.value)
-        elif isinstance(message, End):
-            self._take_out(message.id, told).end()
-        elif isinstance(message, Failure):
-            self._take_out(message.id, told).fail(_as_error(message))
-        elif isinstance(message, Malformed):
+        if isinstance(message, Malformed):
             if message.id is not None:
                 error = invalid_response(message.error)
-                self._take_out(message.id, told, served=False).fail(error)
+                self._end(message.id, told, error=error, served=False)
             placed = message.id is not None
             told.append(Violated(message.error, fatal=self._connection.broken, placed=placed))
+        elif isinstance(message, Result):
+            self._end(message.id, told, result=message.value)
+        elif isinstance(message, End):
+            self._end(message.id, told)
+        elif isinstance(message, Failure):
+            self._end(message.id, told, error=_as_error(message))
 
-    def _take_out(self, wire_id: int, told: list[LinkEvent], *, served: bool = True) -> Exchange:
-        exchange = self._in_flight.pop(wire_id)
+    def _end(
+        self,
+        wire_id: int,
+        told: list[LinkEvent],
+        *,
+        result: Payload | None = None,
+        error: GatewayError | None = None,
+        served: bool = True,
+    ) -> None:
+        exchange = self._in_flight.pop(wire_id, None)
+        if exchange is None:
+            return  # it was withdrawn
         if self._cancelled and (answered := self._cancelled.pop(wire_id, None)) is not None:
             answered.set()
+        if error is None:
+            exchange.end(result)
+        else:
+            exchange.fail(error)
         told.append(Answered(exchange, served))
-        return exchange
 
 
 def invalid_response(error: RemoteProtocolError) -> InvalidAgentResponse:

@@ -14,10 +14,26 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from gateway import clock
 from gateway.errors import ClockRanOut, WorkerCrashed, describe_exit, exit_sentence
 from gateway.observe import logs
-from gateway.workers.events import CancelIgnored, Ended, Misbehaved, Reason, Spawned
-from gateway.workers.link import FellBehind, Link, LinkEvent, Violated, invalid_response
+from gateway.workers.events import (
+    Answered,
+    CancelIgnored,
+    Ended,
+    HalfClosed,
+    Misbehaved,
+    Reason,
+    Spawned,
+)
+from gateway.workers.link import (
+    FellBehind,
+    InputClosed,
+    Link,
+    LinkEvent,
+    Violated,
+    invalid_response,
+)
 from gateway.workers.process import SpawnError, spawn
 from gateway.workers.stderr import StderrRelay
 from protocol.gateway_side import WorkerState
@@ -118,6 +134,15 @@ class Worker:
         """The requests that the worker still owes an answer to, oldest first."""
         return () if self._link is None else self._link.exchanges
 
+    def has_read(self, exchange: Exchange) -> bool:
+        """As `gateway.exchange.Carrier.has_read`."""
+        return self._link is not None and self._link.has_read(exchange)
+
+    def catch_up(self) -> None:
+        """As `gateway.exchange.Carrier.catch_up`."""
+        if self._link is not None:
+            self._link.catch_up()
+
     def send(self, exchange: Exchange) -> None:
         """Send a request to the worker."""
         assert self._link is not None, f"{self} was given a request before it was spawned"
@@ -178,7 +203,7 @@ class Worker:
     async def _live(self, process: Process) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._link = link = Link(process, nursery, lambda: self.end(Reason.STDIN_CLOSED))
+            self._link = link = Link(process, nursery, self._receive)
             self._stderr = StderrRelay(process.stderr, self._fields)
             nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
@@ -191,13 +216,13 @@ class Worker:
             if self._reason in {Reason.STDOUT_CLOSED, Reason.STDIN_CLOSED}:
                 await self._exits_within(EXIT_AFTER_EOF)
             if process.returncode is not None:
-                link.read_rest(self._receive)
+                link.read_rest()
             self._tell_end(process, link)
             await self._stop(process)
             nursery.cancel_scope.cancel()
 
     async def _read_stdout(self, link: Link) -> None:
-        await link.run(self._receive)
+        await link.run()
         self.end(Reason.STDOUT_CLOSED)
 
     def _receive(self, event: LinkEvent) -> None:
@@ -206,6 +231,8 @@ class Worker:
             self._receive_violation(event)
         elif isinstance(event, FellBehind):
             self.cancel(event.exchange)
+        elif isinstance(event, InputClosed):
+            self._receive_input_closed()
         else:
             self._tell(event)
 
@@ -221,11 +248,28 @@ class Worker:
             self._misbehaved = True
             self._tell(Misbehaved())
 
+    def _receive_input_closed(self) -> None:
+        """The worker takes no more input. It may finish what it has read, and ends if that is
+        nothing."""
+        if self._reason is not None:
+            return  # the worker ends anyway
+        assert self._link is not None
+        unread, cut_off = self._link.unread(), self._link.cut_off()
+        if len(unread) + len(cut_off) == len(self._link.exchanges):
+            self.end(Reason.STDIN_CLOSED)
+            return
+        for exchange in (*unread, *cut_off):
+            self._link.withdraw(exchange)
+        for exchange in cut_off:
+            exchange.fail(WorkerCrashed("the worker closed its stdin in the middle of the request"))
+            self._tell(Answered(exchange, served=False))
+        self._tell(HalfClosed(unread))
+
     async def _grant_grace(self, exchange: Exchange, answered: trio.Event) -> None:
         """Give the worker time to end a request that was cancelled."""
         grace = self._clocks.seconds("cancel")
-        with trio.move_on_after(grace):
-            await answered.wait()
+        if not await clock.wait_within(answered, grace) and self._link is not None:
+            self._link.catch_up()
         # Looked at after the wait: both may happen in one turn of the loop.
         if answered.is_set():
             return
@@ -245,9 +289,7 @@ class Worker:
         self.end(Reason.EXITED)
 
     async def _exits_within(self, seconds: float) -> bool:
-        with trio.move_on_after(seconds):
-            await self._exited.wait()
-        return self._exited.is_set()
+        return await clock.wait_within(self._exited, seconds)
 
     async def _stop(self, process: Process) -> None:
         """The ladder: close stdin, SIGTERM, SIGKILL, each with a bounded wait."""
@@ -278,7 +320,7 @@ class Worker:
             stderr="\n".join(self._stderr.tail) if unexpected and self._stderr.tail else None,
         )
         self._told_end = True
-        end = Ended(self._reason, error, lost=link.exchanges, unread=tuple(link.unread()))
+        end = Ended(self._reason, error, lost=link.exchanges, unread=link.unread())
         self._report(self.id, end)
 
     def _error(self, process: Process, reason: Reason) -> GatewayError:

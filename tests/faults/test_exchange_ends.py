@@ -10,12 +10,13 @@ from trio.testing import MockClock
 from gateway.config import Clocks
 from gateway.errors import InvalidAgentResponse
 from gateway.exchange import MAX_COLLECTED_BYTES, Call, Exchange
+from tests.unit.workers import NoCarrier
 
 
 def make_exchange() -> Exchange:
     call = Call(agent="x", method="invoke", payload=b"1", stream=False, request_id="r")
     exchange = Exchange(call, Clocks(first=1), trio.current_time())
-    exchange.given(trio.current_time(), worker_spoke=True)
+    exchange.given(trio.current_time(), NoCarrier(), worker_spoke=True)
     return exchange
 
 

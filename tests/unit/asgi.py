@@ -12,6 +12,7 @@ from gateway.exchange import Call, Exchange
 from gateway.front.app import DIALECTS
 from gateway.front.dialect import Dialect
 from gateway.front.requests import CallRoutes
+from tests.unit.workers import NoCarrier
 
 DEFAULT = Clocks()
 Story = Callable[[Exchange], Any]
@@ -29,7 +30,7 @@ class FakeDispatcher:
 
     def submit(self, call: Call) -> Exchange:
         exchange = Exchange(call, self._clocks, trio.current_time())
-        exchange.given(trio.current_time(), worker_spoke=True)
+        exchange.given(trio.current_time(), NoCarrier(), worker_spoke=True)
         self._nursery.start_soon(self._story, exchange)
         return exchange
 

@@ -7,6 +7,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.agents.blame import Blame
 from gateway.agents.pool import Plan, Pool, PoolWorker
 from gateway.agents.restart import RestartPolicy
 from gateway.config import AgentSettings, Restart, Workers
@@ -73,12 +74,12 @@ class Scene:
     def crash(self, worker: int, *, unread: tuple[Request, ...] = ()) -> Plan[Request]:
         """It failed, and its process is gone; the plan of the latter."""
         lost = [r for r in self.made if r.worker_id == worker]
-        self.take(self.pool.condemn(worker, self.now, failed=True, lost=lost, unread=unread))
+        self.take(self.pool.condemn(worker, self.now, blame=Blame.AGENT, lost=lost, unread=unread))
         return self.take(self.pool.gone(worker, self.now))
 
     def stopped(self, worker: int) -> Plan[Request]:
         """A worker that a plan has stopped is gone."""
-        self.take(self.pool.condemn(worker, self.now, failed=False))
+        self.take(self.pool.condemn(worker, self.now, blame=Blame.NOBODY))
         return self.take(self.pool.gone(worker, self.now))
 
     def sleep(self, seconds: float) -> list[Plan[Request]]:

@@ -18,6 +18,7 @@ from gateway.errors import (
     WorkerCrashed,
 )
 from gateway.exchange import Call, Exchange
+from tests.unit.workers import NoCarrier
 
 ALL_OFF = dict.fromkeys(("start", "queue", "first", "idle", "total"), "off")
 
@@ -34,7 +35,7 @@ def make(*, stream: bool = True, callers: float = math.inf, **clocks: float) -> 
 
 
 def give(exchange: Exchange, *, worker_spoke: bool = True) -> None:
-    exchange.given(trio.current_time(), worker_spoke=worker_spoke)
+    exchange.given(trio.current_time(), NoCarrier(), worker_spoke=worker_spoke)
 
 
 def chunk(exchange: Exchange, text: bytes = b'"word"') -> None:
@@ -207,7 +208,7 @@ async def test_it_ends_once_and_the_first_end_counts() -> None:
         exchange.fail(AgentFailed("second"))
         chunk(exchange, b'"late"')
         exchange.worker_spoke(trio.current_time())
-        exchange.given(trio.current_time(), worker_spoke=True)
+        exchange.given(trio.current_time(), NoCarrier(), worker_spoke=True)
         assert exchange.ended
         assert await exchange.receive() == []
         assert exchange.drained

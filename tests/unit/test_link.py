@@ -22,7 +22,7 @@ from gateway.config import Clocks
 from gateway.errors import ClientTooSlow
 from gateway.exchange import Call, Exchange
 from gateway.workers.events import Answered, Paused, Spoke
-from gateway.workers.link import FellBehind, Link, LinkEvent, Violated
+from gateway.workers.link import FellBehind, InputClosed, Link, LinkEvent, Violated
 from protocol import Ready
 from tests.unit.conftest import unhurried
 
@@ -87,6 +87,8 @@ class Owner:
                 self.on_violation(placed=placed)
             case Paused(paused):
                 self.told.append(f"{paused=}")
+            case InputClosed():
+                self.told.append("stdin closed")
             case FellBehind(exchange):
                 self.told.append(f"too far ahead {exchange.call.request_id}")
 
@@ -95,9 +97,6 @@ class Owner:
 
     def on_violation(self, *, placed: bool) -> None:
         pass
-
-    def on_stdin_closed(self) -> None:
-        self.told.append("stdin closed")
 
 
 class Scene:
@@ -122,8 +121,8 @@ class Scene:
 async def scene(owner: Owner | None = None) -> AsyncIterator[Scene]:
     process, owner = FakeProcess(), owner or Owner()
     async with trio.open_nursery() as nursery:
-        link = owner.link = Link(process, nursery, owner.on_stdin_closed)
-        nursery.start_soon(link.run, owner.receive)
+        link = owner.link = Link(process, nursery, owner.receive)
+        nursery.start_soon(link.run)
         yield Scene(process, owner, link)
         nursery.cancel_scope.cancel()
     process.close()
@@ -182,7 +181,7 @@ async def test_the_beginning_of_a_large_answer_is_held_beside_no_payload_that_wa
         await it.says(b"x" * 64 * 1024)
         assert read.call.payload == b""
         assert unread.call.payload == b"1", "another worker may yet be given it"
-        assert it.link.unread() == [unread]
+        assert it.link.unread() == (unread,)
         await it.says(b'"}}\n')
         assert read.result is not None
         assert len(read.result) > 64 * 1024

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.agents.blame import Blame
 from gateway.agents.pool import SPARE_DELAY, CircuitOpenError, QueueFullError
 from gateway.config import Restart
 from tests.unit.pools import Scene
@@ -231,7 +232,7 @@ def test_an_open_breaker_refuses_at_once_and_what_waited_is_told() -> None:
     waiting = scene.submit()
     unavailable = []
     for worker in (1, 2, 3):
-        scene.take(scene.pool.condemn(worker, scene.now, failed=True))
+        scene.take(scene.pool.condemn(worker, scene.now, blame=Blame.AGENT))
         unavailable += scene.last.unavailable
         scene.take(scene.pool.gone(worker, scene.now))
         unavailable += scene.last.unavailable

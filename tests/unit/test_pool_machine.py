@@ -31,6 +31,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gateway.agents.blame import Blame
 from gateway.agents.pool import (
     SPARE_DELAY,
     Plan,
@@ -375,7 +376,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.ended.update(lost[:read])
         self.waiting[:0] = unread
         plan = self.do(
-            self.pool.condemn(number, self.scene.now, failed=True, lost=lost, unread=unread)
+            self.pool.condemn(number, self.scene.now, blame=Blame.AGENT, lost=lost, unread=unread)
         )
         reached(
             "a worker fails: another is given what it had not read",
@@ -400,7 +401,7 @@ class PoolMachine(RuleBasedStateMachine):
         number = data.draw(st.sampled_from(self.having("is_ending")))
         if not self.workers[number].condemned:
             self.workers[number].condemned = True
-            self.do(self.pool.condemn(number, self.scene.now, failed=False))
+            self.do(self.pool.condemn(number, self.scene.now, blame=Blame.NOBODY))
         if reaped:
             del self.workers[number]
             self.do(self.pool.gone(number, self.scene.now))
@@ -555,7 +556,7 @@ class PoolMachine(RuleBasedStateMachine):
         for number, worker in list(self.workers.items()):
             assert worker.stopped or worker.condemned, "idle, closed, and not stopped"
             if not worker.condemned:
-                self.do(self.pool.condemn(number, self.scene.now, failed=False))
+                self.do(self.pool.condemn(number, self.scene.now, blame=Blame.NOBODY))
             self.do(self.pool.gone(number, self.scene.now))
         assert "[], 0 waiting" in repr(self.pool)
         assert len(self.ended) + self.refused == self.scene.requests

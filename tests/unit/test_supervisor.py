@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from gateway.agents.restart import CRASH_BURST, CRASH_RATE
 from gateway.agents.status import AgentState
-from gateway.agents.supervisor import MAX_ATTEMPTS
+from gateway.agents.supervisor import MAX_FAILED_STARTS
 from gateway.errors import (
     AgentUnavailable,
     Cancelled,
@@ -134,12 +135,12 @@ async def test_a_request_that_a_dying_worker_has_not_read_is_given_to_the_next(
         assert unread.result is not None
 
 
-async def test_a_request_is_given_to_so_many_workers_and_no_more(
+async def test_a_request_that_no_worker_can_start_for_is_tried_so_often_and_no_more(
     autojump_clock: MockClock,
 ) -> None:
-    async with running(AgentScene()) as it:
+    async with running(AgentScene(Crew(ready=None))) as it:
         exchange = it.ask("hold")
-        for number in range(1, MAX_ATTEMPTS + 1):
+        for number in range(1, MAX_FAILED_STARTS + 1):
             await wait_all_tasks_blocked()
             assert it.crew[number].given == ["r-1"]
             it.crew[number].ends(Reason.EXITED, unread=[exchange])
@@ -180,6 +181,69 @@ async def test_failures_in_a_row_open_the_breaker_and_refusals_say_why(
             it.ask()
         assert caught.value.retry_after is not None
         assert caught.value.retry_after > 1
+
+
+async def test_a_request_that_crashes_its_worker_never_opens_the_breaker_for_others(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(AgentScene(restart={"failures": 2})) as it:
+        for number in range(1, 9):
+            assert isinstance((await ended(it.ask("die"))).error, WorkerCrashed)
+            await trio.sleep(0.3)
+            assert it.agent.state is AgentState.READY, f"after {number}"
+            assert it.ask("answer").result is not None
+        assert it.agent.summary.failures == 8
+
+
+async def test_workers_that_requests_crash_are_replaced_at_a_rate(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(AgentScene()) as it:
+        began = trio.current_time()
+        for _ in range(CRASH_BURST + 8):
+            assert isinstance((await ended(it.ask("die"))).error, WorkerCrashed)
+        took = trio.current_time() - began
+        assert took == pytest.approx(8 / CRASH_RATE, rel=0.3)
+        # Another caller waits for no longer than a moment.
+        assert (await ended(it.ask("answer"))).result is not None
+        assert trio.current_time() - began - took <= 1 / CRASH_RATE
+
+
+async def ended(exchange: Exchange) -> Exchange:
+    await exchange.collect()
+    return exchange
+
+
+async def test_a_worker_that_has_served_and_leaves_in_order_has_not_failed(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(AgentScene(restart={"failures": 1})) as it:
+        for number in range(1, 20):
+            assert it.ask("answer").result is not None
+            unread = [it.ask("hold") for _ in range(3)]
+            in_order = WorkerCrashed("the worker exited with status 0", exit_status=0)
+            it.crew[number].ends(Reason.EXITED, error=in_order, unread=unread)
+            await wait_all_tasks_blocked()
+            assert it.crew[number + 1].given[:3] == [e.call.request_id for e in unread]
+            for exchange in unread:
+                it.crew[number + 1].answers(exchange)
+        assert it.agent.summary.failures == 0
+
+
+async def test_a_half_closed_worker_finishes_what_it_has_and_gives_the_rest_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(AgentScene(workers={"max": 2})) as it:
+        read, unread = it.ask("hold"), it.ask("hold")
+        it.crew[1].half_closes([unread])
+        await wait_all_tasks_blocked()
+        assert it.crew[2].given == ["r-2"]
+        it.crew[2].answers(unread)
+        assert it.crew[1].reason is None
+        it.crew[1].answers(read)
+        assert read.result is not None
+        assert it.crew[1].reason is Reason.ASKED
+        assert it.agent.summary.failures == 0
 
 
 # Cancels
@@ -355,8 +419,8 @@ def test_every_request_ends_once_whatever_the_workers_do(
         for exchange in exchanges:
             assert exchange.ended
             assert (exchange.result is None) != (exchange.error is None)
-        given = [name for worker in scene.crew.workers.values() for name in worker.given]
-        assert all(given.count(name) <= MAX_ATTEMPTS for name in given)
+        for worker in scene.crew.workers.values():
+            assert len(worker.given) == len(set(worker.given))
 
     trio.run(play, clock=MockClock(autojump_threshold=0))
 
@@ -407,6 +471,7 @@ async def test_a_start_clock_that_runs_out_ends_with_the_request(
     autojump_clock: MockClock,
 ) -> None:
     async with running(AgentScene(Crew(ready=None), clocks={"start": 2})) as it:
+        it.crew[1].leaves_unread.add("r-1")
         exchange = it.ask("hold")
         await exchange.collect()
         assert isinstance(exchange.error, ClockRanOut)

@@ -15,14 +15,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from gateway import clock
 from gateway.config import Clocks
-from gateway.errors import InvalidAgentResponse, WorkerCrashed
+from gateway.errors import ClockRanOut, InvalidAgentResponse, WorkerCrashed
 from gateway.exchange import Call, Exchange
 from gateway.sandbox.launch import Launch
 from gateway.workers.events import (
     Answered,
     CancelIgnored,
     Ended,
+    HalfClosed,
     Misbehaved,
     Reason,
     Spawned,
@@ -126,17 +128,17 @@ class WorkerScene:
         )
         self.requests = 0
 
-    def send(self, *, stream: bool = False, start: float = 60) -> Exchange:
+    def send(self, *, stream: bool = False, payload: bytes = b"1", **clocks: float) -> Exchange:
         self.requests += 1
         call = Call(
             agent="a",
             method="invoke",
-            payload=b"1",
+            payload=payload,
             stream=stream,
             request_id=f"r-{self.requests}",
         )
-        exchange = Exchange(call, Clocks(start=start), trio.current_time())
-        exchange.given(trio.current_time(), worker_spoke=self.worker.spoke)
+        exchange = Exchange(call, Clocks(**clocks), clock.now())
+        exchange.given(clock.now(), self.worker, worker_spoke=self.worker.spoke)
         self.worker.send(exchange)
         return exchange
 
@@ -370,3 +372,102 @@ async def test_the_end_of_a_crash_is_logged_with_the_last_words(
     assert record.message == "worker ended: the worker exited with status 1"
     assert record.fields["stderr"] == "Traceback\nValueError: no"  # type: ignore[attr-defined]
     assert record.fields["request"] == "r-1"  # type: ignore[attr-defined]
+
+
+# A worker that takes no more input
+
+
+def stop_reading(it: WorkerScene) -> None:
+    os.close(it.process.their_stdin)
+    it.process.their_stdin = os.open(os.devnull, os.O_RDONLY)
+
+
+async def test_a_worker_that_closes_its_stdin_may_finish_what_it_has_read() -> None:
+    async with scene() as it:
+        await it.says(READY)
+        read = it.send()
+        (number,) = it.ids
+        stop_reading(it)
+        unread = [it.send(), it.send()]
+        assert it.events[2:] == [HalfClosed((unread[0],)), HalfClosed((unread[1],))]
+        assert it.worker.exchanges == (read,)
+        await it.says(result(number))
+        assert read.result == b"1"
+        # It may not answer what it was not given.
+        await it.says(result(number + 0))
+        assert not any(exchange.ended for exchange in unread)
+        assert not any(isinstance(event, Ended) for event in it.events)
+
+
+async def test_a_request_that_is_cut_off_in_its_middle_is_lost_and_costs_nothing_else() -> None:
+    async with scene() as it:
+        await it.says(READY)
+        read = it.send()
+        it.process.was_told()
+        large = it.send(payload=b'"%b"' % (b"x" * 3_000_000))
+        assert len(os.read(it.process.their_stdin, 1000)) == 1000, "a part of it"
+        stop_reading(it)
+        await wait_all_tasks_blocked()
+        assert isinstance(large.error, WorkerCrashed)
+        assert "in the middle" in large.error.message
+        assert it.events[2:] == [Answered(large, False), HalfClosed(())]
+        assert not read.ended
+
+
+# A gateway that stood still
+
+
+async def test_an_answer_that_lay_in_the_pipe_while_the_gateway_stood_still_is_in_time(
+    mock_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.keep)
+        async with scene() as it:
+            await it.says(READY)
+            exchange = it.send(first=3)
+            (number,) = it.ids
+            nursery.start_soon(exchange.collect)
+            await wait_all_tasks_blocked()
+            it.process.says(result(number))
+            mock_clock.jump(100)
+            await wait_all_tasks_blocked()
+            assert exchange.result == b"1"
+        nursery.cancel_scope.cancel()
+
+
+async def test_time_in_which_the_gateway_stood_still_is_nobodys(mock_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.keep)
+        async with scene(cancel=5) as it:
+            await it.says(READY)
+            cancelled, exchange = it.send(), it.send(first=3)
+            it.worker.cancel(cancelled)
+            nursery.start_soon(exchange.collect)
+            await wait_all_tasks_blocked()
+            for _ in range(3):
+                mock_clock.jump(100)
+                await wait_all_tasks_blocked()
+            assert not exchange.ended
+            assert not any(isinstance(event, CancelIgnored) for event in it.events)
+            for _ in range(6):
+                mock_clock.jump(1)
+                await wait_all_tasks_blocked()
+            assert isinstance(exchange.error, ClockRanOut)
+            assert exchange.error.clock == "first"
+            assert it.events[-1] == CancelIgnored(cancelled)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_bare_worker_that_has_taken_its_request_has_started(
+    autojump_clock: MockClock,
+) -> None:
+    async with scene() as it:
+        exchange = it.send(start=2, first=10)
+        assert it.ids, "it reads the request"
+        with trio.move_on_after(3):
+            await exchange.collect()
+        assert not exchange.ended
+        await exchange.collect()
+        assert isinstance(exchange.error, ClockRanOut)
+        assert exchange.error.clock == "first"
+        assert exchange.error.details["elapsed"] == pytest.approx(10)

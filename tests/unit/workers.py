@@ -23,6 +23,7 @@ from gateway.workers.events import (
     Answered,
     CancelIgnored,
     Ended,
+    HalfClosed,
     Misbehaved,
     Paused,
     Reason,
@@ -35,6 +36,21 @@ from protocol import Ready
 READY = Ready(protocol=1, handlers=("invoke",), concurrency=8)
 
 Report = Callable[[int, WorkerEvent], None]
+
+
+class NoCarrier:
+    """Carries nothing; what its worker would have `read` is up to the test."""
+
+    def __init__(self, *, read: bool = False) -> None:
+        self.read = read
+        self.caught_up = 0
+
+    def has_read(self, exchange: Exchange) -> bool:
+        del exchange
+        return self.read
+
+    def catch_up(self) -> None:
+        self.caught_up += 1
 
 
 class NoLauncher:
@@ -84,6 +100,7 @@ class FakeWorker:
         self.given: list[str] = []
         """The ids of all requests that the worker was ever sent."""
         self.cancelled: list[str] = []
+        self.leaves_unread: set[str] = set()
         self.reason: Reason | None = None
         self.reaps = trio.Event()
         self._report_to = report
@@ -115,6 +132,12 @@ class FakeWorker:
             self.ends()
             self._nursery.cancel_scope.cancel()
         await self.reaps.wait()
+
+    def has_read(self, exchange: Exchange) -> bool:
+        return exchange.call.request_id not in self.leaves_unread
+
+    def catch_up(self) -> None:
+        pass
 
     def send(self, exchange: Exchange) -> None:
         self.given.append(exchange.call.request_id)
@@ -161,6 +184,11 @@ class FakeWorker:
 
     def pauses(self, *, paused: bool = True) -> None:
         self._report(Paused(paused))
+
+    def half_closes(self, unread: Sequence[Exchange]) -> None:
+        for exchange in unread:
+            self._exchanges.remove(exchange)
+        self._report(HalfClosed(tuple(unread)))
 
     def misbehaves(self) -> None:
         self._report(Misbehaved())
