@@ -72,6 +72,7 @@ class Exchange:
         "buffered_bytes",
         "call",
         "error",
+        "handed_over",
         "offset",
         "output_begun",
         "phase",
@@ -87,6 +88,8 @@ class Exchange:
         self.admitted_at = now
         self.attempts = 0
         """How many workers it was given to; only the last can have read it."""
+        self.handed_over = False
+        """Whether it was given to a worker that may have read it: it must not be run again then."""
         self.result: Payload | None = None
         self.error: GatewayError | None = None
         self.output_begun = False
@@ -136,11 +139,13 @@ class Exchange:
 
     def queued_again(self, now: float) -> None:
         """The worker ended before it can have read the request."""
+        self.handed_over = False
         self._enter(RequestPhase.QUEUED, now)
 
     def given(self, now: float, *, worker_spoke: bool) -> None:
         """The request is on its way to a worker."""
         self.attempts += 1
+        self.handed_over = True
         self._enter(RequestPhase.GIVEN if worker_spoke else RequestPhase.STARTING, now)
 
     def worker_spoke(self, now: float) -> None:

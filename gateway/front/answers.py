@@ -14,6 +14,7 @@ import trio
 
 from gateway.errors import ClockRanOut
 from gateway.front.client import ClientGoneError, headers_of
+from gateway.front.dialect import retry_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -139,7 +140,8 @@ class Answer:
         response = self._codec.encode_error(
             error, self._request.head.request_id, self._exchange.output_begun
         )
-        await self._request.send_head(response.status, headers_of(response))
+        retry = retry_headers(error, handed_over=self._exchange.handed_over)
+        await self._request.send_head(response.status, [*headers_of(response), *retry])
         return response.body
 
 

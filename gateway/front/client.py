@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from gateway.errors import GatewayError, InternalError, RequestTimeout, RequestTooLarge
+from gateway.front.dialect import retry_headers
 from gateway.observe import logs
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class ClientRequest:
         self.head = head
         self.send = send
         self._receive = receive
-        self._encode_error = encode_error
+        self.encode_error = encode_error
         self._body_read = False
         self._head_sent = False
 
@@ -113,9 +114,13 @@ class ClientRequest:
     async def respond_error(self, error: GatewayError) -> None:
         """Send an error response, unless the head of another response was sent."""
         self.log_error(error)
-        if self._head_sent:
-            return
-        response = self._encode_error(error, self.head.request_id)
+        if not self._head_sent:
+            response = self.encode_error(error, self.head.request_id)
+            more = retry_headers(error, handed_over=False)
+            await self.respond(response._replace(headers=[*response.headers, *more]))
+
+    async def respond(self, response: Response) -> None:
+        """Send a whole response, whether the request's body was read or not."""
         headers = headers_of(response)
         if self._body_read or not self.head.has_body:
             await self.send_head(response.status, headers)
