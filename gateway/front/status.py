@@ -87,7 +87,7 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
             allow = ", ".join(sorted(error.valid_methods or ()))
             return _error(MethodNotAllowed(f"{request.method} is not supported here", allow=allow))
         if isinstance(error, WerkzeugNotFound):
-            return _error(NotFound(f"there is nothing at {request.path}"))
+            return _error(NotFound(f"there is nothing at {request.path[:80]!r}"))
         log.error("internal error: %s", error, extra={"fields": {"request": g.request_id}})
         return _error(InternalError("a defect of the gateway; see its log"))
 
