@@ -105,6 +105,12 @@ class UnsupportedMediaType(GatewayError):
     type, status = "unsupported_media_type", 415
 
 
+class MisdirectedRequest(GatewayError):
+    """The request names a host that the gateway does not answer for (RFC 9110, 15.5.20)."""
+
+    type, status = "misdirected_request", 421
+
+
 class AgentFailed(GatewayError):
     """The handler failed and said so."""
 

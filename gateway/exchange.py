@@ -86,7 +86,6 @@ class Exchange:
         "_since",
         "_total_at",
         "admitted_at",
-        "attempts",
         "buffered_bytes",
         "call",
         "carrier",
@@ -106,12 +105,10 @@ class Exchange:
         self.call = call
         self.phase = RequestPhase.QUEUED
         self.admitted_at = now
-        self.attempts = 0
-        """How many workers the request was given to; only the last can have read it."""
         self.failed_starts = 0
-        """How many of them ended without having read anything."""
+        """How many workers that the request was given to have failed to start."""
         self.carrier: Carrier | None = None
-        """What carries the request to the worker that has it."""
+        """What has carried the request to a worker that may have read it."""
         self.result: Payload | None = None
         self.error: GatewayError | None = None
         self.output_begun = False
@@ -146,6 +143,11 @@ class Exchange:
         return self._clocks.seconds("write")
 
     @property
+    def handed_over(self) -> bool:
+        """Whether a worker may have read the request: then it must not be run again."""
+        return self.carrier is not None
+
+    @property
     def ended(self) -> bool:
         return self.phase is RequestPhase.ENDED
 
@@ -168,7 +170,6 @@ class Exchange:
 
     def given(self, now: float, carrier: Carrier, *, worker_spoke: bool) -> None:
         """The request is on its way to a worker."""
-        self.attempts += 1
         self.carrier = carrier
         self._enter(RequestPhase.GIVEN if worker_spoke else RequestPhase.STARTING, now)
 

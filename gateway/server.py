@@ -82,7 +82,7 @@ async def serve(
     for name, agent in settings.agents.items():
         supervisors[name] = AgentSupervisor(name, agent, launchers[name], on_gone=orphans.sweep)
     dispatcher = Dispatcher(supervisors)
-    app = make_app(dispatcher, max_body=settings.server.max_body_bytes)
+    app = make_app(dispatcher, settings.server)
     listener = open_listener(settings.server)
     _limit_unread(listener, max(a.clocks.seconds("write") for a in settings.agents.values()))
     address = _address(listener)

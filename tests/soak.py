@@ -380,7 +380,7 @@ class Client:
         streams = self._rng.random() < 0.5 if stream is None else stream
         data = json.dumps({**body(wish), "stream": streams}).encode()
         head = (
-            f"POST /agent/{name}/invoke HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+            f"POST /agent/{name}/invoke HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
             f"content-type: application/json\r\ncontent-length: {len(data)}\r\n"
             f"x-request-id: {nonce}\r\n\r\n"
         )

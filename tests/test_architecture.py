@@ -63,7 +63,9 @@ PURE = (
     "gateway.errors",
     "gateway.front.dialect",
     "gateway.front.head",
+    "gateway.front.hosts",
     "gateway.front.native",
+    "gateway.front.target",
     "gateway.sandbox.bwrap",
 )
 """Decisions over plain state: tested without processes, tasks or time."""

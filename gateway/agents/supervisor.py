@@ -296,11 +296,11 @@ class AgentSupervisor:
             for exchange in end.unread:
                 exchange.failed_starts += 1
         again = [exchange for exchange in end.unread if self._may_try_again(exchange)]
+        for exchange in end.unread:
+            exchange.queued_again(now)
         for exchange in end.lost:
             if exchange not in again:
                 exchange.fail(end.error)
-        for exchange in again:
-            exchange.queued_again(now)
         if blame is not Blame.NOBODY:
             pid = self._workers[worker_id].pid
             self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)

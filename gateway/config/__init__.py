@@ -3,6 +3,7 @@
 `settings` and `sandbox` are the values, `load` reads them. Knows nothing of processes or of HTTP.
 """
 
+from gateway.config.hosts import ANY_HOST, Address, Host, parse_host, plain_address
 from gateway.config.load import ConfigError, load, parse_agent_option
 from gateway.config.sandbox import Limit, SandboxSettings, parse_size
 from gateway.config.settings import (
@@ -18,9 +19,12 @@ from gateway.config.settings import (
 
 __all__ = [
     "AGENT_NAME",
+    "ANY_HOST",
+    "Address",
     "AgentSettings",
     "Clocks",
     "ConfigError",
+    "Host",
     "Limit",
     "Restart",
     "SandboxSettings",
@@ -29,6 +33,8 @@ __all__ = [
     "Workers",
     "load",
     "parse_agent_option",
+    "parse_host",
     "parse_size",
+    "plain_address",
     "seconds",
 ]

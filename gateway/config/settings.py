@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from gateway.config.hosts import check_host_pattern
 from gateway.config.sandbox import SandboxSettings, parse_size
 
 AGENT_NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
@@ -140,6 +141,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    hosts: list[str] = []
+    """Hosts that are answered besides those that belong to `host`: names, IP addresses, `*.` and a
+    name for all names below it, or `*` for any. Without ports."""
     sandbox: Literal["strict", "off"] = "strict"
     max_body: str = "7M"
     """The largest request body. With its envelope it must fit into one line of the wire, 8 MiB."""
@@ -149,6 +153,14 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         parse_size("max_body", self.max_body)
+        for pattern in self.hosts:
+            try:
+                check_host_pattern(pattern)
+            except ValueError:
+                raise ValueError(
+                    f"hosts has {pattern!r}, expected a name such as 'gateway.example', "
+                    "'*.example.org', an IP address or '*', without a port"
+                ) from None
 
     @property
     def drain_seconds(self) -> float:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from gateway import clock
 from gateway.errors import ClockRanOut
 from gateway.front.client import ClientGoneError, headers_of
+from gateway.front.dialect import retry_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -30,6 +32,10 @@ KEEP_ALIVE_SECONDS = 15.0
 UNWATCHED_SECONDS = 0.05
 """An answer that comes within this time is not worth a task that watches whether its client leaves:
 the task costs a tenth of a short request, and the client cannot tell the difference."""
+
+
+_TURNS_TO_GO_ON = 2
+"""Turns of the event loop in which a send that the client has made room for goes on."""
 
 
 class Answer:
@@ -65,31 +71,39 @@ class Answer:
         # Made here and not by the watcher: the first part may be sent before that has begun.
         self._write_scope = trio.CancelScope()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_client, self._write_scope, give_up, nursery.cancel_scope)
+            nursery.start_soon(self._watch_client, give_up, nursery.cancel_scope)
             body = await answering()
             nursery.cancel_scope.cancel()
         if self.client_gone:
             raise ClientGoneError
         return body
 
-    async def _watch_client(
-        self,
-        write_scope: trio.CancelScope,
-        give_up: Callable[[], None],
-        answering: trio.CancelScope,
-    ) -> None:
+    async def _watch_client(self, give_up: Callable[[], None], answering: trio.CancelScope) -> None:
         """Notice that the client goes away, or that it does not read."""
-        with write_scope:
-            await self._request.wait_gone()
-            self.client_gone = True
-            answering.cancel()
-            return
+        assert self._write_scope is not None
+        while True:
+            with self._write_scope:
+                await self._request.wait_gone()
+                self.client_gone = True
+                answering.cancel()
+                return
+            if await self._is_too_slow():
+                break
+            until = self._writing_since + self._exchange.write_seconds
+            self._write_scope = trio.CancelScope(deadline=clock.as_deadline(until))
         # The send itself is shielded, and ends when TCP_USER_TIMEOUT does; the worker is freed now.
-        elapsed = trio.current_time() - self._writing_since
+        elapsed = clock.now() - self._writing_since
         error = ClockRanOut("write", elapsed, self._exchange.write_seconds)
         self._request.log_error(error)
         self._exchange.fail(error)
         give_up()
+
+    async def _is_too_slow(self) -> bool:
+        """Whether the `write` clock has run out, once what the client has read is known."""
+        # After the process stood still, the deadline passes before the send can go on.
+        for _ in range(_TURNS_TO_GO_ON):
+            await trio.lowlevel.checkpoint()
+        return clock.now() >= self._writing_since + self._exchange.write_seconds
 
     async def _collect(self) -> bytes:
         """Wait for the end and send the head of the one response, whose body is returned."""
@@ -127,11 +141,12 @@ class Answer:
 
     async def _send_part(self, data: bytes) -> None:
         if self._write_scope is not None:
-            self._writing_since = trio.current_time()
-            self._write_scope.deadline = self._writing_since + self._exchange.write_seconds
+            self._writing_since = clock.now()
+            until = self._writing_since + self._exchange.write_seconds
+            self._write_scope.deadline = clock.as_deadline(until)
         await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
         if self._write_scope is not None:
-            self._write_scope.deadline = math.inf
+            self._writing_since = self._write_scope.deadline = math.inf
 
     async def _fail(self, error: GatewayError) -> bytes:
         """Send the head of an error response, whose body is returned."""
@@ -139,7 +154,8 @@ class Answer:
         response = self._codec.encode_error(
             error, self._request.head.request_id, self._exchange.output_begun
         )
-        await self._request.send_head(response.status, headers_of(response))
+        retry = retry_headers(error, handed_over=self._exchange.handed_over)
+        await self._request.send_head(response.status, [*headers_of(response), *retry])
         return response.body
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,14 @@ import trio
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from gateway.front.hosts import KnownHosts
 from gateway.front.native.dialect import NativeDialect
 from gateway.front.requests import CallRoutes
 from gateway.front.status import make_blueprint
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.config import ServerSettings
     from gateway.front.dialect import Dialect
 
 DIALECTS: tuple[Dialect, ...] = (NativeDialect(),)
@@ -39,13 +42,17 @@ async def _send_whole(send: Any, message: dict[str, Any]) -> None:
         await send(message)
 
 
-def make_app(dispatcher: Dispatcher, *, max_body: int) -> QuartTrio:
+def make_app(dispatcher: Dispatcher, settings: ServerSettings) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker."""
+    max_body = settings.max_body_bytes
     app = QuartTrio("gateway", static_folder=None)
+    # A path with an empty segment is another path, and no redirect is made up of a client's Host.
+    app.url_map.merge_slashes = False
     app.asgi_http_class = HTTPConnection
     # The gateway has its own clocks; Quart's would cut every response after 60 s.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = max_body
     app.register_blueprint(make_blueprint(dispatcher))
-    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, DIALECTS, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    hosts = KnownHosts(settings, socket.gethostname())
+    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, DIALECTS, hosts, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from gateway import clock
 from gateway.errors import GatewayError, InternalError, RequestTimeout, RequestTooLarge
+from gateway.front.dialect import retry_headers
 from gateway.observe import logs
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class ClientRequest:
         self.head = head
         self.send = send
         self._receive = receive
-        self._encode_error = encode_error
+        self.encode_error = encode_error
         self._body_read = False
         self._head_sent = False
 
@@ -76,26 +78,32 @@ class ClientRequest:
         if self.head.content_length > most:
             raise RequestTooLarge(f"the body is larger than {most} bytes")
         body = BytesIO()
-        with trio.move_on_after(BODY_SECONDS):
-            while not self._body_read:
-                message = await self._receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                piece = message["body"]
-                if not body.tell():
-                    # A buffer that grows piece by piece is copied each time.
-                    size = min(self.head.content_length, PREALLOCATION_FACTOR * len(piece))
-                    body = BytesIO(bytes(size))
-                body.write(piece)
-                size = body.tell()
-                if size > most:
-                    raise RequestTooLarge(f"the body is larger than {most} bytes")
-                # The end comes in a message of its own, which need not be waited for if the length
-                # was given (Hypercorn ends a request that is shorter).
-                self._body_read = not message["more_body"] or size == self.head.content_length
-            body.truncate()
-            return body.getvalue()
-        raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
+        until = clock.now() + BODY_SECONDS
+        while not self._body_read:
+            with trio.CancelScope(deadline=clock.as_deadline(until)):
+                await self._read_pieces(body, most)
+            if not self._body_read and clock.now() >= until:
+                raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
+        body.truncate()
+        return body.getvalue()
+
+    async def _read_pieces(self, body: BytesIO, most: int) -> None:
+        """Append to `body` what comes, until the end of the request."""
+        while not self._body_read:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            piece = message["body"]
+            if not body.tell():
+                # A buffer that grows piece by piece is copied each time.
+                _preallocate(body, min(self.head.content_length, PREALLOCATION_FACTOR * len(piece)))
+            body.write(piece)
+            size = body.tell()
+            if size > most:
+                raise RequestTooLarge(f"the body is larger than {most} bytes")
+            # The end comes in a message of its own, which need not be waited for if the length
+            # was given (Hypercorn ends a request that is shorter).
+            self._body_read = not message["more_body"] or size == self.head.content_length
 
     async def wait_gone(self) -> None:
         """Return when the client has closed the connection. The body must have been read."""
@@ -113,9 +121,13 @@ class ClientRequest:
     async def respond_error(self, error: GatewayError) -> None:
         """Send an error response, unless the head of another response was sent."""
         self.log_error(error)
-        if self._head_sent:
-            return
-        response = self._encode_error(error, self.head.request_id)
+        if not self._head_sent:
+            response = self.encode_error(error, self.head.request_id)
+            more = retry_headers(error, handed_over=False)
+            await self.respond(response._replace(headers=[*response.headers, *more]))
+
+    async def respond(self, response: Response) -> None:
+        """Send a whole response, whether the request's body was read or not."""
         headers = headers_of(response)
         if self._body_read or not self.head.has_body:
             await self.send_head(response.status, headers)
@@ -147,6 +159,13 @@ class ClientRequest:
             message = await self._receive()
             if message["type"] == "http.disconnect" or not message["more_body"]:
                 discarded.set()
+
+
+def _preallocate(buffer: BytesIO, size: int) -> None:
+    if size > 0:
+        buffer.seek(size - 1)
+        buffer.write(b"\0")
+        buffer.seek(0)
 
 
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:

@@ -58,6 +58,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from gateway.front.target import SENT_METHOD
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
@@ -132,6 +134,8 @@ class _Protocol(H11Protocol):
     """
 
     async def _create_stream(self, request: h11.Request) -> None:
+        # Hypercorn hands the method on in upper case, but it is case-sensitive (RFC 9110, 9.1).
+        self.connection_state[SENT_METHOD] = request.method.decode("ascii")
         await super()._create_stream(request)
         # An invalid WebSocket handshake is refused without calling the application, whose end
         # would otherwise end the connection.

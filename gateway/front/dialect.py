@@ -43,7 +43,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed
+from gateway.errors import (
+    GatewayError,
+    HandlerNotImplemented,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+)
 
 if TYPE_CHECKING:
     from gateway.exchange import Call, Exchange
@@ -52,17 +58,24 @@ if TYPE_CHECKING:
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Names in lower case, as ASGI has them."""
 
+MOST_CONVERSATION_ID = 256
+"""Characters: conversations are kept by their ids for as long as their workers live."""
+
 
 class RequestHead(Struct, gc=False):
     """What is used of a request's headers."""
 
     request_id: str
     """The client's, if it can be used, else one of the gateway's own."""
+    host: bytes | None = None
+    """`Host` as it was sent; `hosts` reads it."""
     content_type: bytes | None = None
     content_encoding: bytes | None = None
     content_length: int = 0
     """In bytes; 0 if the client does not tell."""
     has_body: bool = False
+    conversation: bytes | None = None
+    """`X-Conversation-Id` as it was sent; `conversation_of` reads it."""
     timeout: bytes | None = None
     """`X-Timeout` as it was sent; `caller_timeout` reads it."""
 
@@ -80,6 +93,8 @@ class Dialect(Protocol):
 
     def match(self, path: str) -> Codec | None:
         """The codec for a request on `path`; None: the path does not call an agent by this dialect.
+
+        The path is decoded, and as it was sent otherwise: see `target`.
 
         Every call is a POST: any other method on a path that matches is answered with 405.
         """
@@ -149,6 +164,21 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+def retry_headers(error: GatewayError, *, handed_over: bool) -> list[tuple[bytes, bytes]]:
+    """The headers that say whether a request may be sent again after an error of the server.
+
+    Many clients send one again after any 5xx. Once a worker may have read it (`handed_over`, see
+    `Exchange`) that would run the agent again, so `x-should-retry: false`, which the clients of
+    OpenAI and Anthropic obey, forbids it; so it does where the answer would be the same again.
+    Otherwise `Retry-After` says when.
+    """
+    if error.status < 500:
+        return []
+    if handed_over or isinstance(error, HandlerNotImplemented | InternalError):
+        return [(b"x-should-retry", b"false")]
+    return [(b"retry-after", b"1")] if error.retry_after is None else []
+
+
 def caller_timeout(head: RequestHead) -> float:
     """The `X-Timeout` header in seconds, infinity without one. Raises InvalidRequest."""
     if head.timeout is None:
@@ -160,6 +190,36 @@ def caller_timeout(head: RequestHead) -> float:
     if not 0 < seconds < math.inf:
         raise InvalidRequest(f"X-Timeout is {shown(head.timeout)}, expected seconds, more than 0")
     return seconds
+
+
+def conversation_of(head: RequestHead, body_id: str | None) -> str | None:
+    """The conversation that a request belongs to, by its body or by `X-Conversation-Id`.
+
+    The header, in UTF-8, is for the proxies on the way, which cannot read the body. An empty one is
+    none. Raises InvalidRequest.
+    """
+    header_id = _conversation_in_header(head.conversation) if head.conversation else None
+    if header_id is not None and body_id is not None and header_id != body_id:
+        raise InvalidRequest(
+            "X-Conversation-Id and the body name different conversations: "
+            f"{header_id[:80]!r} and {body_id[:80]!r}"
+        )
+    conversation = body_id if header_id is None else header_id
+    if conversation is not None and len(conversation) > MOST_CONVERSATION_ID:
+        raise InvalidRequest(
+            f"the conversation's id has {len(conversation)} characters, "
+            f"expected at most {MOST_CONVERSATION_ID}"
+        )
+    return conversation
+
+
+def _conversation_in_header(value: bytes) -> str:
+    if b"\n" in value:
+        raise InvalidRequest("X-Conversation-Id was sent more than once")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"X-Conversation-Id is {shown(value)}, expected UTF-8") from None
 
 
 def shown(value: bytes) -> str:

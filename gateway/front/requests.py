@@ -1,8 +1,9 @@
-"""Calls to agents over HTTP, as an ASGI application of its own.
+"""Requests over HTTP, as an ASGI application: what is admitted, and calls to agents.
 
-Decides which dialect a path belongs to, and takes a call from its request to its exchange; `client`
-reads and refuses requests, `answers` sends the way back. Knows no format: see `dialect`. A request
-that belongs to no dialect is refused in the native one.
+Every request passes here first. It is refused if it is not for this gateway (`target`, `hosts`).
+Then it either belongs to a dialect, and is taken from its request to its exchange; `client` reads
+and refuses requests, `answers` sends the way back. Or it goes on to the Quart application. Knows no
+format: see `dialect`. A request that belongs to no dialect is refused in the native one.
 
 Calls are taken before the Quart application, as ASGI middleware takes requests: they need nothing
 of what Quart does for each request, which costs more than everything done here.
@@ -17,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.answers import Answer
 from gateway.front.client import ClientGoneError, ClientRequest
+from gateway.front.dialect import Response
 from gateway.front.head import check_media_type, read_head
+from gateway.front.hosts import parse_authority
 from gateway.front.native.errors import encode_error
+from gateway.front.target import SERVER_WIDE, read_target
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,41 +30,51 @@ if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
     from gateway.front.client import Message, Receive, Send
     from gateway.front.dialect import Codec, Dialect
+    from gateway.front.hosts import KnownHosts
 
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 log = logging.getLogger("gateway.http")
 
+SERVER_OPTIONS = Response(200, ((b"allow", b"GET, HEAD, OPTIONS, POST"),), b"")
+"""To `OPTIONS *`: what is supported somewhere (RFC 9110, 9.3.7)."""
+
 
 class CallRoutes:
-    """ASGI middleware. `inner` gets every request that no dialect matches."""
+    """ASGI middleware. `inner` gets every request that is admitted and that no dialect matches."""
 
     def __init__(
         self,
         inner: ASGIApp,
         dispatcher: Dispatcher,
         dialects: tuple[Dialect, ...],
+        hosts: KnownHosts,
         *,
         max_body: int,
     ) -> None:
         self._inner = inner
         self._dispatcher = dispatcher
         self._dialects = dialects
+        self._hosts = hosts
         self._max_body = max_body
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            refuse = partial(_deny_websocket, send)
-            request = ClientRequest(read_head(scope["headers"]), receive, refuse, encode_error)
-            await request.respond_error(NotFound("there is no WebSocket here"))
-            return
-        codec = self._match(scope["path"]) if scope["type"] == "http" else None
-        if codec is None:
+        if scope["type"] == "lifespan" or not await self._respond(scope, receive, send):
             await self._inner(scope, receive, send)
-            return
-        request = ClientRequest(read_head(scope["headers"]), receive, send, codec.encode_error)
+
+    async def _respond(self, scope: Any, receive: Receive, send: Send) -> bool:
+        """Respond to a request, unless `inner` is to: then returns False, with `scope` checked."""
+        if scope["type"] == "websocket":
+            send = partial(_deny_websocket, send)
+        request = ClientRequest(read_head(scope["headers"]), receive, send, encode_error)
         try:
-            await self._call(request, scope["method"], codec)
+            codec = self._admit(request, scope)
+            if codec is not None:
+                await self._call(request, scope["method"], codec)
+            elif scope["path"] == SERVER_WIDE:
+                await request.respond(SERVER_OPTIONS)
+            else:
+                return False
         except GatewayError as error:
             await request.respond_error(error)
         except ClientGoneError:
@@ -68,6 +82,27 @@ class CallRoutes:
         except Exception:  # the boundary: a defect of ours is logged, and answered
             log.exception("internal error", extra={"fields": {"request": request.head.request_id}})
             await request.respond_error(InternalError("a defect of the gateway; see its log"))
+        return True
+
+    def _admit(self, request: ClientRequest, scope: Any) -> Codec | None:
+        """The codec of a call; None: the request is for no dialect. Raises GatewayError.
+
+        What counts as the path from here on is put into the scope.
+        """
+        scope["path"], authority = read_target(scope)
+        codec = self._match(scope["path"])
+        if codec is not None:
+            request.encode_error = codec.encode_error
+        host = request.head.host
+        if authority is not None:
+            if host is not None:
+                parse_authority(host)
+            host = authority
+        if host is not None:
+            self._hosts.check(host, scope["server"][0] if scope.get("server") else "")
+        if scope["type"] == "websocket":
+            raise NotFound("there is no WebSocket here")
+        return codec
 
     def _match(self, path: str) -> Codec | None:
         for dialect in self._dialects:

@@ -48,7 +48,9 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
     async def health() -> Response:
         status = "healthy" if dispatcher.can_serve else "unhealthy"
         code = 200 if dispatcher.can_serve else 503
-        return _json({"status": status, "agents": list(dispatcher.agents)}, code)
+        states = {name: agent.state for name, agent in dispatcher.agents.items()}
+        body = {"status": status, "agents": list(dispatcher.agents), "states": states}
+        return _json(body, code)
 
     @routes.get("/live")
     async def live() -> Response:
@@ -87,7 +89,7 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
             allow = ", ".join(sorted(error.valid_methods or ()))
             return _error(MethodNotAllowed(f"{request.method} is not supported here", allow=allow))
         if isinstance(error, WerkzeugNotFound):
-            return _error(NotFound(f"there is nothing at {request.path}"))
+            return _error(NotFound(f"there is nothing at {request.path[:80]!r}"))
         log.error("internal error: %s", error, extra={"fields": {"request": g.request_id}})
         return _error(InternalError("a defect of the gateway; see its log"))
 

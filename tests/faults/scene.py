@@ -206,8 +206,9 @@ async def open_request(
     data = json.dumps({**body(wish), **extra}).encode()
     async with await trio.open_tcp_stream("127.0.0.1", gateway.port) as connection:
         await connection.send_all(
-            b"POST /agent/%s/invoke HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-            b"content-length: %d\r\n\r\n%s" % (name.encode(), len(data), data)
+            b"POST /agent/%s/invoke HTTP/1.1\r\nhost: localhost\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+            % (name.encode(), len(data), data)
         )
         yield connection
 

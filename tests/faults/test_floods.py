@@ -98,7 +98,7 @@ async def test_clients_that_say_half_or_nothing_hold_no_worker(tmp_path: Path) -
                 await clients.enter_async_context(connection)
                 if number % 2:
                     await connection.send_all(
-                        b"POST /agent/good/invoke HTTP/1.1\r\nhost: x\r\n"
+                        b"POST /agent/good/invoke HTTP/1.1\r\nhost: localhost\r\n"
                         b'content-type: application/json\r\ncontent-length: 20\r\n\r\n{"input"'
                     )
             for nonce in range(10):

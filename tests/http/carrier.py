@@ -11,6 +11,7 @@ import trio
 
 from gateway import server
 from gateway.agents.dispatcher import Dispatcher
+from gateway.config import ServerSettings
 from gateway.front.app import make_app
 from gateway.front.connections import serve_http
 
@@ -22,7 +23,7 @@ async def bare_server(app: Any = None) -> AsyncIterator[int]:
     port = listener.getsockname()[1]
     config = server._http_config(listener)
     end = trio.Event()
-    app = make_app(Dispatcher({}), max_body=1000) if app is None else app
+    app = make_app(Dispatcher({}), ServerSettings(max_body="1000")) if app is None else app
     async with trio.open_nursery() as nursery:
         await nursery.start(
             lambda **options: serve_http(app, config, shutdown_trigger=end.wait, **options)

@@ -64,7 +64,7 @@ class Connection:
         data = (
             body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         )
-        lines = [f"{method} {path} HTTP/{version}", "Host: test", *headers]
+        lines = [f"{method} {path} HTTP/{version}", "Host: localhost", *headers]
         if data or method == "POST":
             lines += ["Content-Type: application/json", f"Content-Length: {len(data)}"]
         await self.send("\r\n".join([*lines, "", ""]).encode() + data)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
+import trio
 
 from tests.conftest import need
-from tests.harness import parse_events
-from tests.http.conftest import Shared
+from tests.harness import parse_events, running_gateway
+from tests.http.conftest import SCRIPTED, Shared
 from tests.http.test_contract import body_for
 
 SECONDS = 30
@@ -148,6 +150,60 @@ def test_the_openai_client_raises_an_error_in_mid_stream(oai: openai.OpenAI) -> 
         list(stream)
     assert not isinstance(caught.value, openai.APIStatusError)
     assert caught.value.body["output_begun"] is True
+
+
+# Clients that send a request again
+
+FAILURES = {
+    500: [["error", -32000, "no luck"]],
+    501: [["exit", 3]],
+    502: [["raw", '{"id": <id>, "result": 1}']],
+    504: [["hold"]],
+}
+"""What an agent does that fails with each status."""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("make_client", [openai.OpenAI, anthropic.Anthropic])
+async def test_a_client_that_sends_failed_requests_again_runs_an_agent_once(
+    make_client: Callable[..., Any], stream: bool, tmp_path: Path
+) -> None:
+    words = ", ".join(f"'{word}'" for word in SCRIPTED)
+    toml = f"""
+        [agents.scripted]
+        command = [{words}]
+        workers = {{ max = 1 }}
+        clocks = {{ first = 0.2, cancel = 1 }}
+    """
+    failure = (openai.APIStatusError, anthropic.APIStatusError)
+
+    def post(script: list[Any]) -> int:
+        body = {"input": [["log", "the agent runs"], *script], "stream": stream}
+        with (
+            make_client(base_url=gateway.url, api_key="none") as client,
+            pytest.raises(failure) as caught,
+        ):
+            client.post("/agent/scripted/invoke", body=body, cast_to=object)
+        return int(caught.value.status_code)
+
+    async with running_gateway(toml=toml, folder=tmp_path) as gateway:
+        for status, script in FAILURES.items():
+            assert await trio.to_thread.run_sync(post, script) == status
+        await gateway.post("/agent/scripted/invoke", input=[["log", "all is done"], ["end"]])
+        await gateway.logged("all is done")
+        runs = [line for line in gateway.log if "INFO the agent runs " in line]
+        assert len(runs) == len(FAILURES), gateway.log
+
+
+def test_a_client_is_not_told_to_ask_again_for_a_handler_that_is_not_there(shared: Shared) -> None:
+    sent: list[Any] = []
+    http_client = httpx.Client(verify=False, event_hooks={"request": [sent.append]})
+    with (
+        openai.OpenAI(base_url=shared.url, api_key="none", http_client=http_client) as client,
+        pytest.raises(openai.InternalServerError),
+    ):
+        client.post("/agent/invoke-only/chat", body=body_for("/chat", "x"), cast_to=object)
+    assert len(sent) == 1
 
 
 # Agents without our SDK

@@ -153,7 +153,7 @@ def test_the_command_finds_its_own_environment_without_its_being_activated() -> 
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
             body = b'{"input": "hello"}'
             client.sendall(
-                b"POST /agent/echo/invoke HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+                b"POST /agent/echo/invoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                 b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
             )
             answer = b"".join(iter(lambda: client.recv(65536), b""))

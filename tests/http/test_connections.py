@@ -79,7 +79,7 @@ async def test_requests_in_one_packet_are_answered_one_after_the_other(shared: S
             stream = b"true" if number % 2 else b"false"
             body = b'{"input": "no. %d", "stream": %b}' % (number, stream)
             requests += (
-                b"POST /agent/scripted/invoke HTTP/1.1\r\nHost: t\r\n"
+                b"POST /agent/scripted/invoke HTTP/1.1\r\nHost: localhost\r\n"
                 b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
             ) % (len(body), body)
         await connection.send(requests)
@@ -121,7 +121,7 @@ async def test_a_client_that_sends_for_ever_is_cut_off_after_its_answer(monkeypa
 async def test_a_body_in_chunks_is_read_whole(shared: Shared) -> None:
     async with connected(shared.port) as connection:
         await connection.send(
-            f"POST {INVOKE} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+            f"POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             "Transfer-Encoding: chunked\r\n\r\n".encode()
         )
         for piece in (b'{"in', b'put": "in ', b'pieces"}'):
@@ -143,7 +143,13 @@ async def test_a_client_that_asks_first_is_told_to_go_on(shared: Shared) -> None
 
 def head(path: str, length: int | None, *headers: str) -> bytes:
     size = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
-    lines = [f"POST {path} HTTP/1.1", "Host: t", "Content-Type: application/json", size, *headers]
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        "Content-Type: application/json",
+        size,
+        *headers,
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

@@ -7,22 +7,27 @@ from typing import Any
 
 import trio
 
-from gateway.config import Clocks
+from gateway.config import Clocks, ServerSettings
 from gateway.exchange import Call, Exchange
 from gateway.front.app import DIALECTS
 from gateway.front.dialect import Dialect
+from gateway.front.hosts import KnownHosts
 from gateway.front.requests import CallRoutes
 from tests.unit.workers import NoCarrier
 
 DEFAULT = Clocks()
+HOSTS = KnownHosts(ServerSettings(), "machine")
 Story = Callable[[Exchange], Any]
 
 
 class FakeDispatcher:
     """One agent, whose part is played by `story`."""
 
-    def __init__(self, nursery: trio.Nursery, story: Story, clocks: Clocks) -> None:
+    def __init__(
+        self, nursery: trio.Nursery, story: Story, clocks: Clocks, *, hands_over: bool = True
+    ) -> None:
         self._nursery, self._story, self._clocks = nursery, story, clocks
+        self._hands_over = hands_over
         self.left: list[bool] = []
 
     def agent(self, name: str) -> None:
@@ -30,7 +35,8 @@ class FakeDispatcher:
 
     def submit(self, call: Call) -> Exchange:
         exchange = Exchange(call, self._clocks, trio.current_time())
-        exchange.given(trio.current_time(), NoCarrier(), worker_spoke=True)
+        if self._hands_over:
+            exchange.given(trio.current_time(), NoCarrier(), worker_spoke=True)
         self._nursery.start_soon(self._story, exchange)
         return exchange
 
@@ -60,6 +66,10 @@ class FakeClient:
         self.sent.append((round(trio.current_time() - self._began, 3), message))
 
     @property
+    def headers(self) -> dict[bytes, bytes]:
+        return dict(self.sent[0][1]["headers"])
+
+    @property
     def status(self) -> int:
         return int(self.sent[0][1]["status"])
 
@@ -76,6 +86,8 @@ SCOPE = {
     "type": "http",
     "method": "POST",
     "path": "/agent/a/invoke",
+    "raw_path": b"/agent/a/invoke",
+    "server": ("127.0.0.1", 8080),
     "headers": [(b"content-type", b"application/json")],
 }
 
@@ -92,11 +104,12 @@ async def converse(
     clocks: Clocks = DEFAULT,
     dialects: tuple[Dialect, ...] = DIALECTS,
     scope: dict[str, Any] = SCOPE,
+    hands_over: bool = True,
 ) -> FakeDispatcher:
     """One request of `client`, until its response has ended."""
     async with trio.open_nursery() as nursery:
-        dispatcher = FakeDispatcher(nursery, story, clocks)
-        routes = CallRoutes(None, dispatcher, dialects, max_body=1000)  # type: ignore[arg-type]
+        dispatcher = FakeDispatcher(nursery, story, clocks, hands_over=hands_over)
+        routes = CallRoutes(None, dispatcher, dialects, HOSTS, max_body=1000)  # type: ignore[arg-type]
         await routes(scope, client.receive, client.send)
         nursery.cancel_scope.cancel()
     return dispatcher

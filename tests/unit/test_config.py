@@ -47,6 +47,15 @@ def write(tmp_path: Path):
         ("[server]\nport = 'http'\n" + ONE_AGENT, ["server.port", "int", "'http'"]),
         ("[server]\nmax_body = 'much'\n" + ONE_AGENT, ["server", "max_body", "'much'"]),
         ("[server]\nlog_level = 'loud'\n" + ONE_AGENT, ["server.log_level", "'loud'", "'warning'"]),
+        ("[server]\nhosts = 'a'\n" + ONE_AGENT, ["server.hosts", "array", "'a'"]),
+        ("[server]\nhosts = [1]\n" + ONE_AGENT, ["server.hosts", "str", "1"]),
+        *(
+            (
+                f"[server]\nhosts = ['good.example', '{bad}']\n" + ONE_AGENT,
+                ["server", f"hosts has '{bad}'", "'*.example.org'", "without a port"],
+            )
+            for bad in ("a:80", "a..b", "", "http://a", "[::1]", "*.", "*.10.0.0.1", "a.*", ".a")
+        ),
         ("[server]\ndrain = 'on'\n" + ONE_AGENT, ["server.drain", "'off'", "'on'"]),
         # [agents.NAME]
         ("[agents.a]\n", ["agents.a", "no command", "a string, or a list of words"]),

@@ -100,7 +100,7 @@ async def ask(story: Any, **request: object) -> FakeClient:
     client = FakeClient(json.dumps(request).encode())
     dialects = (*DIALECTS, RpcDialect())
     headers = [*SCOPE["headers"], (b"x-request-id", b"r-1")]
-    scope = {**SCOPE, "path": "/rpc", "headers": headers}
+    scope = {**SCOPE, "path": "/rpc", "raw_path": b"/rpc", "headers": headers}
     await converse(client, story, dialects=dialects, scope=scope)
     return client
 
@@ -164,6 +164,14 @@ async def test_an_error_before_the_first_word_has_the_dialects_own_form(method: 
     client = await ask(fail, id=7, method=method, agent="b", params=1)
     error = {"code": 500, "data": ["r-1", False]}
     assert (client.status, json.loads(client.body)) == (200, {"id": 7, "error": error})
+
+
+async def test_a_request_for_another_host_is_refused_in_the_dialects_form() -> None:
+    client = FakeClient(b"{}")
+    headers = [(b"x-request-id", b"r-1"), (b"host", b"evil.example")]
+    scope = {**SCOPE, "path": "/rpc", "raw_path": b"/rpc", "headers": headers}
+    await converse(client, None, dialects=(*DIALECTS, RpcDialect()), scope=scope)
+    assert json.loads(client.body) == {"id": None, "error": {"code": 421, "data": ["r-1", None]}}
 
 
 async def test_a_request_that_is_refused_has_it_too_under_its_id_if_that_was_read() -> None:

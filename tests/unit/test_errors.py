@@ -23,6 +23,7 @@ from gateway.errors import (
     InvalidAgentResponse,
     InvalidRequest,
     MethodNotAllowed,
+    MisdirectedRequest,
     NotFound,
     Overloaded,
     RequestTimeout,
@@ -43,8 +44,9 @@ ONE_OF_EACH = [
         kind("why", retry_after=2.5, exit_status=3)
         for kind in (
             GatewayError, InvalidRequest, AgentNotFound, NotFound, RequestTimeout, RequestTooLarge,
-            UnsupportedMediaType, AgentFailed, InternalError, HandlerNotImplemented, WorkerCrashed,
-            InvalidAgentResponse, Overloaded, AgentUnavailable, ShuttingDown,
+            UnsupportedMediaType, MisdirectedRequest, AgentFailed, InternalError,
+            HandlerNotImplemented, WorkerCrashed, InvalidAgentResponse, Overloaded,
+            AgentUnavailable, ShuttingDown,
         )
     ),
     MethodNotAllowed("no", allow="POST"),
@@ -124,6 +126,7 @@ def test_a_copy_of_an_error_is_the_same_value(
         (MethodNotAllowed, 405, "method_not_allowed"),
         (RequestTooLarge, 413, "request_too_large"),
         (UnsupportedMediaType, 415, "unsupported_media_type"),
+        (MisdirectedRequest, 421, "misdirected_request"),
         (AgentFailed, 500, "agent_error"),
         (InternalError, 500, "internal_error"),
         (HandlerNotImplemented, 501, "handler_not_implemented"),

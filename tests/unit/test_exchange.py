@@ -188,12 +188,14 @@ async def test_being_queued_again_runs_the_queue_clock_anew(autojump_clock) -> N
     exchange = make(queue=10, start=5)
     give(exchange, worker_spoke=False)
     await trio.sleep(4)
+    assert exchange.handed_over
     exchange.queued_again(trio.current_time())
+    assert not exchange.handed_over
     assert repr(exchange) == "<Exchange r-1 a queue>"
     assert await exchange.receive() == []
     assert "'queue'" in error_of(exchange).message
     assert error_of(exchange).details["elapsed"] == pytest.approx(10)
-    assert exchange.attempts == 1
+    assert not exchange.handed_over
 
 
 async def test_it_ends_once_and_the_first_end_counts() -> None:

@@ -20,12 +20,22 @@ JSON_TYPE = b"application/json"
         b'application/json; charset="UTF-8"',
         b"application/vnd.api+json",
         b"application/json ; boundary=x",
+        b"application/json;",
+        b"application/json ; ; ;charset=utf-8;",
+        b"application/json;charset=utf8",
+        b"application/json; CHARSET=UTF8",
+        b"application/json; charset=us-ascii",
+        b'application/json; charset="utf\\-8"',
+        b"application/json; profile=x; charset=utf-8; odata.metadata=minimal",
+        b'application/json; profile="a; charset=utf-16, \\" b"; charset=utf-8',
+        b'application/json; x=""',
+        b"application/problem+json;\tx=1",
     ],
 )
-def test_json_is_taken_however_it_is_spelt(content_type: bytes) -> None:
-    check_media_type(RequestHead(request_id="r", content_type=content_type))
+@pytest.mark.parametrize("coding", [None, b"identity", b"Identity", b"", b"identity, identity,"])
+def test_json_is_taken_however_it_is_spelt(content_type: bytes, coding: bytes | None) -> None:
     check_media_type(
-        RequestHead(request_id="r", content_type=content_type, content_encoding=b"identity")
+        RequestHead(request_id="r", content_type=content_type, content_encoding=coding)
     )
 
 
@@ -39,7 +49,25 @@ def test_json_is_taken_however_it_is_spelt(content_type: bytes) -> None:
         (b"multipart/form-data; boundary=x", None, "expected application/json"),
         (b"application/jsonp", None, "expected application/json"),
         (b"application/json; charset=utf-16", None, "'charset=utf-16' is not supported"),
+        (JSON_TYPE + b";a=b;charset=latin1", None, "'charset=latin1' is not supported"),
+        (JSON_TYPE + b";charset=utf-8;charset=latin1", None, "'charset=latin1' is not supported"),
+        (JSON_TYPE + b'; x="y" ; Charset="UTF-16"', None, "'charset=UTF-16' is not supported"),
+        (JSON_TYPE + b';charset=""', None, "'charset=' is not supported"),
+        (JSON_TYPE + b";charset = utf-16", None, "whose parameters cannot be read"),
+        (JSON_TYPE + b"; charset", None, "whose parameters cannot be read"),
+        (JSON_TYPE + b"; charset=", None, "whose parameters cannot be read"),
+        (JSON_TYPE + b'; charset="utf-8', None, "whose parameters cannot be read"),
+        (JSON_TYPE + b"; charset=utf-8 x", None, "whose parameters cannot be read"),
+        (JSON_TYPE + b", text/plain", None, "expected application/json"),
+        (JSON_TYPE + b"\ntext/plain", None, "expected application/json"),
+        (JSON_TYPE + b" x", None, "whose parameters cannot be read"),
+        (JSON_TYPE + b"; x=" + b"y" * 2000, None, "expected application/json"),
+        (b"text/json", None, "expected application/json"),
+        (b"+json", None, "expected application/json"),
+        (b"application/x+jsonp", None, "expected application/json"),
         (JSON_TYPE, b"gzip", "Content-Encoding 'gzip' is not supported; send plain JSON"),
+        (JSON_TYPE, b"identity, gzip", "Content-Encoding 'identity, gzip' is not supported"),
+        (JSON_TYPE, b"gzip\nidentity", "is not supported; send plain JSON"),
     ],
 )
 def test_anything_else_is_an_unsupported_media_type(content_type, encoding, words) -> None:
@@ -58,16 +86,35 @@ def test_headers_are_read_in_one_pass() -> None:
             (b"content-encoding", b"br"),
             (b"x-request-id", b"mine"),
             (b"x-timeout", b"3"),
+            (b"x-conversation-id", b"c"),
+            (b"cookie", b"c"),
         ]
     )
     assert head == RequestHead(
         request_id="mine",
+        host=b"h",
         content_type=b"a/b",
         content_encoding=b"br",
         content_length=12,
         has_body=True,
+        conversation=b"c",
         timeout=b"3",
     )
+
+
+def test_of_a_field_that_was_sent_twice_neither_value_is_used_alone() -> None:
+    head = read_head(
+        [
+            (b"host", b"a"),
+            (b"content-type", b"application/json"),
+            (b"x-request-id", b"one"),
+            (b"host", b"b"),
+            (b"content-type", b"text/plain"),
+            (b"x-request-id", b"two"),
+        ]
+    )
+    assert (head.host, head.content_type) == (b"a\nb", b"application/json\ntext/plain")
+    assert head.request_id not in {"one", "two"}
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,8 @@ def read(body: bytes | str, kind: str = "invoke", head: RequestHead = HEAD) -> C
         ("null", "expected `object`, got `null`"),
         ("{}", "'input' is missing; expected {\"input\": …}"),
         ('{"messages": []}', "'input' is missing"),
-        ('{"input": 1, "stream": 1}', "stream: expected `bool`, got `int`"),
-        ('{"input": 1, "stream": "true"}', "stream: expected `bool`, got `str`"),
-        ('{"input": 1, "stream": null}', "stream: expected `bool`, got `null`"),
+        ('{"input": 1, "stream": 1}', "stream: expected `bool | null`, got `int`"),
+        ('{"input": 1, "stream": "true"}', "stream: expected `bool | null`, got `str`"),
         ('{"input": 1, "context": []}', "context: expected `object`, got `array`"),
         ('{"input": 1, "context": "c"}', "context: expected `object`, got `str`"),
         ('{"input": 1, "context": {"conversation_id": 7}}', "context.conversation_id: expected"),
@@ -123,6 +122,65 @@ def test_defaults_are_one_json_answer_no_context_and_no_limit_of_the_callers_own
     call = read('{"input": null, "unknown": 1, "context": null}')
     assert (call.payload, call.stream, call.context) == (b"null", False, b"{}")
     assert (call.conversation, call.total) == (None, math.inf)
+
+
+@pytest.mark.parametrize("kind", ["invoke", "chat"])
+def test_a_stream_that_is_null_is_none(kind: str) -> None:
+    body = '{"input": 1, "messages": [{"role": "user"}], "stream": null}'
+    assert read(body, kind).stream is False
+
+
+def read_in_conversation(header: bytes, context: str) -> Call:
+    head = RequestHead(request_id="r", conversation=header)
+    return read(f'{{"input": 1, "context": {context}}}', head=head)
+
+
+@pytest.mark.parametrize(
+    ("context", "members"),
+    [
+        ("null", {}),
+        ("{}", {}),
+        ("{ }", {}),
+        ('{"conversation_id": null}', {}),
+        ('{"user_id": "u", "custom": {"a": "}"} }', {"user_id": "u", "custom": {"a": "}"}}),
+        ('{"conversation_id": "é,1"}', {}),
+    ],
+)
+def test_a_conversation_may_be_named_in_a_header_and_the_agent_is_told(context, members) -> None:
+    call = read_in_conversation("é,1".encode(), context)
+    assert call.conversation == "é,1"
+    assert json.loads(call.context) == {**members, "conversation_id": "é,1"}
+
+
+def test_a_header_that_names_no_conversation_is_as_none() -> None:
+    assert read_in_conversation(b"", '{"conversation_id": "c"}').conversation == "c"
+    call = read_in_conversation(b"", "null")
+    assert (call.conversation, call.context) == (None, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("header", "context", "words"),
+    [
+        (b"a", '{"conversation_id": "b"}', "name different conversations: 'a' and 'b'"),
+        (b"a", '{"conversation_id": ""}', "name different conversations: 'a' and ''"),
+        (b"a\nb", "null", "X-Conversation-Id was sent more than once"),
+        (b"a\na", "null", "X-Conversation-Id was sent more than once"),
+        (b"\xe9", "null", "expected UTF-8"),
+        (b"x" * 257, "null", "has 257 characters, expected at most 256"),
+        (b"", f'{{"conversation_id": "{"x" * 257}"}}', "257 characters, expected at most 256"),
+    ],
+)
+def test_a_conversation_that_cannot_be_is_refused(header: bytes, context: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_in_conversation(header, context)
+    assert words in caught.value.message
+
+
+def test_the_longest_conversation_id_is_taken_from_the_body_and_from_the_header() -> None:
+    longest = "é" * 256
+    assert read_in_conversation(longest.encode(), "null").conversation == longest
+    context = json.dumps({"conversation_id": longest})
+    assert read_in_conversation(b"", context).conversation == longest
 
 
 def test_of_a_key_given_twice_the_last_counts() -> None:

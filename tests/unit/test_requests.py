@@ -9,14 +9,34 @@ import pytest
 import trio
 
 from gateway.config import Clocks
-from gateway.errors import AgentFailed
+from gateway.errors import (
+    AgentFailed,
+    AgentUnavailable,
+    ClockRanOut,
+    GatewayError,
+    HandlerNotImplemented,
+    InvalidAgentResponse,
+    InvalidRequest,
+    Overloaded,
+    ShuttingDown,
+    WorkerCrashed,
+)
 from gateway.exchange import Exchange
 from gateway.front.answers import KEEP_ALIVE_SECONDS, UNWATCHED_SECONDS
 from gateway.front.app import DIALECTS
 from gateway.front.client import BODY_SECONDS
 from gateway.front.native import sse
 from gateway.front.requests import CallRoutes
-from tests.unit.asgi import DEFAULT, SCOPE, FakeClient, FakeDispatcher, Story, converse, say_nothing
+from tests.unit.asgi import (
+    DEFAULT,
+    HOSTS,
+    SCOPE,
+    FakeClient,
+    FakeDispatcher,
+    Story,
+    converse,
+    say_nothing,
+)
 
 
 async def ask(story: Story, *, stream: bool = True, clocks: Clocks = DEFAULT) -> FakeClient:
@@ -142,7 +162,7 @@ async def test_a_client_that_leaves_is_left_at_once_and_told_nothing(
     client = FakeClient(json.dumps({"input": 1, "stream": stream}).encode(), leaves=leaves)
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
-        routes = CallRoutes(None, dispatcher, DIALECTS, max_body=1000)  # type: ignore[arg-type]
+        routes = CallRoutes(None, dispatcher, DIALECTS, HOSTS, max_body=1000)  # type: ignore[arg-type]
         nursery.start_soon(routes, SCOPE, client.receive, client.send)
         await trio.sleep(7)
         assert dispatcher.left == []
@@ -189,3 +209,141 @@ async def test_a_clock_that_ran_out_is_logged_with_its_name_and_its_true_time(
     (record,) = [each for each in caplog.records if "504 timeout" in each.message]
     assert record.fields["clock"] in {"queue", "start", "first"}
     assert record.fields["elapsed"] == pytest.approx(7)
+
+
+# Whether a request may be sent again
+
+
+def retry_of(client: FakeClient) -> dict[bytes, bytes]:
+    names = {b"x-should-retry", b"retry-after"}
+    return {name: value for name, value in client.headers.items() if name in names}
+
+
+FORBIDDEN = {b"x-should-retry": b"false"}
+
+FAILURES = {
+    "its handler failed": AgentFailed("no"),
+    "it lacks a handler": HandlerNotImplemented("no"),
+    "it crashed": WorkerCrashed("died"),
+    "it wrote nonsense": InvalidAgentResponse("no"),
+    "a clock": ClockRanOut("first", 1, 1),
+    "the end of the drain": ShuttingDown("the gateway is shutting down"),
+}
+
+
+async def failed(error: GatewayError, *, hands_over: bool, stream: bool = False) -> FakeClient:
+    async def fail(exchange: Exchange) -> None:
+        exchange.fail(error)
+
+    client = FakeClient(json.dumps({"input": 1, "stream": stream}).encode())
+    await converse(client, fail, hands_over=hands_over)
+    assert client.status == error.status
+    return client
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_a_request_that_a_worker_may_have_read_is_not_to_be_sent_again(
+    failure: str, stream: bool
+) -> None:
+    client = await failed(FAILURES[failure], hands_over=True, stream=stream)
+    assert retry_of(client) == FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (WorkerCrashed("could not be started"), b"1"),
+        (ClockRanOut("queue", 1, 1), b"1"),
+        (ShuttingDown("the gateway is shutting down"), b"1"),
+        (AgentUnavailable("open", retry_after=7), b"7"),
+    ],
+)
+async def test_one_that_no_worker_can_have_read_may_be_and_is_told_when(error, after) -> None:
+    assert retry_of(await failed(error, hands_over=False)) == {b"retry-after": after}
+
+
+async def test_one_that_was_taken_back_from_its_worker_unread_may_be() -> None:
+    async def take_back(exchange: Exchange) -> None:
+        exchange.queued_again(trio.current_time())
+        exchange.fail(WorkerCrashed("could not be started"))
+
+    client = FakeClient(b'{"input": 1}')
+    await converse(client, take_back)
+    assert retry_of(client) == {b"retry-after": b"1"}
+
+
+async def test_what_the_client_has_caused_says_nothing_of_it() -> None:
+    assert retry_of(await failed(InvalidRequest("not a number"), hands_over=True)) == {}
+    client = FakeClient(b"{")
+    await converse(client, say_nothing)
+    assert (client.status, retry_of(client)) == (400, {})
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (Overloaded("full", retry_after=2), {b"retry-after": b"2"}),
+        (ShuttingDown("bye", retry_after=1), {b"retry-after": b"1"}),
+        (HandlerNotImplemented("no chat"), FORBIDDEN),  # and would be the same again
+        (ZeroDivisionError(), FORBIDDEN),
+    ],
+)
+async def test_a_refusal_says_it_too(monkeypatch, error: Exception, expected, caplog) -> None:
+    def refuse(self: FakeDispatcher, call: object) -> Exchange:
+        raise error
+
+    monkeypatch.setattr(FakeDispatcher, "submit", refuse)
+    client = FakeClient(b'{"input": 1}')
+    await converse(client, say_nothing)
+    assert retry_of(client) == expected
+
+
+# What is for this gateway
+
+
+def scope_of(path: bytes, **more: Any) -> dict[str, Any]:
+    return {**SCOPE, "path": path.decode(), "raw_path": path, **more}
+
+
+async def answer_to(scope: dict[str, Any]) -> FakeClient:
+    async def answer(exchange: Exchange) -> None:
+        exchange.end(b"7")
+
+    client = FakeClient(b'{"input": 1}')
+    await converse(client, answer, scope=scope)
+    return client
+
+
+def with_host(*hosts: bytes) -> list[tuple[bytes, bytes]]:
+    return [*SCOPE["headers"], *((b"host", host) for host in hosts)]
+
+
+@pytest.mark.parametrize(
+    ("path", "hosts", "status"),
+    [
+        (b"/agent/a/invoke", [], 200),
+        (b"/agent/a/invoke", [b"localhost:8080"], 200),
+        (b"/agent/a/invoke", [b"evil.example"], 421),
+        (b"/agent/a/invoke", [b"a..b"], 400),
+        (b"/agent/a/invoke", [b"localhost", b"localhost"], 400),
+        (b"http://localhost/agent/a/invoke", [b"localhost"], 200),
+        (b"http://localhost/agent/a/invoke", [b"evil.example"], 200),  # RFC 9112, 3.2.2
+        (b"http://localhost/agent/a/invoke", [b"a..b"], 400),
+        (b"http://evil.example/agent/a/invoke", [b"localhost"], 421),
+        (b"http://user@localhost/agent/a/invoke", [b"localhost"], 400),
+    ],
+)
+async def test_a_call_is_answered_for_a_host_that_belongs_here(path, hosts, status) -> None:
+    client = await answer_to(scope_of(path, headers=with_host(*hosts)))
+    assert client.status == status
+    if status != 200:
+        assert json.loads(client.body)["error"]["request_id"]
+        assert client.headers[b"x-request-id"]
+
+
+async def test_options_of_the_server_as_a_whole_say_what_there_is() -> None:
+    client = await answer_to(scope_of(b"*", method="OPTIONS", headers=[]))
+    assert client.status == 200
+    assert client.headers[b"allow"] == b"GET, HEAD, OPTIONS, POST"
+    assert client.headers[b"content-length"] == b"0"

@@ -449,7 +449,8 @@ def look(it: AgentScene, exchanges: list[Exchange]) -> None:
             assert exchange.worker_id in {worker.id, None}
     if it.agent.summary.waiting and at_workers:
         REACHED.add("waiting while others are served")
-    if any(e.attempts > 1 for e in exchanges):
+    given = [name for worker in it.crew.workers.values() for name in worker.given]
+    if len(given) > len(set(given)):
         REACHED.add("a second worker")
 
 

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import InvalidRequest
 from gateway.exchange import Call
-from gateway.front.dialect import caller_timeout
+from gateway.front.dialect import caller_timeout, conversation_of
 from protocol import MAX_INPUT_NESTING, ROLES, Role, as_payload, is_utf8, nests_deeper
 from protocol.wording import Problem, read_mismatch, why_malformed
 
@@ -46,13 +46,13 @@ class _PlainMessage(Struct, gc=False, forbid_unknown_fields=True):
 
 class _InvokeBody(Struct, gc=False):
     input: Raw | UnsetType = UNSET
-    stream: bool = False
+    stream: bool | None = False
     context: Raw = Raw(b"null")
 
 
 class _ChatBody(Struct, gc=False):
     messages: Raw | UnsetType = UNSET
-    stream: bool = False
+    stream: bool | None = False
     context: Raw = Raw(b"null")
 
 
@@ -100,12 +100,15 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
     payload = bytes(payload) if b"\n" in body else as_payload(payload)
     if method == "chat" and not plain:
         _check_messages(payload)
-    context, conversation = _read_context(context)
+    context, body_id = _read_context(context)
+    conversation = conversation_of(head, body_id)
+    if conversation != body_id:
+        context = _with_conversation(context, conversation)
     return Call(
         agent=agent,
         method=method,
         payload=payload,
-        stream=decoded.stream,
+        stream=bool(decoded.stream),
         context=context,
         conversation=conversation,
         request_id=head.request_id,
@@ -177,6 +180,13 @@ def _read_context(context: bytes) -> tuple[bytes, str | None]:
     if custom[:1] not in b"{n":
         raise InvalidRequest("context.custom is not an object")
     return context, decoded.conversation_id
+
+
+def _with_conversation(context: bytes, conversation: str | None) -> bytes:
+    """The context with its `conversation_id`, last: of a key given twice the last counts."""
+    members = context[:-1].rstrip()
+    comma = b"" if members == b"{" else b","
+    return b'%b%b"conversation_id":%b}' % (members, comma, msgspec.json.encode(conversation))
 
 
 def _readable(error: Exception, place: str = "") -> str:
