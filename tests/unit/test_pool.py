@@ -264,6 +264,18 @@ def test_after_the_cooldown_one_request_is_the_probe_and_its_answer_closes_the_b
     assert "<RestartPolicy closed, 0 in a row>" in repr(scene.pool)
 
 
+def test_until_the_breaker_is_closed_a_worker_has_one_request_at_a_time() -> None:
+    scene = Scene(workers={"min": 3, "max": 3}, restart=Restart(failures=2), concurrency=4)
+    for worker in (1, 2, 3):
+        scene.up(worker, capacity=4)
+    scene.crash(1)
+    scene.crash(2)
+    first, second, third = (scene.submit() for _ in range(3))
+    assert scene.given == {first: 3}
+    scene.finish(first)
+    assert scene.given == {first: 3, second: 3, third: 3}
+
+
 def test_an_answer_closes_the_breaker_and_the_workers_that_are_missing_are_started() -> None:
     scene = Scene(workers={"min": 3, "max": 3}, restart=Restart(failures=2, cooldown=15))
     for worker in (1, 2, 3):

@@ -50,6 +50,7 @@ SITUATIONS = {
     "a request comes: the queue is full",
     "a request comes: the breaker is open",
     "a request comes: it is the probe of a half-open breaker",
+    "a request comes: it waits for a busy worker on trial, which has room",
     "a request ends at a ready worker while another waits",
     "a request ends at a ready worker while another waits, and no worker is above the minimum",
     "a request ends at a ready worker, and the one that waited longest takes its place",
@@ -115,6 +116,10 @@ class ModelWorker:
     @property
     def works(self) -> bool:
         return self.may_fail and bool(self.requests)
+
+    @property
+    def has_room(self) -> bool:
+        return self.spoke and not self.paused and len(self.requests) < self.capacity
 
     @property
     def streams(self) -> bool:
@@ -251,6 +256,12 @@ class PoolMachine(RuleBasedStateMachine):
             reached(
                 "a request comes: it is the probe of a half-open breaker",
                 breaker is Breaker.HALF_OPEN,
+            )
+            reached(
+                "a request comes: it waits for a busy worker on trial, which has room",
+                request in self.waiting
+                and breaker is not Breaker.CLOSED
+                and any(w.has_room and w.works for w in self.workers.values()),
             )
             return
         self.waiting.remove(request)

@@ -112,6 +112,14 @@ async def test_a_flood_is_logged_up_to_the_burst_then_at_the_rate(
     assert running.tail[-1] == "5999"  # the tail is of what was written, not of what was logged
 
 
+async def test_silence_earns_no_more_than_one_burst(pipe, logged, autojump_clock) -> None:
+    running = relay(pipe)
+    await trio.sleep(3600)
+    for number in range(5000):
+        running._take_in(b"%d\n" % number)
+    assert len(logged) == stderr.BURST_LINES
+
+
 async def test_what_was_left_out_is_counted_at_the_end_too(pipe, logged, autojump_clock) -> None:
     flood = b"".join(b"%d\n" % number for number in range(stderr.BURST_LINES + 5))
     await run_to_end(pipe, flood)
