@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,6 +113,16 @@ def remove(folders: tuple[Path, ...] | list[Path]) -> bool:
         except OSError:  # EBUSY: a process has not ended yet
             gone = False
     return gone
+
+
+def out_of_memory(folders: Iterable[Path]) -> bool:
+    """Whether the kernel has ended a process of a group because its memory limit was met."""
+    for folder in folders:
+        for file in ("memory.events", "memory.oom_control"):  # version 2, version 1
+            with contextlib.suppress(OSError):
+                counts = dict(line.split() for line in (folder / file).read_text().splitlines())
+                return counts.get("oom_kill", "0") != "0"
+    return False
 
 
 def sweep(cgroups: Cgroups) -> None:

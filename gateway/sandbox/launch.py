@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.sandbox.symptoms import Diagnosis
+
 MARK = "AGENT_GATEWAY_WORKER"
 """The environment variable by which a worker's processes are recognised without a sandbox."""
 
@@ -36,6 +38,8 @@ class Launch:
     the worker can open /dev/stderr and the like."""
     release: Callable[[], None] = lambda: None
     """The owner of the process calls this when every process of this start has ended."""
+    out_of_memory: Callable[[], bool] = lambda: False
+    """Whether the kernel has ended a process of this start because its memory limit was met."""
     mark: str | None = None
     """The value of `MARK` in `env`, if set; every process of this worker inherits it."""
 
@@ -62,6 +66,13 @@ class Launcher(Protocol):
 
         Called when a worker ended before its first word. `exit_status` is as in
         `subprocess.Popen.returncode`: negative for a signal.
+        """
+        ...
+
+    def diagnose(self, texts: Sequence[str], *, started: bool) -> Diagnosis | None:
+        """Guess which of the limits in force the last of `texts` speaks of: an agent's own words.
+
+        `started`: whether the worker had spoken before.
         """
         ...
 

@@ -51,6 +51,8 @@ _LOADER = {"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"}
 """Variables that make the C library load code and data from elsewhere."""
 _OLDEST_BWRAP = (0, 8)
 """The first version with --disable-userns; --size and --perms are older."""
+_NODE_HEAP_SHARE = 0.75
+"""Of the memory limit, for Node's heap: the rest is for its code, stacks and buffers."""
 _VERSION_TIMEOUT = 10.0
 """Seconds for `bwrap --version`, which takes a millisecond."""
 _PRIVATE_KEYS = "/etc/ssl/private"
@@ -172,6 +174,10 @@ def _environment(
         )
     path = ":".join(dict.fromkeys([*bin_dirs, *_SYSTEM_PATH.split(":")]))
     own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8"}
+    if settings.memory_bytes:
+        # Node takes a share of the machine's memory for its heap, and does not see the limit.
+        heap = int(settings.memory_bytes * _NODE_HEAP_SHARE) >> 20
+        own |= {"NODE_OPTIONS": f"--max-old-space-size={heap}"}
     if settings.network_hosts:
         proxy = f"http://127.0.0.1:{PROXY_PORT}"
         for name in ("http_proxy", "https_proxy"):

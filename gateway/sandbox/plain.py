@@ -16,6 +16,8 @@ from gateway.sandbox.launch import MARK, Launch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from gateway.sandbox.symptoms import Diagnosis
+
 
 @dataclass(frozen=True, slots=True)
 class PlainLauncher:
@@ -46,6 +48,10 @@ class PlainLauncher:
 
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
         del exit_status, stderr_tail
+        return None
+
+    def diagnose(self, texts: Sequence[str], *, started: bool) -> Diagnosis | None:
+        del texts, started  # nothing is limited here
         return None
 
     def describe(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from gateway.sandbox.bwrap import (
 )
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.refusals import explain_refusal
+from gateway.sandbox.symptoms import diagnose
 from gateway.sandbox.uids import UidBlock
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.sandbox.bwrap import Confinement, Tools
     from gateway.sandbox.proxy import Proxy
+    from gateway.sandbox.symptoms import Diagnosis
 
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime")
 _FIRST_FREE = 10
@@ -133,6 +135,7 @@ class StrictLauncher:
                     pass_fds=(*inherited, arguments),
                     uid=uid if confinement.as_root else None,
                     release=release,
+                    out_of_memory=partial(groups.out_of_memory, group),
                 )
             except BaseException:
                 release()  # no process was started
@@ -149,6 +152,11 @@ class StrictLauncher:
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
         """As `gateway.sandbox.launch.Launcher.explain`."""
         return explain_refusal(stderr_tail) if exit_status > 0 else None
+
+    def diagnose(self, texts: Sequence[str], *, started: bool) -> Diagnosis | None:
+        """As `gateway.sandbox.launch.Launcher.diagnose`."""
+        network = bool(self.confinement.settings.network_hosts)
+        return diagnose(texts, network=network, started=started)
 
     def describe(self) -> dict[str, Any]:
         """As `gateway.sandbox.launch.Launcher.describe`: plain values, ready for JSON."""

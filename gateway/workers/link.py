@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.exchange import Exchange
+    from gateway.sandbox.symptoms import Diagnosis
 
 _PIPE_BYTES = 64 * 1024
 """What a pipe holds unless more is asked for (pipe(7))."""
@@ -91,15 +92,20 @@ class Link:
     """See the module's docstring. `run` reads until the end of stdout or a fatal violation.
 
     `report` takes events: from any method that reads, when the whole of a read was passed on, and
-    `InputClosed` from any that writes.
+    `InputClosed` from any that writes. `diagnose` finds the limit that an agent's error speaks of.
     """
 
     def __init__(
-        self, process: Pipes, nursery: trio.Nursery, report: Callable[[LinkEvent], None]
+        self,
+        process: Pipes,
+        nursery: trio.Nursery,
+        report: Callable[[LinkEvent], None],
+        diagnose: Callable[[str], Diagnosis | None] = lambda _: None,
     ) -> None:
         self._process = process
         self._nursery = nursery
         self._report = report
+        self._diagnose = diagnose
         self._connection = GatewayConnection()
         self._in_flight: dict[int, Exchange] = {}
         self._cancelled: dict[int, trio.Event] = {}
@@ -340,7 +346,7 @@ class Link:
         elif isinstance(message, End):
             self._end(message.id, told)
         elif isinstance(message, Failure):
-            self._end(message.id, told, error=_as_error(message))
+            self._end(message.id, told, error=self._as_error(message))
 
     def _end(
         self,
@@ -362,17 +368,25 @@ class Link:
             exchange.fail(error)
         told.append(Answered(exchange, served))
 
+    def _as_error(self, failure: Failure) -> GatewayError:
+        if failure.code == ErrorCode.HANDLER_NOT_IMPLEMENTED:
+            return HandlerNotImplemented(failure.message or "the agent has no such handler")
+        if failure.code == ErrorCode.INVALID_INPUT:
+            return InvalidRequest(failure.message or "the agent refused the input")
+        message = failure.message or "the agent's handler failed"
+        found = self._diagnose(message)
+        if found is None:
+            return AgentFailed(message, code=failure.code)
+        return AgentFailed(
+            f"{message} ({found.sentence})",
+            code=failure.code,
+            limit=found.limit,
+            setting=found.setting,
+        )
+
 
 def invalid_response(error: RemoteProtocolError) -> InvalidAgentResponse:
     """What a violation of the protocol is to the client."""
     return InvalidAgentResponse(
         f"the agent's answer is invalid: {error.message}", violation=error.violation.value
     )
-
-
-def _as_error(failure: Failure) -> GatewayError:
-    if failure.code == ErrorCode.HANDLER_NOT_IMPLEMENTED:
-        return HandlerNotImplemented(failure.message or "the agent has no such handler")
-    if failure.code == ErrorCode.INVALID_INPUT:
-        return InvalidRequest(failure.message or "the agent refused the input")
-    return AgentFailed(failure.message or "the agent's handler failed", code=failure.code)

@@ -17,6 +17,7 @@ import trio
 from gateway import clock
 from gateway.errors import ClockRanOut, WorkerCrashed, describe_exit, exit_sentence
 from gateway.observe import logs
+from gateway.sandbox.symptoms import MEMORY
 from gateway.workers.events import (
     Answered,
     CancelIgnored,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
     from gateway.sandbox.launch import Launch, Launcher
+    from gateway.sandbox.symptoms import Diagnosis
     from gateway.workers.events import WorkerEvent
     from protocol import RemoteProtocolError
 
@@ -113,6 +115,7 @@ class Worker:
         self._violation: RemoteProtocolError | None = None
         self._misbehaved = False
         self._told_end = False
+        self._out_of_memory: Callable[[], bool] = lambda: False
         self._ending = trio.Event()
         self._exited = trio.Event()
 
@@ -179,6 +182,7 @@ class Worker:
                 process = self._spawn(launch)
                 self.mark = launch.mark
                 release = launch.release
+                self._out_of_memory = launch.out_of_memory
         except (SpawnError, OSError) as error:
             logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
             failure = WorkerCrashed(f"the worker could not be started: {error}")
@@ -203,7 +207,7 @@ class Worker:
     async def _live(self, process: Process) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._link = link = Link(process, nursery, self._receive)
+            self._link = link = Link(process, nursery, self._receive, self._diagnose_failure)
             self._stderr = StderrRelay(process.stderr, self._fields)
             nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
@@ -220,6 +224,9 @@ class Worker:
             self._tell_end(process, link)
             await self._stop(process)
             nursery.cancel_scope.cancel()
+
+    def _diagnose_failure(self, text: str) -> Diagnosis | None:
+        return self._launcher.diagnose([text], started=True)
 
     async def _read_stdout(self, link: Link) -> None:
         await link.run()
@@ -328,12 +335,26 @@ class Worker:
             return invalid_response(self._violation)
         if process.returncode is None:
             return WorkerCrashed(f"the worker was ended: {reason.value}")
-        status = self._launcher.exit_status(process.returncode)
         assert self._stderr is not None
-        refusal = self._launcher.explain(status, self._stderr.tail)
+        status, said = self._launcher.exit_status(process.returncode), self._stderr.tail
+        # Only before the first word: later, a worker may print what it likes.
+        refusal = None if self.spoke else self._launcher.explain(status, said)
         if refusal is not None:
             return WorkerCrashed(f"the worker could not be started: {refusal}")
-        return WorkerCrashed(f"the worker {exit_sentence(status)}", **describe_exit(status))
+        found = None
+        if status and self._out_of_memory():
+            found = MEMORY
+        elif status:
+            found = self._launcher.diagnose(said, started=self.spoke)
+        sentence = f"the worker {exit_sentence(status)}"
+        if found is None:
+            return WorkerCrashed(sentence, **describe_exit(status))
+        return WorkerCrashed(
+            f"{sentence}: {found.sentence}",
+            **describe_exit(status),
+            limit=found.limit,
+            setting=found.setting,
+        )
 
     def _fields(self) -> dict[str, object]:
         requests = ",".join(exchange.call.request_id for exchange in self.exchanges[:8])

@@ -19,6 +19,7 @@ from gateway.config import AgentSettings, Clocks, Restart, Workers
 from gateway.errors import GatewayError, WorkerCrashed
 from gateway.exchange import Call, Exchange
 from gateway.sandbox.launch import Launch, Launcher
+from gateway.sandbox.symptoms import Diagnosis, diagnose
 from gateway.workers.events import (
     Answered,
     CancelIgnored,
@@ -66,6 +67,9 @@ class NoLauncher:
     def explain(self, exit_status: int, stderr_tail: Sequence[str]) -> str | None:
         del exit_status, stderr_tail
         return None
+
+    def diagnose(self, texts: Sequence[str], *, started: bool) -> Diagnosis | None:
+        return diagnose(texts, network=False, started=started)
 
     def describe(self) -> dict[str, Any]:
         return {"level": "off"}

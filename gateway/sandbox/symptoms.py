@@ -1,0 +1,132 @@
+"""Symptoms: which limit of the sandbox a worker seems to have met, and the setting that moves it.
+
+A program that meets a limit sees an ordinary error of the system (ENOSPC, EAGAIN, EMFILE, a name
+that cannot be resolved) and says so in its own words, on stderr or in the error of a request. This
+module knows those words. They are the agent's, and may be false: a diagnosis informs a person, and
+nothing is decided by it. Only what the kernel has counted (`out_of_memory`) is certain.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Diagnosis(NamedTuple):
+    """A limit, as it is named in the settings, and what it means for the agent."""
+
+    limit: str
+    setting: str
+    sentence: str
+
+
+MEMORY = Diagnosis(
+    "memory",
+    "sandbox.memory",
+    "its processes used more memory than sandbox.memory allows, and the kernel ended them",
+)
+OUT_OF_MEMORY = Diagnosis(
+    "memory", "sandbox.memory", "it seems to have run out of memory: sandbox.memory allows more"
+)
+TMP = Diagnosis(
+    "tmp",
+    "sandbox.tmp",
+    "/tmp or /dev/shm seems to be full: sandbox.tmp allows more in each",  # noqa: S108 - a message
+)
+NOFILE = Diagnosis(
+    "nofile",
+    "sandbox.nofile",
+    "it seems to have too many files and sockets open: sandbox.nofile allows more",
+)
+PIDS = Diagnosis(
+    "pids",
+    "sandbox.pids",
+    "it seems to have too many processes and threads: sandbox.pids allows more",
+)
+FSIZE = Diagnosis(
+    "fsize", "sandbox.fsize", "a file grew larger than sandbox.fsize allows: set it higher"
+)
+READ_ONLY = Diagnosis(
+    "mounts",
+    "sandbox.mounts_rw",
+    "it seems to write where it may only read: sandbox.mounts_rw names what it may change",
+)
+NO_NETWORK = Diagnosis(
+    "network",
+    "sandbox.network",
+    'the agent has no network: sandbox.network = ["HOST:PORT"] allows hosts',
+)
+NOT_ALLOWED = Diagnosis(
+    "network",
+    "sandbox.network",
+    "the agent reaches only the hosts in sandbox.network, through the proxy that its environment "
+    "names (HTTPS_PROXY)",
+)
+NOT_VISIBLE = Diagnosis(
+    "mounts",
+    "sandbox.mounts_ro",
+    "a file that it needs seems not to be visible to it: sandbox.mounts_ro shows more",
+)
+
+_WORDS: tuple[tuple[Diagnosis, tuple[str, ...]], ...] = (
+    (TMP, ("no space left on device", "enospc")),
+    (NOFILE, ("too many open files", "emfile")),
+    (FSIZE, ("file too large", "efbig", "file size limit exceeded")),
+    (
+        PIDS,
+        (
+            "can't start new thread",
+            "resource temporarily unavailable",
+            "cannot fork",
+            "pthread_create",
+            "unable to create new native thread",
+        ),
+    ),
+    (
+        OUT_OF_MEMORY,
+        (
+            "memoryerror",
+            "javascript heap out of memory",
+            "cannot allocate memory",
+            "java.lang.outofmemoryerror",
+            "bad_alloc",
+            "enomem",
+        ),
+    ),
+    (READ_ONLY, ("read-only file system", "erofs")),
+)
+"""What programs say of each limit, in lower case, the most telling first."""
+
+_NETWORK_WORDS = (
+    "temporary failure in name resolution",
+    "name or service not known",
+    "nodename nor servname",
+    "could not resolve host",
+    "network is unreachable",
+    "getaddrinfo",
+    "eai_again",
+    "enotfound",
+    "enetunreach",
+)
+
+_NOT_VISIBLE_WORDS = ("no such file or directory", "enoent", "not found")
+"""Only before the first word: later it is the agent's own business."""
+
+
+def diagnose(texts: Iterable[str], *, network: bool, started: bool = True) -> Diagnosis | None:
+    """The limit that the last of `texts` speaks of, if any does.
+
+    `network`: whether the agent may reach any host. `started`: whether the worker has spoken.
+    """
+    for text in reversed(list(texts)):
+        said = text.lower()
+        for diagnosis, words in _WORDS:
+            if any(word in said for word in words):
+                return diagnosis
+        if any(word in said for word in _NETWORK_WORDS):
+            return NOT_ALLOWED if network else NO_NETWORK
+        if not started and any(word in said for word in _NOT_VISIBLE_WORDS):
+            return NOT_VISIBLE
+    return None
