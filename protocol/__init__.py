@@ -13,7 +13,13 @@ from .errors import (
     RemoteProtocolError,
     Violation,
 )
-from .framing import MAX_LINE_BYTES, LineBuffer
+from .framing import (
+    MAX_LINE_BYTES,
+    MAX_REQUEST_BYTES,
+    LineBuffer,
+    is_one_line,
+    on_one_line,
+)
 from .messages import (
     JSON,
     METHODS,
@@ -36,13 +42,14 @@ from .messages import (
     Role,
     Unsupported,
 )
-from .payloads import as_payload
+from .payloads import as_one_line, as_payload
 
 __all__ = [
     "JSON",
     "MAX_INPUT_NESTING",
     "MAX_LINE_BYTES",
     "MAX_NESTING",
+    "MAX_REQUEST_BYTES",
     "METHODS",
     "PROTOCOL_VERSION",
     "ROLES",
@@ -68,7 +75,10 @@ __all__ = [
     "Role",
     "Unsupported",
     "Violation",
+    "as_one_line",
     "as_payload",
+    "is_one_line",
     "is_utf8",
     "nests_deeper",
+    "on_one_line",
 ]

@@ -3,9 +3,11 @@ means.
 
 # Theory of operation
 
-Each request that the gateway sends has an id, counted up from 1, and ends once: by a result, by the
-end of its chunks, or by an error. `_in_flight` holds the ids that have not ended; an id that was
-given out and is not in it has ended, so nothing needs to be remembered of the past.
+Each request that the gateway sends has an id, larger than all before it, and ends once: by a
+result, by the end of its chunks, or by an error. `_in_flight` holds the ids that have not ended.
+Nothing needs to be remembered of the past: any other id between the first and the last one counts
+as ended. (The ids leave gaps, so that a caller cannot guess them, and a worker that answers an id
+within a gap harms nobody.)
 
 A worker either speaks the handshake or not. Its first line decides that for good:
 
@@ -32,7 +34,7 @@ Nothing here does I/O, waits, or knows the time. Payloads to be sent must be JSO
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 
 import msgspec
@@ -41,6 +43,7 @@ from msgspec import UNSET
 from .decoding import QUOTE, Answer, Line, read_burst, read_line, read_ready
 from .errors import LocalProtocolError, RemoteProtocolError, Violation, wrong_shape
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line, split_lines, split_pieces
+from .ids import unguessable_ids
 from .messages import (
     JSON,
     Burst,
@@ -95,20 +98,25 @@ class GatewayConnection:
 
     `send_*` return the bytes to write. They raise LocalProtocolError for a message that is not
     legal now, and then change nothing. `receive_data` takes bytes in any split and returns the
-    events that they complete.
+    events that they complete. `ids` must increase.
     """
 
-    def __init__(self, *, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+    def __init__(
+        self, *, max_line_bytes: int = MAX_LINE_BYTES, ids: Iterator[int] | None = None
+    ) -> None:
         self.worker_state = WorkerState.SILENT
         self._buffer = LineBuffer(max_line_bytes)
         self._concurrency = 1
-        self._last_id = 0
+        self._ids = unguessable_ids() if ids is None else ids
+        self._next_id = 0
+        """The id that was taken for a request that then could not be sent; 0 for none."""
+        self._given_out = range(0)
         self._in_flight: dict[int, _InFlight] = {}
 
     def __repr__(self) -> str:
         return (
             f"<GatewayConnection {self.worker_state.value}, {len(self._in_flight)} in flight, "
-            f"last id {self._last_id}>"
+            f"last id {self._given_out.stop - 1}>"
         )
 
     @property
@@ -137,11 +145,13 @@ class GatewayConnection:
         context: JSON = b"{}",
         request_id: str,
     ) -> tuple[int, Sequence[Payload]]:
-        """Ask for an invoke's input (any JSON text) or a chat's messages (a JSON array) to be
-        answered; returns the id and the line, in parts: a view is passed on as it is, and must be
-        of one line."""
+        """Ask for an answer to an invoke's input (a JSON text) or a chat's messages (a JSON array).
+
+        Returns the id and the line, in parts. A view is not copied, and must be on one line already
+        (`as_one_line`); any other text is put on one line here.
+        """
         self._check_may_send(method)
-        new_id = self._last_id + 1
+        self._next_id = new_id = self._next_id or next(self._ids)
         key = b"input" if method == "invoke" else b"messages"
         before = b'{"jsonrpc":"2.0","id":%d,"method":"%b","params":{"%b":' % (
             new_id,
@@ -151,23 +161,27 @@ class GatewayConnection:
         after = b"".join(
             (
                 b',"stream":true,"context":' if stream else b',"stream":false,"context":',
-                on_one_line(context),
+                context,
                 b',"request_id":',
                 msgspec.json.encode(request_id),
-                b"}}\n",
+                b"}}",
             )
         )
-        length = len(before) + len(payload) + len(after)
+        parts: tuple[Payload, ...]
+        if isinstance(payload, memoryview):
+            parts = (before, payload, on_one_line(after) + b"\n")
+        else:
+            parts = (on_one_line(b"".join((before, payload, after))) + b"\n",)
+        length = sum(map(len, parts))
         if length > self._buffer.max_line_bytes:
             raise LocalProtocolError(
                 f"{method} makes a line of {length} bytes, and the most is "
                 f"{self._buffer.max_line_bytes}"
             )
-        self._last_id = new_id
+        self._next_id = 0
+        self._given_out = range(self._given_out.start or new_id, new_id + 1)
         self._in_flight[new_id] = _InFlight(method)
-        if isinstance(payload, memoryview):
-            return new_id, (before, payload, after)
-        return new_id, (b"".join((before, on_one_line(payload), after)),)
+        return new_id, parts
 
     def send_cancel(self, request_id: int) -> bytes:
         """Tell the worker that nobody waits for `request_id` any more. The request stays in flight
@@ -338,7 +352,7 @@ class GatewayConnection:
         return Malformed(None if ended_before else request_id, error)
 
     def _was_given_out(self, request_id: int) -> bool:
-        return 1 <= request_id <= self._last_id
+        return request_id in self._given_out
 
 
 def _has_many_lines(text: bytes) -> bool:

@@ -26,7 +26,7 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 JSON = bytes
-"""One JSON text, UTF-8, without a newline."""
+"""One JSON text, UTF-8, on one line."""
 
 Payload: TypeAlias = bytes | memoryview
 """One JSON text that may be large: then it is a view of the bytes that it was read in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw, Struct
 
+from .framing import is_one_line, on_one_line
 from .messages import JSON, ROLES, Payload
 
 MAX_EXCERPT = 80
@@ -39,6 +40,14 @@ def as_payload(raw: Raw) -> Payload:
     """The payload that a Raw holds."""
     view = memoryview(raw)
     return view if len(view) > _LARGE_BYTES else bytes(view)
+
+
+def as_one_line(raw: Raw, *, source: bytes) -> Payload:
+    """The payload that a Raw holds, on one line; `source` is the text that it was decoded from.
+
+    A large payload that is on one line already is not copied.
+    """
+    return as_payload(raw) if is_one_line(source) else on_one_line(bytes(raw))
 
 
 def check_chat_message(text: Payload) -> str | None:

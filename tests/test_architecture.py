@@ -41,6 +41,7 @@ PURE_STANDARD_LIBRARY = {
     "io",  # for `BytesIO`: a buffer in memory
     "itertools",
     "re",
+    "secrets",  # for ids that nobody can guess
     "typing",
 }
 """What the protocol may import besides msgspec: a list of what does no I/O, knows no time and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import settings
@@ -21,7 +22,7 @@ unhurried = settings(deadline=None)
 
 def gateway(*methods: str, ready: bool = True, **options: Any) -> GatewayConnection:
     """A gateway's end with one request in flight for each of `methods`, ids from 1."""
-    connection = GatewayConnection(**options)
+    connection = GatewayConnection(**({"ids": itertools.count(1)} | options))
     if ready:
         connection.receive_data(READY)
     for method in methods:

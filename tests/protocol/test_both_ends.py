@@ -8,6 +8,7 @@ ones must be refused where they are made (LocalProtocolError) or named where the
 from __future__ import annotations
 
 import json
+from itertools import count
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from protocol import (
     Ready,
     Result,
     Violation,
+    on_one_line,
 )
 from protocol.gateway_side import GatewayConnection
 from protocol.worker_side import WorkerConnection
@@ -67,7 +69,7 @@ class Pipe:
 class BothEnds(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.gateway = GatewayConnection()
+        self.gateway = GatewayConnection(ids=count(1))
         self.worker = WorkerConnection()
         self.down, self.up = Pipe(), Pipe()
         self.concurrency = 1
@@ -95,7 +97,6 @@ class BothEnds(RuleBasedStateMachine):
     @rule(value=payloads, method=st.sampled_from(["invoke", "chat"]), stream=st.booleans())
     def ask(self, value: Any, method: str, stream: bool) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False).encode()
-        on_one_line = text.replace(b"\n", b" ")
         kind = Invoke if method == "invoke" else Chat
         if len(self.waiting) >= self.concurrency:
             with pytest.raises(LocalProtocolError):
@@ -105,7 +106,7 @@ class BothEnds(RuleBasedStateMachine):
         self.sent += 1
         assert request_id == self.sent
         self.waiting.add(request_id)
-        meaning = kind(request_id, on_one_line, stream=stream, context=b"{}", request_id="r")
+        meaning = kind(request_id, on_one_line(text), stream=stream, context=b"{}", request_id="r")
         self.down.write(line, meaning)
 
     @rule(request_id=st.integers(0, 8))
@@ -258,8 +259,8 @@ class BrokenWorker(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gateway = GatewayConnection(max_line_bytes=400)
-        self.twin = GatewayConnection(max_line_bytes=400)
+        self.gateway = GatewayConnection(max_line_bytes=400, ids=count(1))
+        self.twin = GatewayConnection(max_line_bytes=400, ids=count(1))
         self.open: set[int] = set()
 
     @precondition(lambda self: not self.gateway.broken)

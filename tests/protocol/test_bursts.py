@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ ODD = [
 
 
 def connection() -> GatewayConnection:
-    made = GatewayConnection()
+    made = GatewayConnection(ids=count(1))
     made.receive_data(
         b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":2}}\n'
     )
@@ -123,7 +125,7 @@ def test_nothing_is_made_of_what_follows_a_line_that_cannot_be_placed() -> None:
 
 
 def test_a_burst_to_a_worker_that_never_said_ready_is_its_first_word() -> None:
-    bare = GatewayConnection()
+    bare = GatewayConnection(ids=count(1))
     request_line(bare, "invoke", b"1", stream=True, request_id="r-1")
     assert bare.receive_batch(GOOD * 4) == [Burst(1, [b'"word"'] * 4)]
     assert bare.worker_state.value == "bare"

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import count
 
 import pytest
 
-from protocol import MAX_INPUT_NESTING, Invoke, Malformed, Result, Violation, is_utf8, nests_deeper
+from protocol import (
+    MAX_INPUT_NESTING,
+    Invoke,
+    Malformed,
+    Result,
+    Violation,
+    is_utf8,
+    nests_deeper,
+    on_one_line,
+)
 from protocol.gateway_side import GatewayConnection
 from protocol.worker_side import WorkerConnection
 
@@ -54,13 +64,13 @@ PLACEABLE = {Violation.NOT_UTF8}
 
 
 @pytest.mark.parametrize("payload", PASSED_ON.values(), ids=PASSED_ON.keys())
-def test_a_payload_is_passed_on_as_the_bytes_it_is(payload: bytes) -> None:
+def test_a_payload_is_passed_on_as_the_bytes_it_is_but_for_what_ends_a_line(payload: bytes) -> None:
     connection = gateway()
     _, line = request_line(connection, "invoke", payload, stream=False, request_id="r")
     [request] = WorkerConnection().receive_data(line)
     assert isinstance(request, Invoke)
-    assert request.input == payload
-    answer = b'{"id":1,"result":{"output":' + request.input + b"}}\n"
+    assert request.input == on_one_line(payload)
+    answer = b'{"id":1,"result":{"output":' + payload + b"}}\n"
     assert said(connection, answer) == [Result(1, payload)]
 
 
@@ -133,7 +143,7 @@ payload, and what is looked through for its depth."""
 def test_a_huge_payload_costs_no_objects_on_its_way(payload: bytes) -> None:
     line = b'{"id":1,"result":{"output":' + payload + b"}}\n"
     reads = [line[at : at + 65536] for at in range(0, len(line), 65536)]
-    connection = GatewayConnection()
+    connection = GatewayConnection(ids=count(1))
     connection.receive_data(READY)
     tracemalloc.start()
     try:

@@ -89,7 +89,7 @@ def test_a_buffer_shows_what_it_holds() -> None:
 
 
 def test_a_json_text_is_put_on_one_line() -> None:
-    assert on_one_line(b'{\n "a": "\\n"\r\n}') == b'{  "a": "\\n"\r }'
+    assert on_one_line(b'{\n "a": "\\n"\r\n}') == b'{  "a": "\\n"  }'
     assert on_one_line(b'"a"') == b'"a"'
 
 

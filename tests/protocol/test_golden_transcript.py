@@ -125,8 +125,10 @@ def byte_by_byte(data: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=["with ready", "without ready"])
 def test_the_gateways_end_says_and_hears_exactly_the_transcript(transcript: str) -> None:
-    connection = GatewayConnection()
-    for arrow, text, message in read(transcript):
+    lines = read(transcript)
+    asked = [message.id for arrow, _, message in lines if arrow == "→" and message.id]
+    connection = GatewayConnection(ids=iter(asked))
+    for arrow, text, message in lines:
         if arrow == "→":
             assert gateway_says(connection, message) == text
         else:
@@ -177,13 +179,16 @@ def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
     assert f"**{protocol.MAX_INPUT_NESTING}** deep" in README
 
 
+REQUEST_ID = 23_410_077_851_204
+"""As large as the gateway's own: a worker in any language has to return it exactly."""
+
 PATIENCE = 30
 """Seconds for a worker of a few lines to start, answer and exit, on a machine that is busy."""
 
 
 def answers_of(argv: list[str]) -> list[Any]:
     """What the gateway hears from a real process that is given one request and the end of stdin."""
-    connection = GatewayConnection()
+    connection = GatewayConnection(ids=iter([REQUEST_ID]))
     _, line = request_line(connection, "invoke", b'"h\xc3\xa9llo"', stream=False, request_id="r")
     done = subprocess.run(argv, input=line, capture_output=True, timeout=PATIENCE, check=True)
     return list(connection.receive_data(done.stdout))
@@ -203,4 +208,4 @@ def test_the_python_worker_in_the_readme_works() -> None:
 def test_the_jq_worker_in_the_readme_works() -> None:
     if shutil.which("jq") is None and not os.environ.get("CI"):
         pytest.skip("jq is not installed")
-    assert answers_of(["sh", "-c", example("sh")]) == [Result(1, '"H\u00e9LLO"'.encode())]
+    assert answers_of(["sh", "-c", example("sh")]) == [Result(REQUEST_ID, '"H\u00e9LLO"'.encode())]

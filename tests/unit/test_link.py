@@ -9,8 +9,9 @@ import array
 import fcntl
 import os
 import termios
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import pytest
@@ -27,6 +28,14 @@ from protocol import Ready
 from tests.unit.conftest import unhurried
 
 READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4}}\n'
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ids_from_1() -> Iterator[None]:
+    """Ids of the wire that a test can write down."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocol.gateway_side.unguessable_ids", lambda: count(1))
+        yield
 
 
 class FakeProcess:

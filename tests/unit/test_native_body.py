@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.exchange import Call
 from gateway.front.dialect import RequestHead
 from gateway.front.native.body import read_call
-from protocol import MAX_INPUT_NESTING
+from protocol import MAX_INPUT_NESTING, MAX_REQUEST_BYTES, on_one_line
 from protocol.gateway_side import GatewayConnection
 from tests.unit.conftest import unhurried
 
@@ -208,11 +208,14 @@ def json_texts(value: Any) -> list[bytes]:
 @given(JSON_VALUES.filter(lambda value: "\\ud" not in json.dumps(value)))
 @example('💡\x7f\u2028 \\ " \n')
 @example({"": [1e300, -0.0]})
-def test_any_json_value_passes_byte_for_byte(value: Any) -> None:
+def test_any_json_value_passes_byte_for_byte_but_for_what_ends_a_line(value: Any) -> None:
     for text in json_texts(value):
-        assert read(b'{"stream":false ,"input" : ' + text + b' ,"x":1}').payload == text
-        messages = b'[{"role":"user","content":"c","extra":' + text + b"}]"
-        assert read(b'{"messages":' + messages + b"}", "chat").payload == messages
+        line = on_one_line(text)
+        assert json.loads(line) == json.loads(text)
+        assert read(b'{"stream":false ,"input" : ' + text + b' ,"x":1}').payload == line
+        messages = b'[{"role":"user","content":"c","extra":%b}]'
+        body = b'{"messages":' + messages % text + b"}"
+        assert read(body, "chat").payload == messages % line
 
 
 @unhurried
@@ -251,6 +254,13 @@ HUGE_NUMBER = b"9" * 5000
 
 def test_a_number_of_5000_digits_passes_as_it_is() -> None:
     assert read(b'{"input": %b}' % HUGE_NUMBER).payload == HUGE_NUMBER
+
+
+def test_a_body_that_grows_past_the_wires_line_is_refused() -> None:
+    grown = "\u0085".encode() * (MAX_REQUEST_BYTES // 6)
+    assert len(read(b'{"input":"%b"}' % grown).payload) <= MAX_REQUEST_BYTES
+    with pytest.raises(RequestTooLarge, match=f"the most is {MAX_REQUEST_BYTES}"):
+        read(b'{"input":"%b"}' % (grown + grown))
 
 
 def nested(depth: int) -> bytes:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ class Worker:
     def __init__(self, process: trio.Process, cwd: str | os.PathLike[str] | None) -> None:
         self.process = process
         self.cwd = cwd
-        self.connection = GatewayConnection()
+        self.connection = GatewayConnection(ids=count(1))
         self.stderr = ""
         self._said = trio.lowlevel.ParkingLot()
         self._events: list[FromWorker] = []

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +234,7 @@ class Choice(str, enum.Enum):  # noqa: UP042  (StrEnum is another case)
 
 def answer(method: str, result: object) -> Any:
     """What the gateway is told when a handler returns this."""
-    gateway, worker = GatewayConnection(), WorkerConnection()
+    gateway, worker = GatewayConnection(ids=count(1)), WorkerConnection()
     request_id, line = gateway.send_request(method, b"[]", stream=False, request_id="r")  # type: ignore[arg-type]
     worker.receive_data(b"".join(line))
     (event,) = gateway.receive_data(encode_answer(worker, request_id, method, result))  # type: ignore[arg-type]

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.exchange import Call
 from gateway.front.dialect import caller_timeout, conversation_of
-from protocol import MAX_INPUT_NESTING, ROLES, Role, as_payload, is_utf8, nests_deeper
+from protocol import (
+    MAX_INPUT_NESTING,
+    MAX_REQUEST_BYTES,
+    ROLES,
+    Role,
+    as_one_line,
+    is_utf8,
+    nests_deeper,
+    on_one_line,
+)
 from protocol.wording import Problem, read_mismatch, why_malformed
 
 if TYPE_CHECKING:
@@ -72,7 +81,7 @@ _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
 def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Call:
-    """Check the body. Raises InvalidRequest."""
+    """Check the body. Raises InvalidRequest and RequestTooLarge."""
     # msgspec does not check the bytes inside a Raw value, and they go to the agent as they are.
     if not is_utf8(body):
         raise InvalidRequest("the body is not UTF-8")
@@ -97,13 +106,18 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
         too_deep = nests_deeper(body, MAX_INPUT_NESTING)
     if too_deep:
         raise InvalidRequest(_TOO_DEEP)
-    payload = bytes(payload) if b"\n" in body else as_payload(payload)
+    payload = as_one_line(payload, source=body)
     if method == "chat" and not plain:
         _check_messages(payload)
-    context, body_id = _read_context(context)
+    context, body_id = _read_context(on_one_line(context))
     conversation = conversation_of(head, body_id)
     if conversation != body_id:
         context = _with_conversation(context, conversation)
+    if (length := len(payload) + len(context)) > MAX_REQUEST_BYTES:
+        # What is escaped so that the request is one line takes more bytes than before.
+        raise RequestTooLarge(
+            f"the body makes {length} bytes for the agent, and the most is {MAX_REQUEST_BYTES}"
+        )
     return Call(
         agent=agent,
         method=method,
