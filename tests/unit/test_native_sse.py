@@ -37,6 +37,18 @@ def test_chunks_are_one_event_each_in_one_piece() -> None:
     )
 
 
+def test_an_event_is_one_line_to_a_client_that_ends_lines_as_python_does() -> None:
+    texts = ["a\u2028b\u2029c\u0085d", "é"]
+    chunks = [as_json(text, ascii_only=False) for text in texts]
+    stream, _ = make_stream()
+    error = AgentFailed(texts[0])
+    lines = (stream.chunks(chunks) + stream.error(error)).decode().splitlines()
+    data = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert data[:2] == [{"chunk": text} for text in texts]
+    assert texts[0] in data[2]["error"]["message"]
+    assert len([line for line in lines if line]) == 4  # the fourth says `event: error`
+
+
 def test_the_end_and_a_comment_are_whole_events() -> None:
     stream, _ = make_stream()
     assert stream.end(None) == sse.DONE == b"data: [DONE]\n\n"

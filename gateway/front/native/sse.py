@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.front.native.errors import error_body
 from gateway.front.native.results import as_chunk
+from protocol import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,8 @@ HEADERS = (
     (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
 )
 
+_BETWEEN_CHUNKS = b'}\n\ndata: {"chunk":'
+
 
 class EventStream:
     """The `StreamEncoder` of one native stream. No event depends on the ones before it."""
@@ -40,7 +43,10 @@ class EventStream:
     @staticmethod
     def chunks(chunks: Sequence[bytes]) -> bytes:
         """One event for each chunk, joined once, to be written at once."""
-        return b'data: {"chunk":%b}\n\n' % b'}\n\ndata: {"chunk":'.join(chunks)
+        text = _BETWEEN_CHUNKS.join(chunks)
+        if not text.isascii():  # some clients end lines at U+2028, as `str.splitlines` does
+            text = _BETWEEN_CHUNKS.join(map(on_one_line, chunks))
+        return b'data: {"chunk":%b}\n\n' % text
 
     @staticmethod
     def keep_alive() -> bytes:
@@ -56,4 +62,4 @@ class EventStream:
     def error(self, error: GatewayError) -> bytes:
         """An `error` event, with the body of an error response as its data, and no `[DONE]`."""
         body = error_body(error, self._exchange.call.request_id, self._exchange.output_begun)
-        return b"event: error\ndata: " + body + b"\n\n"
+        return b"event: error\ndata: " + on_one_line(body) + b"\n\n"
