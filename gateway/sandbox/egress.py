@@ -1,13 +1,14 @@
-"""Which addresses an agent may reach, and the proxy that takes it there.
+"""The proxy that takes an agent to the addresses that it may reach, and the judgement of addresses.
 
-Owns the policy, and the process that carries it out: one per agent that has a network, beside the
-gateway, so that an agent's traffic costs the gateway nothing and its bytes are parsed elsewhere.
+This module owns the process that carries out an agent's network policy: one per agent that has a
+network, beside the gateway, so that an agent's traffic costs the gateway nothing and its bytes are
+parsed elsewhere. What a request says, and what the settings allow by name, is `targets`'.
 
 A worker has no network of its own but a loopback device. There `listener` opens a port before the
-agent starts, and hands that socket out to this process, which accepts on it from outside. So a
-worker needs neither unix sockets nor a helper that lives beside it. The proxy speaks HTTP CONNECT,
-which is what HTTP clients use for https: the agent names a host and a port, and gets a tunnel or a
-refusal. Names are resolved here; the address that was judged is the one that is connected to.
+agent starts, and sends that socket out to this process, which accepts on it from outside. So a
+worker needs neither unix sockets nor a helper beside it. The proxy speaks HTTP CONNECT, which HTTP
+clients use for https: the agent names a host and a port, and gets a tunnel or a refusal. Names are
+resolved here, and the address that was judged is the one that is connected to.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import encodings.idna  # noqa: F401 - loaded before the right to read the interpreter is given up
 import errno
-import fnmatch
 import ipaddress
 import json
 import logging
@@ -23,24 +23,25 @@ import os
 import resource
 import socket as stdlib_socket
 import sys
-from dataclasses import dataclass
 
 import trio
 
-MAX_HEAD = 8192
-"""Bytes of a request's head; a CONNECT needs a few hundred."""
-HEAD_TIMEOUT = 10.0
-"""Seconds for a head to arrive, from a client on the same machine."""
-CONNECT_TIMEOUT = 15.0
-"""Seconds for resolving and connecting: a client would give up later than this."""
-MAX_TUNNELS = 64
-"""Tunnels of one worker at a time; more wait to be accepted."""
-EXHAUSTED_PAUSE = 0.1
-"""Seconds until a connection is accepted after descriptors ran out: until a tunnel has ended."""
-CHUNK = 65536
-"""Bytes that a tunnel passes on at once."""
+from gateway.sandbox.targets import Policy, ProxyRefusal, parse_connect
 
-# Prefixes of IPv6 in whose last 32 bits an IPv4 address stands: it is that one which is reached.
+MAX_HEAD = 8192
+"""Bytes of a request's head. A CONNECT needs a few hundred."""
+HEAD_TIMEOUT = 10.0
+"""Seconds for a head to arrive. The client is on the same machine."""
+CONNECT_TIMEOUT = 15.0
+"""Seconds for resolving and connecting, fewer than clients commonly wait."""
+MAX_TUNNELS = 64
+"""Tunnels of one worker at a time. Further connections wait to be accepted."""
+EXHAUSTED_PAUSE = 0.1
+"""Seconds before the next attempt to accept when descriptors have run out: a tunnel may end."""
+CHUNK = 65536
+"""Bytes that a tunnel forwards at once."""
+
+# IPv6 prefixes that embed an IPv4 address in the last 32 bits, which is the one that is reached.
 _EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
 
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
@@ -50,32 +51,11 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The `host:port` patterns of an agent's settings."""
-
-    hosts: tuple[str, ...]
-
-    def match(self, host: str, port: int) -> str | None:
-        """The pattern that allows this host and port by name, or None. An exact one goes first."""
-        fitting = [
-            pattern
-            for pattern in self.hosts
-            if _fits(pattern.rpartition(":")[0].lower(), host.lower().rstrip("."))
-            and pattern.rpartition(":")[2] in {"*", str(port)}
-        ]
-        return min(fitting, key=lambda pattern: "*" in pattern.rpartition(":")[0], default=None)
-
-
-def _fits(pattern: str, host: str) -> bool:
-    return pattern == host or ("*" in pattern and fnmatch.fnmatchcase(host, pattern))
-
-
 def why_refused(address: Address, *, by_name: bool) -> str | None:
     """Why no agent may reach the address, or None.
 
-    `by_name` is whether the operator named the host itself and no wildcard: then it may be in a
-    private network. This machine, and what is link-local (metadata services are), never may.
+    `by_name` tells whether the operator named the host without a wildcard: such a host may be in a
+    private network. This machine and link-local addresses (metadata services) are always refused.
     """
     address = _meant(address)
     if address.is_multicast or (address.version == 4 and address.is_reserved):
@@ -90,7 +70,7 @@ def why_refused(address: Address, *, by_name: bool) -> str | None:
 
 
 def _meant(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, or the address itself."""
+    """The IPv4 address that an IPv6 address embeds, or the address itself."""
     if isinstance(address, ipaddress.IPv6Address):
         if (inner := address.ipv4_mapped or address.sixtofour) is not None:
             return inner
@@ -100,9 +80,9 @@ def _meant(address: Address) -> Address:
 
 
 def _is_own(address: Address) -> bool:
-    """Whether the address is one of this machine's: only those can be bound to.
+    """Whether the address is one of this machine's, which are the only ones that can be bound.
 
-    A doubt, such as from a lack of descriptors, counts against the address.
+    If that cannot be found out, for example for lack of descriptors, the answer is yes.
     """
     family = stdlib_socket.AF_INET if address.version == 4 else stdlib_socket.AF_INET6
     try:
@@ -113,61 +93,46 @@ def _is_own(address: Address) -> bool:
     return True
 
 
-class ProxyRefusal(Exception):  # noqa: N818 - what the proxy answers with, no failure of it
-    """A request that gets no tunnel: `status` is HTTP's, the message says why."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def parse_connect(head: bytes) -> tuple[str, int]:
-    """Host and port of a CONNECT request's head. Raises ProxyRefusal."""
-    line = head.split(b"\r\n", 1)[0].decode("ascii", errors="replace")
-    method, _, rest = line.partition(" ")
-    target, _, version = rest.partition(" ")
-    if not version.startswith("HTTP/1."):
-        raise ProxyRefusal("400 Bad Request", "this is an HTTP/1.1 proxy")
-    if method != "CONNECT":
-        raise ProxyRefusal("405 Method Not Allowed", "only https is passed on, by CONNECT")
-    host, _, port = target.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ProxyRefusal("400 Bad Request", f"{target!r} is not host:port")
-    return host, int(port)
-
-
 async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStream:
     """A connection to what the agent asked for. Raises ProxyRefusal."""
     pattern = policy.match(host, port)
     if pattern is None:
-        raise ProxyRefusal("403 Forbidden", f"{host}:{port} is not in the agent's network setting")
+        raise ProxyRefusal(403, f"{host}:{port} is not in the agent's network setting")
     by_name = "*" not in pattern.rpartition(":")[0]
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        # As bytes: a str would be changed by IDNA first.
+        found = await trio.socket.getaddrinfo(
+            host.encode("ascii"), port, type=trio.socket.SOCK_STREAM
+        )
     except OSError as error:
-        raise ProxyRefusal("502 Bad Gateway", f"{host} cannot be resolved: {error}") from None
+        raise ProxyRefusal(502, f"{host} cannot be resolved: {error.strerror or error}") from None
     complaint = "it has no address"
     for family, kind, protocol, _, address in found:
         judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
         if (why := why_refused(judged, by_name=by_name)) is not None:
-            raise ProxyRefusal("403 Forbidden", f"{host} is {judged}: {why}")
-        upstream = trio.socket.socket(family, kind, protocol)
+            raise ProxyRefusal(403, f"{host} is {judged}: {why}")
         try:
-            await upstream.connect(address)
+            return await _connect(trio.socket.socket(family, kind, protocol), address)
         except OSError as error:
-            upstream.close()
             complaint = error.strerror or str(error)
-        except BaseException:
-            upstream.close()
-            raise
-        else:
-            return trio.SocketStream(upstream)
-    raise ProxyRefusal("502 Bad Gateway", f"{host}:{port} cannot be reached: {complaint}")
+    raise ProxyRefusal(502, f"{host}:{port} cannot be reached: {complaint}")
+
+
+async def _connect(upstream: trio.socket.SocketType, address: object) -> trio.SocketStream:
+    try:
+        await upstream.connect(address)
+    except BaseException:
+        upstream.close()
+        raise
+    return trio.SocketStream(upstream)
 
 
 async def serve_client(client: trio.SocketStream, policy: Policy) -> None:
-    """One connection of an agent, from its request to the end of its tunnel."""
+    """Serve one connection of an agent, from its request to the end of its tunnel.
+
+    Raises trio.BrokenResourceError when the agent or the other end is gone before the tunnel is
+    open.
+    """
     async with client:
         try:
             with trio.fail_after(HEAD_TIMEOUT):
@@ -180,39 +145,44 @@ async def serve_client(client: trio.SocketStream, policy: Policy) -> None:
             await _answer(client, refused.status, str(refused))
             return
         except trio.TooSlowError:
-            await _answer(client, "504 Gateway Timeout", "it took too long")
+            await _answer(client, 504, "it took too long")
             return
-        async with upstream, trio.open_nursery() as nursery:
+        async with upstream:
             await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await upstream.send_all(rest)
-            nursery.start_soon(_pass_on, client, upstream, nursery.cancel_scope)
-            nursery.start_soon(_pass_on, upstream, client, nursery.cancel_scope)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_pass_on, client, upstream, nursery.cancel_scope)
+                nursery.start_soon(_pass_on, upstream, client, nursery.cancel_scope)
 
 
 async def _read_head(client: trio.SocketStream) -> tuple[bytes, bytes]:
     received = b""
     while b"\r\n\r\n" not in received:
         if len(received) > MAX_HEAD:
-            raise ProxyRefusal("431 Request Header Fields Too Large", "the head is too long")
+            raise ProxyRefusal(431, "the head is too long")
         more = await client.receive_some(MAX_HEAD)
         if not more:
-            raise ProxyRefusal("400 Bad Request", "the request ended within its head")
+            raise ProxyRefusal(400, "the request ended within its head")
         received += more
     head, _, rest = received.partition(b"\r\n\r\n")
     return head, rest
 
 
-async def _answer(client: trio.SocketStream, status: str, message: str) -> None:
-    body = message.encode() + b"\n"
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+async def _answer(client: trio.SocketStream, status: int, reason: str) -> None:
+    """Refuse a request. The reason stands in the status line too: HTTP clients show only that."""
+    body = reason.encode("ascii") + b"\n"
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nContent-Type: text/plain\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
     with contextlib.suppress(trio.BrokenResourceError), trio.move_on_after(HEAD_TIMEOUT):
-        await client.send_all(f"{head}Connection: close\r\n\r\n".encode() + body)
+        await client.send_all(head.encode("ascii") + body)
 
 
 async def _pass_on(
     source: trio.SocketStream, target: trio.SocketStream, tunnel: trio.CancelScope
 ) -> None:
-    """One direction of a tunnel: its end is passed on, its failure is the end of both."""
+    """Forward one direction of a tunnel. Its end is passed on, its failure ends both directions."""
     try:
         while data := await source.receive_some(CHUNK):
             await target.send_all(data)
@@ -222,19 +192,19 @@ async def _pass_on(
 
 
 async def serve_worker(worker: trio.socket.SocketType, policy: Policy) -> None:
-    """Serve one worker's port from when it is handed out until the sandbox is gone.
+    """Serve one worker's port, from its arrival until the sandbox is gone.
 
-    `worker` is the socket on which the port arrives, and whose other end the sandbox holds open.
+    `worker` is the socket on which the port arrives; the sandbox holds its other end open.
     """
     with worker:
         _, descriptors = await _receive_descriptors(worker)
         if not descriptors:
-            return  # the sandbox ended before it had one
+            return  # the sandbox ended before it opened a port
         listener = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=descriptors[0]))
         with listener:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_accept, listener, policy)
-                # Whatever the worker says besides, it is the end of it.
+                # Whatever arrives next, data or the end, ends the service.
                 await worker.recv(1)
                 nursery.cancel_scope.cancel()
 
@@ -247,7 +217,7 @@ async def _accept(listener: trio.socket.SocketType, policy: Policy) -> None:
             await serve_client(trio.SocketStream(client), policy)
         except trio.BrokenResourceError:
             pass  # the agent is gone
-        except Exception:  # noqa: BLE001 - a tunnel's own boundary: the others go on
+        except Exception:  # noqa: BLE001 - the boundary of a tunnel: the others go on
             _log.exception("a defect in a tunnel")
         finally:
             free.release()
@@ -271,7 +241,7 @@ async def _accept_one(listener: trio.socket.SocketType) -> trio.socket.SocketTyp
 
 
 async def _receive_descriptors(source: trio.socket.SocketType) -> tuple[bytes, list[int]]:
-    """A byte and the descriptor that came along; nothing at the end."""
+    """One byte and the descriptor that came with it; nothing at the end of the stream."""
     await trio.lowlevel.wait_readable(source.fileno())
     borrowed = stdlib_socket.socket(fileno=os.dup(source.fileno()))
     with borrowed:
@@ -299,7 +269,7 @@ def main() -> None:
     """`python -m gateway.sandbox.egress AGENT CONTROL_FD UID HOSTS`, as `proxy` starts it."""
     agent, descriptor, uid, hosts = sys.argv[1:]
     logging.basicConfig(format=f"network of agent {agent!r}: %(message)s")
-    # Two descriptors for each tunnel of each worker are more than the customary soft limit.
+    # Every tunnel takes two descriptors, which soon exceeds the usual soft limit.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if os.geteuid() == 0:
@@ -312,7 +282,9 @@ def main() -> None:
         with control:
             await serve(control, Policy(tuple(json.loads(hosts))))
 
-    with contextlib.suppress(KeyboardInterrupt):  # the terminal's; the gateway's end is what counts
+    with contextlib.suppress(
+        KeyboardInterrupt
+    ):  # from the terminal: this process ends with the gateway
         trio.run(run)
 
 

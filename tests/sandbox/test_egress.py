@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import json
 import os
+import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +20,14 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gateway.sandbox import SandboxSettings, StrictLauncher, egress, make_launcher, try_sandbox
-from gateway.sandbox.egress import Policy, ProxyRefusal, parse_connect, why_refused
+from gateway.sandbox.egress import why_refused
 from gateway.sandbox.proxy import Proxy
+from gateway.sandbox.targets import Policy
 from tests.sandbox.users import need_sandbox
 
 USER = "root" if os.geteuid() == 0 else "user"
@@ -296,65 +303,15 @@ async def test_a_lack_of_descriptors_is_waited_out(
         await egress._accept_one(listener)
 
 
-@pytest.mark.parametrize(
-    ("hosts", "host", "port", "pattern"),
-    [
-        (("a.com:443",), "a.com", 443, "a.com:443"),
-        (("a.com:443",), "A.COM.", 443, "a.com:443"),
-        (("a.com:443",), "a.com", 80, None),
-        (("a.com:*",), "a.com", 80, "a.com:*"),
-        (("a.com:443",), "b.a.com", 443, None),
-        (("*.a.com:443",), "b.a.com", 443, "*.a.com:443"),
-        (("*.a.com:443",), "c.b.a.com", 443, "*.a.com:443"),
-        (("*.a.com:443",), "a.com", 443, None),
-        (("*.a.com:443",), "xa.com", 443, None),
-        (("*:443",), "10.0.0.1", 443, "*:443"),
-        (("*:*", "a.com:443"), "a.com", 443, "a.com:443"),
-        (("a.com:443",), "a?com", 443, None),
-        ((), "a.com", 443, None),
-    ],
-)
-def test_patterns_fit_names_and_ports(
-    hosts: tuple[str, ...], host: str, port: int, pattern: str | None
-) -> None:
-    assert Policy(hosts).match(host, port) == pattern
+POLICY = Policy(("a.com:1",))
 
 
-@pytest.mark.parametrize(
-    ("head", "target"),
-    [
-        (b"CONNECT a.com:443 HTTP/1.1\r\nHost: a.com:443", ("a.com", 443)),
-        (b"CONNECT [::1]:443 HTTP/1.0", ("::1", 443)),
-    ],
-)
-def test_a_connect_names_host_and_port(head: bytes, target: tuple[str, int]) -> None:
-    assert parse_connect(head) == target
-
-
-@pytest.mark.parametrize(
-    ("head", "status"),
-    [
-        (b"GET http://a.com/ HTTP/1.1", "405"),
-        (b"CONNECT a.com HTTP/1.1", "400"),
-        (b"CONNECT a.com:99999 HTTP/1.1", "400"),
-        (b"CONNECT :443 HTTP/1.1", "400"),
-        (b"CONNECT a.com:443", "400"),
-        (b"\x16\x03\x01\x02\x00", "400"),
-        (b"", "400"),
-    ],
-)
-def test_any_other_request_is_refused_with_its_status(head: bytes, status: str) -> None:
-    with pytest.raises(ProxyRefusal) as caught:
-        parse_connect(head)
-    assert caught.value.status.startswith(status)
-
-
-async def talk(said: bytes) -> bytes:
+async def talk(said: bytes, policy: Policy = POLICY) -> bytes:
     """What a client that says this, and no more, is answered."""
     ours, theirs = trio.socket.socketpair()
     stream = trio.SocketStream(ours)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(egress.serve_client, trio.SocketStream(theirs), Policy(("a.com:1",)))
+        nursery.start_soon(egress.serve_client, trio.SocketStream(theirs), policy)
         await stream.send_all(said)
         await stream.send_eof()
         answer = b""
@@ -367,6 +324,75 @@ async def talk(said: bytes) -> bytes:
 async def test_a_head_that_does_not_end_is_refused() -> None:
     assert (await talk(b"CONNECT a.com:1 HTTP/1.1\r\n")).startswith(b"HTTP/1.1 400 ")
     assert (await talk(b"x" * (egress.MAX_HEAD + 1))).startswith(b"HTTP/1.1 431 ")
+
+
+class Loopback:
+    """Resolves every name to this machine, which is judged as any address is."""
+
+    async def __call__(self, host: bytes, port: int, **options: Any) -> list[Any]:
+        del options
+        assert re.fullmatch(rb"[0-9a-z.:-]+", host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
+
+
+HEADS = st.binary(max_size=60) | st.builds(
+    "{} {} HTTP/1.1{}\r\n\r\n".format,
+    st.sampled_from(["CONNECT", "GET"]),
+    st.text(max_size=20) | st.builds("{}:{}".format, st.text(max_size=8), st.integers(-1, 70000)),
+    st.sampled_from(["", "\r\nA: b", "\r\n\0", "\n"]),
+).map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+@settings(deadline=None)
+@given(HEADS)
+@example(b"CONNECT ..example.invalid:443 HTTP/1.1\r\n\r\n")
+@example(b"CONNECT a.invalid\0.good.invalid:443 HTTP/1.1\r\n\r\n")
+@example(b"CONNECT a.invalid:443 HTTP/1.1\r\n\r\n")
+def test_whatever_a_client_says_is_refused_in_one_status_line_and_is_no_defect(said: bytes) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trio.socket, "getaddrinfo", Loopback())
+        answer = trio.run(talk, said, Policy(("*:*",)))
+    assert re.match(rb"HTTP/1\.1 (400|403|405) [ -~]{1,200}\r\n", answer)
+
+
+async def test_the_reason_of_a_refusal_stands_in_the_status_line() -> None:
+    said = await talk(b"CONNECT b.invalid:1 HTTP/1.1\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 403 b.invalid:1 is not in the agent's network setting\r\n")
+
+
+@pytest.mark.parametrize("gone", ["client", "upstream"])
+async def test_a_tunnel_whose_end_is_gone_before_it_opens_is_no_defect(
+    gone: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = trio.Event()
+
+    async def open_upstream(*args: object) -> trio.SocketStream:
+        ours, theirs = trio.socket.socketpair()
+        theirs.close()
+        if gone == "client":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()  # a reset
+        opened.set()
+        return trio.SocketStream(ours)
+
+    monkeypatch.setattr(egress, "open_upstream", open_upstream)
+    listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    client = trio.socket.socket()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(egress._accept, listener[0].socket, POLICY)
+        await client.connect(listener[0].socket.getsockname())
+        await client.send(b"CONNECT a.com:1 HTTP/1.1\r\n\r\nrest")
+        await opened.wait()
+        if gone == "upstream":
+            with contextlib.suppress(ConnectionResetError):
+                while await client.recv(64):
+                    pass
+        # Both tasks of the tunnel have ended, or were never started.
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    client.close()
+    await listener[0].aclose()
+    assert "defect" not in caplog.text
 
 
 async def test_a_client_that_says_nothing_is_let_go(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,0 +1,145 @@
+"""What an agent may ask the proxy for: the grammar of a request, and the settings' patterns."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gateway.sandbox.targets import MAX_REASON, Policy, ProxyRefusal, parse_connect
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "port", "pattern"),
+    [
+        (("a.com:443",), "a.com", 443, "a.com:443"),
+        (("a.com:443",), "A.COM.", 443, "a.com:443"),
+        (("a.com:443",), "a.com", 80, None),
+        (("a.com:*",), "a.com", 80, "a.com:*"),
+        (("a.com:443",), "b.a.com", 443, None),
+        (("*.a.com:443",), "b.a.com", 443, "*.a.com:443"),
+        (("*.a.com:443",), "c.b.a.com", 443, "*.a.com:443"),
+        (("*.a.com:443",), "a.com", 443, None),
+        (("*.a.com:443",), "xa.com", 443, None),
+        (("*:443",), "10.0.0.1", 443, "*:443"),
+        (("*:*", "a.com:443"), "a.com", 443, "a.com:443"),
+        (("a.com:443",), "a?com", 443, None),
+        ((), "a.com", 443, None),
+    ],
+)
+def test_patterns_fit_names_and_ports(
+    hosts: tuple[str, ...], host: str, port: int, pattern: str | None
+) -> None:
+    assert Policy(hosts).match(host, port) == pattern
+
+
+@pytest.mark.parametrize(
+    ("head", "target"),
+    [
+        (b"CONNECT a.com:443 HTTP/1.1\r\nHost: a.com:443", ("a.com", 443)),
+        (b"CONNECT [::1]:443 HTTP/1.0", ("::1", 443)),
+        (b"CONNECT [0:0::0:1]:443 HTTP/1.1", ("::1", 443)),
+        (b"CONNECT A.Com.:443 HTTP/1.1", ("a.com", 443)),
+        (b"CONNECT 192.0.2.1:1 HTTP/1.1", ("192.0.2.1", 1)),
+        (b"CONNECT xn--9ca.invalid:65535 HTTP/1.1", ("xn--9ca.invalid", 65535)),
+        (b"CONNECT a.com:443 HTTP/1.1\r\nA: \xff\r\nB:", ("a.com", 443)),
+    ],
+)
+def test_a_connect_names_host_and_port(head: bytes, target: tuple[str, int]) -> None:
+    assert parse_connect(head) == target
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET http://a.com/ HTTP/1.1", 405),
+        (b"CONNECT a.com HTTP/1.1", 400),
+        (b"CONNECT a.com:99999 HTTP/1.1", 400),
+        (b"CONNECT :443 HTTP/1.1", 400),
+        (b"CONNECT a.com:443", 400),
+        (b"\x16\x03\x01\x02\x00", 400),
+        (b"CONNECT evil.invalid\0.good.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT evil.invalid%00.good.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT ..example.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT a..invalid:443 HTTP/1.1", 400),
+        (b"CONNECT .:443 HTTP/1.1", 400),
+        (b"CONNECT a.invalid..:443 HTTP/1.1", 400),
+        (b"CONNECT -a.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT a-.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT a_b.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT " + b"a" * 64 + b".invalid:443 HTTP/1.1", 400),
+        (b"CONNECT " + b"a." * 126 + b"invalid:443 HTTP/1.1", 400),
+        (b"CONNECT \xc3\xa9.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT u@a.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT http://a.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT a.invalid:443/x HTTP/1.1", 400),
+        (b"CONNECT ::1:443 HTTP/1.1", 400),
+        (b"CONNECT [::1%25lo]:443 HTTP/1.1", 400),
+        (b"CONNECT [:::]:443 HTTP/1.1", 400),
+        (b"CONNECT [a.invalid]:443 HTTP/1.1", 400),
+        (b"CONNECT a.invalid:0 HTTP/1.1", 400),
+        (b"CONNECT a.invalid:0443 HTTP/1.1", 400),
+        (b"CONNECT a.invalid:+443 HTTP/1.1", 400),
+        (b"CONNECT a.invalid:\xd9\xa4 HTTP/1.1", 400),
+        (b"CONNECT  a.invalid:443 HTTP/1.1", 400),
+        (b"CONNECT a.invalid:443 HTTP/1.1 ", 400),
+        (b"CONNECT a.invalid:443 HTTP/2.0", 400),
+        (b"CONNECT a.invalid:443 HTTP/1.1\nHost: a", 400),
+        (b"CONNECT a.invalid:443 HTTP/1.1\r\nHost: a\0b", 400),
+        (b"CONNECT a.invalid:443 HTTP/1.1\r\n folded", 400),
+        (b"CONNECT\ta.invalid:443 HTTP/1.1", 400),
+        (b"connect a.com:443 HTTP/1.1", 405),
+        (b"", 400),
+    ],
+)
+def test_any_other_request_is_refused_with_its_status(head: bytes, status: int) -> None:
+    with pytest.raises(ProxyRefusal) as caught:
+        parse_connect(head)
+    assert caught.value.status == status
+
+
+@given(
+    st.binary(max_size=80)
+    | st.builds(
+        b"%b %b:%b HTTP/1.%b".__mod__,
+        st.tuples(
+            st.sampled_from([b"CONNECT", b"GET", b"connect"]),
+            st.text(st.sampled_from("ab-.:[]%\0\r\n\té0")).map(str.encode),
+            st.sampled_from([b"443", b"0", b"65536", b"-1", b"", b"4\0"]),
+            st.sampled_from([b"1", b"1\r\nA: b", b"1\r\n\0", b""]),
+        ),
+    )
+)
+@example(b"CONNECT [::ffff:127.0.0.1]:1 HTTP/1.1")
+def test_any_bytes_name_a_host_of_the_grammar_or_are_refused_in_one_printable_line(
+    head: bytes,
+) -> None:
+    refusals: list[ProxyRefusal] = []
+    try:
+        host, port = parse_connect(head)
+    except ProxyRefusal as refused:
+        refusals.append(refused)
+    if refusals:
+        assert refusals[0].status in {400, 405}
+        assert re.fullmatch(rf"[ -~]{{1,{MAX_REASON}}}", str(refusals[0]))
+        return
+    assert 0 < port < 65536
+    if ":" in host:
+        assert str(ipaddress.IPv6Address(host)) == host
+    else:
+        assert re.fullmatch(r"[0-9a-z]([0-9a-z.-]*[0-9a-z])?", host)
+        assert host.encode("idna")
+
+
+@pytest.mark.parametrize(
+    "head", [b"CONNECT evil.invalid\0.good.invalid:443 HTTP/1.1", b"CONNECT x\n.good.invalid:443"]
+)
+def test_no_name_is_matched_that_another_reader_would_end_earlier(head: bytes) -> None:
+    # The control: as a string, the name fits the pattern.
+    name = head.split(b" ")[1].decode().rpartition(":")[0]
+    assert Policy(("*.good.invalid:443",)).match(name, 443)
+    with pytest.raises(ProxyRefusal):
+        parse_connect(head)
