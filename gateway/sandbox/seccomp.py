@@ -6,7 +6,14 @@ which loads the program, or of workers.
 The policy is a deny list: a worker may be the runtime of any language, so its legitimate calls
 cannot be listed, but the calls that break out of a namespace, or did so in past kernels, can.
 Capabilities already forbid many of them; the filter also keeps the code behind these calls out of
-reach, because that is where kernels had their holes.
+reach, because that is where kernels had their holes. What Docker's default profile, which is an
+allow list, keeps from a container without capabilities is denied here too. Beyond that, calls are
+denied that no agent needs: those that tell of the machine's mounts and security modules, file
+handles, and memory that is secret even from the kernel.
+
+A file that a worker leaves in a writable mount lies on the host, where a set-user-id bit would lend
+out the rights of its owner. So no call may set these bits. (`mkdir` cannot; `openat2` takes its
+mode in memory, where a filter cannot look, and is therefore absent.)
 
 Why not libseccomp: the one binding on PyPI for every Python (pyseccomp) was last released in 2021
 and loads a C library that a machine may not have. The translation that this policy needs is a chain
@@ -18,8 +25,12 @@ from __future__ import annotations
 import errno
 import platform
 import struct
+from typing import TYPE_CHECKING
 
 from gateway.sandbox.refusals import SandboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # name: (x86_64, arm64) as in the kernel's unistd headers; None where the architecture has no such
 # call.
@@ -34,6 +45,11 @@ _FORBIDDEN: dict[str, _Numbers] = {
     "kcmp": (312, 272),
     "pidfd_getfd": (438, 438),
     "move_pages": (279, 239),
+    "migrate_pages": (256, 238),
+    "mbind": (237, 235),
+    "set_mempolicy": (238, 237),
+    "get_mempolicy": (239, 236),
+    "set_mempolicy_home_node": (450, 450),
     # Keys are not namespaced by user.
     "keyctl": (250, 219),
     "add_key": (248, 217),
@@ -46,6 +62,12 @@ _FORBIDDEN: dict[str, _Numbers] = {
     "io_uring_enter": (426, 426),
     "io_uring_register": (427, 427),
     "fanotify_init": (300, 262),
+    "fanotify_mark": (301, 263),
+    "memfd_secret": (447, 447),
+    "uretprobe": (335, None),
+    "lsm_get_self_attr": (459, 459),
+    "lsm_set_self_attr": (460, 460),
+    "lsm_list_modules": (461, 461),
     # Namespaces and mounts.
     "unshare": (272, 97),
     "setns": (308, 268),
@@ -54,6 +76,10 @@ _FORBIDDEN: dict[str, _Numbers] = {
     "pivot_root": (155, 41),
     "chroot": (161, 51),
     "open_by_handle_at": (304, 265),
+    "name_to_handle_at": (303, 264),
+    "statmount": (457, 457),
+    "listmount": (458, 458),
+    "listns": (470, 470),
     # The machine.
     "swapon": (167, 224),
     "swapoff": (168, 225),
@@ -85,12 +111,14 @@ _FORBIDDEN: dict[str, _Numbers] = {
     "_sysctl": (156, None),
     "create_module": (174, None),
     "query_module": (178, None),
+    "get_kernel_syms": (177, None),
 }
 
 # "No such call" instead of "not permitted": libraries fall back to the older call, which can be
-# judged. clone3 takes its flags in memory, where a filter cannot look.
+# judged. clone3 and openat2 take their flags in memory, where a filter cannot look.
 _ABSENT: dict[str, _Numbers] = {
     "clone3": (435, 435),
+    "openat2": (437, 437),
     "open_tree": (428, 428),
     "move_mount": (429, 429),
     "fsopen": (430, 430),
@@ -103,11 +131,31 @@ _ABSENT: dict[str, _Numbers] = {
 
 _CLONE: _Numbers = (56, 220)
 _SOCKET: _Numbers = (41, 198)
+_SOCKETPAIR: _Numbers = (53, 199)
 _IOCTL: _Numbers = (16, 29)
+
+_SET_MODE: dict[str, tuple[_Numbers, int]] = {
+    # name: numbers, and which argument is the mode
+    "chmod": ((90, None), 1),
+    "fchmod": ((91, 52), 1),
+    "fchmodat": ((268, 53), 2),
+    "fchmodat2": ((452, 452), 2),
+    "creat": ((85, None), 1),
+    "mknod": ((133, None), 1),
+    "mknodat": ((259, 33), 2),
+}
+_MAY_SET_MODE: dict[str, tuple[_Numbers, int]] = {
+    # The same, if the argument before it holds one of _CREATING; otherwise the mode is undefined.
+    "open": ((2, None), 2),
+    "openat": ((257, 56), 3),
+}
+_SET_ID_BITS = 0o6000  # S_ISUID, S_ISGID
+_CREATING = 0x40_0040  # O_CREAT, __O_TMPFILE
 
 # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _CLONE_NEW = 0x7E02_0000
-_AF_INET, _AF_INET6 = 2, 10
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
+_SOCK_STREAM, _SOCK_TYPE_MASK = 1, 0xF
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into, and reach past, the terminal
 
 _ARCHITECTURES = {
@@ -121,7 +169,7 @@ _X32_BIT = 0x4000_0000  # x86_64 only: the same numbers again under another call
 # half first)
 _NR, _ARCH, _ARGS = 0, 4, 16
 
-_LD_ABS, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
+_LD_ABS, _AND, _JEQ, _JGE, _JSET, _RET = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
 
 
@@ -150,28 +198,66 @@ def filter_program(machine: str | None = None) -> bytes:
             if (call := numbers[column]) is not None:
                 program.when(_JEQ, call, _ERRNO | number)
 
-    clone, socket, ioctl = _Program(), _Program(), _Program()
-    # Namespace flags, socket families and ioctl numbers are 32 bits wide: the kernel ignores the
-    # upper half of the register, and so must the filter.
-    clone.load(_ARGS)
+    for numbers, branch in _judged():
+        if (call := numbers[column]) is not None:
+            program.branch(call, branch)
+    program.always(_ALLOW)
+    return program.assemble()
+
+
+def _judged() -> Iterator[tuple[_Numbers, _Program]]:
+    """The calls that are judged by their arguments, and the judgement of each.
+
+    All of these arguments are 32 bits wide: the kernel ignores the upper half of the register, and
+    so must the filter.
+    """
+    clone = _Program()
+    clone.load(_argument(0))
     clone.when(_JSET, _CLONE_NEW, _ERRNO | errno.EPERM)
     clone.always(_ALLOW)
+    yield _CLONE, clone
+
     # Only the internet families: path and abstract unix sockets, netlink, packet and vsock reach
     # past a network namespace or a read-only mount.
-    socket.load(_ARGS)
+    socket = _Program()
+    socket.load(_argument(0))
     socket.when(_JEQ, _AF_INET, _ALLOW)
     socket.when(_JEQ, _AF_INET6, _ALLOW)
     socket.always(_ERRNO | errno.EAFNOSUPPORT)
-    ioctl.load(_ARGS + 8)
+    yield _SOCKET, socket
+
+    # A pair of streams stays a pair. One of datagrams can send to any address, descriptors too.
+    pair = _Program()
+    pair.load(_argument(0))
+    pair.unless(_JEQ, _AF_UNIX, _ERRNO | errno.EAFNOSUPPORT)
+    pair.load(_argument(1))
+    pair.mask(_SOCK_TYPE_MASK)
+    pair.unless(_JEQ, _SOCK_STREAM, _ERRNO | errno.EPROTONOSUPPORT)
+    pair.always(_ALLOW)
+    yield _SOCKETPAIR, pair
+
+    ioctl = _Program()
+    ioctl.load(_argument(1))
     ioctl.when(_JEQ, _TIOCSTI, _ERRNO | errno.EPERM)
     ioctl.when(_JEQ, _TIOCLINUX, _ERRNO | errno.EPERM)
     ioctl.always(_ALLOW)
-    for numbers, branch in ((_CLONE, clone), (_SOCKET, socket), (_IOCTL, ioctl)):
-        call = numbers[column]
-        assert call is not None
-        program.branch(call, branch)
-    program.always(_ALLOW)
-    return program.assemble()
+    yield _IOCTL, ioctl
+
+    for calls, only_if_creating in ((_SET_MODE, False), (_MAY_SET_MODE, True)):
+        for numbers, position in calls.values():
+            mode = _Program()
+            if only_if_creating:
+                mode.load(_argument(position - 1))
+                mode.unless(_JSET, _CREATING, _ALLOW)
+            mode.load(_argument(position))
+            mode.when(_JSET, _SET_ID_BITS, _ERRNO | errno.EPERM)
+            mode.always(_ALLOW)
+            yield numbers, mode
+
+
+def _argument(position: int) -> int:
+    """Where the lower half of an argument lies in struct seccomp_data."""
+    return _ARGS + 8 * position
 
 
 class _Program:
@@ -182,6 +268,9 @@ class _Program:
 
     def load(self, offset: int) -> None:
         self._instructions.append((_LD_ABS, 0, 0, offset))
+
+    def mask(self, bits: int) -> None:
+        self._instructions.append((_AND, 0, 0, bits))
 
     def always(self, action: int) -> None:
         self._instructions.append((_RET, 0, 0, action))

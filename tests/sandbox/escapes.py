@@ -8,6 +8,7 @@ harm when it succeeds, because as the control it does succeed, on the machine it
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -312,6 +313,77 @@ def gain_rights_from_a_setuid_program(world: dict[str, Any]) -> object:
     return said
 
 
+def _set_id(change: Callable[[str], object]) -> object:
+    """Whether a file in the worker's own /tmp has the bit after `change`."""
+    path = f"/tmp/set-id-{os.getpid()}"
+    try:
+        change(path)
+        mode = os.stat(path).st_mode
+    finally:
+        if os.path.isdir(path):
+            os.rmdir(path)
+        elif os.path.exists(path):
+            os.unlink(path)
+    if not mode & 0o6000:
+        raise OSError(f"the mode is {mode:o}")
+    return oct(mode)
+
+
+def _made_before(change: Callable[[str], object]) -> Callable[[str], object]:
+    def both(path: str) -> object:
+        Path(path).touch()
+        return change(path)
+
+    return both
+
+
+@attempt()
+def set_the_user_id_bit_by_name(world: dict[str, Any]) -> object:
+    return _set_id(_made_before(lambda path: os.chmod(path, 0o4755)))
+
+
+@attempt()
+def set_the_group_id_bit_by_name(world: dict[str, Any]) -> object:
+    return _set_id(_made_before(lambda path: os.chmod(path, 0o2755)))
+
+
+@attempt()
+def set_the_user_id_bit_by_descriptor(world: dict[str, Any]) -> object:
+    def change(path: str) -> None:
+        with open(path, "rb") as file:
+            os.fchmod(file.fileno(), 0o4755)
+
+    return _set_id(_made_before(change))
+
+
+@attempt(may_lack="a kernel without fchmodat2")
+def set_the_user_id_bit_by_the_newest_call(world: dict[str, Any]) -> object:
+    return _set_id(
+        _made_before(lambda path: syscall(452, 452, -100, path.encode() + b"\0", 0o4755, 0))
+    )
+
+
+@attempt()
+def make_a_file_with_the_user_id_bit(world: dict[str, Any]) -> object:
+    return _set_id(lambda path: os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o4755)))
+
+
+@attempt()
+def make_a_node_with_the_user_id_bit(world: dict[str, Any]) -> object:
+    return _set_id(lambda path: os.mknod(path, 0o100000 | 0o4755))
+
+
+@attempt(may_lack="a kernel without openat2")
+def make_a_file_with_the_user_id_bit_by_the_newest_call(world: dict[str, Any]) -> object:
+    how = struct.pack("3Q", os.O_CREAT | os.O_WRONLY, 0o4755, 0)
+    return _set_id(lambda path: syscall(437, 437, -100, path.encode() + b"\0", how, len(how)))
+
+
+@attempt(may_lack="the kernel takes no such bits from this call")
+def make_a_folder_with_the_user_id_bit(world: dict[str, Any]) -> object:
+    return _set_id(lambda path: os.mkdir(path, 0o6755))
+
+
 @attempt()
 def raise_a_limit(world: dict[str, Any]) -> object:
     beyond = world["nofile"] + 1
@@ -395,6 +467,25 @@ def connect_to_a_socket_in_a_mounted_folder(world: dict[str, Any]) -> object:
     return _unix(world["path_socket"])
 
 
+@attempt()
+def send_a_descriptor_to_a_socket_in_a_mounted_folder(world: dict[str, Any]) -> object:
+    """By one of a pair of datagram sockets: no socket is made, and none connected."""
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with pair[0] as ours, pair[1]:
+        with contextlib.suppress(ConnectionRefusedError, OSError):
+            # It is a stream's: what counts is that it was looked for, which a filter prevents.
+            ours.sendto(b"x", world["path_socket"])
+        return "a pair that can send anywhere"
+
+
+@attempt()
+def pair_packets(world: dict[str, Any]) -> object:
+    first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    first.close()
+    second.close()
+    return "made"
+
+
 @attempt(may_lack="a kernel without vsock")
 def open_a_vsock(world: dict[str, Any]) -> object:
     return in_child(lambda: socket.socket(40, socket.SOCK_STREAM).close())
@@ -418,6 +509,24 @@ def open_a_packet_socket(world: dict[str, Any]) -> object:
 
 
 # -- the kernel's other doors -----------------------------------------------------------------
+
+
+@attempt(may_lack="a file system without file handles")
+def name_a_file_by_handle(world: dict[str, Any]) -> object:
+    handle = ctypes.create_string_buffer(struct.pack("Ii", 128, 0) + bytes(128))
+    mount = ctypes.c_int()
+    return syscall(303, 264, -100, b"/\0", handle, ctypes.byref(mount), 0)
+
+
+@attempt(may_lack="a kernel without statmount")
+def ask_for_the_list_of_mounts(world: dict[str, Any]) -> object:
+    ask = struct.pack("IIQQ", 24, 0, 0xFFFF_FFFF_FFFF_FFFF, 0)  # LSMT_ROOT
+    return syscall(458, 458, ask, ctypes.create_string_buffer(800), 100, 0)
+
+
+@attempt(may_lack="a kernel without secret memory")
+def hide_memory_from_the_kernel(world: dict[str, Any]) -> object:
+    return os.close(syscall(447, 447, 0))
 
 
 @attempt(may_lack="unprivileged user namespaces are off")

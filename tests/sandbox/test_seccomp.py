@@ -16,6 +16,7 @@ from gateway.sandbox import SandboxError
 from gateway.sandbox.seccomp import filter_program
 
 X86_64, AARCH64, I386, ARM = 0xC000_003E, 0xC000_00B7, 0x4000_0003, 0x4000_0028
+MAX = 2**64 - 1
 ALLOW, KILL = "allow", "kill"
 MACHINES = {"x86_64": X86_64, "aarch64": AARCH64}
 HEADERS = {
@@ -36,6 +37,8 @@ def verdict(machine: str, number: int, *arguments: int, arch: int | None = None)
         position += 1
         if code == 0x20:
             (accumulator,) = struct.unpack_from("<I", data, operand)
+        elif code == 0x54:
+            accumulator &= operand
         elif code == 0x06:
             return {0x7FFF_0000: ALLOW, 0x8000_0000: KILL}.get(operand) or errno.errorcode[
                 operand & 0xFFFF
@@ -84,7 +87,10 @@ def numbers(machine: str) -> dict[str, int]:
         ("futex", ALLOW),
         ("clock_gettime", ALLOW),
         ("memfd_create", ALLOW),
-        ("socketpair", ALLOW),
+        ("name_to_handle_at", "EPERM"),
+        ("memfd_secret", "EPERM"),
+        ("mbind", "EPERM"),
+        ("openat2", "ENOSYS"),
         ("prctl", ALLOW),
     ],
 )
@@ -138,6 +144,58 @@ def test_clone_may_not_make_namespaces(machine: str, flags: int, expected: str) 
 )
 def test_only_internet_sockets_can_be_made(machine: str, family: int, expected: str) -> None:
     assert verdict(machine, numbers(machine)["socket"], family) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(
+    ("family", "kind", "expected"),
+    [
+        (1, 1, ALLOW),
+        (1, 1 | 0o2004000, ALLOW),  # with SOCK_CLOEXEC and SOCK_NONBLOCK
+        (1, 2, "EPROTONOSUPPORT"),
+        (1, 2 | 0o2004000, "EPROTONOSUPPORT"),
+        (1, 3, "EPROTONOSUPPORT"),
+        (1, 5, "EPROTONOSUPPORT"),
+        (1, 0x1_0000_0002, "EPROTONOSUPPORT"),
+        (2, 1, "EAFNOSUPPORT"),
+        (16, 3, "EAFNOSUPPORT"),
+        (40, 1, "EAFNOSUPPORT"),
+    ],
+)
+def test_only_unix_streams_can_be_paired(
+    machine: str, family: int, kind: int, expected: str
+) -> None:
+    assert verdict(machine, numbers(machine)["socketpair"], family, kind) == expected
+
+
+MODES = [(0o755, ALLOW), (0o1777, ALLOW), (0o4755, "EPERM"), (0o2755, "EPERM"), (0o6000, "EPERM")]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(("mode", "expected"), MODES)
+def test_no_call_sets_the_bits_that_lend_out_an_owners_rights(
+    machine: str, mode: int, expected: str
+) -> None:
+    known = {"fchmodat2": 452} | numbers(machine)
+    for name, before in {
+        "chmod": (0,),
+        "fchmod": (3,),
+        "fchmodat": (-100, 0),
+        "fchmodat2": (-100, 0),
+        "creat": (0,),
+        "open": (0, 0o100),
+        "openat": (-100, 0, 0o20200000),
+        "mknod": (0,),
+        "mknodat": (-100, 0),
+    }.items():
+        if name in known:
+            assert verdict(machine, known[name], *(each & MAX for each in before), mode) == expected
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_mode_that_is_not_used_is_not_judged(machine: str) -> None:
+    """It is whatever lay in the register."""
+    assert verdict(machine, numbers(machine)["openat"], 0, 0, 0, 0o6777) == ALLOW
 
 
 @pytest.mark.parametrize("machine", MACHINES)
