@@ -14,7 +14,7 @@ import trio
 from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option
 from gateway.observe import logs
-from gateway.sandbox import SandboxError, make_launcher, try_sandbox
+from gateway.sandbox import SandboxError, check_apart, make_launcher, try_sandbox
 from gateway.sandbox.launch import Launcher, own_environment_first
 from gateway.server import ServeError, serve
 
@@ -108,6 +108,7 @@ def make_launchers(settings: Settings) -> dict[str, Launcher]:
             cwd=str(Path.cwd()),
             secrets=secrets,
         )
+        check_apart(launchers)
         try_sandbox(launchers[name], secrets=secrets)
     return launchers
 

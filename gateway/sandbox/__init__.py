@@ -6,7 +6,7 @@ pools or HTTP.
 """
 
 from gateway.config.sandbox import SandboxSettings
-from gateway.sandbox.make import Level, make_launcher
+from gateway.sandbox.make import Level, check_apart, make_launcher
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.trial import try_sandbox
@@ -16,6 +16,7 @@ __all__ = [
     "SandboxError",
     "SandboxSettings",
     "StrictLauncher",
+    "check_apart",
     "make_launcher",
     "try_sandbox",
 ]

@@ -24,12 +24,12 @@ as the last step.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from gateway.sandbox.discover import SYSTEM_FOLDERS
-from gateway.sandbox.mounts import contains
+from gateway.sandbox.places import SYSTEM_FOLDERS, contains
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -95,6 +95,16 @@ class Confinement:
     groups: tuple[int, ...] = ()
     """With root: the groups, besides its own, of a worker; they own its writable mounts."""
     system: System = System()
+    protected: tuple[Mount, ...] = ()
+    """What is read-only within writable mounts."""
+    masked: tuple[Mount, ...] = ()
+    """Files within mounts that cannot be opened: `path` in the sandbox, `source` on the host."""
+    exposed: tuple[str, ...] = ()
+    """Files that look secret and are shown, because the operator named what holds them."""
+    not_shown: tuple[str, ...] = ()
+    """Paths of the command that are shown only if the operator names them."""
+    code: tuple[str, ...] = ()
+    """The resolved paths of the program and of everything that was guessed."""
 
 
 def outside_command(tools: Tools, join_files: Sequence[str]) -> tuple[str, ...]:
@@ -192,6 +202,11 @@ def _shown(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
         options += ["--perms", "0444", "--file", str(descriptor), path]
     for mount in confinement.mounts:
         options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.path]
+    for mount in confinement.protected:
+        options += ["--ro-bind", mount.source, mount.path]
+    for mount in confinement.masked:
+        # A device in a mount without devices: every attempt to open it fails.
+        options += ["--ro-bind", os.devnull, mount.path]
     return options
 
 

@@ -1,72 +1,94 @@
 """What an agent's command needs to see of the file system: its program, interpreter and folder.
 
-Owns the guess from the words of a command; reads the file system, changes nothing. Does not know
-what must not be shown (`mounts` does), nor how a path is mounted.
+This module owns the guess from the words of a command. It reads the file system and changes
+nothing. It knows neither what must not be shown (`mounts` does), nor how a path is mounted.
+
+The words of the command are the operator's, and what they name may be shown. Everything else that
+is read here was written by the agent's author: links in the project, the first line of a script,
+the configuration of a virtual environment. Those are followed to the project's own files, to the
+system's, and to an installation of an interpreter, and to nothing else (`places` has the rules).
 """
 
 from __future__ import annotations
 
-import importlib.util
+import glob
 import os
 import shutil
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import protocol
+from gateway.sandbox.places import contains, follow, is_shared, is_system, is_wide
 from gateway.sandbox.refusals import SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-"""The distribution's own programs, which every sandbox shows."""
-ALTERNATIVES = "/etc/alternatives"
-"""What many of the distribution's programs are links through."""
-CERTIFICATES = ("/etc/ssl", "/etc/pki", "/etc/ca-certificates")
-"""Whom programs trust, shown where there is a network."""
-
 _SHEBANG_LENGTH = 256
-"""As much of a script's first line as the kernel reads."""
+"""Bytes of a script's first line that the kernel reads."""
 _SHEBANG_DEPTH = 4
-"""A script's interpreter may be a script; the kernel gives up after as many."""
+"""A script's interpreter may be a script. The kernel gives up after this many."""
 _SYMLINK_HOPS = 40
-"""As many symbolic links as the kernel follows for one path."""
-
-
-# Of the file system hierarchy; /app and the like are an agent's own.
-_WIDE: tuple[str, ...] = ("/boot", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/proc")
-_WIDE += ("/root", "/run", "/srv", "/sys", "/tmp", "/var", "/var/lib", "/var/tmp", "/dev/shm")  # noqa: S108
-_WIDE_IN_HOME = (".local", ".config", ".cache", "bin", "Desktop", "Documents", "Downloads")
+"""The number of symbolic links that the kernel follows for one path."""
 
 _OWN_PACKAGES = ("worker", "protocol")
-"""What agents import of this project; the gateway itself only asks where they are."""
+"""The packages of this project that agents import. The gateway only asks where they are."""
 
 
 @dataclass(slots=True)
 class Needs:
-    """What the command needs, as far as it can be known from its words."""
+    """What a command needs, as far as its words tell."""
 
+    project: str
+    """The folder that the command starts in."""
     program: str = ""
     """The absolute path of the program."""
     paths: list[str] = field(default_factory=list)
-    """Files and folders to show read-only, in the order they were found."""
+    """Files and folders to show read-only, in the order in which they were found."""
+    projects: list[str] = field(default_factory=list)
+    """Those of `paths` that hold the agent's own files, rather than an interpreter."""
     files: list[str] = field(default_factory=list)
-    """Those that the command itself names, its program among them."""
+    """The files that the command itself names, its program among them."""
     bin_dirs: list[str] = field(default_factory=list)
     """Folders of the programs found, for PATH."""
+    not_shown: list[str] = field(default_factory=list)
+    """Paths that the command names or leads to, and that only `mounts_ro` can show: a link leads
+    out of the project, or unrelated things are kept there."""
 
-    def add(self, path: str | Path) -> None:
-        """Both the path as it is spelled and what it leads to: programs ask for either."""
-        for each in (os.path.abspath(path), os.path.realpath(path)):
+    def add(self, path: str, *, runtime: bool = False) -> bool:
+        """Show a path under its own name and under that of what it leads to, as programs ask for
+        either. Returns whether it is shown. `runtime` allows any link to an installation of an
+        interpreter.
+        """
+        real = follow(path, project=self.project)
+        if real is None and runtime and _is_runtime(path):
+            real = os.path.realpath(path)
+        if real is None or is_wide(path) or is_wide(real):
+            self.not_shown.append(path)
+            return False
+        for each in (path, real):
             if each not in self.paths and not is_system(each):
                 self.paths.append(each)
+        return True
+
+    def add_project(self, path: str) -> None:
+        """Show a path that the agent's author writes in."""
+        before = len(self.paths)
+        self.add(path)
+        self.projects += self.paths[before:]
+
+    def shows(self, path: str) -> bool:
+        """Whether the path is shown already, or by every sandbox."""
+        return is_system(path) or any(contains(shown, path) for shown in self.paths)
 
 
 def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
     """The needs of the command `words`, started in `cwd` with `search_path` as its PATH.
 
-    Raises SandboxError when there is no such program, or it cannot be told which it is.
+    Raises SandboxError when there is no such program, or when it only stands in for another.
     """
     program = find_program(words[0], cwd=cwd, search_path=search_path)
     if program is None:
@@ -76,21 +98,22 @@ def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
             f"{program} is a version manager's stand-in, which needs that manager's own files: "
             f"name the program that it starts (pyenv which {os.path.basename(program)}, or alike)"
         )
-    needs = Needs(program=program, files=[program])
+    needs = Needs(project=cwd, program=program, files=[program])
     _add_program(needs, program, search_path=search_path, depth=_SHEBANG_DEPTH)
     for word in words[1:]:
         _add_argument(needs, word, cwd=cwd)
     if "-m" in words[1:-1]:
         _add_module(needs, words[words.index("-m", 1) + 1], cwd=cwd)
-    # The SDK and the wire, when they are installed as a link to a checkout.
+    # The SDK and the wire, if they are installed as a link to a checkout.
+    beside = Path(protocol.__file__).parents[1]
     for package in _OWN_PACKAGES:
-        for folder in _package_folders(package):
-            needs.add(folder)
+        if (beside / package).is_dir():
+            needs.add(str(beside / package))
     return needs
 
 
 def own_interpreter() -> list[str]:
-    """What the interpreter that runs this needs, for the sandbox's own programs."""
+    """The needs of the interpreter that runs this, for the sandbox's own programs."""
     return discover([sys.executable], cwd=os.sep, search_path=os.defpath).paths
 
 
@@ -103,42 +126,66 @@ def find_program(word: str, *, cwd: str, search_path: str) -> str | None:
     return None if found is None else os.path.abspath(os.path.join(cwd, found))
 
 
-def is_system(path: str) -> bool:
-    """Whether the path lies in what every sandbox shows."""
-    return any(path == folder or path.startswith(folder + os.sep) for folder in SYSTEM_FOLDERS)
-
-
-def is_wide(path: str) -> bool:
-    """Whether the folder is a place where unrelated things are kept: such a one is not guessed."""
-    home = os.path.expanduser("~")
-    in_home = os.path.dirname(path) == home and os.path.basename(path) in _WIDE_IN_HOME
-    above_home = home.startswith(path.rstrip(os.sep) + os.sep)
-    a_home = path == home or os.path.dirname(path) == "/home"
-    return in_home or above_home or a_home or path in _WIDE
-
-
 def _add_program(needs: Needs, program: str, *, search_path: str, depth: int) -> None:
+    """A program that the operator named, what it is a link to, and what interprets it."""
     needs.bin_dirs.append(os.path.dirname(program))
-    for hop in _symlink_chain(program):
+    chain = list(_symlink_chain(program))
+    # Each name in the chain shows the same file, so that the last one is judged.
+    by_operator = all(_is_operators(link, target) for link, target in pairwise(chain))
+    real_prefix = _prefix(chain[-1])
+    if not (
+        by_operator
+        or is_system(chain[-1])
+        or _is_in_project(needs, chain[-1])
+        or (real_prefix is not None and _is_runtime(real_prefix))
+    ):
+        needs.not_shown.append(program)
+        return
+    for hop in chain:
         prefix = _prefix(hop)
-        needs.add(hop if prefix is None else prefix)
-        if prefix is not None and (base := _venv_base(prefix)) is not None:
-            needs.add(base)
+        if prefix is not None and (hop == program or by_operator or _is_runtime(prefix)):
+            if needs.add(prefix, runtime=True) and (base := _venv_base(prefix)) is not None:
+                needs.add(base)
+        elif is_wide(hop) or follow(os.path.dirname(hop), project=needs.project) is None:
+            needs.not_shown.append(hop)
+        elif not needs.shows(hop):
+            needs.paths.append(hop)
+    _add_interpreter(needs, program, search_path=search_path, depth=depth)
+
+
+def _is_operators(link: str, target: str) -> bool:
+    """Whether a link was made by the operator, or leads nowhere else."""
+    folder = os.path.realpath(os.path.dirname(link))
+    return is_system(folder) or is_shared(folder) or contains(folder, os.path.realpath(target))
+
+
+def _is_in_project(needs: Needs, path: str) -> bool:
+    root = os.path.realpath(needs.project)
+    return not is_wide(root) and contains(root, path)
+
+
+def _add_interpreter(needs: Needs, program: str, *, search_path: str, depth: int) -> None:
+    """What the first line of a script names: a path, or a name that `env` looks up."""
     interpreter = _shebang(program)
-    if interpreter and depth:
-        word = interpreter[0]
-        if os.path.basename(word) == "env":
-            named = [
-                each for each in interpreter[1:] if not each.startswith("-") and "=" not in each
-            ]
-            word = named[0] if named else word
-        found = find_program(word, cwd="/", search_path=search_path)
-        if found is not None:
-            _add_program(needs, found, search_path=search_path, depth=depth - 1)
+    if not (interpreter and depth):
+        return
+    word = interpreter[0]
+    if os.path.basename(word) == "env":
+        named = [each for each in interpreter[1:] if not each.startswith("-") and "=" not in each]
+        word = named[0] if named else word
+    found = find_program(word, cwd="/", search_path=search_path)
+    if found is None:
+        return
+    prefix = _prefix(found)
+    # What is found in PATH was chosen by the operator, a path by the script's author.
+    if os.sep in word and not needs.shows(found) and not (prefix and _is_runtime(prefix)):
+        needs.not_shown.append(found)
+        return
+    _add_program(needs, found, search_path=search_path, depth=depth - 1)
 
 
 def _prefix(program: str) -> str | None:
-    """The installation that `PREFIX/bin/program` belongs to; None when it stands alone."""
+    """The installation that `PREFIX/bin/program` belongs to, or None for a program on its own."""
     folder = os.path.dirname(program)
     prefix = os.path.dirname(folder)
     if os.path.basename(folder) != "bin" or is_wide(prefix):
@@ -147,16 +194,33 @@ def _prefix(program: str) -> str | None:
     return prefix if whole else None
 
 
+def _is_runtime(prefix: str) -> bool:
+    """Whether a folder is an installation of Python or Node, or a virtual environment of Python."""
+    if is_wide(prefix) or is_wide(os.path.realpath(prefix)):
+        return False
+    library = f"{glob.escape(prefix)}/lib/python3*"
+    if glob.glob(f"{library}/os.py"):
+        return True
+    if os.path.exists(f"{prefix}/pyvenv.cfg"):
+        return bool(glob.glob(f"{library}/site-packages"))
+    return os.path.exists(f"{prefix}/bin/node") and os.path.isdir(f"{prefix}/lib/node_modules")
+
+
 def _venv_base(prefix: str) -> str | None:
-    """The installation that a virtual environment was made from (`sys.base_prefix`)."""
+    """The installation that a virtual environment was made from (`sys.base_prefix`), if it is one.
+
+    The file that names it is the project's.
+    """
     try:
         lines = Path(prefix, "pyvenv.cfg").read_text(errors="replace").splitlines()
     except OSError:
         return None
     for line in lines:
         key, _, value = line.partition("=")
-        if key.strip() == "home" and os.path.basename(value.strip()) == "bin":
-            return os.path.dirname(value.strip())
+        home = os.path.normpath(value.strip())
+        if key.strip() == "home" and os.path.isabs(home) and os.path.basename(home) == "bin":
+            base = os.path.dirname(home)
+            return base if is_system(base) or _is_runtime(base) else None
     return None
 
 
@@ -193,8 +257,7 @@ def _add_argument(needs: Needs, word: str, *, cwd: str) -> None:
         path = os.path.abspath(os.path.join(cwd, candidate))
         # A bare word is not a folder, even where a folder of that name happens to be.
         if os.path.isdir(path) and (os.sep in candidate or "." in candidate):
-            if not is_wide(path):
-                needs.add(path)
+            needs.add_project(path)
             return
         if os.path.isfile(path):
             _add_file(needs, path)
@@ -204,14 +267,22 @@ def _add_argument(needs: Needs, word: str, *, cwd: str) -> None:
 
 
 def _add_file(needs: Needs, path: str) -> None:
-    """The folder of a file, for what it loads from there; in a wide folder the file alone."""
+    """The folder of a file, for what the file loads from there; in a wide folder the file alone."""
     needs.files.append(path)
     if is_system(path):
         return
     folder = os.path.dirname(path)
-    needs.add(path if is_wide(folder) else folder)
-    if os.path.dirname(os.path.realpath(path)) != os.path.realpath(folder):
-        needs.add(os.path.realpath(path))
+    real_folder = follow(folder, project=needs.project)
+    if is_wide(folder) or real_folder is None or is_wide(real_folder):
+        needs.add_project(path)
+        return
+    needs.add_project(folder)
+    if os.path.dirname(os.path.realpath(path)) != real_folder:
+        real = follow(path, project=needs.project)
+        if real is None:
+            needs.not_shown.append(path)
+        else:
+            needs.add_project(real)
 
 
 def _add_module(needs: Needs, module: str, *, cwd: str) -> None:
@@ -221,11 +292,4 @@ def _add_module(needs: Needs, module: str, *, cwd: str) -> None:
         return
     for candidate in (os.path.join(cwd, top), os.path.join(cwd, f"{top}.py")):
         if os.path.exists(candidate):
-            needs.add(candidate if is_wide(cwd) else cwd)
-
-
-def _package_folders(package: str) -> list[str]:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.submodule_search_locations is None:
-        return []
-    return list(spec.submodule_search_locations)
+            needs.add_project(candidate if is_wide(cwd) else cwd)

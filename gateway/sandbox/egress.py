@@ -266,7 +266,7 @@ async def serve(control: trio.socket.SocketType, policy: Policy) -> None:
 
 
 def main() -> None:
-    """`python -m gateway.sandbox.egress AGENT CONTROL_FD UID HOSTS`, as `proxy` starts it."""
+    """The program that `proxy` starts, with the arguments AGENT CONTROL_FD UID HOSTS."""
     agent, descriptor, uid, hosts = sys.argv[1:]
     logging.basicConfig(format=f"network of agent {agent!r}: %(message)s")
     # Every tunnel takes two descriptors, which soon exceeds the usual soft limit.
@@ -286,7 +286,3 @@ def main() -> None:
         KeyboardInterrupt
     ):  # from the terminal: this process ends with the gateway
         trio.run(run)
-
-
-if __name__ == "__main__":
-    main()

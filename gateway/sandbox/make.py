@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
-from gateway.sandbox.discover import (
-    ALTERNATIVES,
-    CERTIFICATES,
-    SYSTEM_FOLDERS,
-    discover,
-    is_system,
-    own_interpreter,
-)
+from gateway.sandbox.discover import discover, own_interpreter
 from gateway.sandbox.listener import PORT as PROXY_PORT
-from gateway.sandbox.mounts import plan_mounts
+from gateway.sandbox.mounts import (
+    check_mounts_apart,
+    find_masked,
+    find_protected,
+    find_shown_secrets,
+    plan_mounts,
+)
+from gateway.sandbox.places import ALTERNATIVES, CERTIFICATES, SYSTEM_FOLDERS, is_system
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
@@ -49,6 +49,8 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOADER_PREFIX = "LD_"
 _LOADER = {"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"}
 """Variables that make the C library load code and data from elsewhere."""
+_TOLD = 10
+"""Paths that one line of the log names. `--check` shows all."""
 _OLDEST_BWRAP = (0, 8)
 """The first version with --disable-userns; --size and --perms are older."""
 _NODE_HEAP_SHARE = 0.75
@@ -125,6 +127,10 @@ def _make_strict(
     if as_root:
         shown = [mount.source for mount in mounts if not mount.writable]
         _check_readable([*shown, *(path for path in needs.files if not is_system(path))])
+    named = [
+        os.path.join(cwd, os.path.expanduser(path))
+        for path in (*settings.mounts_ro, *settings.mounts_rw)
+    ]
     confinement = Confinement(
         argv=(needs.program, *argv[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
@@ -135,13 +141,56 @@ def _make_strict(
         as_root=as_root,
         groups=_writing_groups(mounts) if as_root else (),
         system=_find_system(network=bool(settings.network_hosts)),
+        protected=find_protected(mounts),
+        masked=find_masked(
+            mounts,
+            projects=needs.projects if settings.cwd is None else [*needs.projects, cwd],
+            named=[*needs.files, *named],
+        ),
+        exposed=find_shown_secrets(mounts, named=named),
+        not_shown=tuple(dict.fromkeys(needs.not_shown)),
+        code=tuple(os.path.realpath(path) for path in (needs.program, *needs.paths)),
     )
+    _tell(agent_name, confinement)
     uids = None if ids is None else UidBlock(ids)
     proxy = None
     if settings.network_hosts:
         uid = os.geteuid() if uids is None else uids.take()
         proxy = Proxy(agent_name, settings.network_hosts, uid=uid)
     return StrictLauncher(confinement, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
+
+
+def check_apart(launchers: Mapping[str, Launcher]) -> None:
+    """Check that no agent's workers may change what another agent's are shown or run.
+
+    Raises SandboxError, whose one line names both agents.
+    """
+    strict = {
+        name: launcher.confinement
+        for name, launcher in launchers.items()
+        if isinstance(launcher, StrictLauncher)
+    }
+    check_mounts_apart(
+        {name: confinement.mounts for name, confinement in strict.items()},
+        {name: confinement.code for name, confinement in strict.items()},
+    )
+
+
+def _tell(agent_name: str, confinement: Confinement) -> None:
+    """Log what an operator may not expect of what the agent's workers see."""
+    for remark, paths in (
+        ("cannot open what looks like a secret, unless mounts_ro names it", _masked(confinement)),
+        ("is shown what looks like a secret, since a mount names it", confinement.exposed),
+        ("is not shown, unless mounts_ro names it", confinement.not_shown),
+    ):
+        if paths:
+            more = f" and {len(paths) - _TOLD} more" if len(paths) > _TOLD else ""
+            listed = ", ".join(map(ascii, paths[:_TOLD]))
+            _log.warning("agent %r %s: %s%s", agent_name, remark, listed, more)
+
+
+def _masked(confinement: Confinement) -> tuple[str, ...]:
+    return tuple(mount.path for mount in confinement.masked)
 
 
 def _worker_ids() -> range | None:

@@ -1,7 +1,13 @@
 """Which host paths a worker sees, and the refusal to show what must stay secret.
 
-Owns the rules that combine what was guessed with what was named. Decides from the file system as it
-is when the gateway starts; does not know how a mount is made.
+This module owns the rules that combine what was guessed with what was named, for one agent and
+between agents. It decides from the file system as it is when the gateway starts, and does not know
+how a mount is made.
+
+Three parties are kept apart: the operator, who names mounts; an agent, which may change everything
+in its writable mounts, and put a symbolic link in place of anything there; and the gateway, which
+follows such a link at the next start unless nothing that it mounts or runs lies in a writable
+mount.
 """
 
 from __future__ import annotations
@@ -13,14 +19,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gateway
-from gateway.sandbox.discover import CERTIFICATES, is_system
+import protocol
+from gateway.sandbox.keyfiles import find_secrets, looks_secret
+from gateway.sandbox.places import CERTIFICATES, contains, is_system, is_wide_to_write
 from gateway.sandbox.refusals import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _OURS = ("/proc", "/sys", "/dev")
 """The sandbox has its own, or none."""
+
+_PROTECTED = frozenset(
+    (".envrc", ".git", ".hg", ".husky", ".idea", ".pre-commit-config.yaml", ".svn", ".vscode")
+) | {"gateway.toml", "venv", ".venv"}
+"""What tools of the operator's execute when they are used in a folder: read-only where an agent may
+change the rest."""
+
+_SHELL_FILES = (".bashrc", ".bash_profile", ".profile", ".zshrc")
+"""What makes a folder somebody's home, whatever its name."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,6 +48,10 @@ class Mount:
     source: str
     """`path` with every symbolic link resolved."""
     writable: bool = False
+
+    def shows(self, source: str) -> str:
+        """Under which path a file or folder in `source` is shown."""
+        return self.path + source.removeprefix(self.source)
 
 
 def plan_mounts(
@@ -79,9 +100,79 @@ def plan_mounts(
     return tuple(_parents_first(wanted))
 
 
-def contains(folder: str, path: str) -> bool:
-    """Whether `path` is `folder` or lies in it, by name."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+def check_mounts_apart(
+    mounts: Mapping[str, Sequence[Mount]], code: Mapping[str, Sequence[str]]
+) -> None:
+    """Check that no agent may change what another agent is shown or runs.
+
+    Both are by the agent's name: its mounts, and the resolved paths of its program and of what was
+    guessed for it. Agents may share a writable folder as a whole. Raises SandboxError.
+    """
+    for writer, own in mounts.items():
+        for written in {mount.source for mount in own if mount.writable}:
+            for agent in mounts.keys() - {writer}:
+                shown = {mount.source for mount in mounts[agent]} - {written}
+                for source in sorted(shown.union(code[agent])):
+                    if contains(written, source):
+                        raise SandboxError(
+                            f"agent {agent!r}: {source} lies in {written}, which agent {writer!r} "
+                            "may change (mounts_rw), and so could have it lead anywhere at the "
+                            "next start"
+                        )
+
+
+def find_protected(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
+    """What in writable mounts stays read-only: tools execute it when they are used there.
+
+    Only entries of the folder itself: an agent can move a folder within it, and make new ones.
+    Raises SandboxError for what cannot be kept so.
+    """
+    return tuple(
+        Mount(mount.shows(source), source)
+        for mount in mounts
+        if mount.writable and os.path.isdir(mount.source)
+        for source in _protected(mount.source)
+    )
+
+
+def find_masked(
+    mounts: Sequence[Mount], *, projects: Sequence[str], named: Sequence[str]
+) -> tuple[Mount, ...]:
+    """What looks secret in the folders that were guessed: `path` is to be masked, `source` is it.
+
+    `projects` are the guessed paths, and `named` the files that the operator named, which are
+    shown.
+    """
+    roots = {os.path.realpath(path) for path in projects}
+    exempt = {_spelled(path) for path in named}
+    masked = {}
+    for mount in mounts:
+        if mount.writable or not any(contains(root, mount.source) for root in roots):
+            continue
+        for source in _secrets_of(mount):
+            if source not in exempt:
+                masked[mount.shows(source)] = Mount(mount.shows(source), source)
+    return tuple(masked.values())
+
+
+def find_shown_secrets(mounts: Sequence[Mount], *, named: Sequence[str]) -> tuple[str, ...]:
+    """What looks secret in what the operator named, and is therefore shown."""
+    roots = {os.path.realpath(path) for path in named}
+    return tuple(
+        sorted({each for mount in mounts if mount.source in roots for each in _secrets_of(mount)})
+    )
+
+
+def _secrets_of(mount: Mount) -> Iterable[str]:
+    if os.path.isdir(mount.source):
+        return find_secrets(mount.source)
+    return [mount.source] if looks_secret(mount.source) else []
+
+
+def _spelled(path: str) -> str:
+    """The path with its folder resolved: what it is itself a link to has another name."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _names(path: str) -> tuple[str, str]:
@@ -106,7 +197,7 @@ def _named(key: str, path: str, *, cwd: str, secrets: Sequence[str]) -> tuple[st
 
 
 def _check_writable(named: Sequence[tuple[str, str]], *, also: Sequence[tuple[str, str]]) -> None:
-    code = [os.path.realpath(path) for path in (*gateway.__path__, sys.prefix, sys.base_prefix)]
+    code = [each for path in _own_code() for each in _names(path)]
     for path, real in named:
         if is_system(real):
             raise SandboxError(f"mounts_rw: {path!r} is the system's and may not be writable")
@@ -115,6 +206,16 @@ def _check_writable(named: Sequence[tuple[str, str]], *, also: Sequence[tuple[st
                 raise SandboxError(
                     f"mounts_rw: {path!r} would let the agent change {each}, which the gateway runs"
                 )
+        if is_wide_to_write(real) or any(os.path.exists(f"{real}/{name}") for name in _SHELL_FILES):
+            raise SandboxError(
+                f"mounts_rw: {path!r} is a home, or a place of keys or of unrelated things: "
+                "name a folder in it that is for the agent"
+            )
+        if not _PROTECTED.isdisjoint(real.split(os.sep)):
+            raise SandboxError(
+                f"mounts_rw: what is in {path!r} is executed when its project is worked with, "
+                "and may not be writable"
+            )
         for other, other_real in (*named, *also):
             if other_real != real and contains(real, other_real):
                 raise SandboxError(
@@ -123,8 +224,34 @@ def _check_writable(named: Sequence[tuple[str, str]], *, also: Sequence[tuple[st
                 )
 
 
+def _own_code() -> list[str]:
+    """What the gateway and its helpers import or execute, now or later.
+
+    That includes every folder of the import path: `sitecustomize` and modules that are not there
+    yet are looked for in all of them.
+    """
+    prefixes = (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix)
+    imported = (path or os.getcwd() for path in sys.path)
+    return [*gateway.__path__, *protocol.__path__, *prefixes, sys.executable, *imported]
+
+
+def _protected(folder: str) -> Iterable[str]:
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name in _PROTECTED or os.path.exists(f"{path}/pyvenv.cfg"):
+            if os.path.islink(path):
+                raise SandboxError(
+                    f"mounts_rw: {path} is a link, which cannot be kept from being replaced, and "
+                    f"what it leads to is executed: name a folder in {folder}"
+                )
+            yield path
+
+
 def _without(path: str, *, secrets: Sequence[str]) -> Iterable[str]:
-    """`path`, or, where it holds a secret, everything beside the secret that is in it now."""
+    """`path`, or, if it holds a secret, everything beside the secret that is in it now.
+
+    Links that lead out of it are left out: they would show more than the folder itself does.
+    """
     real = os.path.realpath(path)
     if any(contains(secret, real) for secret in secrets):
         return
@@ -132,16 +259,17 @@ def _without(path: str, *, secrets: Sequence[str]) -> Iterable[str]:
         yield path
         return
     for entry in sorted(os.listdir(path)):
-        each = os.path.join(path, entry)
-        target = os.path.realpath(each)
-        if not any(contains(target, secret) or contains(secret, target) for secret in secrets):
-            yield each
+        beside = os.path.join(path, entry)
+        target = os.path.realpath(beside)
+        secret = any(contains(target, each) or contains(each, target) for each in secrets)
+        if contains(real, target) and not secret:
+            yield beside
 
 
 def _parents_first(mounts: Iterable[Mount]) -> list[Mount]:
-    """In order of depth, leaving out what an earlier mount shows already."""
+    """The mounts in order of depth, without those that an earlier one shows already."""
     kept: list[Mount] = []
-    # Where one path was wanted twice, for writing comes first.
+    # Of two mounts under one path, the writable one counts.
     for mount in sorted(
         mounts, key=lambda each: (each.path.count(os.sep), each.path, not each.writable)
     ):

@@ -13,12 +13,23 @@ import socket
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_MODULE = "gateway.sandbox.egress"
+_PROGRAM = """
+import json
+import sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+from gateway.sandbox.egress import main
+main()
+"""
+"""Run without `site`, which would execute what it finds in any folder of the import path, and
+without the folder that the gateway was started in."""
 STOP_TIMEOUT = 5.0
 """Seconds for the proxy to end after its control socket was closed. Normally it ends at once."""
 
@@ -54,8 +65,11 @@ class Proxy:
             self._control, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", _MODULE, agent, str(theirs.fileno()), uid, hosts],
-                    env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    [
+                        *(sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps(_import_path())),
+                        *(agent, str(theirs.fileno()), uid, hosts),
+                    ],
+                    env={},
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -70,6 +84,12 @@ class Proxy:
         if self._process is not None and self._control is not None:
             _end(self._control, self._process)
         self._process = self._control = None
+
+
+def _import_path() -> list[str]:
+    """Where the gateway's own modules come from, without the folder that it happens to be in."""
+    own = Path(gateway.__file__).parents[1]
+    return list(dict.fromkeys([*filter(os.path.isabs, sys.path), str(own)]))
 
 
 def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:

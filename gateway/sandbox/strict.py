@@ -8,6 +8,7 @@ does) nor how a process is run.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import itertools
 import os
@@ -32,6 +33,7 @@ from gateway.sandbox.bwrap import (
 )
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.refusals import explain_refusal
+from gateway.sandbox.sources import Sources
 from gateway.sandbox.symptoms import diagnose
 from gateway.sandbox.uids import UidBlock
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gateway.sandbox.bwrap import Confinement, Tools
+    from gateway.sandbox.mounts import Mount
     from gateway.sandbox.proxy import Proxy
     from gateway.sandbox.symptoms import Diagnosis
 
@@ -64,6 +67,7 @@ class StrictLauncher:
     ) -> None:
         """`uids` are given where the gateway is root, `proxy` where the agent has a network."""
         self.confinement = confinement
+        self._sources = Sources(confinement.mounts)
         self._tools = tools
         self._cgroups = cgroups
         self._uids = uids
@@ -93,7 +97,7 @@ class StrictLauncher:
     def launch(self) -> Iterator[Launch]:
         """As `gateway.sandbox.launch.Launcher.launch`."""
         self.remove_groups()
-        confinement = self.confinement
+        confinement = self._as_it_is_now()
         uid = WORKER_UID if self._uids is None else self._uids.take()
         with contextlib.ExitStack() as stack:
             # bubblewrap reads each file to its end, which moves the offset that all copies share:
@@ -178,8 +182,11 @@ class StrictLauncher:
             },
             "mounts": {
                 mount.path: "read-write" if mount.writable else "read-only"
-                for mount in confinement.mounts
+                for mount in (*confinement.mounts, *confinement.protected)
             },
+            "masked": [mount.path for mount in confinement.masked],
+            "secrets_shown": list(confinement.exposed),
+            "not_shown": list(confinement.not_shown),
             "env": sorted(confinement.env),
             "cwd": confinement.cwd,
         }
@@ -200,6 +207,18 @@ class StrictLauncher:
         _remove(self._made)
         if self._proxy is not None:
             self._proxy.close()
+
+    def _as_it_is_now(self) -> Confinement:
+        """The confinement without what its owner has removed since. Raises OSError."""
+        self._sources.check()
+        confinement = self.confinement
+        if not (confinement.protected or confinement.masked):
+            return confinement
+        return dataclasses.replace(
+            confinement,
+            protected=_still_there(confinement.protected),
+            masked=_still_there(confinement.masked),
+        )
 
     def _limit(self, name: str) -> dict[str, Any]:
         settings = self.confinement.settings
@@ -234,6 +253,10 @@ class StrictLauncher:
             own = 0 if self.confinement.as_root else 1
             found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids + own)
         return found
+
+
+def _still_there(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
+    return tuple(mount for mount in mounts if os.path.lexists(mount.source))
 
 
 def _remove(made: list[tuple[Path, ...]]) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxError
-from gateway.sandbox.discover import discover, is_wide
-from gateway.sandbox.mounts import contains
+from gateway.sandbox.discover import discover
+from gateway.sandbox.places import contains, is_wide
 
 
 @pytest.fixture
@@ -17,7 +17,8 @@ def place(tmp_path: Path) -> Path:
     """A project with an agent, a virtual environment, its base under a version manager, a tool."""
     base = tmp_path / "manager" / "versions" / "3.99"
     program(base / "bin" / "python3.99", "\x7fELF")
-    (base / "lib").mkdir()
+    (base / "lib" / "python3.99").mkdir(parents=True)
+    (base / "lib" / "python3.99" / "os.py").write_text("")
     environment = tmp_path / "project" / ".venv"
     (environment / "bin").mkdir(parents=True)
     (environment / "pyvenv.cfg").write_text(f"home = {base}/bin\nversion = 3.99\n")
@@ -154,3 +155,125 @@ def test_the_projects_own_packages_come_along_wherever_they_are_installed() -> N
     needs = discover(["true"], cwd="/", search_path="/usr/bin")
     folder = str(Path(protocol.__file__).parent)
     assert folder in needs.paths
+
+
+@pytest.fixture
+def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a key, an installation of Python, a link to it, and somebody's own folders."""
+    home = place / "home"
+    for name in (".ssh/id", "letters/one", "tool/lib/secret"):
+        (home / name).parent.mkdir(parents=True)
+        (home / name).write_text("")
+    runtime = home / ".local/share/python"
+    program(runtime / "bin" / "python3.99", "\x7fELF")
+    (runtime / "lib/python3.99").mkdir(parents=True)
+    (runtime / "lib/python3.99/os.py").write_text("")
+    (home / ".local/bin").mkdir()
+    (home / ".local/bin/python3").symlink_to(runtime / "bin/python3.99")
+    program(home / "tool/bin/tool", "#!/bin/sh\n")
+    program(home / ".ssh/tool", "#!/bin/sh\n")
+    program(home / "bin/tool", "#!/bin/sh\n")
+    (home / "lib").mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+def link(place: Path, name: str, target: Path) -> None:
+    path = place / "project" / name
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("leads", ["home", "home/letters", "home/.ssh", ".", "manager"])
+def test_a_link_that_leads_out_of_the_project_is_not_shown(
+    place: Path, home: Path, leads: str
+) -> None:
+    link(place, "data", place / leads)
+    # The control: a folder of the project's is shown when it is named in the same way.
+    assert found(place, "python3", "./pkg") == {"project/pkg"}
+    assert found(place, "python3", "./data") == set()
+    needs = discover(["python3", "./data"], cwd=str(place / "project"), search_path="/usr/bin")
+    assert needs.not_shown == [str(place / "project/data")]
+
+
+@pytest.mark.parametrize(
+    "words", [("python3", "src/agent.py"), ("sh", "--rules=src/agent.py"), ("sh", "src/agent.py:x")]
+)
+def test_neither_is_the_link_of_a_scripts_folder(
+    place: Path, home: Path, words: tuple[str, ...]
+) -> None:
+    (home / "letters/agent.py").write_text("")
+    link(place, "src", home / "letters")
+    assert found(place, *words) == set()
+
+
+def test_a_script_that_is_a_link_to_a_key_shows_no_key(place: Path, home: Path) -> None:
+    link(place, "agent.py", home / ".ssh/id")
+    assert found(place, "python3", "agent.py") == {"project"}
+
+
+def test_a_link_of_a_link_is_judged_where_it_ends(place: Path, home: Path) -> None:
+    link(place, "data", place / "project/pkg/more")
+    link(place, "pkg/more", home / "letters")
+    assert found(place, "python3", "./data") == set()
+
+
+def test_a_link_in_a_place_of_unrelated_things_is_the_operators(place: Path, home: Path) -> None:
+    (home / "current").symlink_to(place / "project")
+    assert found(place, "python3", f"{home}/current/agent.py") == {"home/current", "project"}
+
+
+def test_a_link_that_goes_round_leads_nowhere(place: Path) -> None:
+    link(place, "a", place / "project/b")
+    link(place, "b", place / "project/a")
+    assert found(place, "python3", "./a") == set()
+
+
+@pytest.mark.parametrize("value", ["home/bin", "home/tool/bin", "home/.ssh/bin", "bin", "../bin"])
+def test_what_a_virtual_environment_says_of_its_base_shows_an_installation_or_nothing(
+    place: Path, home: Path, value: str
+) -> None:
+    (place / "project/.venv/pyvenv.cfg").write_text(f"home = {place}/{value}\n")
+    assert found(place, ".venv/bin/python") == {"project/.venv", "manager/versions/3.99"}
+
+
+def test_an_environment_made_from_a_linked_python_shows_the_installation_and_not_the_home(
+    place: Path, home: Path
+) -> None:
+    (place / "project/.venv/pyvenv.cfg").write_text(f"home = {home}/.local/bin\n")
+    link(place, ".venv/bin/python3", home / ".local/bin/python3")
+    assert found(place, ".venv/bin/python") == {
+        "project/.venv",
+        "home/.local/bin/python3",
+        "home/.local/share/python",
+    }
+
+
+@pytest.mark.parametrize("leads", ["home/tool/bin/tool", "home/.ssh/tool", "home/bin/tool"])
+def test_a_program_that_is_a_link_out_of_the_project_is_not_shown(
+    place: Path, home: Path, leads: str
+) -> None:
+    link(place, "run", place / leads)
+    assert found(place, "./run") == set()
+    # The control: the same program, named by the operator.
+    assert found(place, str(place / leads)) == (
+        set() if ".ssh" in leads else {"home/tool"} if "tool/bin" in leads else {leads}
+    )
+
+
+def test_the_first_line_of_a_script_shows_no_program_of_somebody_elses(
+    place: Path, home: Path
+) -> None:
+    program(place / "project/run", f"#!{home}/tool/bin/tool\n")
+    assert found(place, "./run") == {"project/run"}
+    program(place / "project/run", f"#!{home}/.local/bin/python3\n")
+    assert found(place, "./run") == {"project/run"}
+    program(place / "project/run", f"#!{home}/.local/share/python/bin/python3.99\n")
+    assert found(place, "./run") == {"project/run", "home/.local/share/python"}
+
+
+def test_a_folder_that_holds_keys_is_never_guessed(place: Path) -> None:
+    (place / "project/.aws").mkdir()
+    assert found(place, "python3", "agent.py", "./pkg") == {"project/agent.py", "project/pkg"}
+    assert found(place, "python3", "-m", "pkg.deep") == {"project/pkg"}

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxError
-from gateway.sandbox.mounts import Mount, plan_mounts
+from gateway.sandbox.mounts import (
+    Mount,
+    check_mounts_apart,
+    find_masked,
+    find_protected,
+    find_shown_secrets,
+    plan_mounts,
+)
+from gateway.sandbox.sources import Sources
 
 
 @pytest.fixture
@@ -128,3 +136,204 @@ def test_the_gateways_own_code_may_not_be_writable(place: Path) -> None:
 
     with pytest.raises(SandboxError, match="which the gateway runs"):
         plan(place, mounts_rw=[str(Path(gateway.__file__).parents[1])])
+
+
+def test_a_folder_of_the_import_path_may_not_be_writable(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plan(place, mounts_rw=["data"]) == ["data*"]
+    for path in ("data", "data/models", "data/later"):
+        monkeypatch.setattr(sys, "path", [*sys.path, str(place / path)])
+        with pytest.raises(SandboxError, match="which the gateway runs"):
+            plan(place, mounts_rw=["data"])
+        monkeypatch.undo()
+    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    with pytest.raises(SandboxError, match="which the gateway runs"):
+        plan(place, mounts_rw=["data"])
+
+
+def test_the_folder_that_modules_are_imported_from_by_no_name_may_not_be_writable(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place / "data")
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    with pytest.raises(SandboxError, match="which the gateway runs"):
+        plan(place, mounts_rw=["data"])
+
+
+@pytest.mark.parametrize("holds", [".ssh/", ".aws/", ".gnupg/", ".bashrc", ".profile"])
+def test_a_home_may_not_be_writable_whatever_its_name(place: Path, holds: str) -> None:
+    path = place / "data" / holds
+    if holds.endswith("/"):
+        path.mkdir()
+    else:
+        path.write_text("")
+    with pytest.raises(SandboxError, match=r"mounts_rw: .*/data' is a home"):
+        plan(place, mounts_rw=["data"])
+    assert plan(place, mounts_rw=["data/models"]) == ["data/models*"]
+
+
+@pytest.mark.parametrize("inside", [".", "..", ".local", ".config"])
+def test_the_gateways_own_home_may_not_be_writable(
+    place: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    for name in (".local", ".config", "work"):
+        (place / "data" / name).mkdir()
+    monkeypatch.setenv("HOME", str(place / "data"))
+    with pytest.raises(SandboxError, match="mounts_rw"):
+        plan(place, mounts_rw=[str(place / "data" / inside)])
+    assert plan(place, mounts_rw=["data/work"]) == ["data/work*"]
+
+
+@pytest.mark.parametrize("path", ["/tmp", "/etc", "/var", "/root", "/home"])
+def test_a_folder_of_unrelated_things_may_not_be_writable(place: Path, path: str) -> None:
+    with pytest.raises(SandboxError, match="mounts_rw"):
+        plan(place, mounts_rw=[path])
+
+
+@pytest.mark.parametrize("name", [".git", ".venv", "agent/.git/hooks"])
+def test_what_is_executed_by_tools_may_not_be_writable(place: Path, name: str) -> None:
+    (place / name).mkdir(parents=True)
+    with pytest.raises(SandboxError, match="is executed when its project is worked with"):
+        plan(place, mounts_rw=[name])
+
+
+def test_what_tools_execute_is_protected_in_a_writable_mount(place: Path) -> None:
+    for name in (".git", "env", "notes"):
+        (place / "data" / name).mkdir()
+    (place / "data/env/pyvenv.cfg").write_text("")
+    (place / "data/gateway.toml").write_text("")
+    writable = Mount(str(place / "link"), str(place / "data"), writable=True)
+    assert find_protected([writable, Mount(str(place / "agent"), str(place / "agent"))]) == tuple(
+        Mount(str(place / "link" / name), str(place / "data" / name))
+        for name in (".git", "env", "gateway.toml")
+    )
+
+
+def test_a_link_that_cannot_be_protected_is_refused(place: Path) -> None:
+    (place / "data/.git").symlink_to(place / "agent")
+    with pytest.raises(SandboxError, match=r"data/.git is a link"):
+        find_protected([Mount(str(place / "data"), str(place / "data"), writable=True)])
+
+
+@pytest.mark.parametrize("leads", [".", "data", "/etc", "/"])
+def test_beside_a_secret_no_link_out_of_a_guessed_folder_is_mounted(
+    place: Path, leads: str
+) -> None:
+    (place / "agent/out").symlink_to(place / leads)
+    (place / "agent/within").symlink_to("lib")
+    secrets = [str(place / "agent/gateway.toml")]
+    assert plan(place, found=[str(place / "agent")], secrets=secrets) == [
+        "agent/code.py",
+        "agent/lib",
+        "agent/within",
+    ]
+
+
+def mounted(place: Path, *names: str) -> list[Mount]:
+    return [Mount(str(place / n.rstrip("*")), str(place / n.rstrip("*")), "*" in n) for n in names]
+
+
+@pytest.mark.parametrize(
+    ("other", "code"),
+    [(["data/models"], []), (["data/models*"], []), ([], ["data/models/m"]), ([], ["data"])],
+)
+def test_what_one_agent_may_change_no_other_is_shown_or_runs(
+    place: Path, other: list[str], code: list[str]
+) -> None:
+    mounts = {"a": mounted(place, "data*"), "b": mounted(place, *other)}
+    runs = {"a": [str(place / "data/models")], "b": [str(place / path) for path in code]}
+    with pytest.raises(SandboxError, match=r"agent 'b': .*/data.* which agent 'a' may change"):
+        check_mounts_apart(mounts, runs)
+
+
+@pytest.mark.parametrize("other", [["data*"], ["data"], ["agent"], ["data-too"]])
+def test_agents_may_share_a_whole_folder(place: Path, other: list[str]) -> None:
+    mounts = {"a": mounted(place, "data*"), "b": mounted(place, *other)}
+    check_mounts_apart(mounts, {"a": [], "b": []})
+
+
+def masked(place: Path, *mounts: str, projects: list[str], named: list[str]) -> list[str]:
+    found = find_masked(
+        mounted(place, *mounts),
+        projects=[str(place / each) for each in projects],
+        named=[str(place / each) for each in named],
+    )
+    return sorted(str(Path(each.path).relative_to(place)) for each in found)
+
+
+KEY = "-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n"
+SECRETS = {
+    ".env": "",
+    ".env.production": "",
+    "prod.env": "",
+    "sub/credentials.json": "",
+    "sub/deeper/id_ed25519": "",
+    "server.pem": KEY,
+    "server.key": KEY,
+    "store.p12": "",
+}
+ORDINARY = {
+    ".env.example": "",
+    "credentials.py": "",
+    "id_ed25519.pub": "",
+    "ca.pem": "-----BEGIN CERTIFICATE-----\n",
+    "sort.key": "name",
+    "env/pyvenv.cfg": "",
+    "env/lib/test.pem": KEY,
+    "node_modules/x/.env": "",
+}
+
+
+def test_what_looks_secret_in_a_guessed_folder_is_masked(place: Path) -> None:
+    for name, text in (SECRETS | ORDINARY).items():
+        (place / "agent" / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / "agent" / name).write_text(text)
+    (place / "agent/secrets.txt").symlink_to("code.py")
+    (place / "agent/secrets.env").symlink_to(place / "key")
+    expected = sorted([*(f"agent/{name}" for name in SECRETS), "agent/code.py"])
+    assert masked(place, "agent", projects=["agent"], named=[]) == expected
+    assert masked(place, "agent", projects=["data"], named=[]) == []
+    assert masked(place, "agent*", projects=["agent"], named=[]) == []
+    expected.remove("agent/.env")
+    assert masked(place, "agent", projects=["agent"], named=["agent/.env"]) == expected
+
+
+def test_what_a_file_with_another_name_is_a_link_to_is_masked_all_the_same(place: Path) -> None:
+    (place / "agent/.env").write_text("")
+    (place / "agent/settings").symlink_to(".env")
+    assert masked(place, "agent", projects=["agent"], named=["agent/settings"]) == ["agent/.env"]
+
+
+def test_a_secret_that_was_guessed_by_itself_is_masked(place: Path) -> None:
+    (place / "agent/.env").write_text("")
+    assert masked(place, "agent/.env", projects=["agent"], named=[]) == ["agent/.env"]
+
+
+def test_what_looks_secret_in_a_named_mount_is_told(place: Path) -> None:
+    (place / "data/.env").write_text("")
+    mounts = mounted(place, "data", "agent")
+    shown = find_shown_secrets(mounts, named=[str(place / "data")])
+    assert shown == (str(place / "data/.env"),)
+
+
+def test_a_source_that_leads_elsewhere_at_a_later_start_is_refused(place: Path) -> None:
+    sources = Sources(mounted(place, "data/models", "agent/code.py"))
+    sources.check()
+    (place / "agent/code.py").unlink()
+    (place / "agent/code.py").write_text("edited")
+    sources.check()
+    (place / "data/models").rename(place / "data/old")
+    with pytest.raises(OSError, match="replaced since the gateway started"):
+        sources.check()
+    (place / "data/models").symlink_to("old")
+    with pytest.raises(OSError, match="replaced since the gateway started"):
+        sources.check()
+
+
+def test_a_file_that_became_a_link_is_refused(place: Path) -> None:
+    sources = Sources(mounted(place, "agent/code.py"))
+    (place / "agent/code.py").unlink()
+    (place / "agent/code.py").symlink_to(place / "key")
+    with pytest.raises(OSError, match="replaced"):
+        sources.check()

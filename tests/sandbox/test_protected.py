@@ -1,0 +1,230 @@
+"""What a worker cannot change or read within what it is shown, tried in real sandboxes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.sandbox import (
+    SandboxError,
+    SandboxSettings,
+    StrictLauncher,
+    check_apart,
+    make_launcher,
+)
+from gateway.sandbox.proxy import Proxy
+from tests.sandbox.running import running
+from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox, uid_of
+
+USERS = pytest.mark.parametrize("user", available_users())
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder that every user can reach, which pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="protected-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def shared(path: Path) -> Path:
+    """A folder that workers with any user id may write to."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o777)
+    return path
+
+
+TRY = """
+import errno, json, os
+def tried(act, *args):
+    try:
+        act(*args)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "done"
+def write(path):
+    with open(path, "a") as file:
+        file.write("x")
+"""
+
+
+@USERS
+def test_in_a_writable_workspace_what_tools_execute_stays_as_it_is(user: str, place: Path) -> None:
+    work = shared(place / "work")
+    for name in (".git/hooks", ".venv/bin", "notes"):
+        shared(work / name)
+        shared((work / name).parent)
+    for name in (".git/config", "gateway.toml", "notes/today"):
+        (work / name).write_text("")
+        (work / name).chmod(0o666)
+    code = f"""{TRY}
+os.chdir({str(work)!r})
+print(json.dumps({{
+    "file": tried(write, "new"), "edit": tried(write, "notes/today"),
+    "hook": tried(write, ".git/hooks/post-commit"), "config": tried(write, ".git/config"),
+    "python": tried(write, ".venv/bin/python"), "gateway": tried(write, "gateway.toml"),
+    "move": tried(os.rename, ".git", "old"), "remove": tried(os.unlink, "gateway.toml"),
+}}))
+"""
+    with running(user, code, mounts_rw=[str(work)]) as worker:
+        said = json.loads(worker.line())
+    assert said.pop("file") == said.pop("edit") == "done"  # the control
+    assert set(said.values()) <= {"EROFS", "EBUSY", "EACCES"}, said
+    assert not (work / ".git/hooks/post-commit").exists()
+
+
+@USERS
+def test_what_looks_secret_in_a_guessed_folder_cannot_be_opened_unless_it_is_named(
+    user: str, place: Path
+) -> None:
+    need_sandbox(user)
+    project = place / "project"
+    project.mkdir()
+    for name in (".env", "other"):
+        (project / name).write_text("word")
+        (project / name).chmod(0o644)
+    (project / "agent.py").write_text(
+        f"""{TRY}
+print(json.dumps([tried(lambda name: open(name).read(1), name) for name in (".env", "other")]))
+"""
+    )
+    code = f"""
+import json, os, subprocess, sys
+from gateway.sandbox import SandboxSettings, make_launcher
+for named in ((), ("project/.env",)):
+    made = make_launcher(
+        "agent", [sys.executable, "-c", "import runpy, os; os.chdir('project');"
+        "runpy.run_path('agent.py')", "./project/agent.py"],
+        SandboxSettings(mounts_ro=named), environ=os.environ, cwd={str(place)!r},
+    )
+    with made.launch() as launch:
+        done = subprocess.run(launch.argv, env=dict(launch.env), cwd=launch.cwd,
+                              pass_fds=launch.pass_fds, capture_output=True, check=True)
+    print(json.dumps([json.loads(done.stdout), made.describe()["masked"]]))
+"""
+    done = subprocess.run(
+        as_user(user, sys.executable, "-c", code),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    masked, named = map(json.loads, done.stdout.splitlines())
+    assert masked == [["EACCES", "done"], [f"{project}/.env"]]
+    assert named == [["done", "done"], []]
+    assert f"cannot open what looks like a secret, unless mounts_ro names it: '{project}/.env'" in (
+        done.stderr
+    )
+
+
+def made(name: str, place: Path, **settings: object) -> StrictLauncher:
+    need_sandbox("root" if os.geteuid() == 0 else "user")
+    launcher = make_launcher(
+        name,
+        ["sh", "-c", "cat b/letter"],
+        SandboxSettings(**settings),  # type: ignore[arg-type]
+        environ=os.environ,
+        cwd=str(place),
+    )
+    assert isinstance(launcher, StrictLauncher)
+    return launcher
+
+
+def test_agents_are_checked_against_one_another_by_name(place: Path) -> None:
+    shared(place / "s/b")
+    shared(place / "s")
+    writer = made("writer", place, mounts_rw=("s",))
+    reader = made("reader", place, mounts_ro=("s/b",))
+    check_apart({"writer": writer})
+    with pytest.raises(SandboxError, match=r"'reader': .*/s/b lies in .*/s, which agent 'writer'"):
+        check_apart({"writer": writer, "reader": reader})
+
+
+def test_a_folder_that_was_swapped_for_a_link_is_not_shown_at_the_next_start(place: Path) -> None:
+    shared(place / "b")
+    (place / "b/letter").write_text("public")
+    shared(place / "private")
+    (place / "private/letter").write_text("private")
+    launcher = made("reader", place, mounts_ro=("b",))
+
+    def read() -> str:
+        with launcher.launch() as launch:
+            return subprocess.run(
+                launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds,
+                capture_output=True, text=True, check=True,
+            ).stdout  # fmt: skip
+
+    assert read() == "public"
+    (place / "b").rename(place / "old")
+    (place / "b").symlink_to("private")
+    with pytest.raises(OSError, match="replaced since the gateway started"):
+        read()
+
+
+def test_what_its_owner_removed_does_not_keep_workers_from_starting(place: Path) -> None:
+    shared(place / "work/.git")
+    shared(place / "work")
+    launcher = made("writer", place, mounts_rw=("work",))
+    (place / "work/.git").rmdir()
+    with launcher.launch() as launch:
+        done = subprocess.run(
+            launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert "b/letter" in done.stderr  # the agent ran
+
+
+@USERS
+def test_no_helper_executes_what_lies_in_a_folder_of_the_import_path(
+    user: str, place: Path
+) -> None:
+    for name in ("sitecustomize", "usercustomize"):
+        (place / f"{name}.py").write_text(f"open({str(place)!r} + '/executed', 'w')")
+    shared(place / "written")
+    place.chmod(0o777)
+    # The control: any other Python with this path executes it.
+    environ = {**os.environ, "PYTHONPATH": str(place)}
+    subprocess.run([sys.executable, "-c", ""], env=environ, check=True)
+    (place / "executed").unlink()
+    code = f"""
+import sys
+from gateway.sandbox.proxy import Proxy
+sys.path.insert(0, {str(place)!r})
+proxy = Proxy("agent", ["a.invalid:1"], uid={uid_of(user)})
+with proxy.announce():
+    pass
+proxy.close()
+print(proxy.pid)
+"""
+    done = subprocess.run(
+        as_user(user, sys.executable, "-c", code),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (place / "executed").exists()
+
+
+def test_a_proxy_imports_nothing_from_the_folder_that_the_gateway_is_in(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "trio.py").write_text(f"open({str(place)!r} + '/executed', 'w')")
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    proxy = Proxy("agent", ["a.invalid:1"], uid=os.geteuid())
+    with proxy.announce():
+        pass
+    proxy.close()
+    assert not (place / "executed").exists()
