@@ -76,6 +76,8 @@ class System:
     """Files and folders, read-only."""
     hidden: tuple[str, ...] = ()
     """Folders within these that are covered with an empty one."""
+    hidden_files: tuple[str, ...] = ()
+    """Files within these that cannot be opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,8 @@ def _shown(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
         options += ["--ro-bind", path, path]
     for path in confinement.system.hidden:
         options += ["--perms", "0000", "--tmpfs", path, "--remount-ro", path]
+    for path in confinement.system.hidden_files:
+        options += _mask(path)
     for path, descriptor in files.items():
         options += ["--perms", "0444", "--file", str(descriptor), path]
     for mount in confinement.mounts:
@@ -205,9 +209,14 @@ def _shown(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
     for mount in confinement.protected:
         options += ["--ro-bind", mount.source, mount.path]
     for mount in confinement.masked:
-        # A device in a mount without devices: every attempt to open it fails.
-        options += ["--ro-bind", os.devnull, mount.path]
+        options += _mask(mount.path)
     return options
+
+
+def _mask(path: str) -> tuple[str, ...]:
+    """Put a device over a file, in a mount that allows no devices: every attempt to open it
+    fails."""
+    return ("--ro-bind", os.devnull, path)
 
 
 def _mount_points(confinement: Confinement) -> list[str]:

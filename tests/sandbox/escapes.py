@@ -111,6 +111,26 @@ def read_the_home_folder(world: dict[str, Any]) -> object:
     return Path(world["letter"]).read_text()
 
 
+@attempt()
+def read_the_kernels_command_line(world: dict[str, Any]) -> object:
+    return Path("/proc/cmdline").read_text()
+
+
+@attempt()
+def read_what_identifies_the_machines_boot(world: dict[str, Any]) -> object:
+    return Path("/proc/sys/kernel/random/boot_id").read_text()
+
+
+@attempt()
+def read_the_interrupts(world: dict[str, Any]) -> object:
+    return Path("/proc/interrupts").read_text()
+
+
+@attempt(may_lack="a kernel without its configuration")
+def read_the_kernels_configuration(world: dict[str, Any]) -> object:
+    return len(Path("/proc/config.gz").read_bytes())
+
+
 @attempt(needs_root=True)
 def read_the_password_hashes(world: dict[str, Any]) -> object:
     return len(Path("/etc/shadow").read_text())
