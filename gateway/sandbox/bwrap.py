@@ -118,14 +118,15 @@ def outside_command(tools: Tools, join_files: Sequence[str]) -> tuple[str, ...]:
 
 
 def inside_command(
-    tools: Tools, confinement: Confinement, *, uid: int, rlimits: Mapping[str, int]
+    tools: Tools, confinement: Confinement, *, uid: int, rlimits: Mapping[str, int], mark: str
 ) -> tuple[str, ...]:
     """What stands inside before the agent's command: limits, and with root the drop of privileges.
 
     `rlimits` are the kernel's numbers by the names "nofile", "fsize" and "nproc". The limit on
     processes must be set inside: outside, it would count all processes of the gateway's user.
+    `mark` stands on the command line of every process of the start, and of bubblewrap to the end.
     """
-    words = ["ulimit -c 0", f"ulimit -n {rlimits['nofile']}"]
+    words = [f": {mark}", "ulimit -c 0", f"ulimit -n {rlimits['nofile']}"]
     if "fsize" in rlimits:
         words.append(f"ulimit -f {rlimits['fsize'] // ULIMIT_BLOCK}")
     if "nproc" in rlimits:

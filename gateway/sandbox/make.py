@@ -6,6 +6,7 @@ was asked for, or SandboxError. It does not try the result (`trial` does).
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
 from gateway.sandbox.discover import discover, own_interpreter
+from gateway.sandbox.guard import Guard
 from gateway.sandbox.listener import PORT as PROXY_PORT
 from gateway.sandbox.mounts import (
     check_mounts_apart,
@@ -168,7 +170,15 @@ def _make_strict(
     if settings.network_hosts:
         uid = os.geteuid() if uids is None else uids.take()
         proxy = Proxy(agent_name, settings.network_hosts, uid=uid)
-    return StrictLauncher(confinement, tools=tools, cgroups=cgroups, uids=uids, proxy=proxy)
+    return StrictLauncher(
+        confinement, tools=tools, cgroups=cgroups, uids=uids, guard=_guard(), proxy=proxy
+    )
+
+
+@functools.cache
+def _guard() -> Guard:
+    """The one guard of this process, for all of its agents."""
+    return Guard()
 
 
 def check_apart(launchers: Mapping[str, Launcher]) -> None:

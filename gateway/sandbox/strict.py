@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gateway.sandbox.bwrap import Confinement, Tools
+    from gateway.sandbox.guard import Guard
     from gateway.sandbox.mounts import Mount
     from gateway.sandbox.proxy import Proxy
     from gateway.sandbox.symptoms import Diagnosis
@@ -63,6 +64,7 @@ class StrictLauncher:
         tools: Tools,
         cgroups: groups.Cgroups,
         uids: UidBlock | None,
+        guard: Guard,
         proxy: Proxy | None = None,
     ) -> None:
         """`uids` are given where the gateway is root, `proxy` where the agent has a network."""
@@ -71,6 +73,7 @@ class StrictLauncher:
         self._tools = tools
         self._cgroups = cgroups
         self._uids = uids
+        self._guard = guard
         self._proxy = proxy
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count()
@@ -90,6 +93,7 @@ class StrictLauncher:
             tools=self._tools,
             cgroups=self._cgroups,
             uids=self._uids,
+            guard=self._guard,
             proxy=self._proxy,
         )
 
@@ -98,6 +102,7 @@ class StrictLauncher:
         """As `gateway.sandbox.launch.Launcher.launch`."""
         self.remove_groups()
         confinement = self._as_it_is_now()
+        self._guard.ensure()
         uid = WORKER_UID if self._uids is None else self._uids.take()
         with contextlib.ExitStack() as stack:
             # bubblewrap reads each file to its end, which moves the offset that all copies share:
@@ -129,7 +134,13 @@ class StrictLauncher:
                     argv=(
                         *outside_command(self._tools, join_files),
                         *(self._tools.bwrap, "--args", str(arguments), "--"),
-                        *inside_command(self._tools, confinement, uid=uid, rlimits=self.rlimits()),
+                        *inside_command(
+                            self._tools,
+                            confinement,
+                            uid=uid,
+                            rlimits=self.rlimits(),
+                            mark=self._guard.mark,
+                        ),
                         *before,
                         *confinement.argv,
                     ),
@@ -198,8 +209,8 @@ class StrictLauncher:
 
     def processes(self) -> Sequence[int]:
         """As `gateway.sandbox.launch.Launcher.processes`."""
-        pid = None if self._proxy is None else self._proxy.pid
-        return () if pid is None else (pid,)
+        helpers = (self._guard.pid, None if self._proxy is None else self._proxy.pid)
+        return [pid for pid in helpers if pid is not None]
 
     def close(self) -> None:
         """Release everything that the launcher holds, after its workers have ended. Blocks

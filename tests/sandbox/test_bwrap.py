@@ -87,14 +87,14 @@ def test_with_root_the_worker_changes_its_user_after_its_limits_are_set(
     groups: tuple[int, ...], word: str
 ) -> None:
     confinement = dataclasses.replace(PLAIN, as_root=True, groups=groups)
-    words = inside_command(TOOLS, confinement, uid=77, rlimits={"nofile": 64, "nproc": 9})
+    words = inside_command(TOOLS, confinement, uid=77, rlimits={"nofile": 64, "nproc": 9}, mark="m")
     assert words.index("set-limits") < words.index("--reuid=77") < words.index(word)
     assert words[-1] == "--"
     assert "ulimit -n 64" in words[2]
 
 
 def test_an_ordinary_users_worker_has_no_other_user_to_change_to() -> None:
-    words = inside_command(TOOLS, PLAIN, uid=1000, rlimits={"nofile": 64, "fsize": 1024})
+    words = inside_command(TOOLS, PLAIN, uid=1000, rlimits={"nofile": 64, "fsize": 1024}, mark="m")
     assert "ulimit -f 2" in words[2]
     assert TOOLS.setpriv not in words
 

@@ -113,7 +113,11 @@ def test_a_trial_that_says_nothing_is_a_refusal(launcher: StrictLauncher) -> Non
             yield Launch((sys.executable, "-c", "pass"), {})
 
     silent = Silent(
-        launcher.confinement, tools=launcher._tools, cgroups=launcher._cgroups, uids=None
+        launcher.confinement,
+        tools=launcher._tools,
+        cgroups=launcher._cgroups,
+        uids=None,
+        guard=launcher._guard,
     )
     with pytest.raises(SandboxError, match="cannot be put in force: it said nothing"):
         try_sandbox(silent)
