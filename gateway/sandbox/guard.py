@@ -17,6 +17,7 @@ import contextlib
 import inspect
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -28,8 +29,8 @@ ROUNDS = 40
 when the gateway died gets its own command line only when it is scheduled."""
 PAUSE = 0.05
 """Seconds between two looks."""
-STOP_TIMEOUT = 5.0
-"""Seconds for the guard to end when it is told to. Normally it ends at once."""
+START_TIMEOUT = 20.0
+"""Seconds for the guard to start, which takes 0.02 on an idle machine."""
 
 
 def watch(mark: bytes, rounds: int, pause: float) -> None:
@@ -55,47 +56,62 @@ class Guard:
 
     def __init__(self) -> None:
         self.mark = f"agent-gateway-{secrets.token_hex(16)}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self.pid: int | None = None
+        """The guard's process, or None before the first start."""
+        self._lifeline = -1
 
     def __repr__(self) -> str:
         return f"<Guard {'not started' if self.pid is None else self.pid}>"
 
-    @property
-    def pid(self) -> int | None:
-        """The guard's process, or None before the first start."""
-        return None if self._process is None else self._process.pid
-
     def ensure(self) -> None:
-        """Start the guard, or a new one if it has died. Raises OSError."""
-        if self._process is not None and self._process.poll() is None:
+        """Start the guard, or a new one if it has died. Blocks for a moment. Raises OSError."""
+        if self._lifeline >= 0 and not _is_closed_at_the_other_end(self._lifeline):
             return
-        words = (sys.executable, "-I", "-S", "-c", _PROGRAM, self.mark, str(ROUNDS), str(PAUSE))
-        self._process = subprocess.Popen(
-            words,
-            env={},
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        weakref.finalize(self, _dismiss, self._process)
+        lifeline, ours = os.pipe()
+        try:
+            words = (sys.executable, "-I", "-S", "-c", _PROGRAM, self.mark, str(ROUNDS), str(PAUSE))
+            said = subprocess.run(
+                words,
+                env={},
+                cwd="/",
+                stdin=lifeline,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                timeout=START_TIMEOUT,
+                check=True,
+            ).stdout
+            self.pid = int(said)
+        except (subprocess.SubprocessError, ValueError) as error:
+            os.close(ours)
+            raise OSError(f"the guard of the sandboxes did not start: {error}") from error
+        finally:
+            os.close(lifeline)
+        self._lifeline = ours
+        weakref.finalize(self, _dismiss, ours)
 
 
 _PROGRAM = f"""
 import contextlib, os, signal, sys, time
 {inspect.getsource(watch)}
+# No child of the gateway: what ends the gateway with its children does not end the guard.
+pid = os.fork()
+if pid:
+    print(pid, flush=True)
+    os._exit(0)
+null = os.open("/dev/null", os.O_WRONLY)
+os.dup2(null, 1)
 watch(sys.argv[1].encode(), int(sys.argv[2]), float(sys.argv[3]))
 """
 
 
-def _dismiss(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
+def _is_closed_at_the_other_end(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)  # errors are always told
+    return bool(poll.poll(0))
+
+
+def _dismiss(lifeline: int) -> None:
     with contextlib.suppress(OSError):  # it has died already
-        os.write(process.stdin.fileno(), b"x")
-    process.stdin.close()
-    try:
-        process.wait(STOP_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        os.write(lifeline, b"x")
+    os.close(lifeline)

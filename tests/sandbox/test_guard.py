@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -127,22 +128,37 @@ def test_a_guard_that_died_is_replaced_and_one_that_runs_is_kept() -> None:
     assert repr(guard) == "<Guard not started>"
     guard.ensure()
     first = guard.pid
+    assert first is not None
     guard.ensure()
     assert guard.pid == first
-    assert guard._process is not None
-    guard._process.kill()
-    guard._process.wait()
+    end(first)
     guard.ensure()
     assert guard.pid not in {None, first}
 
 
-def test_a_guard_ends_with_its_owner_and_ends_nobody(tmp_path: Path) -> None:
+def test_a_guard_ends_with_its_owner_and_ends_nobody() -> None:
     guard = Guard()
     guard.ensure()
-    process = guard._process
-    assert process is not None
-    with subprocess.Popen(["cat", "/dev/fd/0", guard.mark], stdin=subprocess.PIPE) as marked:
+    assert guard.pid is not None
+    pidfd = os.pidfd_open(guard.pid)
+    with subprocess.Popen(["cat", "/dev/stdin", guard.mark], stdin=subprocess.PIPE) as marked:
         del guard
-        assert process.returncode == 0
+        select.select([pidfd], [], [])
         assert marked.poll() is None
         marked.communicate()
+    os.close(pidfd)
+
+
+def test_a_guard_is_no_child_of_the_gateway() -> None:
+    """What ends the gateway with its children does not end the guard."""
+    guard = Guard()
+    guard.ensure()
+    status = Path(f"/proc/{guard.pid}/status").read_text()
+    assert f"PPid:\t{os.getpid()}\n" not in status
+
+
+def end(pid: int) -> None:
+    pidfd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    select.select([pidfd], [], [])
+    os.close(pidfd)
