@@ -23,6 +23,8 @@ its own, a worker's rlimit counts only the worker's processes."""
 
 CPU_PERIOD = 100_000
 """Microseconds of the period that a CPU quota applies to: the kernel's default."""
+_USUAL_SHARES = 1024
+"""The weight of a group in version 1, where none is set; in version 2 it is 100."""
 _PREFIX = "agent-gateway-"
 """Begins the name of every group made here; the gateway's process id follows."""
 _LEAF = "gateway"
@@ -50,22 +52,28 @@ class Cgroups:
         """
         return "tasks" if self.version == 1 else "cgroup.procs"
 
-    def new(self, name: str, *, memory: int = 0, cpu: float = 0) -> tuple[Path, ...]:
-        """Make the group `name` with these limits (bytes, CPUs; 0 for none).
+    def new(
+        self, name: str, *, memory: int = 0, cpu: float = 0, weight: int = 0
+    ) -> tuple[Path, ...]:
+        """Make the group `name` with these limits (bytes, CPUs; 0 for none), and with a share of
+        busy CPUs in percent of what the gateway has (0 for the same).
 
         Returns the group's folders, one per hierarchy; a process joins by writing 0 to `join_file`
         in each. Raises OSError.
         """
         made: list[Path] = []
         try:
-            for controller, value in (("memory", memory), ("cpu", cpu)):
-                if not value or controller not in self.folders:
+            for controller, files in (
+                ("memory", self._memory_files(memory)),
+                ("cpu", [*self._cpu_files(cpu), *self._weight_files(weight)]),
+            ):
+                if not files or controller not in self.folders:
                     continue
                 folder = self.folders[controller] / name
                 if folder not in made:
                     folder.mkdir()
                     made.append(folder)
-                for file, text in self._files(controller, value):
+                for file, text in files:
                     (folder / file).write_text(text)
             # Swap would let a worker exceed its memory limit. Not every kernel accounts for it.
             if memory and "memory" in self.folders:
@@ -75,17 +83,28 @@ class Cgroups:
             raise
         return tuple(made)
 
-    def _files(self, controller: str, value: float) -> list[tuple[str, str]]:
-        number = str(int(value))
-        if controller == "cpu":
-            quota = max(1000, int(value * CPU_PERIOD))  # the kernel's minimum quota is 1 ms
-            if self.version == 1:
-                return [("cpu.cfs_period_us", str(CPU_PERIOD)), ("cpu.cfs_quota_us", str(quota))]
-            return [("cpu.max", f"{quota} {CPU_PERIOD}")]
+    def _memory_files(self, memory: int) -> list[tuple[str, str]]:
+        if not memory:
+            return []
         if self.version == 1:
-            return [("memory.limit_in_bytes", number)]
+            return [("memory.limit_in_bytes", str(memory))]
         # Out of memory ends the worker as a whole: the remains of one would hang its requests.
-        return [("memory.max", number), ("memory.oom.group", "1")]
+        return [("memory.max", str(memory)), ("memory.oom.group", "1")]
+
+    def _cpu_files(self, cpu: float) -> list[tuple[str, str]]:
+        if not cpu:
+            return []
+        quota = max(1000, int(cpu * CPU_PERIOD))  # the kernel's minimum quota is 1 ms
+        if self.version == 1:
+            return [("cpu.cfs_period_us", str(CPU_PERIOD)), ("cpu.cfs_quota_us", str(quota))]
+        return [("cpu.max", f"{quota} {CPU_PERIOD}")]
+
+    def _weight_files(self, weight: int) -> list[tuple[str, str]]:
+        if not weight:
+            return []
+        if self.version == 1:
+            return [("cpu.shares", str(_USUAL_SHARES * weight // 100))]
+        return [("cpu.weight", str(weight))]
 
     def _limit_swap(self, folder: Path, memory: int) -> None:
         file, text = (

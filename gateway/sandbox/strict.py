@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from gateway.sandbox.symptoms import Diagnosis
 
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime")
+WORKER_WEIGHT = 10
+"""A worker's share of busy CPUs, in percent of the gateway's, however many processes it has: one
+that spins holds up neither the gateway nor its neighbours."""
 _FIRST_FREE = 10
 """The lowest descriptor to inherit: a shell can only name those below, with one digit."""
 
@@ -246,6 +249,7 @@ class StrictLauncher:
             groups.group_name(self._token, next(self._numbers)),
             memory=settings.memory_bytes,
             cpu=settings.cpu,
+            weight=WORKER_WEIGHT,
         )
         if group:
             self._made.append(group)

@@ -28,6 +28,9 @@ def version_1(top: Path) -> tuple[str, str]:
     return mounts, "4:memory:/own\n1:cpu,cpuacct:/own\n0::/\n"
 
 
+VERSIONS = [(1, "cpu.shares", "102"), (2, "cpu.weight", "10")]
+
+
 def version_2(group: Path, *, controllers: str = "cpu memory pids", enabled: str = "") -> None:
     """The files that a real group would have."""
     group.mkdir(parents=True, exist_ok=True)
@@ -69,6 +72,16 @@ def test_version_1_limits_are_written_where_the_kernel_reads_them(top: Path) -> 
     assert (memory / "memory.limit_in_bytes").read_text() == "1048576"
     assert (cpu / "cpu.cfs_quota_us").read_text() == "50000"
     assert found.join_file == "tasks"
+
+
+@pytest.mark.parametrize(("version", "file", "text"), VERSIONS)
+def test_a_weight_is_set_where_the_controller_is_even_without_a_limit(
+    tmp_path: Path, version: int, file: str, text: str
+) -> None:
+    found = Cgroups(version, {"memory": tmp_path, "cpu": tmp_path})
+    assert found.new("worker", weight=10) == (tmp_path / "worker",)
+    assert (tmp_path / "worker" / file).read_text() == text
+    assert Cgroups(version, {"memory": tmp_path}).new("other", weight=10) == ()
 
 
 def version_1_own() -> str:
