@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
       gateway --agent echo="python -m worker.examples.echo"
       curl --json '{"input": "hello"}' http://127.0.0.1:8080/agent/echo/invoke
     """
+    _open_standard_streams()
     try:
         settings = load(
             config_path,
@@ -85,7 +87,23 @@ async def _serve(settings: Settings, launchers: dict[str, Launcher]) -> int:
 
 
 def _announce(address: str) -> None:
-    click.echo(f"listening on {address}")
+    # Not through Python's buffer: what a reader that has left did not take would be written again
+    # at the end of the process, and fail again.
+    with suppress(OSError):
+        os.write(1, f"listening on {address}\n".encode())
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed of stdin, stdout and stderr.
+
+    The next file or socket would have its number otherwise, and be written to.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Takes the lowest number that is free. Programs that are started inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def make_launchers(settings: Settings) -> dict[str, Launcher]:
@@ -113,7 +131,10 @@ def make_launchers(settings: Settings) -> dict[str, Launcher]:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(f"gateway: {message}", err=True)
+    # After what was logged; and not at all where nobody has read that, or this would wait for ever.
+    if logs.flush():
+        with suppress(OSError):
+            click.echo(f"gateway: {message}", err=True)
     sys.exit(code)
 
 
