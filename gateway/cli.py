@@ -14,10 +14,11 @@ import trio
 
 from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option
+from gateway.front.sockets import ListenError
 from gateway.observe import logs
 from gateway.sandbox import SandboxError, make_launcher, try_sandbox
 from gateway.sandbox.launch import Launcher, own_environment_first
-from gateway.server import ServeError, serve
+from gateway.server import serve
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -78,7 +79,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
         sys.exit(code)
     except ConfigError as error:
         _fail(str(error), 2)
-    except (ServeError, SandboxError) as error:
+    except (ListenError, SandboxError) as error:
         _fail(str(error), 1)
 
 

@@ -34,6 +34,10 @@ class Dispatcher:
         """Requests whose callers have not had their answers. They outlast their time in a pool: a
         client may read for long what a worker wrote at once."""
         self._all_left: trio.Event | None = None
+        self.reading: set[trio.CancelScope] = set()
+        """In each of them a request is being read that is not submitted yet. `stop` ends them."""
+        self.leaving = False
+        """Whether load balancers are to send requests elsewhere, though they are still served."""
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -100,6 +104,11 @@ class Dispatcher:
         """Whether any agent can. One agent's trouble is its own: others are to be served."""
         return any(agent.state.can_serve for agent in self.agents.values())
 
+    @property
+    def ready(self) -> bool:
+        """Whether load balancers are to send requests here."""
+        return self.can_serve and not self.leaving
+
     async def drain(self, seconds: float = math.inf) -> bool:
         """Admit nothing more, and wait for open requests; whether all were answered in time."""
         for agent in self.agents.values():
@@ -111,6 +120,8 @@ class Dispatcher:
         error = ShuttingDown("the gateway is shutting down")
         for agent in self.agents.values():
             agent.stop(error)
+        for scope in self.reading:
+            scope.cancel()
         await self._wait_until_all_left(seconds)
 
     async def _wait_until_all_left(self, seconds: float) -> bool:

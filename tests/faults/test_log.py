@@ -1,4 +1,4 @@
-"""The gateway's stderr and stdout have no reader, no room, or are closed: it serves all the same."""
+"""The gateway's stderr and stdout have no reader, no room, or are closed: it serves on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import IO
 
 import httpx
 import pytest
@@ -18,8 +17,6 @@ import trio
 from tests.faults.scene import LEVEL, PATIENCE
 from tests.harness import python_agent
 
-Stream = int | IO[bytes]
-
 AGENTS = {"noisy": "flood_stderr.py", "good": "echo.py"}
 
 
@@ -27,8 +24,8 @@ AGENTS = {"noisy": "flood_stderr.py", "good": "echo.py"}
 async def gateway(
     port: int,
     *prefix: str,
-    stdout: Stream = subprocess.DEVNULL,
-    stderr: Stream = subprocess.DEVNULL,
+    stdout: int = subprocess.DEVNULL,
+    stderr: int = subprocess.DEVNULL,
 ) -> AsyncIterator[trio.Process]:
     """A gateway with these standard streams, which need not tell where it listens."""
     words = [*prefix, sys.executable, "-m", "gateway", "--sandbox", LEVEL, "--port", str(port)]
@@ -99,9 +96,10 @@ async def test_an_output_that_nobody_reads_stops_nothing(port: int, unread: int)
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_a_full_disk_stops_nothing(port: int, stream: str) -> None:
-    with open("/dev/full", "wb") as full:
-        async with gateway(port, **{stream: full}) as process:
-            await serves_and_ends(process, port)
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with gateway(port, **{stream: full}) as process:
+        os.close(full)
+        await serves_and_ends(process, port)
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
@@ -115,8 +113,8 @@ async def test_a_reader_that_has_left_stops_nothing_and_leaves_no_traceback(
         os.close(writer)
         os.close(log_writer)
         await serves_and_ends(process, port)
-    with open(log_reader, "rb") as log:
-        assert b"Traceback" not in log.read()
+    async with trio.lowlevel.FdStream(log_reader) as log:
+        assert b"Traceback" not in b"".join([piece async for piece in log])
 
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1, 2]])
