@@ -16,7 +16,7 @@ from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option
 from gateway.front.sockets import ListenError
 from gateway.observe import logs
-from gateway.sandbox import SandboxError, make_launcher, try_sandbox
+from gateway.sandbox import SandboxError, make_launcher, try_sandboxes
 from gateway.sandbox.launch import Launcher, own_environment_first
 from gateway.server import serve
 
@@ -127,8 +127,15 @@ def make_launchers(settings: Settings) -> dict[str, Launcher]:
             cwd=str(Path.cwd()),
             secrets=secrets,
         )
-        try_sandbox(launchers[name], secrets=secrets)
+    try_sandboxes(launchers, secrets=secrets, progress=_show_progress)
     return launchers
+
+
+def _show_progress(done: int, count: int) -> None:
+    """On a terminal, and where there is something to wait for."""
+    if count > 1 and sys.stderr.isatty():
+        line = f"trying sandboxes: {done} of {count}" if done < count else ""
+        click.echo(f"\r\x1b[K{line}", err=True, nl=False)
 
 
 def _fail(message: str, code: int) -> None:

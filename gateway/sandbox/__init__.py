@@ -10,6 +10,7 @@ from gateway.sandbox.make import Level, make_launcher
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.trial import try_sandbox
+from gateway.sandbox.trials import try_sandboxes
 
 __all__ = [
     "Level",
@@ -18,4 +19,5 @@ __all__ = [
     "StrictLauncher",
     "make_launcher",
     "try_sandbox",
+    "try_sandboxes",
 ]

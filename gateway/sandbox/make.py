@@ -6,6 +6,7 @@ was asked for, or SandboxError. It does not try the result (`trial` does).
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import re
@@ -243,6 +244,7 @@ def _find_tools() -> Tools:
     return Tools(**found)
 
 
+@functools.cache
 def _check_version(bwrap: str) -> None:
     try:
         said = subprocess.run(
