@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from gateway.exchange import Call, Exchange
 
 log = logging.getLogger("gateway.agent")
+
+TURNS_PER_CPU = 2
+"""Agents whose first workers start at the same time."""
+
+TURN_SECONDS = 0.1
+"""Until the next agent's turn: about what an interpreter takes to start."""
+
+WARM_UP_SECONDS = 1.0
+"""Before requests are taken although not every agent has had its turn."""
 
 
 class Dispatcher:
@@ -49,6 +59,33 @@ class Dispatcher:
             self._nursery = nursery
             for agent in self.agents.values():
                 await nursery.start(agent.run)
+            await nursery.start(self._warm_up)
+            task_status.started()
+
+    async def _warm_up(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Start the agents' first workers, a few at a time: with hundreds at once the machine would
+        serve nobody. A request does not wait for its agent's turn.
+
+        Says that it is started when it comes to the last agent, or after `WARM_UP_SECONDS`.
+        """
+        agents = iter(self.agents.values())
+        last = trio.Event()
+
+        async def take_turns() -> None:
+            for agent in agents:
+                if self.draining:
+                    break
+                agent.warm_up()
+                await trio.sleep(TURN_SECONDS)
+            last.set()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(TURNS_PER_CPU * len(os.sched_getaffinity(0))):
+                nursery.start_soon(take_turns)
+            with trio.move_on_after(WARM_UP_SECONDS):
+                await last.wait()
             task_status.started()
 
     def agent(self, name: str) -> AgentSupervisor:
