@@ -26,10 +26,11 @@ from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
 from gateway.observe import logs
 from gateway.shutdown import Shutdown, receive_signals
 from gateway.workers.orphans import OrphanKeeper
+from gateway.workers.stderr import StderrRelay
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gateway.config import Settings
     from gateway.sandbox.launch import Launcher
@@ -85,6 +86,8 @@ async def serve(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(clock.keep)
             await nursery.start(orphans.run)
+            for relay in _relays(launchers):
+                nursery.start_soon(relay.run)
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)
                 await serving.start(
@@ -98,6 +101,13 @@ async def serve(
                 )
             nursery.cancel_scope.cancel()  # HTTP and every agent have ended
     return shutdown.exit_code
+
+
+def _relays(launchers: Mapping[str, Launcher]) -> Iterator[StderrRelay]:
+    """For what runs beside the workers: it repeats words of agents as well."""
+    for name, launcher in launchers.items():
+        for descriptor in launcher.logs():
+            yield StderrRelay(descriptor, partial(dict, agent=name))
 
 
 def _log_agents(settings: Settings, address: str) -> None:

@@ -87,6 +87,10 @@ class Launcher(Protocol):
         """The pids of the workers' helper processes, which are children of the gateway."""
         ...
 
+    def logs(self) -> Sequence[int]:
+        """Descriptors, which do not block, of what these processes write to their stderr."""
+        ...
+
     def close(self) -> None:
         """Release everything that the launcher holds, after its last worker has ended. Blocks for
         seconds at most."""

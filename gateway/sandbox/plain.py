@@ -53,5 +53,8 @@ class PlainLauncher:
     def processes(self) -> Sequence[int]:
         return ()
 
+    def logs(self) -> Sequence[int]:
+        return ()
+
     def close(self) -> None:
         pass

@@ -186,6 +186,10 @@ class StrictLauncher:
         pid = None if self._proxy is None else self._proxy.pid
         return () if pid is None else (pid,)
 
+    def logs(self) -> Sequence[int]:
+        """As `gateway.sandbox.launch.Launcher.logs`."""
+        return () if self._proxy is None else (self._proxy.stderr,)
+
     def close(self) -> None:
         """Release everything that the launcher holds, after its workers have ended. Blocks
         briefly."""
