@@ -1,15 +1,21 @@
-"""`gateway --check`: starts one worker of each agent, without a request, and says what it found."""
+"""`gateway --check`: starts one worker of each agent, without a request, and says what it found.
+
+A worker that has said nothing yet may be one without the handshake, which speaks when it is asked,
+or one that is still loading what it will fail at. So silence is waited for as long as a request
+would wait, and what was not found out is said.
+"""
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 import trio
 
+from gateway.config import Clocks
 from gateway.workers.events import Ended, Reason, Spoke
 from gateway.workers.worker import Worker
 
@@ -20,8 +26,8 @@ if TYPE_CHECKING:
     from gateway.workers.events import WorkerEvent
     from protocol import Ready
 
-SILENCE_SECONDS = 5.0
-"""How long an agent has to speak the handshake; after that it counts as one without."""
+EXPLAIN_SECONDS = 5.0
+"""Of an agent's silence, before it is said what is waited for."""
 
 
 async def check_agents(settings: Settings, launchers: dict[str, Launcher]) -> int:
@@ -40,45 +46,73 @@ async def check_agents(settings: Settings, launchers: dict[str, Launcher]) -> in
 
 
 class _Trial:
-    """One worker of one agent, until it speaks, ends, or was silent for long enough."""
+    """One worker of one agent, until it speaks or ends, or its `start` clock has run out."""
 
     def __init__(self, name: str, agent: AgentSettings, launcher: Launcher) -> None:
         self._name = name
         self._launcher = launcher
         self._decided = trio.Event()
         self._error: GatewayError | None = None
-        self._ready: Ready | None = None
+        self._spoke: Spoke | None = None
         self._worker = Worker(1, name, launcher, self._receive, clocks=agent.clocks)
-        self._patience = min(agent.clocks.seconds("start"), SILENCE_SECONDS)
+        start = agent.clocks.seconds("start")
+        # A clock that is off would never run out; the default is enough for most.
+        self._patience = Clocks().seconds("start") if math.isinf(start) else start
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._worker.run)
-            with suppress(trio.TooSlowError), trio.fail_after(self._patience):
-                await self._decided.wait()
+            if not await self._decided_within(min(EXPLAIN_SECONDS, self._patience)):
+                left = self._patience - EXPLAIN_SECONDS
+                if left > 0:
+                    message = f"agent {self._name!r} says nothing: waiting for {left:g} s more"
+                    click.echo(f"gateway: {message}", err=True)
+                    await self._decided_within(left)
             self._worker.end(Reason.ASKED)
+
+    async def _decided_within(self, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            await self._decided.wait()
+        return self._decided.is_set()
 
     @property
     def found(self) -> dict[str, Any]:
+        """What is printed; `run` must have returned."""
         found: dict[str, Any] = {"agent": self._name, "ok": self._error is None}
         if self._error is not None:
             found["error"] = self._error.message
-        elif self._ready is not None:
-            found["handshake"] = "ready"
-            found["handlers"] = self._ready.handlers
-            found["concurrency"] = self._ready.concurrency
+        elif self._spoke is not None and self._spoke.ready is not None:
+            found |= _ready(self._spoke.ready)
         else:
-            found["handshake"] = "none: taken as serving every handler, one request at a time"
+            found |= self._no_handshake()
+        if self._worker.stderr_tail:
+            found["stderr"] = self._worker.stderr_tail
         found["sandbox"] = self._launcher.describe()
         return found
+
+    def _no_handshake(self) -> dict[str, Any]:
+        how = "its first line is another" if self._spoke else f"silent for {self._patience:g} s"
+        return {
+            "handshake": f"none ({how}): taken as serving every handler, one request at a time",
+            "not_found_out": "whether it has started and would answer: it was not sent a request",
+        }
 
     def _receive(self, worker_id: int, event: WorkerEvent) -> None:
         """What the worker reports."""
         del worker_id
         if isinstance(event, Spoke):
-            self._ready = event.ready
+            self._spoke = event
             self._decided.set()
         elif isinstance(event, Ended):
             if event.reason is not Reason.ASKED:
                 self._error = event.error
             self._decided.set()
+
+
+def _ready(ready: Ready) -> dict[str, Any]:
+    return {
+        "handshake": "ready",
+        "handlers": ready.handlers,
+        "concurrency": ready.concurrency,
+        "not_found_out": "whether its handlers work: it was not sent a request",
+    }

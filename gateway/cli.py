@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import trio
 
 from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option
+from gateway.front.sockets import ListenError
 from gateway.observe import logs
-from gateway.sandbox import SandboxError, check_apart, make_launcher, try_sandbox
+from gateway.sandbox import SandboxError, check_apart, make_launcher, try_sandboxes
 from gateway.sandbox.launch import Launcher, own_environment_first
-from gateway.server import ServeError, serve
+from gateway.server import serve
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -60,6 +62,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
       gateway --agent echo="python -m worker.examples.echo"
       curl --json '{"input": "hello"}' http://127.0.0.1:8080/agent/echo/invoke
     """
+    _open_standard_streams()
     try:
         settings = load(
             config_path,
@@ -76,7 +79,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
         sys.exit(code)
     except ConfigError as error:
         _fail(str(error), 2)
-    except (ServeError, SandboxError) as error:
+    except (ListenError, SandboxError) as error:
         _fail(str(error), 1)
 
 
@@ -85,7 +88,23 @@ async def _serve(settings: Settings, launchers: dict[str, Launcher]) -> int:
 
 
 def _announce(address: str) -> None:
-    click.echo(f"listening on {address}")
+    # Not through Python's buffer: what a reader that has left did not take would be written again
+    # at the end of the process, and fail again.
+    with suppress(OSError):
+        os.write(1, f"listening on {address}\n".encode())
+
+
+def _open_standard_streams() -> None:
+    """Open what was closed of stdin, stdout and stderr.
+
+    The next file or socket would have its number otherwise, and be written to.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Takes the lowest number that is free. Programs that are started inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def make_launchers(settings: Settings) -> dict[str, Launcher]:
@@ -108,13 +127,23 @@ def make_launchers(settings: Settings) -> dict[str, Launcher]:
             cwd=str(Path.cwd()),
             secrets=secrets,
         )
-        check_apart(launchers)
-        try_sandbox(launchers[name], secrets=secrets)
+    check_apart(launchers)
+    try_sandboxes(launchers, secrets=secrets, progress=_show_progress)
     return launchers
 
 
+def _show_progress(done: int, count: int) -> None:
+    """On a terminal, and where there is something to wait for."""
+    if count > 1 and sys.stderr.isatty():
+        line = f"trying sandboxes: {done} of {count}" if done < count else ""
+        click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+
+
 def _fail(message: str, code: int) -> None:
-    click.echo(f"gateway: {message}", err=True)
+    # After what was logged; and not at all where nobody has read that, or this would wait for ever.
+    if logs.flush():
+        with suppress(OSError):
+            click.echo(f"gateway: {message}", err=True)
     sys.exit(code)
 
 

@@ -14,7 +14,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -171,14 +171,16 @@ async def running_gateway(
     folder: Path | None = None,
     env: Mapping[str, str] | None = None,
     expect_exit: int | None = 0,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[RunningGateway]:
     """Run `gateway` with these agents (by name) or this TOML text, and end it afterwards.
 
-    `folder` is where the TOML is written (a tmp_path). `expect_exit` of None: do not look.
+    `folder` is where the TOML is written (a tmp_path). `expect_exit` of None: do not look. `prefix`
+    is a command that becomes the gateway (`exec`).
     """
     marker = f"GATEWAY_TEST_MARKER={os.urandom(8).hex()}"
     name, _, value = marker.partition("=")
-    command = [sys.executable, "-m", "gateway", "--port", "0", *arguments]
+    command = [*prefix, sys.executable, "-m", "gateway", "--port", "0", *arguments]
     for agent, words in (agents or {}).items():
         text = words if isinstance(words, str) else subprocess.list2cmdline(words)
         command += ["--agent", f"{agent}={text}"]

@@ -53,7 +53,7 @@ GROUND = {"clock", "config", "errors", "exchange", "observe"}
 ROOMS = ("sandbox", "workers", "agents", "front")
 """From the bottom up: a room may know the ground and the rooms before it, and no other."""
 
-ENTRANCE = {"__main__", "check", "cli", "server"}
+ENTRANCE = {"__main__", "check", "cli", "server", "shutdown"}
 """Where the rooms are put together."""
 
 PURE = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from typing import TYPE_CHECKING
 
 import trio
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.agent")
 
+TURNS_PER_CPU = 2
+"""Agents whose first workers start at the same time."""
+
+TURN_SECONDS = 0.1
+"""Until the next agent's turn: about what an interpreter takes to start."""
+
+WARM_UP_SECONDS = 1.0
+"""Before requests are taken although not every agent has had its turn."""
+
 
 class Dispatcher:
     """The agents of one gateway. `run` must be running while requests are submitted."""
@@ -34,6 +44,10 @@ class Dispatcher:
         """Requests whose callers have not had their answers. They outlast their time in a pool: a
         client may read for long what a worker wrote at once."""
         self._all_left: trio.Event | None = None
+        self.reading: set[trio.CancelScope] = set()
+        """In each of them a request is being read that is not submitted yet. `stop` ends them."""
+        self.leaving = False
+        """Whether load balancers are to send requests elsewhere, though they are still served."""
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -45,6 +59,33 @@ class Dispatcher:
             self._nursery = nursery
             for agent in self.agents.values():
                 await nursery.start(agent.run)
+            await nursery.start(self._warm_up)
+            task_status.started()
+
+    async def _warm_up(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Start the agents' first workers, a few at a time: with hundreds at once the machine would
+        serve nobody. A request does not wait for its agent's turn.
+
+        Says that it is started when it comes to the last agent, or after `WARM_UP_SECONDS`.
+        """
+        agents = iter(self.agents.values())
+        last = trio.Event()
+
+        async def take_turns() -> None:
+            for agent in agents:
+                if self.draining:
+                    break
+                agent.warm_up()
+                await trio.sleep(TURN_SECONDS)
+            last.set()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(TURNS_PER_CPU * len(os.sched_getaffinity(0))):
+                nursery.start_soon(take_turns)
+            with trio.move_on_after(WARM_UP_SECONDS):
+                await last.wait()
             task_status.started()
 
     def agent(self, name: str) -> AgentSupervisor:
@@ -100,6 +141,11 @@ class Dispatcher:
         """Whether any agent can. One agent's trouble is its own: others are to be served."""
         return any(agent.state.can_serve for agent in self.agents.values())
 
+    @property
+    def ready(self) -> bool:
+        """Whether load balancers are to send requests here."""
+        return self.can_serve and not self.leaving
+
     async def drain(self, seconds: float = math.inf) -> bool:
         """Admit nothing more, and wait for open requests; whether all were answered in time."""
         for agent in self.agents.values():
@@ -111,6 +157,8 @@ class Dispatcher:
         error = ShuttingDown("the gateway is shutting down")
         for agent in self.agents.values():
             agent.stop(error)
+        for scope in self.reading:
+            scope.cancel()
         await self._wait_until_all_left(seconds)
 
     async def _wait_until_all_left(self, seconds: float) -> bool:

@@ -136,17 +136,20 @@ class AgentSupervisor:
     # The agent's own life
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the agent until `stop` was called and every worker has ended."""
+        """Run the agent until `stop` was called and every worker has ended. Starts none itself."""
         async with trio.open_nursery() as workers:
             self._nursery = workers
             async with trio.open_nursery() as clocks:
-                self._step(self._pool.tick, clock.now())
                 clocks.start_soon(self._keep_time)
                 if not math.isinf(self.settings.max_rss_bytes):
                     clocks.start_soon(self._watch_memory)
                 task_status.started()
                 await self._stopped.wait()
                 clocks.cancel_scope.cancel()
+
+    def warm_up(self) -> None:
+        """Start the workers that are always kept."""
+        self._step(self._pool.tick, clock.now())
 
     def drain(self) -> None:
         """Admit nothing more; what is running goes on."""

@@ -20,6 +20,9 @@ from gateway.config.sandbox import SandboxSettings, parse_size
 AGENT_NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 """The reference system's rule for agent names."""
 
+LAME_DUCK_SECONDS = 5.0
+"""Load balancers look at `/ready` every few seconds."""
+
 Seconds = Annotated[float, Meta(ge=0)]
 Clock = Seconds | Literal["off"]
 Count = Annotated[int, Meta(ge=0)]
@@ -149,6 +152,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The largest request body. With its envelope it must fit into one line of the wire, 8 MiB."""
     drain: Clock = 30
     """How long running requests have at shutdown."""
+    lame_duck: Seconds | None = None
+    """How long everything is still served at shutdown, before the drain, while `/ready` is 503
+    already. By default 5 seconds, and none where only this machine can connect."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __post_init__(self) -> None:
@@ -166,6 +172,11 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def drain_seconds(self) -> float:
         """Infinity when it is off."""
         return seconds(self.drain)
+
+    def lame_duck_seconds(self, *, loopback: bool) -> float:
+        """`loopback`: whether only this machine can connect, and no load balancer has to look."""
+        default = 0 if loopback else LAME_DUCK_SECONDS
+        return default if self.lame_duck is None else self.lame_duck
 
     @property
     def max_body_bytes(self) -> int:

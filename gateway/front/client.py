@@ -7,18 +7,25 @@ Knows ASGI, and nothing of agents or of any format.
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from gateway import clock
-from gateway.errors import GatewayError, InternalError, RequestTimeout, RequestTooLarge
+from gateway.errors import (
+    GatewayError,
+    InternalError,
+    RequestTimeout,
+    RequestTooLarge,
+    ShuttingDown,
+)
 from gateway.front.dialect import retry_headers
 from gateway.observe import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.front.dialect import RequestHead, Response
 
@@ -70,18 +77,22 @@ class ClientRequest:
 
     # In
 
-    async def read_body(self, most: int) -> bytes:
+    async def read_body(self, most: int, reading: set[trio.CancelScope]) -> bytes:
         """Read the whole body, of at most `most` bytes.
 
-        Raises RequestTooLarge, RequestTimeout and ClientGoneError.
+        Meanwhile the scope that it is read in is in `reading`: cancelling that is to shut down.
+        Raises RequestTooLarge, RequestTimeout, ShuttingDown and ClientGoneError.
         """
         if self.head.content_length > most:
             raise RequestTooLarge(f"the body is larger than {most} bytes")
         body = BytesIO()
         until = clock.now() + BODY_SECONDS
         while not self._body_read:
-            with trio.CancelScope(deadline=clock.as_deadline(until)):
+            deadline = clock.as_deadline(until)
+            with trio.CancelScope(deadline=deadline) as scope, _held_in(reading, scope):
                 await self._read_pieces(body, most)
+            if scope.cancelled_caught and trio.current_time() < deadline:
+                raise ShuttingDown("the gateway is shutting down")
             if not self._body_read and clock.now() >= until:
                 raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
         body.truncate()
@@ -166,6 +177,15 @@ def _preallocate(buffer: BytesIO, size: int) -> None:
         buffer.seek(size - 1)
         buffer.write(b"\0")
         buffer.seek(0)
+
+
+@contextmanager
+def _held_in(scopes: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator[None]:
+    scopes.add(scope)
+    try:
+        yield
+    finally:
+        scopes.discard(scope)
 
 
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:

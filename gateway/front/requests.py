@@ -120,7 +120,9 @@ class CallRoutes:
         check_media_type(request.head)
         # Neither the body nor the call has a name here: it would be held until the response ends.
         exchange = self._dispatcher.submit(
-            codec.decode(request.head, await request.read_body(self._max_body))
+            codec.decode(
+                request.head, await request.read_body(self._max_body, self._dispatcher.reading)
+            )
         )
         answer = Answer(request, codec, exchange)
         try:

@@ -59,7 +59,7 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
     @routes.get("/ready")
     async def ready() -> Response:
         states = {name: agent.state for name, agent in dispatcher.agents.items()}
-        if dispatcher.can_serve:
+        if dispatcher.ready:
             return _json({"status": "ready", "agents": states})
         return _json({"status": "not ready", "agents": states}, 503)
 

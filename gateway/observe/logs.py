@@ -2,6 +2,12 @@
 
 Every record that concerns a request carries its id as `request`, one that concerns a worker its
 agent and pid. Goes to stderr; stdout belongs to the one line that says where the gateway listens.
+
+Much of what is logged are words of workers, agents and clients. `FieldFormatter` is the one place
+that makes them harmless, in messages, fields and tracebacks alike: nothing in them ends the line,
+moves a terminal's cursor or changes the direction of text, and each has a length that it cannot
+exceed. A message may still look like fields; the record's own fields come last, and what has the
+form of a field before them is the message's.
 """
 
 from __future__ import annotations
@@ -10,31 +16,95 @@ import json
 import logging
 import re
 import sys
+import threading
+import unicodedata
 from typing import Any
+
+from gateway.observe.log_writer import LogWriter
+
+MAX_TEXT = 8192
+"""Characters of a message or of one field: the last lines of a worker's stderr fit into it."""
+
+MAX_TRACEBACK = 32 * 1024
+"""Characters of a traceback: one of a hundred frames fits into it."""
+
+FLUSH_SECONDS = 1.0
+"""How long the end of the process waits for what is still to be written: a reader that is there
+takes it within milliseconds."""
 
 _PLAIN = re.compile(r"[\w./:@+-]+\Z")
 
+_BREAKS = {"Zl", "Zp"}
+"""Categories of the characters that end a line for Unicode. All others that must not be written are
+in the categories C*: control characters, bidirectional formatting, lone surrogates."""
+
+
+def shortened(text: str, most: int = MAX_TEXT) -> str:
+    """The beginning and the end of a text that is longer than `most` characters."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]} … ({len(text) - 2 * half} characters cut) … {text[-half:]}"
+
+
+def printable(text: str) -> str:
+    """A text in which every character but the tab is one that only prints."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if _acts(char) and char != "\t" else char
+        for char in text
+    )
+
+
+def _acts(char: str) -> bool:
+    """Whether a character does something else than being seen."""
+    if char.isprintable():
+        return False
+    category = unicodedata.category(char)
+    return category[0] == "C" or category in _BREAKS
+
 
 class FieldFormatter(logging.Formatter):
-    """Appends a record's fields as `key=value`, quoted where they are not one plain word."""
+    """Appends a record's fields as `key=value`, quoted where they are not one plain word.
+
+    A traceback follows in lines of its own, which are indented: only records begin a line.
+    """
 
     default_msec_format = "%s.%03d"
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
-    def format(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         fields: dict[str, Any] = getattr(record, "fields", {})
         shown = "".join(
             f" {key}={_quoted(value)}" for key, value in fields.items() if value is not None
         )
-        head, newline, rest = super().format(record).partition("\n")
-        return f"{head}{shown}{newline}{rest}"
+        record.message = printable(shortened(record.message))
+        return super().formatMessage(record) + shown
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
+        return _indented(super().formatStack(stack_info))
 
 
 def _quoted(value: object) -> str:
-    text = str(value)
-    return text if _PLAIN.match(text) else json.dumps(text, ensure_ascii=False)
+    text = shortened(str(value))
+    if _PLAIN.match(text):
+        return text
+    return "".join(
+        json.dumps(char)[1:-1] if _acts(char) else char
+        for char in json.dumps(text, ensure_ascii=False)
+    )
+
+
+def _indented(text: str) -> str:
+    # Not `splitlines`: a line ends where a reader of the log has it end.
+    lines = shortened(text, MAX_TRACEBACK).split("\n")
+    return "\n".join(f"  {printable(line)}" for line in lines)
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
@@ -43,11 +113,54 @@ def event(logger: logging.Logger, level: int, message: str, **fields: object) ->
         logger.log(level, message, extra={"fields": fields})
 
 
-def setup(level: str) -> None:
-    """Send the gateway's records, and warnings of the libraries below it, to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(FieldFormatter())
+class _QueueingHandler(logging.Handler):
+    """Formats records and leaves the writing to a `LogWriter`'s thread."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self.writer = writer
+        self.setFormatter(FieldFormatter())
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception as error:  # noqa: BLE001 - a boundary: a defect of one record is no other's
+            line = f"a log record could not be formatted: {printable(shortened(repr(error)))}"
+        self.writer.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        """Also called by `logging.shutdown` at the end of the process."""
+        self.writer.flush(FLUSH_SECONDS)
+
+
+def setup(level: str, *, descriptor: int = 2) -> None:
+    """Send the gateway's records, and warnings of the libraries below it, to stderr.
+
+    From then on nothing that logs ever waits for stderr, whoever reads it or does not.
+    """
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_QueueingHandler(LogWriter(descriptor))]
     root.setLevel(logging.WARNING)
     logging.getLogger("gateway").setLevel(level.upper())
+    logging.captureWarnings(capture=True)
+    # Python would write these to stderr itself, on the thread that it happens on.
+    sys.unraisablehook = _log_unraisable
+    threading.excepthook = _log_thread_exception
+
+
+def flush() -> bool:
+    """Wait until what was logged is written, but no longer than `FLUSH_SECONDS`; whether it is."""
+    handlers = logging.getLogger().handlers
+    writers = [each.writer for each in handlers if isinstance(each, _QueueingHandler)]
+    return all(writer.flush(FLUSH_SECONDS) for writer in writers)
+
+
+def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    error = unraisable.exc_value
+    logging.getLogger("gateway").error(
+        "%s %r", unraisable.err_msg or "exception ignored in", unraisable.object, exc_info=error
+    )
+
+
+def _log_thread_exception(args: threading.ExceptHookArgs) -> None:
+    logging.getLogger("gateway").error("a thread has failed", exc_info=args.exc_value)

@@ -10,6 +10,7 @@ from gateway.sandbox.make import Level, check_apart, make_launcher
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.trial import try_sandbox
+from gateway.sandbox.trials import try_sandboxes
 
 __all__ = [
     "Level",
@@ -19,4 +20,5 @@ __all__ = [
     "check_apart",
     "make_launcher",
     "try_sandbox",
+    "try_sandboxes",
 ]

@@ -7,6 +7,7 @@ This module knows neither how a sandbox is built nor how a process is run.
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
 
 MARK = "AGENT_GATEWAY_WORKER"
 """The environment variable by which a worker's processes are recognised without a sandbox."""
+
+_OWN = secrets.token_hex(8)
+"""With this, marks of this gateway begin: a gateway can be a worker of another one."""
+
+
+def new_mark() -> str:
+    """The value of `MARK` for one more worker."""
+    return f"{_OWN}-{secrets.token_hex(8)}"
+
+
+def is_own_mark(mark: str) -> bool:
+    """Whether this gateway made the mark, for whichever worker."""
+    return mark.startswith(f"{_OWN}-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,10 @@ class Launcher(Protocol):
 
     def processes(self) -> Sequence[int]:
         """The pids of the workers' helper processes, which are children of the gateway."""
+        ...
+
+    def logs(self) -> Sequence[int]:
+        """Descriptors, which do not block, of what these processes write to their stderr."""
         ...
 
     def close(self) -> None:

@@ -329,6 +329,7 @@ def _find_tools() -> Tools:
     return Tools(**found)
 
 
+@functools.cache
 def _check_version(bwrap: str) -> None:
     try:
         said = subprocess.run(

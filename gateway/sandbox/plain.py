@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.sandbox.launch import MARK, Launch
+from gateway.sandbox.launch import MARK, Launch, new_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ class PlainLauncher:
             if Path(self.argv[0]).exists():
                 raise PermissionError(errno.EACCES, "command may not be executed", self.argv[0])
             raise FileNotFoundError(errno.ENOENT, "command not found", self.argv[0])
-        mark = secrets.token_hex(8)
+        mark = new_mark()
         argv = (program, *self.argv[1:])
         setpriv = shutil.which("setpriv")
         if setpriv is not None:
@@ -58,6 +57,9 @@ class PlainLauncher:
         return {"level": "off"}
 
     def processes(self) -> Sequence[int]:
+        return ()
+
+    def logs(self) -> Sequence[int]:
         return ()
 
     def close(self) -> None:

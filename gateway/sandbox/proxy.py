@@ -43,6 +43,11 @@ class Proxy:
         self._command = (agent, str(uid), json.dumps(list(hosts)))
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self.stderr, self._their_stderr = os.pipe()
+        """What every process of this proxy writes to its stderr; must be read, does not block."""
+        os.set_blocking(self.stderr, False)
+        for descriptor in (self.stderr, self._their_stderr):
+            weakref.finalize(self, os.close, descriptor)
 
     @property
     def pid(self) -> int | None:
@@ -73,6 +78,7 @@ class Proxy:
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
+                    stderr=self._their_stderr,
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )

@@ -215,6 +215,10 @@ class StrictLauncher:
         helpers = (self._guard.pid, None if self._proxy is None else self._proxy.pid)
         return [pid for pid in helpers if pid is not None]
 
+    def logs(self) -> Sequence[int]:
+        """As `gateway.sandbox.launch.Launcher.logs`."""
+        return () if self._proxy is None else (self._proxy.stderr,)
+
     def close(self) -> None:
         """Release everything that the launcher holds, after its workers have ended. Blocks
         briefly."""

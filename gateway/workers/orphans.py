@@ -1,13 +1,23 @@
 """Processes that workers leave behind: adopted, ended and reaped.
 
+# Theory of operation
+
 In the strict sandbox a worker's whole tree ends with it. Without one, a process that a worker
 forked twice and gave a session of its own survives it and its process group. As a child subreaper
 (prctl(2), PR_SET_CHILD_SUBREAPER) the gateway becomes the parent of such a process when its own is
-gone, and finds it among its children. As the first process of a container it is so anyway, and
-nobody else would reap what ends there.
+gone, and finds it among its children. It reaps all of them, because nobody else will.
 
-Which worker an orphan is of is told by a mark in its environment. One whose worker lives is left
-alone; one without a mark has taken pains to hide, and is ended.
+Not every child is a worker's. What started the gateway may have started helpers before
+(`sh -c 'helper & exec gateway …'`, `2> >(logger)`), whose descendants are adopted in the same way.
+And the first process of a container adopts whatever is orphaned there, `docker exec` included. Only
+what certainly descends from a worker is ended:
+
+- A process with a worker's mark in its environment. Every process inherits that from its parent,
+  unless it is cleared. While the worker lives, its processes are left alone.
+- A process without a mark, if nothing but workers can have left it: the gateway is not the first
+  process of its PID namespace, and had no living child when it began to adopt.
+
+Children that were there before the gateway are never signalled.
 """
 
 from __future__ import annotations
@@ -22,7 +32,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway.sandbox.launch import MARK
+from gateway.sandbox.launch import MARK, is_own_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,26 +45,45 @@ class OrphanKeeper:
 
     def __init__(self, workers: Callable[[], Iterable[tuple[int, str | None]]]) -> None:
         self._workers = workers
+        self._helpers: set[int] = set()
+        """The children that were there before, and have not been reaped."""
+        self._only_workers = False
+        """Whether nothing but workers can have left behind what is adopted."""
+
+    def __repr__(self) -> str:
+        adopts = "workers'" if self._only_workers else "anybody's"
+        return f"<OrphanKeeper of {adopts} processes, {len(self._helpers)} helpers>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Adopt orphans, and look at them whenever a child ends."""
+        self._helpers = set(_children()) - dict(self._workers()).keys()
+        self._only_workers = os.getpid() != 1 and not any(map(_is_alive, self._helpers))
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         with trio.open_signal_receiver(signal.SIGCHLD) as signals:
             task_status.started()
+            self.sweep()
             async for _ in signals:
                 self.sweep()
 
     def sweep(self) -> None:
         """End the orphans of workers that have ended, and reap those that have ended themselves."""
         workers = dict(self._workers())
-        marks = set(workers.values()) - {None}
+        living = set(workers.values())
         for pid in _children():
             if pid not in workers:
-                if _mark_of(pid) not in marks:
+                if pid not in self._helpers and self._is_left_behind(pid, living):
                     with suppress(ProcessLookupError, PermissionError):
                         os.kill(pid, signal.SIGKILL)
                 with suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+                    if os.waitpid(pid, os.WNOHANG)[0]:
+                        self._helpers.discard(pid)  # from now on the number may be another's
+
+    def _is_left_behind(self, pid: int, living: set[str | None]) -> bool:
+        """Whether a child certainly descends from a worker that has ended, or hides from which."""
+        mark = _mark_of(pid)
+        if mark is not None and is_own_mark(mark):
+            return mark not in living
+        return self._only_workers
 
 
 def _children() -> list[int]:
@@ -64,6 +93,13 @@ def _children() -> list[int]:
         return [int(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()]
     except OSError:
         return []
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def _mark_of(pid: int) -> str | None:

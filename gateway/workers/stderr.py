@@ -2,13 +2,26 @@
 
 Agents are not trusted to write little: lines are cut and their rate is limited, and what was left
 out is counted. The last lines are kept for the log entry of a crash.
+
+# Theory of operation
+
+A line ends with a line feed, or with a carriage return: then it is an *update*, which a terminal
+shows until the next one is written over it. Programs draw progress bars with updates, hundreds a
+second that differ in a number, and write what matters between two of them. So an update is logged
+if it is unlike the one before; of those that are alike, the first is logged at once, one more
+every `UPDATE_SECONDS`, and the last one when something else follows. Alike are updates that have
+the same letters in the same order: numbers, bars and spinners do not count.
+
+Of a flood, only as many lines as may be logged are looked at, and the last. The others are counted,
+which costs a fraction of what reading them does.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
-import unicodedata
+import re
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -22,39 +35,62 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.agent")
 
 MAX_LINE_BYTES = 4096
-"""Of one line in the log. A traceback's lines are far shorter; a dump of data is cut."""
+"""Of one line in the log. A traceback's lines are far shorter; of a dump of data, the beginning and
+the end are kept."""
 
 LINES_PER_SECOND = 100
-"""That one worker may log for long: enough to follow an agent, not enough to fill a disk soon."""
+"""Sustained log rate per worker: enough to follow an agent, not enough to fill a disk soon."""
 
 BURST_LINES = 1000
-"""That it may log at once before the rate counts: a few long tracebacks."""
+"""Logged at once before the rate counts: a few long tracebacks."""
 
 TAIL_LINES = 20
 """Kept for the crash's log entry: a traceback's end, where the reason stands."""
+
+UPDATE_SECONDS = 10.0
+"""Between two updates in the log that are alike: enough to see that a long task goes on."""
+
+UPDATE_COST = 0.1
+"""Of a logged line: what an update that is not logged takes from what may be. To look at it costs
+less than to log it, but not nothing."""
 
 _READ_BYTES = 64 * 1024
 
 _MAX_READS_OF_REST = 4
 """One read empties a pipe of 64 KiB; a few more take what was on its way into a full one."""
 
+_HALF = MAX_LINE_BYTES // 2 - 32
+"""Of a line that is cut, at each end; between them stands how much was cut."""
+
+_NOT_LETTERS = re.compile(rb"[^A-Za-z]+")
+
 
 class StderrRelay:
-    """Reads one worker's stderr and logs its lines with the fields that `describe` returns."""
+    """Reads one stderr and logs its lines with the fields that `describe` returns.
+
+    `descriptor` must not block.
+    """
 
     def __init__(self, descriptor: int, describe: Callable[[], dict[str, object]]) -> None:
         self._descriptor = descriptor
         self._describe = describe
-        self._partial = b""
+        self._partial = _Partial()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._letters: bytes | None = None
+        """Of the last update; those that have the same are alike."""
+        self._updated_at = -math.inf
+        """When an update was logged that is like the last."""
+        self._pending = b""
+        """The last update, if it was not logged."""
         self._allowance = float(BURST_LINES)
         self._filled_at = trio.current_time()
         self._left_out = 0
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines."""
-        return tuple(self._tail)
+        """The last lines, ready to be shown."""
+        pending = [_printable(self._pending)] if self._pending else []
+        return (*self._tail, *pending)[-TAIL_LINES:]
 
     async def run(self) -> None:
         """Read until the end of stderr."""
@@ -84,11 +120,14 @@ class StderrRelay:
             return None
 
     def _take_in(self, data: bytes) -> None:
-        lines, newline, partial = (self._partial + data).rpartition(b"\n")
-        # One byte over the cap is enough to know that the line is cut.
-        self._partial = partial[: MAX_LINE_BYTES + 1]
+        if b"\r" in data:  # from here on an update ends with both
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\r\n")
+        lines, newline, partial = data.rpartition(b"\n")
         if newline:
-            self._take_in_lines(lines)
+            first, *others = lines.split(b"\n", 1)
+            self._partial.add(first)
+            self._take_in_lines(b"\n".join([self._partial.take(), *others]))
+        self._partial.add(partial)
 
     def _take_in_lines(self, text: bytes) -> None:
         """Look at the lines that may be logged and at the last; of a flood, only count the rest."""
@@ -105,17 +144,41 @@ class StderrRelay:
             self._line(line)
 
     def _finish(self) -> None:
-        if self._partial:
-            self._line(self._partial)
-            self._partial = b""
+        self._line(self._partial.take())
+        self._log_pending()
         self._report_left_out()
 
     def _line(self, line: bytes) -> None:
-        text = _printable(line[:MAX_LINE_BYTES])
-        if len(line) > MAX_LINE_BYTES:
-            text += " … (cut)"
-        if not text:
+        text = _shortened(line.rstrip())
+        if line.endswith(b"\r"):
+            self._update(text)
+        else:
+            if self._pending and _letters(text) != self._letters:
+                self._log_pending()
+            self._pending = b""
+            self._log(text)
+
+    def _update(self, text: bytes) -> None:
+        letters = _letters(text)
+        now = trio.current_time()
+        if letters == self._letters and now < self._updated_at + UPDATE_SECONDS:
+            self._pending = text
+            self._allowance = max(0.0, self._allowance - UPDATE_COST)
             return
+        if letters != self._letters:
+            self._log_pending()
+        self._pending = b""
+        self._letters, self._updated_at = letters, now
+        self._log(text)
+
+    def _log_pending(self) -> None:
+        pending, self._pending = self._pending, b""
+        self._log(pending)
+
+    def _log(self, line: bytes) -> None:
+        if not line:
+            return
+        text = _printable(line)
         self._tail.append(text)
         if not self._may_log():
             self._left_out += 1
@@ -142,12 +205,43 @@ class StderrRelay:
             logs.event(log, logging.WARNING, f"{count} lines were left out", **self._describe())
 
 
+class _Partial:
+    """A line whose end has not come: its beginning, and if it is long, the last of it."""
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._cut = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def add(self, data: bytes) -> None:
+        self._data += data
+        too_many = len(self._data) - MAX_LINE_BYTES
+        if too_many > 0:
+            self._data = self._data[: -too_many - _HALF] + self._data[-_HALF:]
+            self._cut += too_many
+
+    def take(self) -> bytes:
+        """Take the line out, with at most `MAX_LINE_BYTES`."""
+        data, cut = self._data, self._cut
+        self._data, self._cut = b"", 0
+        return _joined(data[:_HALF], cut + len(data) - 2 * _HALF, data[-_HALF:]) if cut else data
+
+
+def _shortened(line: bytes) -> bytes:
+    if len(line) <= MAX_LINE_BYTES:
+        return line
+    return _joined(line[:_HALF], len(line) - 2 * _HALF, line[-_HALF:])
+
+
+def _joined(head: bytes, cut: int, tail: bytes) -> bytes:
+    return b"".join((head, f" … ({cut} bytes cut) … ".encode(), tail))
+
+
+def _letters(line: bytes) -> bytes:
+    return _NOT_LETTERS.sub(b"", line)
+
+
 def _printable(line: bytes) -> str:
-    """Text that cannot move the cursor of a terminal or forge a line of the log."""
-    text = line.decode("utf-8", "backslashreplace").rstrip()
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char == "\t" or unicodedata.category(char)[0] != "C" else f"\\x{ord(char):02x}"
-        for char in text
-    )
+    return logs.printable(line.decode("utf-8", "backslashreplace"))

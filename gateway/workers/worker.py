@@ -133,6 +133,11 @@ class Worker:
         return self._link is not None and self._link.state is not WorkerState.SILENT
 
     @property
+    def stderr_tail(self) -> tuple[str, ...]:
+        """The last lines that the worker has written to its stderr."""
+        return () if self._stderr is None else self._stderr.tail
+
+    @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """The requests that the worker still owes an answer to, oldest first."""
         return () if self._link is None else self._link.exchanges

@@ -22,7 +22,8 @@ from quart_trio import QuartTrio
 
 from gateway.config import ServerSettings
 from gateway.front.app import HTTPConnection
-from gateway.server import _address, _http_config, open_listener
+from gateway.front.sockets import open_listeners, url_of
+from gateway.server import _http_config
 from tests.benchmarks.agents.words import WORD
 
 MAX_BODY = ServerSettings().max_body_bytes
@@ -118,9 +119,10 @@ async def asgi(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def run(kind: str) -> None:
-    listener = open_listener(ServerSettings(port=0))
-    address = _address(listener)
-    config = _http_config(listener)
+    host = ServerSettings().host
+    listeners = open_listeners(host, 0)
+    address = url_of(host, listeners)
+    config = _http_config(listeners)
     async with trio.open_nursery() as nursery:
         app: Any = quart() if kind == "quart" else asgi
         await nursery.start(serve, app, config)

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ async def scene(
     level: str | None = None,
     server: Mapping[str, Any] | None = None,
     expect_exit: int | None = 0,
+    prefix: Sequence[str] = (),
     **agents: dict[str, Any],
 ) -> AsyncIterator[RunningGateway]:
     """Run a gateway with these agents, and `good`, their neighbour. `folder` is a tmp_path; what is
@@ -64,7 +65,7 @@ async def scene(
     settings = folder / "settings"
     settings.mkdir()
     async with running_gateway(
-        toml=to_toml(tables), folder=settings, expect_exit=expect_exit
+        toml=to_toml(tables), folder=settings, expect_exit=expect_exit, prefix=prefix
     ) as gateway:
         yield gateway
 

@@ -34,6 +34,15 @@ async def exited(gateway: RunningGateway) -> int:
         return await gateway.process.wait()
 
 
+async def insist(gateway: RunningGateway, number: signal.Signals) -> None:
+    """Send a signal until it is taken as another one than the first."""
+    with trio.fail_after(PATIENCE):
+        while not any("ending at once" in line for line in gateway.log):
+            send_signal(gateway, number)
+            with trio.move_on_after(0.2):
+                await gateway.logged("ending at once")
+
+
 @pytest.mark.parametrize("script", ["stubborn.py", "never_read.py", "never_ready.py"])
 async def test_a_worker_that_ignores_every_step_but_the_last_is_ended_by_it(
     script: str, level: str, tmp_path: Path
@@ -168,10 +177,130 @@ async def test_a_second_signal_ends_everything_at_once(level: str, tmp_path: Pat
             processes = gateway.processes()
             send_signal(gateway, signal.SIGTERM)
             await gateway.logged("SIGTERM: draining")
-            send_signal(gateway, signal.SIGINT)
+            await insist(gateway, signal.SIGINT)
             assert await exited(gateway) == 128 + signal.SIGINT
             for pid in processes:
                 assert await gone(pid)
+
+
+async def test_at_a_second_signal_every_request_has_an_outcome_that_says_why(
+    level: str, tmp_path: Path
+) -> None:
+    hour = {"stop": 3600, "first": 3600, "queue": 3600}
+    fifo = make_fifo(tmp_path)
+    async with (
+        scene(
+            tmp_path,
+            level=level,
+            words=agent("words.py", fifo, clocks=hour),
+            hold=agent("hold.py", clocks=hour),
+            narrow=agent("hold.py", clocks=hour, concurrency=1),
+            server={"drain": 3600},
+            expect_exit=128 + signal.SIGTERM,
+        ) as gateway,
+        open_request(gateway, "words", "fault", stream=True) as begun,
+        open_request(gateway, "hold", "hold") as plain,
+        open_request(gateway, "hold", "hold", stream=True) as silent,
+        open_request(gateway, "narrow", "hold") as first,
+        open_request(gateway, "narrow", "hold") as queued,
+        await trio.open_tcp_stream("127.0.0.1", gateway.port) as half_sent,
+    ):
+        await half_sent.send_all(
+            b"POST /agent/good/invoke HTTP/1.1\r\nhost: x\r\n"
+            b'content-type: application/json\r\ncontent-length: 20\r\n\r\n{"input"'
+        )
+        await gateway.logged("holds 2")
+        await until_state(gateway, "narrow", lambda state: state["waiting"] == 1)
+        with await trio.to_thread.run_sync(lambda: fifo.open("w")) as pipe:
+            pipe.write("word\n")
+            pipe.flush()
+            await read_until(begun, b"word")
+            send_signal(gateway, signal.SIGHUP)
+            await gateway.logged("SIGHUP: draining")
+            await insist(gateway, signal.SIGTERM)
+            data = await read_until(begun, b"}}")
+            assert b'event: error\ndata: {"error":{"type":"shutting_down"' in data
+            for connection in (plain, silent, first, queued, half_sent):
+                data = await read_until(connection, b"}")
+                assert data.startswith(b"HTTP/1.1 503 ")
+                assert b'{"error":{"type":"shutting_down"' in data
+        assert await exited(gateway) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        (signal.SIGINT, signal.SIGINT),
+        (signal.SIGINT, signal.SIGTERM),
+        (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM),
+        (signal.SIGHUP, signal.SIGINT),
+        (signal.SIGQUIT, signal.SIGTERM),
+    ],
+)
+async def test_signals_that_come_together_are_one_wish(
+    signals: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    async with (
+        scene(tmp_path, hold=agent("hold.py")) as gateway,
+        open_request(gateway, "hold", "hold") as held,
+    ):
+        await gateway.logged("holds 1")
+        first, *others = signals
+        send_signal(gateway, first)
+        await gateway.logged(f"{first.name}: draining")
+        for number in others:
+            send_signal(gateway, number)
+            await gateway.logged(f"{number.name}: so soon after the first")
+        assert (await gateway.client.get("/live")).status_code == 200
+        await held.aclose()
+        assert await exited(gateway) == 0
+
+
+async def test_signals_for_other_purposes_do_nothing(tmp_path: Path) -> None:
+    async with scene(tmp_path) as gateway:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            send_signal(gateway, number)
+            await served_by(gateway, "good")
+        send_signal(gateway, signal.SIGQUIT)
+        await gateway.logged("SIGQUIT: draining")
+        assert await exited(gateway) == 0
+
+
+async def test_a_hangup_that_is_to_be_ignored_is_ignored(tmp_path: Path) -> None:
+    """As `nohup` starts a program."""
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with scene(tmp_path) as gateway:
+            send_signal(gateway, signal.SIGHUP)
+            await served_by(gateway, "good")
+            send_signal(gateway, signal.SIGTERM)
+            await gateway.logged("SIGTERM: draining")
+            assert await exited(gateway) == 0
+            assert not any("SIGHUP" in line for line in gateway.log)
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+
+
+async def test_a_lame_duck_is_not_ready_and_serves(tmp_path: Path) -> None:
+    async with scene(tmp_path, server={"lame_duck": 3600}, expect_exit=None) as gateway:
+        await served_by(gateway, "good")
+        assert (await gateway.client.get("/ready")).status_code == 200
+        send_signal(gateway, signal.SIGTERM)
+        await gateway.logged("SIGTERM: not ready any more; draining in 3600 s")
+        assert (await gateway.client.get("/ready")).status_code == 503
+        assert (await gateway.client.get("/health")).status_code == 200
+        assert (await gateway.client.get("/live")).status_code == 200
+        await served_by(gateway, "good")
+        await insist(gateway, signal.SIGTERM)
+        assert await exited(gateway) == 128 + signal.SIGTERM
+
+
+async def test_after_the_lame_duck_comes_the_drain(tmp_path: Path) -> None:
+    async with scene(tmp_path, server={"lame_duck": 0.1}) as gateway:
+        await served_by(gateway, "good")
+        send_signal(gateway, signal.SIGTERM)
+        await gateway.logged("SIGTERM: draining$")
+        assert await exited(gateway) == 0
 
 
 async def test_workers_end_with_a_gateway_that_is_killed(level: str, tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ async def test_a_fork_that_is_refused_is_a_crash_that_says_why_and_leaks_nothing
 
     async with trio.open_nursery() as nursery:
         await nursery.start(supervisor.run)
+        supervisor.warm_up()
         before = os.listdir("/proc/self/fd")
         with monkeypatch.context() as patch:
             patch.setattr(subprocess.Popen, "_execute_child", refuse)

@@ -93,6 +93,7 @@ async def stage(kind: str, *, deaf: bool = False, cancel: float = 60) -> AsyncIt
     it = Stage(kind, deaf=deaf, cancel=cancel)
     async with trio.open_nursery() as nursery:
         await nursery.start(it.agent.run)
+        it.agent.warm_up()
         await it.until_told(Spoke)
         assert [type(event) for event in it.told] == [Spawned, Spoke]
         yield it

@@ -21,7 +21,7 @@ async def bare_server(app: Any = None) -> AsyncIterator[int]:
     """Serve `app`, or the gateway's without agents; its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = server._http_config(listener)
+    config = server._http_config([listener])
     end = trio.Event()
     app = make_app(Dispatcher({}), ServerSettings(max_body="1000")) if app is None else app
     async with trio.open_nursery() as nursery:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
 
 SECONDS = 60
-"""For a check on a loaded machine; the silence of an agent without the handshake is 5 s of it."""
+"""For a check on a loaded machine."""
 
 
 async def check(*arguments: str) -> tuple[int, list[dict[str, Any]], str]:
@@ -43,18 +44,40 @@ async def test_an_agent_that_speaks_the_handshake_is_found_with_its_handlers() -
     assert found["sandbox"]["limits"]["tmp"]["enforced"] is True
 
 
-async def test_one_bad_agent_fails_the_check_and_hides_none_of_the_others() -> None:
+async def test_one_bad_agent_fails_the_check_and_hides_none_of_the_others(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text('[agents.silent]\ncommand = "cat"\nclocks = { start = 1 }\n')
     code, found, _ = await check(
         *("--agent", "echo=python -m worker.examples.echo"),
         *("--agent", "bad=false"),
-        *("--agent", "silent=cat"),
+        *("--agent", "chatty=sh -c 'echo hello; cat'"),
+        *("--config", str(config)),
         *("--sandbox", "off"),
     )
+    by_name = {each["agent"]: each for each in found}
     assert code == 1
-    assert [each["ok"] for each in found] == [True, False, True]
-    assert found[1]["error"] == "the worker exited with status 1"
-    assert found[2]["handshake"].startswith("none")
-    assert [each["sandbox"]["level"] for each in found] == ["off"] * 3
+    assert {name: each["ok"] for name, each in by_name.items()} == {
+        "silent": True,
+        "echo": True,
+        "bad": False,
+        "chatty": False,
+    }
+    assert by_name["bad"]["error"] == "the worker exited with status 1"
+    assert by_name["silent"]["handshake"].startswith("none (silent for 1 s)")
+    assert by_name["silent"]["not_found_out"].startswith("whether it has started")
+    assert by_name["echo"]["not_found_out"].startswith("whether its handlers work")
+    assert [each["sandbox"]["level"] for each in found] == ["off"] * 4
+
+
+async def test_an_agent_that_fails_after_a_long_silence_is_not_taken_for_one_that_serves() -> None:
+    """A silence of 5 s once counted as an agent without the handshake."""
+    program = "import time; time.sleep(6); import no_such_module"
+    code, [found], stderr = await check("--agent", f"slow=python -c '{program}'")
+    assert code == 1
+    assert found["ok"] is False
+    assert found["error"] == "the worker exited with status 1"
+    assert found["stderr"][-1] == "ModuleNotFoundError: No module named 'no_such_module'"
+    assert "agent 'slow' says nothing: waiting for 55 s more" in stderr
 
 
 async def test_what_is_printed_is_json_that_other_programs_read() -> None:

@@ -29,6 +29,7 @@ class FakeDispatcher:
         self._nursery, self._story, self._clocks = nursery, story, clocks
         self._hands_over = hands_over
         self.left: list[bool] = []
+        self.reading: set[trio.CancelScope] = set()
 
     def agent(self, name: str) -> None:
         del name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from gateway.agents.dispatcher import Dispatcher
+from gateway.agents.dispatcher import (
+    TURN_SECONDS,
+    TURNS_PER_CPU,
+    WARM_UP_SECONDS,
+    Dispatcher,
+)
 from gateway.errors import AgentNotFound, Cancelled, ShuttingDown
 from tests.unit.workers import AgentScene
 
@@ -96,3 +102,55 @@ async def test_a_request_whose_agent_continues_is_seen_through_without_its_clien
         scene.crew[1].answers(exchange)
         await wait_all_tasks_blocked()
         assert await it.drain(1)
+
+
+async def test_many_agents_start_a_few_at_a_time_and_one_that_is_asked_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    scenes = [AgentScene() for _ in range(200)]
+    names = [*(f"a{number}" for number in range(1, 200)), "a"]
+    it = Dispatcher({name: scene.agent for name, scene in zip(names, scenes, strict=True)})
+
+    def started() -> int:
+        return sum(bool(scene.crew.workers) for scene in scenes)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(it.run)
+        assert trio.current_time() == pytest.approx(WARM_UP_SECONDS), "it does not wait for all"
+        at_once = TURNS_PER_CPU * len(os.sched_getaffinity(0))
+        assert started() <= at_once * (WARM_UP_SECONDS / TURN_SECONDS + 1)
+        it.submit(scenes[-1].call("hold"))
+        await wait_all_tasks_blocked()
+        assert scenes[-1].crew[1].given == ["r-1"]
+        await trio.sleep(len(scenes) * TURN_SECONDS)
+        assert started() == len(scenes)
+        await it.stop(0)
+
+
+async def test_a_stop_ends_the_start_of_many(autojump_clock: MockClock) -> None:
+    scenes = [AgentScene() for _ in range(200)]
+    it = Dispatcher({f"a{number}": scene.agent for number, scene in enumerate(scenes)})
+    async with trio.open_nursery() as nursery:
+        await nursery.start(it.run)
+        await it.stop(0)
+    assert trio.current_time() < WARM_UP_SECONDS + 2 * TURN_SECONDS
+    assert any(not scene.crew.workers for scene in scenes)
+
+
+async def test_a_stop_ends_the_reading_of_requests() -> None:
+    async with running(AgentScene()) as it:
+        with trio.CancelScope() as scope:
+            it.reading.add(scope)
+            await it.stop(0)
+            await trio.sleep_forever()
+        assert scope.cancelled_caught
+
+
+async def test_one_that_leaves_serves_and_is_not_ready() -> None:
+    scene = AgentScene()
+    async with running(scene) as it:
+        assert it.ready
+        it.leaving = True
+        assert not it.ready
+        assert it.can_serve
+        it.submit(scene.call("hold"))

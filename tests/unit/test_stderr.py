@@ -77,10 +77,18 @@ async def test_each_line_is_a_record_with_agent_and_pid(pipe, logged) -> None:
     assert running.tail == ("one", "two", "three")
 
 
-async def test_a_long_line_is_cut_and_said_to_be(pipe, logged) -> None:
+async def test_of_a_long_line_the_beginning_and_the_end_are_kept(pipe, logged) -> None:
     most = stderr.MAX_LINE_BYTES
-    await run_to_end(pipe, b"x" * most + b"\n", b"y" * (most + 1) + b"\n", b"short\n")
-    assert [text for _, text, _ in logged] == ["x" * most, "y" * most + " … (cut)", "short"]
+    long = b"<" + b"q" * most + b"the reason>"
+    await run_to_end(pipe, b"x" * most + b"\n", long + b"\n", b"short\n", b"<<" + long)
+    whole, cut, short, at_end = [text for _, text, _ in logged]
+    assert (whole, short) == ("x" * most, "short")
+    for text, beginning in ((cut, "<qq"), (at_end, "<<<qq")):
+        assert text.startswith(beginning)
+        assert text.endswith("qthe reason>")
+        assert len(text.encode()) <= most
+        left_out = int(text.split(" … (")[1].split(" bytes cut) … ")[0])
+        assert text.count("q") + left_out == most
 
 
 async def test_a_line_without_an_end_holds_no_more_memory_than_the_cut(pipe, logged) -> None:
@@ -88,10 +96,84 @@ async def test_a_line_without_an_end_holds_no_more_memory_than_the_cut(pipe, log
     for _ in range(100):
         pipe.write(b"z" * 60_000)
         running._take_in(os.read(pipe.read_end, 60_000))
-        assert len(running._partial) <= stderr.MAX_LINE_BYTES + 1
-    pipe.write(b"\nnext\n")
+        assert len(running._partial) <= stderr.MAX_LINE_BYTES
+    pipe.write(b"the reason\nnext\n")
     running._take_in(os.read(pipe.read_end, 60_000))
     assert [text[:4] for _, text, _ in logged] == ["zzzz", "next"]
+    assert logged[0][1].endswith("zthe reason")
+    left_out = int(logged[0][1].split(" … (")[1].split(" bytes cut) … ")[0])
+    assert logged[0][1].count("z") + left_out == 6_000_000
+
+
+def bar(step: int) -> bytes:
+    return f"loading shard {step:3d}/400 |{'█' * (step // 20):20s}| {step * 7.3:.1f} it/s".encode()
+
+
+@pytest.mark.parametrize("pieces", ["whole", "byte by byte"])
+async def test_of_a_progress_bar_the_first_and_the_last_state_are_logged(
+    pieces: str, pipe, logged, autojump_clock
+) -> None:
+    data = b"start\n" + b"".join(b"\r" + bar(step) for step in range(400)) + b"\rFATAL: x\n"
+    size = len(data) if pieces == "whole" else 1
+    running = relay(pipe)
+    for at in range(0, len(data), size):
+        running._take_in(data[at : at + size])
+    running.read_rest()
+    shown = ["start", bar(0).decode(), bar(399).decode(), "FATAL: x"]
+    assert [text for _, text, _ in logged] == shown
+    assert running.tail == tuple(shown)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        # What is no bar is never hidden, whatever comes after it.
+        (b"10%\rFATAL: x\r20%\r", ["10%", "FATAL: x", "20%"]),
+        (b"1%\r2%\r3%FATAL: x\r4%\r", ["1%", "2%", "3%FATAL: x", "4%"]),
+        (b"FATAL: x\r", ["FATAL: x"]),
+        (b"dos\r\nlines\r\n", ["dos", "lines"]),
+        # A bar that ends with its own line is one state less.
+        (b"load 1\rload 2\rload 3\rload 4 done\n", ["load 1", "load 3", "load 4 done"]),
+        (b"load 1\rload 2\rload 3\rload 4\n", ["load 1", "load 4"]),
+        (b"load 1\rload 2\rload 3\r\nnext\n", ["load 1", "load 3", "next"]),
+        (b"a 1\ra 2\ra 3\rb 1\rb 2\rb 3\r", ["a 1", "a 3", "b 1", "b 3"]),
+        (b"\r\r\r\n\r", []),
+    ],
+)
+async def test_an_update_is_logged_unless_it_is_like_the_one_before(
+    written: bytes, shown: list[str], pipe, logged, autojump_clock
+) -> None:
+    running = await run_to_end(pipe, written)
+    assert [text for _, text, _ in logged] == shown
+    assert running.tail == tuple(shown)
+
+
+async def test_a_bar_that_goes_on_is_seen_from_time_to_time(pipe, logged, autojump_clock) -> None:
+    running = relay(pipe)
+    for step in range(100):
+        running._take_in(b"\rstep %d" % step)
+        await trio.sleep(1)
+    assert [text for _, text, _ in logged] == [f"step {step}" for step in range(0, 99, 10)]
+    assert running.tail[-1] == "step 98"  # the end of the last is not known yet
+
+
+async def test_a_flood_of_updates_is_as_bounded_as_one_of_lines(
+    pipe, logged, autojump_clock
+) -> None:
+    running = relay(pipe)
+    looked_at: list[bytes] = []
+    line = running._line
+    running._line = lambda text: (looked_at.append(text), line(text))  # type: ignore[assignment, method-assign, func-returns-value, return-value]
+    for _ in range(100):
+        running._take_in(b"\r" * 65_536)
+    assert len(looked_at) < 100 * (stderr.BURST_LINES + stderr.TAIL_LINES + 2)
+    looked_at.clear()
+    for _ in range(100):
+        running._take_in(b"\r1" * 32_768)
+    # At first as much as may be logged, at the price of updates, and then the last of each read.
+    most = stderr.BURST_LINES / stderr.UPDATE_COST + 100 * (stderr.TAIL_LINES + 2)
+    assert len(looked_at) < most
+    assert len(logged) < 10
 
 
 async def test_a_flood_is_logged_up_to_the_burst_then_at_the_rate(
@@ -133,10 +215,9 @@ async def test_what_was_left_out_is_counted_at_the_end_too(pipe, logged, autojum
         (b"tab\tkept", "tab\tkept"),
         ("é 💡".encode(), "é 💡"),
         (b"\x1b[2Jclear", "\\x1b[2Jclear"),
-        (b"progress\rover", "progress\\x0dover"),
         (b"bell\x07", "bell\\x07"),
         (b"\xff\xfe", "\\xff\\xfe"),
-        ("right\u202eleft".encode(), "right\\x202eleft"),
+        ("right\u202eleft".encode(), "right\\u202eleft"),
         (b"dos\r", "dos"),
     ],
 )

@@ -37,6 +37,7 @@ from tests.unit.workers import AgentScene, Crew
 async def running(scene: AgentScene) -> AsyncIterator[AgentScene]:
     async with trio.open_nursery() as nursery:
         await nursery.start(scene.agent.run)
+        scene.agent.warm_up()
         await wait_all_tasks_blocked()
         yield scene
         for worker in scene.crew.workers.values():
@@ -331,6 +332,7 @@ async def test_stopping_ends_everything_and_run_returns_when_the_last_worker_is_
 
     async with trio.open_nursery() as nursery:
         await nursery.start(run)
+        it.agent.warm_up()
         await wait_all_tasks_blocked()
         held, waiting = [it.ask() for _ in range(2)], it.ask()
         it.agent.stop(ShuttingDown("now"))

@@ -1,0 +1,147 @@
+"""The log's way out: nobody who logs waits for it, and what is dropped is counted."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.observe import log_writer
+from gateway.observe.log_writer import LogWriter
+
+PATIENCE = 20
+"""Seconds for what takes microseconds."""
+
+
+class Pipe:
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.size = fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 4096)
+
+    def read(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            data += os.read(self.reader, count - len(data))
+        return data
+
+    def read_until(self, pattern: bytes) -> bytes:
+        data = b""
+        while not re.search(pattern, data):
+            data += os.read(self.reader, 65536)
+        return data
+
+    def close_reader(self) -> None:
+        os.close(self.reader)
+        self.reader = -1
+
+    def close(self) -> None:
+        for descriptor in (self.reader, self.writer):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+@pytest.fixture
+def full_disk() -> Iterator[int]:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def fill(writer: LogWriter, pipe: Pipe) -> int:
+    """Log until lines are dropped, while nobody reads; how many lines were not dropped."""
+    kept = 0
+    while "0 dropped" in repr(writer):
+        kept += 1
+        writer.write(b"%07d\n" % kept)
+    return kept - 1
+
+
+def test_lines_are_written_in_their_order(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.writer)
+    for number in range(100):
+        writer.write(b"%d\n" % number)
+    assert writer.flush(PATIENCE)
+    assert pipe.read_until(rb"\n99\n").split() == [b"%d" % number for number in range(100)]
+
+
+def test_nobody_reads_and_nobody_waits_and_what_was_dropped_is_counted(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.writer)
+    kept = fill(writer, pipe)
+    # What is queued, and what the thread has taken.
+    assert kept <= 2 * log_writer.MAX_LINES + pipe.size // 8
+    for _ in range(9):
+        writer.write(b"one too many\n")
+    assert not writer.flush(0)
+    data = pipe.read(kept * 8)
+    assert data.split() == [b"%07d" % (number + 1) for number in range(kept)]
+    assert b"count=10\n" in pipe.read_until(rb"count=\d+\n")
+    writer.write(b"as before\n")
+    assert pipe.read_until(rb"before\n") == b"as before\n"
+
+
+def test_what_waits_is_bounded_in_bytes_too(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.writer)
+    large = b"x" * (log_writer.MAX_BYTES // 4) + b"\n"
+    for _ in range(20):
+        writer.write(large)
+    # Four times a quarter and its line feed do not fit. Some were taken by the thread.
+    assert "<LogWriter 3 queued" in repr(writer)
+    dropped = int(re.findall(rb"count=(\d+)", pipe.read_until(rb"count=\d+\n"))[0])
+    assert 10 < dropped < 20
+
+
+def test_a_disk_that_is_full_drops_lines_and_one_that_is_no_longer_says_how_many(
+    full_disk: int, pipe: Pipe
+) -> None:
+    writer = LogWriter(full_disk)
+    for _ in range(3):
+        writer.write(b"lost\n")
+        assert writer.flush(PATIENCE)
+    assert repr(writer) == "<LogWriter 0 queued, 3 dropped>"
+    os.dup2(pipe.writer, full_disk)
+    writer.write(b"written\n")
+    first, notice = pipe.read_until(rb"count=\d+\n").splitlines()
+    assert first == b"written"
+    assert notice.endswith(
+        b" WARNING log records were dropped, because stderr did not take them count=3"
+    )
+
+
+def test_a_reader_that_has_left_ends_nothing(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.writer)
+    pipe.close_reader()
+    writer.write(b"lost\n")
+    assert writer.flush(PATIENCE)
+    assert repr(writer) == "<LogWriter 0 queued, 1 dropped>"
+
+
+def test_a_line_of_which_a_part_was_written_is_ended_before_the_next(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.writer)
+    writer.write(b"x" * (2 * pipe.size) + b"\n")
+    assert pipe.read(1) == b"x"
+    pipe.close_reader()
+    assert writer.flush(PATIENCE)
+    again = Pipe()
+    os.dup2(again.writer, pipe.writer)
+    writer.write(b"whole\n")
+    assert again.read_until(rb"count=1\n").startswith(b"\nwhole\n")
+    again.close()
+
+
+def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writer, False)
+    writer = LogWriter(pipe.writer)
+    writer.write(b"x" * (3 * pipe.size) + b"\n")
+    assert len(pipe.read_until(rb"\n")) == 3 * pipe.size + 1
+    assert writer.flush(PATIENCE)
+    assert "0 dropped" in repr(writer)
