@@ -10,7 +10,8 @@ import json
 
 import pytest
 
-from gateway.front.native.body import RequestHead, read_call
+from gateway.front.dialect import RequestHead
+from gateway.front.native.body import read_call
 from protocol.gateway_side import GatewayConnection
 
 AS_A_VIEW = "x" * 64 * 1024
