@@ -79,6 +79,9 @@ def _load(target: str) -> Agent:
 def _import_module(name: str) -> ModuleType:
     from importlib import import_module  # noqa: PLC0415  (only one of the two ways is taken)
 
+    if sys.flags.safe_path:
+        # As `python -m` does, but only now: nothing in this folder can stand in the SDK's way.
+        sys.path.insert(0, os.getcwd())
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

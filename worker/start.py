@@ -8,6 +8,7 @@ routes the first request.
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 from protocol.worker_side import WorkerConnection
@@ -15,8 +16,13 @@ from protocol.worker_side import WorkerConnection
 from .handler import Served
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from .loops import Backend
     from .stdio import Stdio
+
+_OWN_PATH = tuple(sys.path)
+"""Where modules were found before the agent was loaded."""
 
 BACKENDS: tuple[Backend, ...] = ("asyncio", "trio")
 
@@ -46,11 +52,23 @@ def serve(agent: Declared, wire: Stdio, *, backend: Backend = "asyncio") -> None
     )
     os.write(wire.stdout, ready)  # one write suffices: the pipe is empty and blocking
 
-    from . import server  # noqa: PLC0415  (see the module's docstring)
-
-    status = server.run(agent, wire, connection, backend=backend)
+    status = _import_server().run(agent, wire, connection, backend=backend)
     if status:
         raise SystemExit(status)
+
+
+def _import_server() -> ModuleType:
+    """Import the event loop and all that goes with it, from where the SDK itself came from.
+
+    Files beside the agent come first on `sys.path` by now, and may be called anyio.py.
+    """
+    path = list(sys.path)
+    sys.path[:] = [*_OWN_PATH, *(place for place in path if place not in _OWN_PATH)]
+    try:
+        from . import server  # noqa: PLC0415  (see the module's docstring)
+    finally:
+        sys.path[:] = path
+    return server
 
 
 def _check(agent: Served, backend: str) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
+from gateway.sandbox.commands import unshadowed
 from gateway.sandbox.discover import discover, own_interpreter
 from gateway.sandbox.guard import Guard
 from gateway.sandbox.listener import PORT as PROXY_PORT
@@ -101,7 +102,7 @@ def make_launcher(
             _log.warning(
                 "agent %r runs WITHOUT a sandbox: it can do all that the gateway can", agent_name
             )
-            return PlainLauncher(tuple(argv), {**environ, **settings.env}, cwd)
+            return PlainLauncher(unshadowed(argv), {**environ, **settings.env}, cwd)
         return _make_strict(agent_name, argv, settings, environ=environ, cwd=cwd, secrets=secrets)
     except (SandboxError, OSError) as error:
         raise SandboxError(f"agent {agent_name!r}: {error}") from error
@@ -145,7 +146,7 @@ def _make_strict(
         for path in (*settings.mounts_ro, *settings.mounts_rw)
     ]
     confinement = Confinement(
-        argv=(needs.program, *argv[1:]),
+        argv=(needs.program, *unshadowed(argv)[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
         cwd=cwd,
         mounts=mounts,

@@ -133,6 +133,7 @@ def test_nothing_of_the_gateways_environment_is_visible_but_what_is_allowed() ->
         "LANG": "C.UTF-8",
         "MODE": "test",
         "REGION": "north",
+        "NODE_OPTIONS": "--max-old-space-size=768",
         "PWD": "/",
     }
 
