@@ -47,9 +47,10 @@ if TYPE_CHECKING:
     from gateway.sandbox.symptoms import Diagnosis
 
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime")
-WORKER_WEIGHT = 10
+WORKER_WEIGHT = 50
 """A worker's share of busy CPUs, in percent of the gateway's, however many processes it has: one
-that spins holds up neither the gateway nor its neighbours."""
+that spins holds up neither the gateway nor its neighbours. Much less would starve workers on a
+machine that has other work."""
 _FIRST_FREE = 10
 """The lowest descriptor to inherit: a shell can only name those below, with one digit."""
 

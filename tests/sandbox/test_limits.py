@@ -163,12 +163,13 @@ def test_the_same_memory_can_be_had_below_the_limit(user: str) -> None:
 def test_a_worker_that_spins_is_held_to_its_share_of_the_cpu(user: str) -> None:
     code = """
 import time
-while time.process_time() < 0.3:
+while time.process_time() < 0.1:
     pass
 print("spun")
 sys.stdin.read()
 """
-    with running(user, code, cpu=0.25) as worker:
+    # So little that it can be used up on a machine that is busy with other things.
+    with running(user, code, cpu=0.05) as worker:
         need_group(worker, "cpu")
         assert worker.line() == "spun"
         assert throttled(worker.pid) > 0

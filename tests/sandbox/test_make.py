@@ -132,6 +132,7 @@ def test_nothing_of_the_gateways_environment_is_visible_but_what_is_allowed() ->
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
         "MODE": "test",
+        "NODE_OPTIONS": "--max-old-space-size=768",
         "REGION": "north",
         "NODE_OPTIONS": "--max-old-space-size=768",
         "PWD": "/",
