@@ -116,6 +116,14 @@ class RunningGateway:
                 if len(self.log) == seen:
                     await event.wait()
 
+    async def insist(self, number: signal.Signals, seconds: float = 30) -> None:
+        """Send a signal until it is taken as another one than the first."""
+        with trio.fail_after(seconds):
+            while not any("ending at once" in line for line in self.log):
+                self.process.send_signal(number)
+                with trio.move_on_after(0.2):
+                    await self.logged("ending at once")
+
     def log_line(self, line: str) -> None:
         self.log.append(line)
         event, self._log_grew = self._log_grew, trio.Event()

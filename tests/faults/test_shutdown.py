@@ -34,15 +34,6 @@ async def exited(gateway: RunningGateway) -> int:
         return await gateway.process.wait()
 
 
-async def insist(gateway: RunningGateway, number: signal.Signals) -> None:
-    """Send a signal until it is taken as another one than the first."""
-    with trio.fail_after(PATIENCE):
-        while not any("ending at once" in line for line in gateway.log):
-            send_signal(gateway, number)
-            with trio.move_on_after(0.2):
-                await gateway.logged("ending at once")
-
-
 @pytest.mark.parametrize("script", ["stubborn.py", "never_read.py", "never_ready.py"])
 async def test_a_worker_that_ignores_every_step_but_the_last_is_ended_by_it(
     script: str, level: str, tmp_path: Path
@@ -177,7 +168,7 @@ async def test_a_second_signal_ends_everything_at_once(level: str, tmp_path: Pat
             processes = gateway.processes()
             send_signal(gateway, signal.SIGTERM)
             await gateway.logged("SIGTERM: draining")
-            await insist(gateway, signal.SIGINT)
+            await gateway.insist(signal.SIGINT)
             assert await exited(gateway) == 128 + signal.SIGINT
             for pid in processes:
                 assert await gone(pid)
@@ -206,7 +197,7 @@ async def test_at_a_second_signal_every_request_has_an_outcome_that_says_why(
         await trio.open_tcp_stream("127.0.0.1", gateway.port) as half_sent,
     ):
         await half_sent.send_all(
-            b"POST /agent/good/invoke HTTP/1.1\r\nhost: x\r\n"
+            b"POST /agent/good/invoke HTTP/1.1\r\nhost: 127.0.0.1\r\n"
             b'content-type: application/json\r\ncontent-length: 20\r\n\r\n{"input"'
         )
         await gateway.logged("holds 2")
@@ -217,7 +208,7 @@ async def test_at_a_second_signal_every_request_has_an_outcome_that_says_why(
             await read_until(begun, b"word")
             send_signal(gateway, signal.SIGHUP)
             await gateway.logged("SIGHUP: draining")
-            await insist(gateway, signal.SIGTERM)
+            await gateway.insist(signal.SIGTERM)
             data = await read_until(begun, b"}}")
             assert b'event: error\ndata: {"error":{"type":"shutting_down"' in data
             for connection in (plain, silent, first, queued, half_sent):
@@ -291,7 +282,7 @@ async def test_a_lame_duck_is_not_ready_and_serves(tmp_path: Path) -> None:
         assert (await gateway.client.get("/health")).status_code == 200
         assert (await gateway.client.get("/live")).status_code == 200
         await served_by(gateway, "good")
-        await insist(gateway, signal.SIGTERM)
+        await gateway.insist(signal.SIGTERM)
         assert await exited(gateway) == 128 + signal.SIGTERM
 
 

@@ -427,5 +427,6 @@ async def test_a_second_signal_ends_at_once() -> None:
         await stream.until(b"before")
         gateway.process.send_signal(signal.SIGTERM)
         await gateway.logged("draining")
-        gateway.process.send_signal(signal.SIGTERM)
+        await gateway.insist(signal.SIGTERM)
+        assert b"event: error" in await stream.until(b"shutting_down")
         await gateway.process.wait()
