@@ -1,4 +1,8 @@
-"""The command `gateway`."""
+"""The command `gateway`: its options, its exit codes, and what it puts together.
+
+It exits with 0 after a drain or a good check, 1 if it cannot serve or a check fails, 2 if the
+settings are wrong.
+"""
 
 from __future__ import annotations
 
@@ -108,9 +112,9 @@ def _open_standard_streams() -> None:
 
 
 def make_launchers(settings: Settings) -> dict[str, Launcher]:
-    """What starts the workers of each agent, its sandbox tried for real.
+    """One launcher per agent, after a trial of its sandbox.
 
-    Raises ConfigError and SandboxError.
+    Raises ConfigError if a command does not exist, SandboxError if a sandbox cannot be enforced.
     """
     environ = own_environment_first(os.environ, str(Path(sys.executable).parent))
     secrets = [str(settings.path.resolve())] if settings.path else []

@@ -3,8 +3,8 @@
     async with running_gateway({"echo": agent("echo.py")}) as gateway:
         answer = await gateway.client.post("/agent/echo/invoke", json={"input": 1})
 
-When the block ends the gateway was told to end, has exited, and no process that it had started is
-left: that is asserted for every test that uses this.
+At the end of the block the gateway gets SIGTERM and must exit, and none of the processes that it
+started may be left. This is asserted in every test that uses it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ AGENTS = Path(__file__).parent / "agents"
 EXAMPLES = Path(__file__).parent.parent / "worker" / "examples"
 
 START_SECONDS = 30
-"""For the gateway to say where it listens, on a loaded machine."""
+"""Time for the gateway to say where it listens, on a loaded machine."""
 
 STOP_SECONDS = 30
-"""For the gateway to end after SIGTERM, its workers' ladders included."""
+"""Time for the gateway to exit after SIGTERM, including the shutdown steps of its workers."""
 
 
 def python_agent(name: str, *arguments: str) -> list[str]:
@@ -38,7 +38,7 @@ def python_agent(name: str, *arguments: str) -> list[str]:
 
 
 def descendants(pid: int) -> set[int]:
-    """Every process below `pid` now."""
+    """The current descendants of `pid`."""
     found: set[int] = set()
     todo = [pid]
     while todo:
@@ -53,7 +53,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
@@ -61,7 +61,7 @@ def is_alive(pid: int) -> bool:
 
 
 def marked_processes(marker: str) -> set[int]:
-    """Every live process whose environment has `marker`, wherever it was reparented to."""
+    """Every live process whose environment contains `marker`, whatever its parent is now."""
     found = set()
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -75,7 +75,7 @@ def marked_processes(marker: str) -> set[int]:
 
 
 async def gone(pid: int, seconds: float = 10) -> bool:
-    """Wait for the end of a process that is not ours; False if it lives on."""
+    """Wait for the end of a process that is not our child; False if it is still alive then."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -90,7 +90,7 @@ async def gone(pid: int, seconds: float = 10) -> bool:
 
 
 class RunningGateway:
-    """What a test needs of a gateway that serves."""
+    """A gateway that serves, as tests use it."""
 
     def __init__(self, process: trio.Process, url: str, log: list[str], marker: str) -> None:
         self.process = process
@@ -98,13 +98,13 @@ class RunningGateway:
         self.url = url
         self.port = int(url.rpartition(":")[2])
         self.log = log
-        """The lines of its stderr so far."""
+        """The lines of the gateway's stderr so far."""
         self.marker = marker
         self.client = httpx.AsyncClient(base_url=url, timeout=60, verify=False)
         self._log_grew = trio.Event()
 
     async def logged(self, pattern: str, seconds: float = 30) -> str:
-        """Wait for a line of its stderr that matches."""
+        """Wait for a line of the gateway's stderr that matches, and return it."""
         with trio.fail_after(seconds):
             seen = 0
             while True:
@@ -138,9 +138,9 @@ class RunningGateway:
         return (await self.client.get(f"/agent/{agent}")).json()  # type: ignore[no-any-return]
 
     async def stream(self, path: str, **body: Any) -> tuple[int, list[str]]:
-        """POST with `stream: true`; the status, and the events as their lines of data.
+        """POST with `stream: true`; returns the status and the data of each event.
 
-        An `event: error` is given as `error <data>`; the body of an error response as one item.
+        An `event: error` is returned as `error <data>`, the body of an error response as one item.
         """
         body = {**body, "stream": True}
         async with self.client.stream("POST", path, json=body) as response:
@@ -150,7 +150,7 @@ class RunningGateway:
         return 200, list(parse_events(text))
 
     def processes(self) -> set[int]:
-        """Every process of this gateway but itself, live, wherever it was reparented to."""
+        """Every live process that this gateway has started, whatever its parent is now."""
         return (marked_processes(self.marker) | descendants(self.pid)) - {self.pid}
 
     def descriptors(self) -> int:
@@ -158,7 +158,7 @@ class RunningGateway:
 
 
 def parse_events(text: str) -> Iterator[str]:
-    """The data of each event of an SSE stream; comments are left out."""
+    """The data of each event of an SSE stream, without comments."""
     for block in text.split("\n\n"):
         kind, data = "", []
         for line in block.split("\n"):

@@ -1,6 +1,7 @@
-"""What the gateway is told to serve: the settings, their defaults, and where they may come from.
+"""What the gateway is told to serve: the settings, their defaults, and where they come from.
 
-`settings` and `sandbox` are the values, `load` reads them. Knows nothing of processes or of HTTP.
+`settings` and `sandbox` hold the values, `load` reads them. The package knows nothing of processes
+or of HTTP.
 """
 
 from gateway.config.hosts import ANY_HOST, Address, Host, parse_host, plain_address

@@ -35,7 +35,7 @@ def load(
     agents: dict[str, str] | None = None,
     server: dict[str, Any] | None = None,
 ) -> Settings:
-    """Read the file, if any, add what the command line gives, and check the whole.
+    """Read the file, if any, merge the command line into it, and check the result.
 
     `agents` are commands by name; a command replaces that of an agent that the file has, too.
     `server` overrides keys of `[server]`. Raises ConfigError.

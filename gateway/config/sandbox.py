@@ -1,7 +1,7 @@
-"""What an operator may say about one agent's sandbox: the TOML table `[agents.NAME.sandbox]`.
+"""One agent's sandbox, as the operator configures it: the TOML table `[agents.NAME.sandbox]`.
 
-Owns names, defaults and the checks that need no look at the machine. Does not know how a limit is
-enforced, or whether it can be.
+This module owns names, defaults and every check that does not depend on the machine. It does not
+know how a limit is enforced, or whether it can be.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(r"(\*|(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):([0-9]{1,5}|\*)")
 
 _MIN_PIDS = 8
-"""A shell with a pipeline, or Node's threads, need this many; with fewer nothing starts."""
+"""A shell pipeline or Node's threads need this many; with fewer, neither starts."""
 _MIN_NOFILE = 16
-"""Loading shared libraries while three descriptors are taken needs a few."""
+"""Standard streams take three, and loading shared libraries needs a few more."""
 _MIN_MEMORY = 16 << 20
-"""An interpreter's bare start: below it every worker would be killed before its first word."""
+"""What an interpreter needs to start: with less, every worker would be killed before its first
+output."""
 
 
 class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -34,39 +35,35 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """
 
     network: bool | tuple[str, ...] = False
-    """`host:port` pairs that the agent may reach through the gateway's proxy; `true` is every
-    public
-    address. A worker never has a network of its own."""
+    """`host:port` pairs that the agent may reach through the gateway's proxy; `true` allows every
+    public address. A worker never has a network of its own."""
     mounts_ro: tuple[str, ...] = ()
     """Paths that the agent may read, besides its own folder and its interpreter."""
     mounts_rw: tuple[str, ...] = ()
-    """Paths that the agent may change. They outlive the worker and are shared by all of the
-    agent's.
-    """
+    """Paths that the agent may modify. They outlive a worker, and all workers of the agent share
+    them."""
     env: dict[str, str] = {}
     """Environment variables and their values."""
     env_allow: tuple[str, ...] = ()
-    """Names taken from the gateway's own environment; nothing else of it is visible."""
+    """Variables copied from the gateway's own environment; no other variable of it is visible."""
     cwd: str | None = None
-    """The folder to start in, mounted read-only; by default the gateway's, with only the mounts in
-    it.
-    """
+    """The working directory, mounted read-only. By default it is the gateway's, with only the
+    mounts visible in it."""
     memory: str | int = "1G"
-    """Of all processes of one worker together, with what they keep in /tmp and /dev/shm."""
+    """Memory of all processes of one worker together, with their files in /tmp and /dev/shm."""
     pids: int = 256
-    """Processes and threads of one worker together."""
+    """Processes and threads of one worker, counted together."""
     cpu: float = 0
-    """CPUs that one worker may keep busy: 0.5 is half of one."""
+    """CPUs that one worker may use: 0.5 is half of one."""
     tmp: str | int = "64M"
-    """Of /tmp, of /dev/shm and of the home folder, each."""
+    """Size of each of /tmp, /dev/shm and the home folder."""
     nofile: int = 1024
-    """Open descriptors of one process."""
+    """Open file descriptors per process."""
     fsize: str | int = "1G"
-    """Of one file."""
+    """Largest size of a single file."""
     require: tuple[Limit, ...] = ()
-    """Limits without which the gateway shall not start; otherwise they are reported as not
-    enforced.
-    """
+    """Limits without which the gateway must not start. Any other limit that cannot be enforced is
+    reported as such."""
 
     def __post_init__(self) -> None:
         self._check_limits()
@@ -97,7 +94,7 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
                     raise _invalid(key, name, "a name of letters, digits and underscores")
         for name, value in self.env.items():
             if "\0" in value:
-                # Not the value: it may be a secret.
+                # The message leaves the value out: it may be a secret.
                 raise ValueError(f"env.{name} holds a null character, expected text without")
         for key in ("mounts_ro", "mounts_rw"):
             for path in getattr(self, key):
@@ -106,7 +103,7 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
     @property
     def network_hosts(self) -> tuple[str, ...]:
-        """`host:port` patterns, where `*` stands for any name or any port."""
+        """`host:port` patterns; `*` matches any name or any port."""
         if isinstance(self.network, bool):
             return ("*:*",) if self.network else ()
         return self.network
@@ -125,7 +122,7 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 def parse_size(key: str, value: str | int) -> int:
-    """Bytes from `512M`, `1.5G`, `64KiB` or a plain number; `key` is named in the ValueError."""
+    """Bytes from `512M`, `1.5G`, `64KiB` or a plain number. Raises ValueError that names `key`."""
     if isinstance(value, int):
         if value < 0:
             raise _invalid(key, value, "a size that is not negative")

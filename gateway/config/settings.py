@@ -1,7 +1,7 @@
-"""The settings, as checked and immutable values: what may be said of an agent and of the server.
+"""The settings of the server and of an agent, as immutable values that have been checked.
 
-Owns names, defaults and the checks that one table needs. Does not know where settings come from, or
-what is done with them.
+This module owns names, defaults and the checks within one table. It does not know where settings
+come from, or what is done with them.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ def seconds(clock: Clock) -> float:
 
 
 class Clocks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long each part of a request or of a worker's life may take: seconds, or 0 or "off"."""
+    """Time limits on the phases of a request and of a worker: seconds; 0 or "off" for none."""
 
     start: Clock = 60
-    """Spawn to `ready` or first line, counted from its first request where that came later. An
-    agent without the handshake gives its first answer within it."""
+    """From a worker's spawn, or its first request if that came later, to its `ready` or first line.
+    An agent without the handshake must answer its first request within this time."""
     queue: Clock = 30
-    """Admitted to given to a worker."""
+    """From a request's admission to its assignment to a worker."""
     first: Clock = 300
-    """Given to a worker to its first word: a model may think for minutes."""
+    """From the assignment to the first output: a model may think for minutes."""
     idle: Clock = 120
-    """Between two words of a stream."""
+    """Between two chunks of a stream."""
     total: Clock = 3600
-    """Admitted to the end."""
+    """From a request's admission to its end."""
     cancel: Clock = 5
-    """What a worker has, after a cancel, before it is replaced."""
+    """Grace period for a worker to end a cancelled request, before the worker is replaced."""
     write: Clock = 30
-    """How long a client may leave a stream unread."""
+    """How long a client may leave a response unread."""
     stop: Clock = 5
-    """Each step of a worker's shutdown: stdin closed, SIGTERM, SIGKILL."""
+    """Wait after each step of a worker's shutdown: stdin closed, SIGTERM, SIGKILL."""
 
     def seconds(self, name: str) -> float:
         """The clock's length; infinity when it is off."""
@@ -65,10 +65,10 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How many processes an agent has."""
 
     min: Count = 1
-    """Kept running always; 0 starts them on demand and lets an idle agent go cold."""
+    """Always kept running; with 0, workers start on demand and an idle agent has none."""
     max: PositiveCount = 4
     spare: Count = 0
-    """Kept started and idle ahead of need, within `max`."""
+    """Idle workers kept ready ahead of need, within `max`."""
 
     def __post_init__(self) -> None:
         if self.min > self.max:
@@ -78,43 +78,44 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Restart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What follows when workers fail: backoff, then a circuit breaker. Times are in seconds."""
+    """Restarts after failures: backoff, then a circuit breaker. Times are in seconds."""
 
     backoff: Seconds = 0.1
-    """Before the second start in a row after failures; doubled for each further one."""
+    """Delay of the start after two failures in a row; doubled for each further failure."""
     backoff_max: Seconds = 30
     failures: PositiveCount = 5
     """This many failures in a row within `window` open the circuit breaker."""
     window: Seconds = 60
     cooldown: Seconds = 15
-    """How long the breaker stays open before one probe."""
+    """How long the breaker stays open before one request probes the agent."""
     stable: Seconds = 10
-    """A worker that lived this long since its start clears the count when it fails."""
+    """A failure of a worker that lived at least this long resets the count before it is counted."""
 
 
 class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One agent: its command, and everything that may be set per agent."""
+    """One agent: its command and its settings."""
 
     command: str | list[str]
     description: str | None = None
     workers: Workers = Workers()
     concurrency: PositiveCount = 32
-    """Requests at a time per worker; what the worker's `ready` declares, if that is less."""
+    """Concurrent requests per worker; a worker's `ready` may declare fewer."""
     queue: Count = 100
-    """How many may wait for a worker; one more is refused."""
+    """Requests that may wait for a worker; any further one is refused."""
     max_requests: Count = 0
-    """A worker is replaced after this many (0: never); spread by up to a tenth."""
+    """A worker is replaced after this many requests (0: never), shortened at random by up to a
+    tenth."""
     max_age: Clock = "off"
-    """A worker is replaced after this long; spread by up to a tenth."""
+    """A worker is replaced at this age, shortened at random by up to a tenth."""
     max_rss: str | None = None
-    """A worker whose resident memory is over this ("512M") is replaced when it is next idle."""
+    """A worker with more resident memory than this ("512M") is replaced when it is next idle."""
     idle_timeout: Clock = 60
-    """A worker over `min` that had nothing to do for this long is stopped."""
+    """A worker beyond `min` that was idle for this long is stopped."""
     session: Literal["none", "sticky", "exclusive"] = "none"
-    """What `context.conversation_id` binds: nothing, the same worker while it lives, or a worker
-    that no other conversation ever enters."""
+    """What `context.conversation_id` binds requests to: nothing, the same worker while it lives, or
+    a worker that serves no other conversation."""
     session_timeout: Clock = 600
-    """An exclusive conversation that was silent for this long is ended."""
+    """An exclusive conversation that was idle for this long is ended."""
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     clocks: Clocks = Clocks()
     restart: Restart = Restart()
@@ -128,19 +129,19 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """The command's words."""
+        """The command, split into words."""
         if isinstance(self.command, str):
             return tuple(shlex.split(self.command))
         return tuple(self.command)
 
     @property
     def max_rss_bytes(self) -> float:
-        """Infinity when there is no limit."""
+        """The limit in bytes; infinity when there is none."""
         return math.inf if self.max_rss is None else parse_size("max_rss", self.max_rss)
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What belongs to the gateway as a whole."""
+    """Settings of the gateway as a whole."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -149,7 +150,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name for all names below it, or `*` for any. Without ports."""
     sandbox: Literal["strict", "off"] = "strict"
     max_body: str = "7M"
-    """The largest request body. With its envelope it must fit into one line of the wire, 8 MiB."""
+    """The largest request body. With its envelope it must fit on one line of the wire, 8 MiB."""
     drain: Clock = 30
     """How long running requests have at shutdown."""
     lame_duck: Seconds | None = None
@@ -170,7 +171,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def drain_seconds(self) -> float:
-        """Infinity when it is off."""
+        """The length of `drain`; infinity when it is off."""
         return seconds(self.drain)
 
     def lame_duck_seconds(self, *, loopback: bool) -> float:
@@ -184,9 +185,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Everything, checked and merged."""
+    """All settings, merged and checked."""
 
     server: ServerSettings = ServerSettings()
     agents: dict[str, AgentSettings] = {}
     path: Path | None = None
-    """The file that they were read from."""
+    """The file that the settings were read from."""

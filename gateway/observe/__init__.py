@@ -1,1 +1,1 @@
-"""What an operator sees: the log."""
+"""What operators see of the gateway: the log."""

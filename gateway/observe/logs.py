@@ -108,7 +108,7 @@ def _indented(text: str) -> str:
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
-    """Log `message` with fields; one that is None is left out."""
+    """Log `message` with fields. A field that is None is left out."""
     if logger.isEnabledFor(level):
         logger.log(level, message, extra={"fields": fields})
 

@@ -1,4 +1,4 @@
-"""How much memory a process and its descendants hold, from /proc."""
+"""Memory of a process and its descendants, from /proc."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes(pid: int | None) -> int:
-    """Resident bytes of `pid` and of all that descends from it; 0 if it has ended.
+    """Resident bytes of `pid` and all its descendants; 0 if the process has ended.
 
-    Pages that several processes share count once for each (proc(5), statm).
+    A page that several of them share counts once for each (proc(5), statm).
     """
     total, todo = 0, [] if pid is None else [pid]
     while todo:

@@ -1,4 +1,4 @@
-"""Processes that workers leave behind: adopted, ended and reaped.
+"""Processes that workers leave behind: adopted, killed and reaped.
 
 # Theory of operation
 
@@ -41,7 +41,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class OrphanKeeper:
-    """`workers` gives the pid and the mark, if any, of every process that has another keeper."""
+    """Ends orphans. `workers` gives the pid and the mark, if any, of each child that is none."""
 
     def __init__(self, workers: Callable[[], Iterable[tuple[int, str | None]]]) -> None:
         self._workers = workers
@@ -66,7 +66,7 @@ class OrphanKeeper:
                 self.sweep()
 
     def sweep(self) -> None:
-        """End the orphans of workers that have ended, and reap those that have ended themselves."""
+        """Kill the orphans of workers that have ended, and reap the orphans that have ended."""
         workers = dict(self._workers())
         living = set(workers.values())
         for pid in _children():
@@ -87,7 +87,8 @@ class OrphanKeeper:
 
 
 def _children() -> list[int]:
-    # Of the thread that spawns: children belong to threads, and orphans go to the first of them.
+    # The kernel lists children by thread: workers belong to the thread that spawned them, and
+    # orphans to the first thread; both are the main thread.
     thread = threading.main_thread().native_id
     try:
         return [int(pid) for pid in Path(f"/proc/self/task/{thread}/children").read_text().split()]

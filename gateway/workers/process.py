@@ -1,11 +1,12 @@
 """One worker's operating-system process: how it is spawned, watched, signalled and reaped.
 
-A worker is the leader of a session of its own, so that its process group is its pid and can be
-signalled as a whole; its three standard streams are pipes whose ends here do not block. What goes
-through the pipes is not known here.
+A worker leads a session of its own, so its process group has its pid as number and can be signalled
+as a whole. Its standard streams are three pipes whose ends in the gateway are non-blocking. This
+module does not know what goes through the pipes.
 
-Spawning is synchronous and on the thread that runs trio: a parent-death signal follows the thread
-that spawned (prctl(2), PR_SET_PDEATHSIG), and trio's own threads end when they are idle.
+A worker is spawned synchronously on the thread that runs trio: its parent-death signal is sent when
+the *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and trio's worker threads end when
+they have been idle.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from gateway.sandbox.launch import Launch
 
 READ_BYTES = 256 * 1024
-"""Read at once: four times what a pipe holds by default, so a burst is one wake-up, not many."""
+"""Bytes per read: four times what a pipe holds by default, so that a burst causes one wake-up."""
 
 LARGE_PIPE_BYTES = 1024 * 1024
-"""What a pipe is asked to hold once something large goes through it: the most that an unprivileged
-process may ask for by default (fs.pipe-max-size). Not asked for at the start: the pages of all of a
-user's pipes have a common limit (fs.pipe-user-pages-soft)."""
+"""Capacity requested for a pipe once something large goes through it: the most that an unprivileged
+process may request by default (fs.pipe-max-size). It is not requested at the start, because the
+pages of all pipes of one user share a limit (fs.pipe-user-pages-soft)."""
 
 
 class SpawnError(Exception):
@@ -39,10 +40,10 @@ class SpawnError(Exception):
 
 
 class WorkerProcess:
-    """A running process and our ends of its pipes.
+    """A spawned process and the gateway's ends of its pipes.
 
-    `stdin`, `stdout` and `stderr` are descriptors, -1 once closed here. `wait` must be awaited for
-    the process to be reaped; `close` releases what is left.
+    `stdin`, `stdout` and `stderr` are descriptors, -1 once the gateway has closed them. `wait` must
+    be awaited for the process to be reaped; `close` then releases the descriptors.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class WorkerProcess:
 
     @property
     def returncode(self) -> int | None:
-        """As in `subprocess.Popen`: None while it runs, negative for a signal."""
+        """As in `subprocess.Popen`: None until it was reaped, negative for a signal."""
         return self._popen.returncode
 
     async def wait(self) -> int:
-        """Wait for its end, end what is left of its group, and reap it.
+        """Wait for the process to end, kill the rest of its group, and reap it; the return code.
 
-        The group is killed between the end and the reaping: until then its number, the leader's
-        pid, is taken, and cannot be another group's.
+        The group is killed after the leader's end and before its reaping: until then the kernel
+        cannot reuse the group's number, which is the leader's pid, for another group.
         """
         await trio.lowlevel.wait_readable(self._pidfd)
         if self._popen.returncode is None:
@@ -76,14 +77,14 @@ class WorkerProcess:
         return self._popen.returncode
 
     def signal_group(self, number: signal.Signals) -> None:
-        """Signal every process of its group, unless the leader was reaped."""
+        """Signal every process of the group, unless its leader was reaped."""
         if self._popen.returncode is None:
-            # EPERM: every member is of another user by now, as a setuid program is.
+            # EPERM: every member runs as another user by now, as a setuid program does.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
     def unread_input(self) -> int:
-        """How many bytes written to its stdin no process has read. Works after its end, too."""
+        """Bytes written to its stdin that nobody has read (FIONREAD); known after its end, too."""
         if self.stdin < 0:
             return 0
         size = array.array("i", [0])
@@ -94,7 +95,7 @@ class WorkerProcess:
         self.stdin = _close(self.stdin)
 
     def close(self) -> None:
-        """Close our ends of the pipes. The process must have been reaped."""
+        """Close the gateway's ends of the pipes. The process must have been reaped."""
         self.close_stdin()
         self.stdout = _close(self.stdout)
         self.stderr = _close(self.stderr)
@@ -102,7 +103,7 @@ class WorkerProcess:
 
 
 def spawn(launch: Launch) -> WorkerProcess:
-    """Start a process. Raises SpawnError."""
+    """Start a process, from the main thread. Raises SpawnError."""
     assert threading.current_thread() is threading.main_thread()
     with ExitStack() as theirs, ExitStack() as ours:
         try:
@@ -138,14 +139,14 @@ def spawn(launch: Launch) -> WorkerProcess:
 
 
 def enlarge_pipe(descriptor: int) -> None:
-    """Ask for a larger pipe; a refusal does no harm."""
+    """Request a larger pipe buffer; a refusal does no harm."""
     with suppress(OSError):
         if fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) < LARGE_PIPE_BYTES:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, LARGE_PIPE_BYTES)
 
 
 def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
-    """A pipe whose two ends are closed with the stacks that own them."""
+    """A pipe: its read end is closed with the stack `reader`, its write end with `writer`."""
     read_end, write_end = os.pipe()
     reader.callback(os.close, read_end)
     writer.callback(os.close, write_end)

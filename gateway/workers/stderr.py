@@ -1,4 +1,5 @@
-"""A worker's stderr: drained always, so that it never holds a worker, and logged within bounds.
+"""A worker's stderr: always drained, so that a full pipe never blocks a worker, and logged within
+bounds.
 
 Agents are not trusted to write little: lines are cut and their rate is limited, and what was left
 out is counted. The last lines are kept for the log entry of a crash.
@@ -45,7 +46,7 @@ BURST_LINES = 1000
 """Logged at once before the rate counts: a few long tracebacks."""
 
 TAIL_LINES = 20
-"""Kept for the crash's log entry: a traceback's end, where the reason stands."""
+"""Lines kept for the log entry of a crash: the end of a traceback, which has the reason."""
 
 UPDATE_SECONDS = 10.0
 """Between two updates in the log that are alike: enough to see that a long task goes on."""
@@ -57,7 +58,7 @@ less than to log it, but not nothing."""
 _READ_BYTES = 64 * 1024
 
 _MAX_READS_OF_REST = 4
-"""One read empties a pipe of 64 KiB; a few more take what was on its way into a full one."""
+"""One read empties a pipe of 64 KiB; a few more take what a writer blocked on a full pipe adds."""
 
 _HALF = MAX_LINE_BYTES // 2 - 32
 """Of a line that is cut, at each end; between them stands how much was cut."""
@@ -93,7 +94,7 @@ class StderrRelay:
         return (*self._tail, *pending)[-TAIL_LINES:]
 
     async def run(self) -> None:
-        """Read until the end of stderr."""
+        """Read and log until the end of stderr."""
         while True:
             await trio.lowlevel.wait_readable(self._descriptor)
             data = self._read()
@@ -104,8 +105,8 @@ class StderrRelay:
         self._finish()
 
     def read_rest(self) -> None:
-        """Read what is in the pipe now, without waiting."""
-        # Bounded: a process that the worker left behind may write faster than this reads.
+        """Read and log what is in the pipe now, without waiting for its end."""
+        # Bounded, because a process that the worker left behind may write faster than this reads.
         for _ in range(_MAX_READS_OF_REST):
             data = self._read()
             if not data:
@@ -130,7 +131,7 @@ class StderrRelay:
         self._partial.add(partial)
 
     def _take_in_lines(self, text: bytes) -> None:
-        """Look at the lines that may be logged and at the last; of a flood, only count the rest."""
+        """Decode the lines that may be logged and the tail; only count the rest of a flood."""
         self._earn()
         may = int(self._allowance)
         unseen = text.count(b"\n") + 1 - may - TAIL_LINES

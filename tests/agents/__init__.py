@@ -1,1 +1,4 @@
-"""Agents that misbehave, one fault each, in plain Python: run as commands, not imported."""
+"""Agents that misbehave, one fault each, in plain Python. They are run as commands, never imported.
+
+The subject of each file's docstring is the agent.
+"""

@@ -1,4 +1,4 @@
-"""Begins to answer a request that it has not read, under the id that it must have, and exits."""
+"""Begins to answer a request that it has not read, under the id that it must have, then exits."""
 
 import os
 import select

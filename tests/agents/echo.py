@@ -1,4 +1,4 @@
-"""No fault: the neighbour that has to be served whatever the others do."""
+"""Has no fault: the neighbour that must be served whatever the others do."""
 
 import wire
 

@@ -1,8 +1,8 @@
 """Keeps every request that says "hold" until one says "answer all", or "crash".
 
-Says on stderr how many it holds. "malformed" is answered with a result of the wrong shape. With the
-argument "deaf" cancels are ignored; otherwise a cancelled request is answered, late, as if
-nothing had been said.
+Logs to stderr how many it holds. "malformed" is answered with a result of the wrong shape. With the
+argument "deaf" cancels are ignored; otherwise a cancelled request is still answered with its echo,
+at the time of the cancel.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Takes no more from its stdin than the line that it works on; a fault never ends."""
+"""Reads no more of its stdin than the line that it works on; a fault never ends."""
 
 import signal
 
@@ -10,5 +10,5 @@ def work_for_ever(request: wire.Request) -> None:
     signal.pause()
 
 
-# Unbuffered: what it has not asked for stays in the pipe.
+# Unbuffered: what the agent has not asked for stays in the pipe.
 wire.serve(work_for_ever, concurrency=8, buffering=0)

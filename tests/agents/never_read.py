@@ -1,4 +1,4 @@
-"""Says that it is ready, and never reads its stdin."""
+"""Sends `ready` and never reads its stdin."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Would be ready in an hour: it says nothing, and reads nothing."""
+"""Sleeps for an hour: it writes nothing and reads nothing."""
 
 import time
 

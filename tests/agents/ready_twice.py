@@ -1,4 +1,4 @@
-"""Says a second time that it is ready."""
+"""Sends `ready` a second time."""
 
 import wire
 

@@ -1,4 +1,4 @@
-"""Begins a large answer, writes into its own stdin, and exits: as if it had read nothing."""
+"""Begins a large answer, writes into its own stdin and exits, as if it had not read the request."""
 
 import os
 

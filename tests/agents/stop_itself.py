@@ -1,4 +1,4 @@
-"""Stops itself with SIGSTOP: alive, and it will never say anything again."""
+"""Stops itself with SIGSTOP: it is alive, and silent for good."""
 
 import os
 import signal

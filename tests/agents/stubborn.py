@@ -1,4 +1,4 @@
-"""Ignores SIGTERM, and the end of stdin too: only SIGKILL ends it."""
+"""Ignores SIGTERM and the end of stdin: only SIGKILL ends it."""
 
 import signal
 

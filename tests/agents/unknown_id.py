@@ -1,4 +1,4 @@
-"""Answers under an id that was never given to it: as if for a request at another worker."""
+"""Answers under an id that it was never given, as if for a request at another worker."""
 
 import wire
 

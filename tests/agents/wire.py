@@ -1,8 +1,8 @@
 """What the fault agents share: the wire in its simplest form, on the standard library alone.
 
-An agent made with `serve` echoes, with a name that no other worker has, so that a test sees which
-worker has answered. Its fault comes when the input, or the last message, is a string that begins
-with `FAULT`, or with `FAULT_AFTER_A_WORD`: then it comes after one chunk.
+An agent made with `serve` echoes, and adds a name that no other worker has, so that a test sees
+which worker has answered. Its fault comes when the input, or the last message, is a string that
+begins with `FAULT`; with `FAULT_AFTER_A_WORD`, after one chunk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FAULT = "fault"
 FAULT_AFTER_A_WORD = "fault after a word"
 
 WORKER = secrets.token_hex(4)
-"""Names this process. Its pid would not do: in a sandbox every worker has the same."""
+"""Names this process. Its pid would not do: in a sandbox every worker has the same one."""
 
 Request = dict[str, Any]
 
@@ -62,7 +62,7 @@ def log(text: str) -> None:
 
 
 def messages(*, buffering: int = -1) -> Iterator[Request]:
-    """Everything that the gateway sends, cancels too, until the end of stdin."""
+    """Every message from the gateway, including cancels, until the end of stdin."""
     with open(0, "rb", buffering=buffering, closefd=False) as stdin:
         for text in stdin:
             yield json.loads(text)
@@ -71,7 +71,7 @@ def messages(*, buffering: int = -1) -> Iterator[Request]:
 def serve(
     fault: Callable[[Request], None] | None = None, *, concurrency: int = 1, buffering: int = -1
 ) -> None:
-    """Echo, one request after the other, and do `fault` where it is asked for."""
+    """Echo one request after the other, and call `fault` for those that ask for it."""
     write(ready(concurrency))
     for request in messages(buffering=buffering):
         if request["method"] == "cancel":

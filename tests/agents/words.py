@@ -1,4 +1,4 @@
-"""A stream of words: one for each line of the FIFO that its argument names, and the end with it."""
+"""Streams one word for each line of the FIFO that its argument names, and ends with the FIFO."""
 
 import sys
 

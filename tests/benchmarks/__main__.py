@@ -15,7 +15,7 @@ from tests.benchmarks.figures import Figure
 
 
 def main() -> int:
-    """Run what was asked for. 0 unless something did not work; a missed target is no failure."""
+    """Run the chosen measures. 1 if one of them failed, else 0; a missed target is no failure."""
     options = _options()
     figures: list[Figure] = []
     skipped: dict[str, str] = {}
@@ -44,7 +44,9 @@ def main() -> int:
                 for figure in measure.run(bench):
                     figures.append(figure)
                     print(f"\n{report.as_text(figure)}", flush=True)
-            except Exception:  # the boundary: one that fails does not take the others' figures
+            except (
+                Exception
+            ):  # a boundary: one failing measure must not cost the figures of the others
                 failed = True
                 skipped[measure.name] = "failed"
                 print(f"\n{measure.name}: failed\n{traceback.format_exc()}", file=sys.stderr)

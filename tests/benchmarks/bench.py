@@ -1,4 +1,4 @@
-"""One run of the benchmarks: how long and how often, and what every measure is given."""
+"""One run of the benchmarks: its length, its rounds, and the context that each measure gets."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.servers import Server
 
 Samples = dict[str, float]
-"""What one server did in one round, by the name of the quantity."""
+"""One server's results in one round, by quantity."""
 
 
 @dataclass
 class Bench:
-    """The settings of a run, and the work that all measures share."""
+    """The settings of a run, and the work common to all measures."""
 
     folder: Path
     rounds: int = 5
     seconds: float = 2.0
-    """Of load, for one server in one round."""
+    """Length of the load on one server in one round."""
     quick: bool = False
-    """Only whether it works: one round, as little as possible, and no figure means anything."""
+    """Only check that it works: one round, as little load as possible, meaningless figures."""
     peers: Mapping[str, Any] = field(default_factory=dict)
     baseline: str | None = None
     """The command of another gateway, of an earlier version perhaps, to measure beside this one."""
 
     def scaled(self, normal: int, quick: int) -> int:
-        """A number of things: streams, requests, chunks."""
+        """A count of streams, requests or chunks, for this kind of run."""
         return quick if self.quick else normal
 
     def interleave(
@@ -42,10 +42,10 @@ class Bench:
         rounds: int | None = None,
         rehearse: bool = True,
     ) -> dict[str, dict[str, list[float]]]:
-        """Let each subject do its work once a round; samples by quantity and subject.
+        """Let each subject do its work once a round; returns samples by quantity and subject.
 
-        With `rehearse`, one round before the first is not counted. Each round begins with another
-        subject, so that none is always first.
+        With `rehearse`, one extra round comes first and is not counted. Each round begins with a
+        different subject, so that none is always first.
         """
         taken: dict[str, dict[str, list[float]]] = {}
         names = list(subjects)
@@ -70,7 +70,7 @@ class Bench:
         without_sandbox: bool = True,
         peers: Sequence[str] = (),
     ) -> Iterator[dict[str, Server]]:
-        """The gateway with these agents, and the references, all running at once and by name."""
+        """The gateway with these agents and the references, all running at once, by name."""
         with ExitStack() as stack:
             running = {"gateway": stack.enter_context(servers.gateway(self.folder, agents=agents))}
             if without_sandbox and not self.quick:
@@ -101,7 +101,7 @@ NO_SLOWER = Target(BASELINE, at_least=0.97)
 
 @dataclass(frozen=True)
 class Measure:
-    """One row of the issue's table: its name for `--only`, and what runs it."""
+    """One measure: its name for `--only`, a description, and the function that runs it."""
 
     name: str
     about: str

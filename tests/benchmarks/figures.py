@@ -1,4 +1,4 @@
-"""Figures: what was measured, of whom, how often, and beside what. Pure."""
+"""Figures: samples by server, their spread, and how they compare with a target. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Target:
-    """What `subject` has to be, as a ratio to `reference`: `at_least` or `at_most` this."""
+    """A bound on the ratio of `subject` to `reference`: `at_least` or `at_most`."""
 
     reference: str | tuple[str, ...] | None = None
-    """One series, several of which the best counts, or None: the bound is of the figure itself."""
+    """One series; several, of which the best counts; or None for a bound on the figure itself."""
     at_least: float | None = None
     at_most: float | None = None
     subject: str = "gateway"
@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table: a quantity, with a series of samples, one a round, for each server."""
+    """One row of the results: a quantity, with one sample per round for each server."""
 
     measure: str
     case: str
@@ -46,12 +46,12 @@ class Figure:
     note: str = ""
 
     def ratio(self, subject: str, reference: str) -> Spread:
-        """The rounds' own ratios: both samples of a round were taken one after the other."""
+        """The spread of the rounds' ratios: both samples of a round were taken close together."""
         pairs = zip(self.series[subject], self.series[reference], strict=True)
         return Spread.of([a / b if b else float("nan") for a, b in pairs])
 
     def judge(self, target: Target) -> Verdict | None:
-        """How the target fared; None when its reference was not measured in this run."""
+        """Whether the target was met; None when its reference was not measured in this run."""
         if target.reference is None:
             own = Spread.of(self.series[target.subject])
             return Verdict(target, "", own, target.met(own.median))
@@ -101,7 +101,7 @@ class Verdict:
 
     target: Target
     reference: str
-    """The one that counted."""
+    """The reference that was used."""
     ratio: Spread
     met: bool
 

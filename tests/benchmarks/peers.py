@@ -1,7 +1,7 @@
-"""Other systems, measured for comparison with `--peers`: installed outside of the project.
+"""Other systems, measured for comparison with `--peers` and installed outside the project.
 
-Two in-process runtimes (FastAPI on uvicorn), and three bridges from HTTP to one long-lived child on
-stdio. Each has an environment of its own in a cache folder, made when it is first wanted.
+They are two versions of an in-process runtime (FastAPI on uvicorn) and three bridges from HTTP to
+one long-lived child on stdio. Each has its own environment in a cache folder, made on first use.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ NODE_PEERS = {"supergateway": ["supergateway@4.0.0"]}
 TOOL = [sys.executable, str(AGENTS / "mcp_tool.py")]
 
 INSTALLED = "installed.txt"
-"""Stands in an environment that is whole, and names what it was made from."""
+"""Marks an environment as complete, and names the packages that it was made from."""
 
 Starter = Callable[[Path], AbstractContextManager[Server]]
 
 
 @dataclass
 class Tool(Server):
-    """A bridge, whose tool `echo` is its one agent."""
+    """A bridge, with the tool `echo` as its only agent."""
 
     path: str = ""
     session: str = ""
@@ -57,7 +57,7 @@ class Tool(Server):
 
 
 def starters() -> tuple[dict[str, Starter], dict[str, str]]:
-    """What starts each peer, and why the others are left out. Installs what is missing."""
+    """Starters by peer, and the reasons why others are left out. Installs what is missing."""
     found: dict[str, Starter] = {}
     skipped: dict[str, str] = {}
     ways: dict[str, Callable[[str, Path], AbstractContextManager[Server]]] = {
@@ -110,7 +110,7 @@ def _reminix(name: str, folder: Path) -> Iterator[Server]:
 
 
 class Reminix(Server):
-    """It has the reference system's paths."""
+    """A server with the reference system's paths."""
 
     def invoke(self, value: object, *, agent: str = "echo", stream: bool = False) -> Request:
         request = super().invoke(value, agent=agent, stream=stream)
@@ -151,7 +151,7 @@ def _supergateway(name: str, folder: Path) -> Iterator[Server]:
 def _serving(
     name: str, command: Sequence[str], port: int, folder: Path
 ) -> Iterator[tuple[int, Path]]:
-    """Run a server until the end of the block; it is up when it accepts connections."""
+    """Run a server until the end of the block, which begins once it accepts connections."""
     log = folder / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
@@ -167,7 +167,7 @@ def _serving(
 
 
 def _open_session(port: int, path: str) -> str:
-    """The handshake of MCP over HTTP; its session."""
+    """Perform the handshake of MCP over HTTP; returns the session's id."""
     start = {
         "protocolVersion": "2025-03-26",
         "capabilities": {},

@@ -1,6 +1,6 @@
-"""The plots of a run: how far each target was reached, and the figures behind some of them.
+"""The plots of a run: each target, and the figures behind some of them.
 
-Needs matplotlib, the `bench` extra.
+They need matplotlib, from the extra `bench`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _draw_targets(figures: Sequence[Figure], path: Path) -> Path:
 
 
 def margin(verdict: Verdict) -> float:
-    """How far beyond its target it is, as a factor: more than 1 is reached."""
+    """How far the target was exceeded, as a factor: 1 or more means reached."""
     target: Target = verdict.target
     if target.at_least is not None:
         return verdict.ratio.median / target.at_least

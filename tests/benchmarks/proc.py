@@ -1,4 +1,4 @@
-"""What the kernel says of a process: /proc/PID, in seconds and bytes."""
+"""What the kernel accounts to a process, from /proc/PID, in seconds and bytes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time so far, without its children's; to a clock tick, 10 ms."""
+    """User and system time so far, without children, to the precision of a clock tick (10 ms)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
 def wakeups(pid: int) -> int:
-    """How often its main thread went to sleep, and so was woken, so far."""
+    """How often the main thread has gone to sleep, and hence been woken, so far."""
     return _status(pid, "voluntary_ctxt_switches")
 
 
@@ -24,17 +24,17 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most that was resident since the start, or since `forget_peak`."""
+    """The peak of resident memory since the start, or since `forget_peak`."""
     return _status(pid, "VmHWM") * 1024
 
 
 def forget_peak(pid: int) -> None:
-    """Let the peak begin anew at what is resident now (proc(5), clear_refs)."""
+    """Reset the peak to what is resident now (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def proportional_bytes(pid: int) -> int:
-    """What it holds alone, and its share of what it shares (PSS)."""
+    """The proportional set size: private memory, plus a share of each shared page."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024

@@ -1,9 +1,9 @@
-"""The same answers without workers, on the same Hypercorn and settings: a process of its own.
+"""The references: the same answers without workers, on the same Hypercorn with the same settings.
 
     python -m tests.benchmarks.references quart|asgi
 
-`quart` is *bare*: plain Quart-Trio routes as their author would write them with msgspec. `asgi` is
-the least that can be run on this server: an application of one function. Both print the line that
+`quart` is *bare*: plain Quart-Trio routes, as one would write them with msgspec. `asgi` is *raw
+ASGI*, the least that this server can run: an application of one function. Both print the line that
 the gateway prints.
 """
 
@@ -53,7 +53,7 @@ encode = msgspec.json.Encoder().encode
 
 
 async def speak(wanted: dict[str, Any]) -> AsyncIterator[bytes]:
-    """What `agents/words.py` says, as events."""
+    """The output of `agents/words.py`, as events."""
     every, chunks = wanted.get("every"), wanted["chunks"]
     if every:
         for _ in range(chunks):
@@ -69,7 +69,7 @@ async def speak(wanted: dict[str, Any]) -> AsyncIterator[bytes]:
 
 
 def quart() -> QuartTrio:
-    """Plain routes. Only what would break the server is mended, as in the gateway."""
+    """Plain routes, with the gateway's fixes of the server where it would break without them."""
     app = QuartTrio("bare")
     app.asgi_http_class = HTTPConnection
     app.config["RESPONSE_TIMEOUT"] = None
@@ -92,7 +92,7 @@ def quart() -> QuartTrio:
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None:
-    """An ASGI application that answers an invoke, and nothing more."""
+    """An ASGI application that can only answer an invoke."""
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})

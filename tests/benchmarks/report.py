@@ -1,4 +1,4 @@
-"""Figures as a table for people, and as JSON for everything else."""
+"""Figures as text for people, and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.benchmarks.figures import Figure, Spread
 
 
 def machine() -> dict[str, Any]:
-    """What a ratio may depend on, and nothing that tells one machine from another."""
+    """What a ratio may depend on; nothing that identifies the machine."""
     return {"cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
 
 
 def as_text(figure: Figure) -> str:
-    """A figure on several lines: one for each server, one for each target."""
+    """A figure as text, with one line for each server and one for each target."""
     lines = [f"{figure.measure}: {figure.case} ({figure.unit})"]
     for name, samples in figure.series.items():
         spread = Spread.of(samples)
@@ -44,7 +44,7 @@ def as_text(figure: Figure) -> str:
 def as_json(
     figures: Sequence[Figure], *, command: str, skipped: dict[str, str], quick: bool
 ) -> dict[str, Any]:
-    """The whole run."""
+    """The whole run, as values for JSON."""
     return {
         "machine": machine(),
         "command": command,

@@ -1,4 +1,4 @@
-"""The servers that are measured: each a process of its own, started and ended here."""
+"""The servers under test, each a process that is started and ended here."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ROOT = Path(__file__).parents[2]
 AGENTS = Path(__file__).parent / "agents"
 
 START_SECONDS = 60.0
-"""For a server to say where it listens."""
+"""Time for a server to say where it listens."""
 
 STOP_SECONDS = 20.0
-"""For a server to end on SIGTERM, the gateway's workers included."""
+"""Time for a server to exit after SIGTERM, including the gateway's workers."""
 
 
 @dataclass
 class Server:
-    """A server that has the gateway's paths and bodies."""
+    """A running server with the gateway's paths and bodies."""
 
     name: str
     port: int
@@ -45,14 +45,14 @@ class Server:
         return Request(f"/agent/{agent}/chat", json.dumps({"messages": messages}).encode())
 
     def state(self, agent: str) -> dict[str, Any]:
-        """The body of `GET /agent/{name}`, which the gateway has."""
+        """The body of `GET /agent/{name}`, which only the gateway has."""
         with Client(self.port) as client:
             state: dict[str, Any] = json.loads(client.get(f"/agent/{agent}")[1])
             return state
 
 
 class StartError(Exception):
-    """A server did not start; the message has the end of its log."""
+    """A server did not start; the message contains the end of its log."""
 
 
 def agent_command(name: str) -> list[str]:
@@ -69,7 +69,7 @@ def gateway(
     name: str = "gateway",
     program: Sequence[str] = (sys.executable, "-m", "gateway"),
 ) -> Iterator[Server]:
-    """The public command with its default settings, but for what `agents` says.
+    """The gateway, started by its public command with default settings.
 
     `agents` are the tables `[agents.NAME]`; a command that is missing is the agent of that name.
     `program` starts another gateway than this one.
@@ -108,7 +108,7 @@ def raw_asgi(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def trivial(folder: Path) -> Iterator[Server]:
-    """What the load generators are measured against."""
+    """The server that shows what the load generators can do."""
     with start("trivial", [sys.executable, "-m", "tests.benchmarks.trivial"], folder) as it:
         yield it
 
@@ -133,7 +133,7 @@ def start(name: str, command: list[str], folder: Path) -> Iterator[Server]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL if that does not help."""
+    """End a server with SIGTERM, and with SIGKILL if it does not exit in time."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_SECONDS)

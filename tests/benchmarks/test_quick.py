@@ -1,4 +1,4 @@
-"""The benchmarks work; what they measure here means nothing and is not looked at."""
+"""The benchmarks work. What they measure in these tests means nothing and is not checked."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A server that does nothing but send: what the load generators can take at the most.
+"""A server that does nothing but send: it shows the most that the load generators can take.
 
     python -m tests.benchmarks.trivial
 
-Every request gets the same bytes, made ahead: one small answer, or, if its body says `stream`, a
-stream of 1,000 chunks. It reads no header and makes no object for a request.
+Every request gets the same prepared bytes: a stream of 1,000 chunks if its body says `stream`, else
+one small answer. The server reads no header and creates no object for a request.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STREAM = (
 
 
 def serve(listener: socket.socket) -> None:
-    """Answer until the process is ended. Each request must come in one piece, as small ones do."""
+    """Answer until the process is ended. A request must arrive in one piece, as small ones do."""
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         while True:

@@ -1,7 +1,7 @@
 """A raw-socket HTTP/1.1 client: single requests with their times, and counters of streams.
 
-It reads as much at once as there is and looks for nothing but what it counts, so that it can be
-ahead of any server here; `ceiling` measures how far.
+It reads as much at once as there is and searches only for what it counts, so that it is faster than
+any server here; the measure `ceiling` shows by how much.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from dataclasses import dataclass
 
 READ_BYTES = 1 << 20
 EVENT = b"data: {"
-"""How every chunk begins, here and at the peers; the last event, `[DONE]`, does not."""
+"""The beginning of every chunk, of ours and of the peers'; the last event, `[DONE]`, begins
+otherwise."""
 NUMBER = b"@NUMBER@"
-"""In a request's body: stands for a number that no other request of the same load has."""
+"""A placeholder in a request's body for a number that no other request of the same load has."""
 DONE = b"[DONE]"
 END_OF_BODY = b"0\r\n\r\n"
-"""Of a chunked body. An event ends with a newline of its own, so no event ends so."""
+"""The end of a chunked body. An event ends with a newline, so no event looks like it."""
 
 SECONDS = 60.0
-"""For anything on a connection: far more than what is measured takes."""
+"""Timeout of any socket operation: far longer than anything that is measured."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A POST: where to, with what."""
+    """A POST request: its path, body and headers."""
 
     path: str
     body: bytes
@@ -42,18 +43,18 @@ class Request:
 
 
 class BadAnswerError(Exception):
-    """The server did not answer as it should have."""
+    """A server did not answer as it should have."""
 
 
 class Client:
-    """One connection, kept alive. `post` and `get` return status and body.
+    """One keep-alive connection. `post` and `get` return status and body.
 
-    Only bodies of a known length are read: after any other, the connection cannot be used again.
+    Only a body with a Content-Length is read; after any other, the connection cannot be used again.
     """
 
     def __init__(self, port: int) -> None:
         self.headers: dict[str, str] = {}
-        """Of the last answer."""
+        """The headers of the last answer, by lower-case name."""
         self._socket = connect(port)
         self._file = self._socket.makefile("rb")
 
@@ -71,7 +72,7 @@ class Client:
         return self._exchange(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
     def timed(self, request: Request) -> float:
-        """Seconds to a 200. Raises BadAnswerError."""
+        """Seconds from sending a request to its 200. Raises BadAnswerError for another status."""
         data = request.encode()
         start = time.perf_counter()
         status, body = self._exchange(data)
@@ -93,7 +94,7 @@ class Client:
 
 
 class Stream:
-    """One open stream: counts its events, and gives each piece that comes to `on_data`."""
+    """One open stream. Counts its events, and passes each piece of data to `on_data`."""
 
     def __init__(
         self, port: int, request: Request, on_data: Callable[[bytes], object] | None = None
@@ -108,7 +109,7 @@ class Stream:
         self._begun = self._done = self._closing = False
 
     def read(self) -> None:
-        """Read once. Raises BadAnswerError if it is no stream, or ends before its end."""
+        """Read once. Raises BadAnswerError if the response is no stream, or is cut."""
         data = self.socket.recv(READ_BYTES)
         if not data:
             raise BadAnswerError(f"a stream was cut after {self.events} events")
@@ -128,11 +129,11 @@ class Stream:
         self.ended = text.endswith(END_OF_BODY)
         if self.ended and not self._done:
             raise BadAnswerError(f"a stream ended without {DONE!r}: {text[-500:]!r}")
-        # As much as may be the beginning of what is looked for, and too little to count it twice.
+        # Keep what may be the beginning of an event, but too little to count an event twice.
         self._tail = text[-len(EVENT) + 1 :]
 
     def again(self, request: Request) -> None:
-        """Ask once more after the end; over another connection if the server closes this one."""
+        """Send another request after the end, on a new connection if the server closes this one."""
         if self._closing:
             self.close()
             self.socket = connect(self._port)
@@ -151,7 +152,7 @@ def connect(port: int) -> socket.socket:
 
 
 def count_events(port: int, request: Request, *, connections: int, seconds: float) -> float:
-    """Stream after stream over `connections` for as long; events a second."""
+    """Request stream after stream on `connections` for `seconds`; returns events per second."""
     streams = [Stream(port, request) for _ in range(connections)]
     start = time.perf_counter()
     end = start
@@ -178,7 +179,7 @@ def count_events(port: int, request: Request, *, connections: int, seconds: floa
 
 
 def watch(streams: Sequence[Stream], *, seconds: float) -> None:
-    """Read the open streams for as long, or until all have ended."""
+    """Read the open streams for `seconds`, or until all have ended."""
     until = time.perf_counter() + seconds
     with selectors.DefaultSelector() as selector:
         for stream in streams:

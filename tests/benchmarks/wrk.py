@@ -1,4 +1,4 @@
-"""The load generator for whole answers: wrk, in C, one thread, connections kept alive."""
+"""The load generator for whole answers: wrk, with one thread and keep-alive connections."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ end
 """
 
 TIMEOUT = 20
-"""Seconds that wrk waits for one answer: longer than anything that is measured takes."""
+"""Seconds that wrk waits for one answer: longer than any answer that is measured takes."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What came of a load."""
+    """The result of a load."""
 
     requests: int
     per_second: float
     p50_ms: float
     p99_ms: float
     generator_cpu: float
-    """How much of one core wrk itself used: near 1, it is what was measured."""
+    """Share of one core that wrk used: near 1, wrk itself was the bottleneck."""
 
 
 class WrkError(Exception):
-    """wrk could not run, or not every request was answered well."""
+    """wrk failed, or not every request got a 2xx."""
 
 
 def available() -> bool:
@@ -59,7 +59,7 @@ def available() -> bool:
 
 
 def load(port: int, request: Request, *, connections: int, seconds: float, folder: Path) -> Load:
-    """Send `request` over `connections` for as long; raises WrkError unless each had a 2xx."""
+    """Send `request` on `connections` for `seconds`. Raises WrkError if an answer is no 2xx."""
     body, script = folder / "body", folder / "script.lua"
     body.write_bytes(request.body)
     headers = (f"wrk.headers[{json.dumps(k)}] = {json.dumps(v)}" for k, v in request.headers)
@@ -73,14 +73,16 @@ def load(port: int, request: Request, *, connections: int, seconds: float, folde
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # ends it with its figures, to the fraction
+            process.send_signal(
+                signal.SIGINT
+            )  # wrk then reports, for a duration of any fraction of a second
             out, err = process.communicate()
     cpu = _children_cpu() - before
     if process.returncode != 0:
         raise WrkError(f"wrk failed: {err.strip() or out.strip()}")
     told = json.loads(out.strip().splitlines()[-1])
     if not told["bad"] and not told["requests"] and seconds < TIMEOUT:
-        # Too short for even one answer, on a machine that is busy.
+        # On a busy machine, the time was too short for even one answer.
         return load(port, request, connections=connections, seconds=4 * seconds, folder=folder)
     if told["bad"] or not told["requests"]:
         raise WrkError(f"{told['bad']} of {told['requests']} requests failed:\n{out}")

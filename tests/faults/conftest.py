@@ -10,7 +10,7 @@ from tests.faults.scene import HAS_STRICT
 
 @pytest.fixture(params=["off", "strict"])
 def level(request: pytest.FixtureRequest) -> str:
-    """Both ways to run workers."""
+    """Runs a test twice: without a sandbox, and in the strict one."""
     if request.param == "strict":
         need(HAS_STRICT, "the strict sandbox needs bubblewrap")
     return str(request.param)

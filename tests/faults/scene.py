@@ -1,9 +1,9 @@
-"""A gateway with an agent that misbehaves and a neighbour that does not, and what is asked of both.
+"""A gateway with an agent that misbehaves and a neighbour that does not, and requests to both.
 
     async with scene(tmp_path, bad=agent("segfault.py")) as gateway:
         ...
 
-Nothing is started but the gateway: the workers are its own.
+Only the gateway is started here; the workers are the gateway's.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from tests.harness import RunningGateway, python_agent, running_gateway
 HAS_STRICT = shutil.which("bwrap") is not None
 
 LEVEL = os.environ.get("GATEWAY_TEST_SANDBOX", "strict" if HAS_STRICT else "off")
-"""How workers are isolated where a test does not say it: the same must come of every fault."""
+"""How workers are isolated in tests that do not choose: a fault must have the same outcome either
+way."""
 
 PATIENCE = 20
 """Seconds for something that takes milliseconds on an idle machine."""
 
 Footprint = tuple[int, Counter[str]]
-"""Processes of the gateway's, and its descriptors of each kind."""
+"""The number of the gateway's processes, and of its descriptors by kind."""
 
 
 def agent(script: str, *arguments: str | Path, **settings: Any) -> dict[str, Any]:
-    """The TOML table of a fault agent, with one worker unless `settings` say otherwise."""
+    """The TOML table of a fault agent, with one worker unless `settings` says otherwise."""
     command = python_agent(script, *map(str, arguments))
     workers = {"min": 1, "max": 1, **settings.pop("workers", {})}
     return {"command": command, "workers": workers, **settings}
@@ -53,15 +54,17 @@ async def scene(
     prefix: Sequence[str] = (),
     **agents: dict[str, Any],
 ) -> AsyncIterator[RunningGateway]:
-    """Run a gateway with these agents, and `good`, their neighbour. `folder` is a tmp_path; what is
-    `shared` in it, the agents see."""
+    """Run a gateway with these agents and `good`, their neighbour.
+
+    `folder` is a tmp_path; agents can read the folder `shared` in it.
+    """
     tables = {
         "server": {"sandbox": level or LEVEL, **(server or {})},
         "defaults": {"sandbox": {"mounts_ro": [str(shared(folder))]}},
         "agents.good": agent("echo.py"),
         **{f"agents.{name}": table for name, table in agents.items()},
     }
-    # Apart: the gateway refuses to show its settings to an agent.
+    # In a folder of its own: the gateway refuses to show its settings to an agent.
     settings = folder / "settings"
     settings.mkdir()
     async with running_gateway(
@@ -71,7 +74,7 @@ async def scene(
 
 
 def shared(folder: Path) -> Path:
-    """The folder below a tmp_path that agents can look into. Their user may be another."""
+    """The folder below a tmp_path that agents can read, also as another user."""
     path = folder / "shared"
     if not path.exists():
         path.mkdir()
@@ -88,7 +91,7 @@ def make_fifo(folder: Path) -> Path:
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tables of values, each written on one line. Strings, numbers and lists are as in JSON."""
+    """TOML text, one value per line. Strings, numbers and lists are written as in JSON."""
     return "".join(
         f"[{name}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
         for name, table in tables.items()
@@ -113,7 +116,7 @@ async def ask(
     client: httpx.AsyncClient | None = None,
     **headers: str,
 ) -> httpx.Response:
-    """One request without a stream; keywords are headers."""
+    """Send one request without a stream. Keywords are headers."""
     return await (client or gateway.client).post(
         f"/agent/{name}/{kind}",
         json=body(wish, kind),
@@ -128,7 +131,7 @@ def body(wish: object, kind: str = "invoke") -> dict[str, Any]:
 
 
 async def served_by(gateway: RunningGateway, name: str, wish: object = "hello") -> str:
-    """Ask for an echo, which must come, and return the name of the worker that made it."""
+    """Ask for an echo, which must come, and return the name of the worker that sent it."""
     answer = await ask(gateway, name, wish)
     assert answer.status_code == 200, answer.text
     assert answer.json()["output"]["input"] == wish
@@ -136,7 +139,7 @@ async def served_by(gateway: RunningGateway, name: str, wish: object = "hello") 
 
 
 def error_of(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    """The error that an answer holds, which is of this status and type."""
+    """The error in an answer, which must have this status and type."""
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert error["type"] == kind, error
@@ -156,7 +159,7 @@ def only_worker(state: Mapping[str, Any]) -> dict[str, Any]:
 async def until_state(
     gateway: RunningGateway, name: str, condition: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
-    """Look at the agent until the condition holds; what was seen then."""
+    """Poll the agent's state until the condition holds; returns that state."""
     state: dict[str, Any] = {}
     with trio.move_on_after(PATIENCE):
         while True:
@@ -173,7 +176,7 @@ async def worker_pid(gateway: RunningGateway, name: str) -> int:
 
 
 def footprint(gateway: RunningGateway) -> Footprint:
-    """How many processes there are, and how many descriptors of each kind the gateway holds."""
+    """Count the gateway's processes and, by kind, its descriptors."""
     kinds: Counter[str] = Counter()
     for descriptor in Path(f"/proc/{gateway.pid}/fd").iterdir():
         try:
@@ -184,11 +187,11 @@ def footprint(gateway: RunningGateway) -> Footprint:
 
 
 async def back_to(gateway: RunningGateway, before: Footprint) -> None:
-    """Wait until as many processes and descriptors are there as before."""
+    """Wait until there are as many processes and descriptors as before."""
     now = before
     with trio.move_on_after(PATIENCE):
         while True:
-            # A request, so that the gateway's own connection is among the descriptors each time.
+            # With a request, so that its connection is among the descriptors each time.
             await gateway.state("good")
             now = footprint(gateway)
             if now == before:
@@ -203,7 +206,7 @@ async def back_to(gateway: RunningGateway, before: Footprint) -> None:
 async def open_request(
     gateway: RunningGateway, name: str, wish: object, **extra: Any
 ) -> AsyncIterator[trio.SocketStream]:
-    """Send a request on a connection of its own, and leave the reading to the caller."""
+    """Send a request on its own connection; the caller reads the response, or does not."""
     data = json.dumps({**body(wish), **extra}).encode()
     async with await trio.open_tcp_stream("127.0.0.1", gateway.port) as connection:
         await connection.send_all(
@@ -215,7 +218,7 @@ async def open_request(
 
 
 async def read_until(connection: trio.SocketStream, pattern: bytes) -> bytes:
-    """Read until `pattern` has come."""
+    """Read until `pattern` has been received; returns all data read."""
     data = b""
     with trio.fail_after(PATIENCE):
         while pattern not in data:

@@ -1,4 +1,4 @@
-"""Faults that come once the answer is given, or without one being waited for."""
+"""Faults after the answer, and faults while no answer is awaited."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_what_a_worker_does_after_its_answer_costs_the_worker_and_no_reque
         for _ in range(4):
             pid = await worker_pid(gateway, "bad")
             worker = await served_by(gateway, "bad", FAULT)
-            # At once: it goes to another worker, even where it was given to the one that ends.
+            # Asked at once: another worker serves it, even if the one that ends was given it.
             assert await served_by(gateway, "bad", "after that") != worker
             assert await gone(pid)
         status, events = await gateway.stream("/agent/bad/invoke", input=FAULT)
@@ -51,7 +51,7 @@ async def test_a_flood_after_the_answer_ends_the_worker_and_is_not_logged_line_b
     async with scene(tmp_path, level=level, bad=bad) as gateway:
         await served_by(gateway, "good")
         worker = await served_by(gateway, "bad", FAULT)
-        # What it is given before the flood has begun waits for its clock: it reads nothing more.
+        # The worker reads nothing more: a request given to it before the flood waits for a clock.
         await gateway.logged("protocol violation")
         assert await served_by(gateway, "bad", "after that") != worker
         await served_by(gateway, "good")

@@ -1,4 +1,4 @@
-"""Every clock that ends a request: its name and the true time are in the answer and in the log."""
+"""Every clock that ends a request: its name and the elapsed time are in the answer and the log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def assert_ran_out(error: dict[str, Any], clock: str, limit: float) -> None:
 
 
 async def occupy(gateway: RunningGateway, nursery: trio.Nursery, name: str) -> trio.CancelScope:
-    """Have the agent's worker hold a request, until the scope that is returned is cancelled."""
+    """Have the agent's worker hold a request until the returned scope is cancelled."""
     scope = trio.CancelScope()
 
     async def hold() -> None:
@@ -75,11 +75,11 @@ async def test_the_total_clock_ends_a_request_whatever_it_has_said(
             assert b'"clock":"total"' in tail
             assert not tail.endswith(b"[DONE]\n\n")
         else:
-            # What is kept of it is bounded before the clock runs out.
+            # The limit on a collected answer is reached before the clock runs out.
             answer = await ask(gateway, "bad")
             error_of(answer, 502, "invalid_agent_response")
             assert "8388608 bytes" in answer.text
-        # It does not hear the cancel, so it is replaced after the grace.
+        # The worker ignores the cancel, so it is replaced after the grace period.
         assert await gone(worker)
         await served_by(gateway, "good")
 
@@ -104,7 +104,7 @@ async def test_a_callers_timeout_shortens_the_total_clock_and_never_lengthens_it
 async def test_a_stream_of_steady_words_outlives_the_first_and_the_idle_clock(
     tmp_path: Path,
 ) -> None:
-    """Word after word, for longer than the clocks; each is sent when the one before has come."""
+    """The stream outlasts both clocks; each word is sent when the one before was received."""
     fifo = make_fifo(tmp_path)
     words = agent("words.py", fifo, clocks={"first": 1.5, "idle": 1.5})
     async with (
@@ -136,7 +136,7 @@ async def test_the_idle_clock_ends_a_stream_that_falls_silent(tmp_path: Path) ->
 
 
 async def test_a_clock_that_is_off_does_not_run(tmp_path: Path) -> None:
-    """With `first` off and `total` short, it is `total` that ends it."""
+    """With `first` off and `total` short, `total` ends the request."""
     bad = agent("hold.py", clocks={"first": "off", "idle": 0, "total": 0.4})
     async with scene(tmp_path, bad=bad) as gateway:
         assert_ran_out(error_of(await ask(gateway, "bad", "hold"), 504, "timeout"), "total", 0.4)
@@ -151,7 +151,7 @@ async def test_a_worker_that_answers_after_its_cancel_is_used_again(
             error = error_of(await ask(gateway, "bad", "hold", x_timeout="0.2"), 504, "timeout")
             assert_ran_out(error, "total", 0.2)
             await gateway.logged("was told to cancel")
-            # Served, and the late answer of the other reached nobody: it would be another input.
+            # The late answer to the cancelled request reached nobody: this one has its own input.
             assert await served_by(gateway, "bad", "after that") == worker
         state = await until_state(gateway, "bad", lambda state: state["in_flight"] == 0)
         assert state["failures"] == 0
@@ -175,7 +175,7 @@ async def test_a_worker_that_ignores_a_cancel_is_replaced_after_the_grace(
 
 
 async def test_a_replaced_worker_lets_its_other_requests_finish(tmp_path: Path) -> None:
-    """One ignored cancel is no reason to fail those beside it."""
+    """One ignored cancel is no reason to fail the worker's other requests."""
     bad = agent("hold.py", "deaf", clocks={"cancel": 0.2}, workers={"max": 2})
     async with scene(tmp_path, bad=bad) as gateway:
         pid = await worker_pid(gateway, "bad")

@@ -1,4 +1,4 @@
-"""What happens to one request in one moment: two things at once, and what is kept after it."""
+"""The end of an exchange: two ends at the same moment, and what an error keeps alive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_exchange() -> Exchange:
 async def test_an_answer_in_the_moment_in_which_the_clock_runs_out_is_the_end(
     autojump_clock: MockClock,
 ) -> None:
-    # Trio wakes tasks of one moment in random order: often enough for both.
+    # Trio wakes tasks that are due at one moment in random order: 50 times see both orders.
     for _ in range(50):
         exchange = make_exchange()
 

@@ -1,4 +1,4 @@
-"""Workers and clients between whom too much is written, or too little read."""
+"""Workers that write too much, and clients that read or send too little."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MiB = 1024 * 1024
 
 
 def resident(gateway: RunningGateway) -> int:
-    """The gateway's memory, in bytes."""
+    """The gateway's resident memory, in bytes."""
     for line in Path(f"/proc/{gateway.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
@@ -63,7 +63,7 @@ async def test_a_client_that_does_not_read_costs_bounded_memory_and_its_own_stre
         async with open_request(gateway, "bad", "fault", stream=True):
             await gateway.logged("504 timeout: .*waiting for the client to read.*'write' clock")
             assert resident(gateway) - before < 32 * MiB
-            # Its worker does not hear the cancel.
+            # Its worker ignores the cancel, and is replaced.
             assert await gone(pid)
             await served_by(gateway, "bad")
             await served_by(gateway, "good")
@@ -72,7 +72,7 @@ async def test_a_client_that_does_not_read_costs_bounded_memory_and_its_own_stre
 async def test_a_client_that_does_not_read_does_not_hold_up_the_others_on_its_worker(
     tmp_path: Path,
 ) -> None:
-    """All on one worker, which is read on for the others."""
+    """All requests are on one worker, whose output is still read for the others."""
     bad = agent("flood_some.py", clocks={"write": 60, "total": 60})
     async with scene(tmp_path, bad=bad) as gateway:
         worker = await served_by(gateway, "bad")
@@ -105,7 +105,7 @@ async def test_clients_that_say_half_or_nothing_hold_no_worker(tmp_path: Path) -
                 await served_by(gateway, "good", nonce)
             state = await gateway.state("good")
             assert (state["in_flight"], state["waiting"]) == (0, 0)
-        with trio.fail_after(PATIENCE + 20):  # they may linger for the keep-alive time
+        with trio.fail_after(PATIENCE + 20):  # idle ones may stay for the keep-alive time
             while footprint(gateway) != before:
                 await gateway.state("good")
         await back_to(gateway, before)

@@ -1,4 +1,4 @@
-"""What runs beside the workers outlives them, and ends with the gateway."""
+"""Helper processes of an agent outlive its workers and end with the gateway."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.harness import descendants, gone
 
 
 def proxies(pid: int) -> set[int]:
-    """The processes below `pid` that serve an agent's allow-list."""
+    """The descendants of `pid` that are proxies for an agent's allow-list."""
     return {
         child
         for child in descendants(pid)

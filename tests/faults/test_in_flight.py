@@ -1,4 +1,4 @@
-"""Faults with several requests in flight on one worker: each has one outcome, its own."""
+"""Faults with several requests in flight on one worker: each request has its own single outcome."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ async def test_a_request_whose_answer_has_begun_is_given_to_no_other_worker(
 async def test_a_request_that_was_read_is_given_to_nobody_else_whatever_its_pipe_holds(
     tmp_path: Path,
 ) -> None:
-    """A second worker would be sent a request without its input, and end with another status."""
+    """A second worker would be sent the request without its input, and fail differently."""
     async with scene(tmp_path, level="off", bad=agent("refill_stdin.py")) as gateway:
         error = error_of(await ask(gateway, "bad"), 501, "worker_crashed")
         assert (error["exit_status"], error["output_begun"]) == (3, False)
@@ -132,7 +132,7 @@ async def test_an_answer_under_the_id_of_another_request_reaches_nobody(tmp_path
 async def test_a_request_that_can_be_placed_fails_alone_and_the_others_go_on(
     tmp_path: Path,
 ) -> None:
-    """The malformed line names its request: the ones beside it on the worker are answered."""
+    """The malformed line names its request; the other requests on the worker are answered."""
     async with scene(tmp_path, bad=agent("hold.py")) as gateway:
         answers: list[httpx.Response] = []
 

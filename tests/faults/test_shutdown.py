@@ -1,4 +1,4 @@
-"""Ends of the gateway, and what is left then: nothing."""
+"""Shutdown of the gateway, after which nothing is left."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_a_grandchild_with_a_session_of_its_own_does_not_outlive_its_worke
         os.kill(pid, signal.SIGKILL)
         for member in family:
             assert await gone(member)
-        # The worker that took its place has one, too: it ends with the gateway.
+        # The worker that replaced it has a grandchild too, which ends with the gateway.
         await served_by(gateway, "bad")
 
 
@@ -119,7 +119,7 @@ async def test_a_drain_refuses_what_is_new_and_lets_what_runs_finish(
                 assert gateway.process.returncode is None
                 pipe.write("after\n")
             assert b"after" in await read_until(stream, b"[DONE]")
-            # One that cannot finish by itself: its client leaves.
+            # This request cannot finish by itself, so its client leaves.
             await held.aclose()
             assert await exited(gateway) == 0
 
@@ -152,7 +152,7 @@ async def test_a_drain_that_takes_too_long_ends_streams_with_an_error_event(
 
 
 async def test_a_second_signal_ends_everything_at_once(level: str, tmp_path: Path) -> None:
-    """With clocks of an hour: nothing that this test waits for comes from one of them."""
+    """The clocks are an hour long: nothing that this test waits for comes from one of them."""
     hour = {"stop": 3600, "first": 3600}
     async with scene(
         tmp_path,
@@ -295,7 +295,7 @@ async def test_after_the_lame_duck_comes_the_drain(tmp_path: Path) -> None:
 
 
 async def test_workers_end_with_a_gateway_that_is_killed(level: str, tmp_path: Path) -> None:
-    """By the end of stdin at the latest; `stubborn`, which ignores that, by the parent's death."""
+    """Most end with their stdin; `stubborn` ignores that, and ends by its parent-death signal."""
     async with scene(
         tmp_path, level=level, stubborn=agent("stubborn.py"), expect_exit=-signal.SIGKILL
     ) as gateway:

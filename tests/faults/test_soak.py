@@ -1,4 +1,4 @@
-"""A short run of the soak; `python -m tests.soak` runs it for as long as one likes."""
+"""A short run of the soak; `python -m tests.soak --seconds N` runs it for longer."""
 
 from __future__ import annotations
 

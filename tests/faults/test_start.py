@@ -1,4 +1,4 @@
-"""Faults of the start: workers that exit before they are ready, are never ready, or cannot be."""
+"""Faults at the start: workers that exit before `ready`, are never ready, or cannot be spawned."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.faults.scene import (
 from tests.harness import gone, python_agent
 
 ON_DEMAND = {"min": 0}
-"""So that the test's request, and nothing before it, starts the worker."""
+"""No worker is started before the test's request."""
 
 
 async def test_a_worker_that_exits_before_it_is_ready_fails_its_request_at_once(
@@ -167,7 +167,7 @@ async def test_a_command_that_can_no_longer_be_started_is_a_crash_that_says_why(
 async def test_without_descriptors_no_worker_starts_and_with_them_again_one_does(
     tmp_path: Path,
 ) -> None:
-    """EMFILE, from the kernel."""
+    """The kernel refuses with EMFILE."""
     bad = agent("echo.py", workers=ON_DEMAND)
     async with scene(tmp_path, bad=bad) as gateway:
         neighbour = await served_by(gateway, "good")
@@ -188,7 +188,7 @@ async def test_without_descriptors_no_worker_starts_and_with_them_again_one_does
 async def test_a_fork_that_is_refused_is_a_crash_that_says_why_and_leaks_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """EAGAIN, which the kernel does not give to root: in this process, with a fork that fails."""
+    """EAGAIN, which root never gets from the kernel: a failing fork in this process simulates it."""
     argv = tuple(python_agent("echo.py"))
     settings = AgentSettings(command=list(argv), workers=Workers(min=0, max=1))
     supervisor = AgentSupervisor("bad", settings, PlainLauncher(argv, dict(os.environ)))

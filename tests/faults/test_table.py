@@ -1,7 +1,7 @@
-"""Every fault that a request brings out, in several forms of request, beside a neighbour.
+"""Every fault that a request can trigger, in several forms of request, beside a neighbour.
 
 Faults that need a scene of their own (at the start, after the answer, with others in flight) are in
-the files beside this one.
+the other files of this folder.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from tests.harness import RunningGateway
 
 @dataclass(frozen=True)
 class Fault:
-    """An agent of `tests/agents/`, and what has to come of it."""
+    """An agent of `tests/agents/` and the outcome that its fault must have."""
 
     script: str
     status: int
     type: str
     details: dict[str, Any]
-    """That the error must hold, besides whether output had begun."""
+    """What the error must contain, besides whether output had begun."""
     argument: str = ""
     says: str = ""
-    """That the message must contain."""
+    """Part of the error's message."""
     fresh_worker: bool = True
-    """Whether the next request must meet another worker; otherwise it must meet the same."""
+    """Whether another worker must serve the next request; otherwise the same one must."""
     clocks: dict[str, float] = field(default_factory=dict)
     after_a_word: dict[str, Any] = field(default_factory=dict)
-    """Details that are others once the answer has begun."""
+    """Details that differ once the answer has begun."""
 
     def __str__(self) -> str:
         return f"{self.script.removesuffix('.py')} {self.argument}".strip()
@@ -66,7 +66,7 @@ FAULTS = [
     Fault("endless_line.py", *INVALID, {"violation": "line_too_long"}, says="8388608"),
     Fault("unknown_id.py", *INVALID, {"violation": "unknown_id"}),
     Fault("ready_twice.py", *INVALID, {"violation": "ready_twice"}),
-    # These can be placed: they cost one request, and no worker.
+    # These lines name their request: they cost that request, and no worker.
     Fault("half_character.py", *INVALID, {"violation": "not_utf8"}, fresh_worker=False),
     Fault("wrong_shape.py", *INVALID, {"violation": "wrong_shape"}, fresh_worker=False),
 ]
@@ -106,10 +106,10 @@ async def test_a_fault_ends_its_request_with_its_own_error_and_touches_nothing_e
 async def _fail(
     gateway: RunningGateway, fault: Fault, kind: str, *, stream: bool, after_a_word: bool
 ) -> dict[str, Any]:
-    """The error that the fault ends in, with the neighbour served until it came."""
+    """The error that the fault causes; until it comes, the neighbour is served."""
     errors: list[dict[str, Any]] = []
     wish = FAULT_AFTER_A_WORD if after_a_word else FAULT
-    # Closed by the gateway, so that no connection of this client's is among what is left.
+    # The gateway closes the connection, so that it is not among the descriptors afterwards.
     close = {"connection": "close"}
     async with httpx.AsyncClient(base_url=gateway.url, timeout=60, headers=close) as client:
 
@@ -133,7 +133,8 @@ async def _fail(
 
 
 def error_of_stream(answer: httpx.Response) -> dict[str, Any]:
-    """The error that a stream ended with, after one word: a cut stream never looks whole."""
+    """The error at the end of a stream of one word; nothing follows it: a cut stream never looks
+    whole."""
     assert answer.status_code == 200
     word, event, nothing = answer.text.split("\n\n")
     assert (word, nothing) == ('data: {"chunk":"word"}', "")

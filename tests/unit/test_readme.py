@@ -1,4 +1,4 @@
-"""What the README says of the settings is what the settings are."""
+"""What the READMEs say of settings, commands and places is so."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from gateway.config import AgentSettings, ServerSettings, load
+from tests.test_architecture import ENTRANCE, GROUND, ROOMS, ROOT, TOP_LEVEL
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = ROOT / "README.md"
+FOR_CHANGERS = ROOT / "tests" / "README.md"
+BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
 
 SHOWN_OTHERWISE = {
     ("command",),
@@ -59,3 +63,46 @@ def test_every_setting_of_the_server_stands_in_the_readme_with_its_default() -> 
     # A default that depends on where it listens; the other one is said beside it.
     elsewhere = {"lame_duck": ServerSettings().lame_duck_seconds(loopback=False)}
     assert shown == msgspec.to_builtins(ServerSettings()) | elsewhere
+
+
+def command(name: str, path: Path) -> str:
+    """The fenced block below the line `<!-- command: NAME -->`."""
+    text = path.read_text(encoding="utf-8")
+    found = re.search(rf"<!-- command: {name} -->\n *```sh\n(.*?)\n *```", text, re.DOTALL)
+    assert found, f"{path.name} has no command {name!r}"
+    return found[1]
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link can name in a file: its headings, in lower case and with hyphens."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "path", [README, FOR_CHANGERS, BENCHMARKS], ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_every_place_that_a_readme_names_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        there = path.parent / name if name else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), target
+    tops = "|".join(re.escape(name) for name in (*TOP_LEVEL, ".ci"))
+    for name in re.findall(rf"(?<![\w./-])(?:{tops})/[\w./-]*", text):
+        assert (ROOT / name.rstrip(".")).exists(), name
+
+
+def test_the_readme_names_every_room_and_module_at_the_top_of_the_gateway() -> None:
+    layout = README.read_text(encoding="utf-8").partition("## How the code is laid out")[2]
+    named = set(re.findall(r"`(\w+)/?`", layout.partition("\n## ")[0]))
+    assert GROUND | set(ROOMS) | ENTRANCE - {"__main__"} <= named
+
+
+def test_both_readmes_name_the_same_commands() -> None:
+    for_changers = FOR_CHANGERS.read_text(encoding="utf-8")
+    assert f"`{command('fast', README)}`" in for_changers
+    setup, tests = command("test", README).rsplit(" && ", 1)
+    assert command("setup", FOR_CHANGERS) == setup
+    assert tests == ".venv/bin/pytest"

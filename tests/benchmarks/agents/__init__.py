@@ -1,1 +1,3 @@
-"""The agents that the benchmarks run, each started as a command."""
+"""The agents that the benchmarks run. Each is started as a command; it is the subject of its file's
+docstring.
+"""

@@ -1,4 +1,4 @@
-"""Answers with what it was asked, at once."""
+"""Answers at once with its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes `chunks` chunks as fast as a pipe takes them, and nothing else: no SDK, no encoding."""
+"""Writes `chunks` chunks as fast as the pipe takes them, without SDK or encoding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import sys
 
-LINES_AT_ONCE = 1000  # 90 kB: more than a pipe holds, so that it is never empty for want of a write
+LINES_AT_ONCE = 1000  # 90 kB: more than a pipe holds, so that the pipe never runs empty
 
 
 def answer(request_id: int, chunks: int) -> None:

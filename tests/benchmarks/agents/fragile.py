@@ -1,4 +1,4 @@
-"""Answers with what it was asked, until it is asked to crash."""
+"""Answers with its input, unless that asks it to crash."""
 
 from __future__ import annotations
 

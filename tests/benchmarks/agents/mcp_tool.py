@@ -1,4 +1,4 @@
-"""A tool server on stdio with one tool, `echo`, for the bridges: the least that MCP asks for."""
+"""A tool server on stdio for the bridges: one tool, `echo`, and the least that MCP requires."""
 
 from __future__ import annotations
 

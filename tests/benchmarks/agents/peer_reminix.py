@@ -1,9 +1,9 @@
-"""The agents of the benchmarks for reminix-runtime, in its own environment: argv[1] is the port.
+"""The benchmark agents for reminix-runtime, run in its own environment; argv[1] is the port.
 
-Without an access log: what is compared is the runtime, not its console.
+The access log is off: the runtime is compared, not its console.
 """
 
-# What it imports is in another environment.
+# Its imports exist in another environment only.
 # mypy: ignore-errors
 
 from __future__ import annotations

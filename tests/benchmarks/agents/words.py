@@ -1,5 +1,8 @@
-"""Says `chunks` words of 20 bytes, as fast as it can; or one every `every` seconds, each the time
-at which it was said; or, with `chunks` 0, one word and then nothing for ever."""
+"""Streams `chunks` words of 20 bytes as fast as it can.
+
+With `every`, it streams one word every `every` seconds, each the time at which it was sent. With
+`chunks` 0, it sends one word and is then silent for ever.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every measure, by name, in the order in which they are run."""
+"""Every measure, in the order in which they run."""
 
 from __future__ import annotations
 

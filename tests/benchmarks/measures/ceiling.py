@@ -1,4 +1,4 @@
-"""Whether the load generators are ahead of the servers: if not, they are what is measured."""
+"""Whether the load generators are faster than the servers; if not, they are what is measured."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.benchmarks.wire import count_events
 
 TRIVIAL = "a server that only sends"
 AHEAD = Target("gateway", at_least=3.0, subject=TRIVIAL)
-"""Then the generator takes at most a third of the time that the server does."""
+"""The generator then needs at most a third of the time that the server needs."""
 
 
 def ceiling(bench: Bench) -> Iterator[Figure]:
-    """Each generator, against a server that does next to nothing and against the gateway."""
+    """Each generator with a server that does next to nothing, and with the gateway."""
     agents: dict[str, dict[str, Any]] = {"echo": {}, "words": {}}
     with (
         servers.gateway(bench.folder, agents=agents) as real,

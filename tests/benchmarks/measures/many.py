@@ -1,4 +1,4 @@
-"""Many streams at once: what one costs while nothing is said, and how late a word is."""
+"""Many streams at once: the cost of a silent one, and the delay of a word."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from tests.benchmarks.figures import Figure, Target, percentile
 from tests.benchmarks.servers import Server
 from tests.benchmarks.wire import Request, Stream, watch
 
-# As many requests per worker as there are streams; all else is as it is by default.
+# As many requests per worker as there are streams; all other settings are defaults.
 AGENTS = {"words": {"concurrency": 2000}}
 
 REST_SECONDS = 15.0
-"""Of silence while CPU and wake-ups are counted: one keep-alive of each stream falls into it."""
+"""Length of the silence in which CPU time and wake-ups are counted: one keep-alive per stream."""
 
 OPENING_PACE = 0.002
-"""Seconds from one stream's opening to the next, so that their words are spread over the second."""
+"""Seconds between the openings of two streams, so that their words are spread over the second."""
 
 SETTLE_SECONDS = 2.0
-"""After the last opening, before a delay counts."""
+"""Time from the last opening until delays are counted."""
 
 MAX_ROUNDS = 3
-"""Each one starts every server anew, because memory does not come back, and takes a minute."""
+"""Each round starts every server anew, because freed memory is not returned, and takes a minute."""
 
 ENDLESS = 1_000_000
-"""Words: more than are waited for, however long the opening takes."""
+"""Words of a stream: more than are ever read, however long the opening takes."""
 
 STAMP = re.compile(rb'"chunk":"(\d{9,20})"')
 
 
 def silent(bench: Bench) -> Iterator[Figure]:
-    """Streams that are open and say nothing."""
+    """Open streams that are silent."""
     count = bench.scaled(500, 20)
     taken = _fresh_servers(bench, partial(_be_silent, bench, count))
     case = f"{count} open silent streams"
@@ -56,7 +56,7 @@ def silent(bench: Bench) -> Iterator[Figure]:
 
 
 def steady(bench: Bench) -> Iterator[Figure]:
-    """Streams that say a word a second each."""
+    """Streams of one word a second each."""
     count = bench.scaled(1000, 20)
     taken = _fresh_servers(bench, partial(_be_steady, bench, count))
     case = f"{count:,} streams, a word a second each"
@@ -91,7 +91,7 @@ def _fresh_servers(
 
 
 def _warm_up(server: Server) -> None:
-    """What is allocated once is not what a stream costs."""
+    """Let the server allocate what it allocates once, which is not the cost of a stream."""
     request = server.invoke({"chunks": 10}, agent="words", stream=True)
     streams = [Stream(server.port, request) for _ in range(10)]
     watch(streams, seconds=10)
@@ -111,7 +111,7 @@ def _be_silent(bench: Bench, count: int, server: Server) -> Samples:
         memory = (proc.resident_bytes(server.pid) - before) / count / 1024
         at_rest = bench.scaled(int(REST_SECONDS), 1)
         cpu, wakeups = proc.cpu_seconds(server.pid), proc.wakeups(server.pid)
-        time.sleep(at_rest)  # what is measured is what happens while nothing does
+        time.sleep(at_rest)  # the silence is what is measured
         return {
             "memory": memory,
             "cpu": (proc.cpu_seconds(server.pid) - cpu) / at_rest * 1000,
@@ -120,7 +120,7 @@ def _be_silent(bench: Bench, count: int, server: Server) -> Samples:
 
 
 class _Delays:
-    """How long after it was said a word is read, in milliseconds, from `count_from` on."""
+    """Milliseconds from the sending of each word to its reading, once `counting` is set."""
 
     def __init__(self) -> None:
         self.all: list[float] = []
@@ -155,7 +155,7 @@ def _be_steady(bench: Bench, count: int, server: Server) -> Samples:
 def _open_at_a_pace(
     server: Server, request: Request, count: int, delays: _Delays, stack: ExitStack
 ) -> list[Stream]:
-    """Open the streams one after the other, reading those that are open meanwhile."""
+    """Open the streams one after the other, and meanwhile read those that are open."""
     streams: list[Stream] = []
     with selectors.DefaultSelector() as selector:
         start = time.perf_counter()

@@ -1,6 +1,6 @@
-"""More requests than an agent can answer: what becomes of those that are taken and of the others.
+"""More requests than an agent can answer: what becomes of the accepted ones and of the others.
 
-Open loop: requests are sent when they are due, whether or not others have been answered.
+The load is an open loop: requests are sent when they are due, whether or not others were answered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.benchmarks.servers import Server
 from tests.benchmarks.wire import BadAnswerError
 
 CAPACITY = AT_A_TIME / SECONDS
-"""Answers a second that the one worker can give at the most; what it does give is measured."""
+"""The most answers a second that the one worker can give; what it does give is measured."""
 
 CALM, BUSY, FULL = (
     "at 0.8 of its capacity",
@@ -29,19 +29,19 @@ CALM, BUSY, FULL = (
 )
 
 QUEUE_CLOCK = 1.0
-"""Seconds; the default is 30, and a queue of 100 is served long before that."""
+"""Seconds. The default is 30, and a queue of 100 is served long before that."""
 
 AGENTS = {"busy": {"workers": {"max": 1}, "clocks": {"queue": QUEUE_CLOCK}}}
 
 REUSED_WITHIN = 5.0
-"""Seconds of silence after which a connection is not used again; any server allows as much."""
+"""A connection that was idle for this many seconds is not reused; any server allows as much."""
 
 MAX_ROUNDS = 2
-"""Each one takes a minute."""
+"""Each round takes a minute."""
 
 
 def overload(bench: Bench) -> Iterator[Figure]:
-    """Twice the capacity beside 0.8 of it."""
+    """A load of twice the capacity, beside one of 0.8 of it."""
     seconds = bench.scaled(20, 1)
     with servers.gateway(bench.folder, agents=AGENTS) as server:
         taken = bench.interleave(
@@ -83,7 +83,7 @@ class _Outcomes:
 
 
 def _fill(server: Server, seconds: float) -> Samples:
-    """Closed loop: as many requests at a time as the worker takes, each followed by the next."""
+    """A closed loop: as many requests at a time as the worker takes, each followed by the next."""
     outcomes = _Outcomes()
     start = time.perf_counter()
     trio.run(_keep_full, server, seconds, outcomes)
@@ -155,7 +155,7 @@ async def _send_one(
 
 
 async def _take(server: Server, idle: list[tuple[float, trio.SocketStream]]) -> trio.SocketStream:
-    """The connection used last, or a new one: the server closes what was silent for too long."""
+    """The connection used last, or a new one if the server may be about to close that."""
     if idle:
         since, connection = idle.pop()
         if trio.current_time() - since < REUSED_WITHIN:

@@ -1,4 +1,4 @@
-"""Requests with one answer each: small, large, and a long conversation."""
+"""Requests with a single answer: small, large, and a long conversation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BRIDGES = ("mcp-proxy", "mcpo", "supergateway")
 
 
 def invoke(bench: Bench) -> Iterator[Figure]:
-    """A small JSON, through the default settings."""
+    """A small JSON body, with default settings."""
     with bench.all_servers({"echo": {}}, peers=BRIDGES) as running:
         requests = {name: server.invoke(SMALL) for name, server in running.items()}
         for connections in (1, 16):
@@ -51,7 +51,7 @@ def large(bench: Bench) -> Iterator[Figure]:
 
 
 def _peak(bench: Bench, start: Callable[[Path], AbstractContextManager[Server]]) -> Samples:
-    """How many payloads a fresh server holds at once, at the most."""
+    """The most payloads that a fresh server holds at once."""
     with start(bench.folder) as server, Client(server.port) as client:
         for _ in range(20):
             client.timed(server.invoke(SMALL))
@@ -63,7 +63,7 @@ def _peak(bench: Bench, start: Callable[[Path], AbstractContextManager[Server]])
 
 
 def chat(bench: Bench) -> Iterator[Figure]:
-    """A conversation of 1,000 messages, 64 KiB, each of which is checked."""
+    """A conversation of 64 KiB in 1,000 messages, each of which is checked."""
     roles = ("user", "assistant")
     envelope = len(json.dumps({"role": roles[1], "content": ""})) + 2
     content = "x" * (64 * 1024 // 1000 - envelope)
@@ -87,7 +87,7 @@ def _compare(
     rate: Sequence[Target],
     slowest: Sequence[Target] = (),
 ) -> Iterator[Figure]:
-    """Load every server in turn; requests a second, the 99th percentile, and CPU a request."""
+    """Load every server in turn; requests per second, 99th percentile, and CPU time per request."""
     taken = bench.interleave(
         {
             name: partial(_load, bench, server, requests[name], connections)

@@ -1,4 +1,4 @@
-"""Streams that are spoken as fast as they can be: short ones, long ones, and a burst."""
+"""Streams at full speed: short ones, long ones, and a burst."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READ_BYTES = 64 * 1024
 
 
 def stream10(bench: Bench) -> Iterator[Figure]:
-    """Short streams, where what is done once per stream counts."""
+    """Short streams, dominated by the cost per stream."""
     with bench.all_servers({"words": {}}, peers=REMINIX) as running:
         taken = bench.interleave(
             {name: partial(_streams, bench, server) for name, server in running.items()}
@@ -39,7 +39,7 @@ def _streams(bench: Bench, server: Server) -> Samples:
 
 
 def stream1000(bench: Bench) -> Iterator[Figure]:
-    """Long streams of small chunks, where what is done per chunk counts."""
+    """Long streams of small chunks, dominated by the cost per chunk."""
     with bench.all_servers({"words": {}}, peers=REMINIX) as running:
         for connections in (1, 4):
             taken = bench.interleave(
@@ -55,7 +55,7 @@ def stream1000(bench: Bench) -> Iterator[Figure]:
 
 
 def burst(bench: Bench) -> Iterator[Figure]:
-    """As many chunks as a pipe carries, through the gateway and to a plain reader of the pipe."""
+    """As many chunks as a pipe carries, to the gateway and to a plain reader of the pipe."""
     chunks = bench.scaled(200_000, 10_000)
     with gateway(bench.folder, agents={"firehose": {}}) as server:
         request = server.invoke({"chunks": chunks}, agent="firehose", stream=True)
@@ -86,7 +86,7 @@ class _Line(msgspec.Struct):
 
 
 def _plain_reader(chunks: int) -> Samples:
-    """The same worker, read by the least that understands it."""
+    """The same worker, read by the simplest program that understands it."""
     decode = msgspec.json.Decoder(_Line).decode
     request = b'{"id":1,"params":{"input":{"chunks":%d}}}\n' % chunks
     with subprocess.Popen(
@@ -102,7 +102,7 @@ def _plain_reader(chunks: int) -> Samples:
             data = worker.stdout.read(READ_BYTES)
             assert data, "the worker ended too early"
             if not seen:
-                start = time.perf_counter()  # its start is not what is measured
+                start = time.perf_counter()  # the worker's start is not measured
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 if decode(line).params is not None:
@@ -113,7 +113,7 @@ def _plain_reader(chunks: int) -> Samples:
 
 
 def words(server: Server, chunks: int) -> Request:
-    """Ask for a stream of so many chunks."""
+    """A request for a stream of that many chunks."""
     return server.invoke({"chunks": chunks}, agent="words", stream=True)
 
 

@@ -1,4 +1,4 @@
-"""What processes cost: to start, to hold, to lose, and to have a new one for every request."""
+"""The cost of processes: starting, keeping and losing one, and a new one for every request."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ MIB = 1 << 20
 IMPORTS = "import anyio, msgspec"
 
 SPARE_SECONDS = 30.0
-"""For a spare worker to be ready again."""
+"""Time for a spare worker to be ready again."""
 
 WARM_SECONDS = 0.5
-"""From the `ready` of a spare worker to the crash: it is to be warm, not just started."""
+"""Time from the `ready` of a spare worker to the crash, so that it is warm, not just started."""
 
 APART = 0.25
-"""Seconds from one paced request to the next: each of two agents is asked twice a second."""
+"""Seconds between two paced requests, so that each of two agents is asked twice a second."""
 
 
 def spawn(bench: Bench) -> Iterator[Figure]:
-    """From spawn to `ready`, beside an interpreter that does nothing but the imports."""
+    """From spawn to `ready`, beside an interpreter that only does the imports."""
     times = bench.scaled(10, 2)
     subjects: dict[str, Callable[[], float]] = {
         "gateway": partial(_spawn_to_ready, _launcher("strict")),
@@ -70,7 +70,7 @@ def _launcher(level: Level) -> Launcher:
 
 
 def _spawn_to_ready(launcher: Launcher) -> float:
-    """Seconds, with the preparation of the sandbox, until the first line has come."""
+    """Seconds until the first line, including the preparation of the sandbox."""
     start = time.perf_counter()
     with launcher.launch() as launch:
         process = subprocess.Popen(
@@ -102,7 +102,7 @@ def _bare_imports() -> float:
 
 
 def memory(bench: Bench) -> Iterator[Figure]:
-    """One worker that has answered, with all that the sandbox keeps beside it."""
+    """One worker that has answered, with the sandbox's own processes."""
     levels = {"gateway": "strict", NO_SANDBOX: "off"}
     taken = bench.interleave(
         {name: partial(_memory_of_worker, bench, name, level) for name, level in levels.items()},
@@ -126,9 +126,9 @@ def _memory_of_worker(bench: Bench, name: str, level: str) -> Samples:
 
 
 def crash(bench: Bench) -> Iterator[Figure]:
-    """A worker dies in a request; the next request finds the spare one."""
+    """A worker dies in a request; the next request goes to the spare one."""
     times = bench.scaled(10, 2)
-    # Two at least: one to serve and crash, the other the spare.
+    # At least two workers: one serves and crashes, the other is the spare.
     with servers.gateway(bench.folder, agents={"fragile": {"workers": {"min": 2}}}) as server:
         taken = bench.interleave({"gateway": partial(_crash_some, server, times)})
     yield Figure(
@@ -199,7 +199,7 @@ def fresh(bench: Bench) -> Iterator[Figure]:
 
 
 def _alternate(server: Server, times: int) -> Samples:
-    """Ask both agents twice a second, in turn, each over a connection of its own."""
+    """Ask both agents in turn, twice a second each, on their own connections."""
     taken: dict[str, list[float]] = {"echo": [], "fresh": []}
     with _clients(server, list(taken)) as clients:
         for name, client in clients.items():
