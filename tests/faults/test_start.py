@@ -188,7 +188,7 @@ async def test_without_descriptors_no_worker_starts_and_with_them_again_one_does
 async def test_a_fork_that_is_refused_is_a_crash_that_says_why_and_leaks_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """EAGAIN, which root never gets from the kernel: a failing fork in this process simulates it."""
+    """EAGAIN, which root never gets from the kernel: a fork that fails stands for it."""
     argv = tuple(python_agent("echo.py"))
     settings = AgentSettings(command=list(argv), workers=Workers(min=0, max=1))
     supervisor = AgentSupervisor("bad", settings, PlainLauncher(argv, dict(os.environ)))

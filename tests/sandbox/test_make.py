@@ -134,7 +134,6 @@ def test_nothing_of_the_gateways_environment_is_visible_but_what_is_allowed() ->
         "MODE": "test",
         "NODE_OPTIONS": "--max-old-space-size=768",
         "REGION": "north",
-        "NODE_OPTIONS": "--max-old-space-size=768",
         "PWD": "/",
     }
 
