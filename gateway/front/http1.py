@@ -11,8 +11,7 @@ when: plain functions over bytes, without I/O.
   reading, which is the only way to see the client leave.
 - **Empty lines before a request are ignored** (RFC 9112, 2.2), and so is everything after the last
   request of a connection: some clients send a CRLF after a body.
-- **What h11 and Hypercorn would let pass is refused**: other versions than HTTP/1, methods in small
-  letters (Hypercorn would raise them), WebSockets.
+- **Other versions than HTTP/1 are refused.** h11 would let them pass.
 
 A refusal is an `h11.RemoteProtocolError`, as h11's own are; `refusal` is the error to respond with.
 """
@@ -28,7 +27,6 @@ import h11
 from gateway.errors import (
     HTTPVersionNotSupported,
     InvalidRequest,
-    NotFound,
     RequestHeadTooLarge,
     TransferCodingNotImplemented,
 )
@@ -81,11 +79,12 @@ class HTTP1Requests:
         self._unfed = b""
         self._unfed_body: float = 0
         self._ended = False
-        self._overrun = False
         self.request: h11.Request | None = None
         """The latest one, from its head to the next one's."""
         self.persistent = True
         """Whether the connection can go on after the latest request."""
+        self.websocket = False
+        """Whether the latest request is a WebSocket's handshake."""
         self.refusal: GatewayError | None = None
         """Why the client's bytes were refused. They are the last of the connection."""
         self.pending = False
@@ -129,11 +128,11 @@ class HTTP1Requests:
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes from the client. Unlike h11's, an empty `data` means nothing."""
-        if self.their_state is h11.MUST_CLOSE or self._overrun:
+        if self.answering and not self.persistent:
             return
         self._unfed = self._unfed + data if self._unfed else data
         if self.read_ahead and len(self._unfed) > MAX_AHEAD_BYTES:
-            self._unfed, self._overrun, self.persistent = b"", True, False
+            self._unfed, self.persistent = b"", False
 
     def receive_eof(self) -> None:
         """The client sends nothing more after what was received."""
@@ -228,24 +227,24 @@ class HTTP1Requests:
             if name == b"connection"
             for token in value.lower().split(b",")
         }
-        # RFC 9112: 9.3 for the first two, 6.1 for a message that has two lengths.
+        self.websocket = fields.get(b"upgrade", b"").lower() == b"websocket"
+        # RFC 9112: 9.3 for the first two, 6.1 for a message that has two lengths. What follows a
+        # handshake are frames.
         self.persistent = (
             request.http_version >= b"1.1"
             and b"close" not in tokens
             and not (chunked and length is not None)
+            and not self.websocket
         )
-        method = request.method.decode()
-        if method != method.upper() or method == "PRI":  # the latter is HTTP/2's preface
-            raise self._refuse(InvalidRequest(f"there is no method {method!r}"))
+        version = f"HTTP/{request.http_version.decode()}"
+        if request.method == b"PRI":  # RFC 9113, 3.4: HTTP/2's preface is made to be refused
+            raise self._refuse(InvalidRequest(f"{version} is not served here"))
         if not request.http_version.startswith(b"1."):
-            version = request.http_version.decode()
-            raise self._refuse(HTTPVersionNotSupported(f"HTTP/{version} is not served here"))
-        if fields.get(b"upgrade", b"").lower() == b"websocket" and method == "GET":
-            raise self._refuse(NotFound("there is no WebSocket here"))
+            raise self._refuse(HTTPVersionNotSupported(f"{version} is not served here"))
 
     def _take_surplus(self) -> None:
         """Take back what h11 was given in the slice in which a chunked body ended."""
-        if self._h11.their_state is h11.MUST_CLOSE:
+        if not self.persistent:
             self._unfed = b""
         elif math.isinf(self._unfed_body):
             self._unfed = self._h11.trailing_data[0] + self._unfed
