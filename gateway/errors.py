@@ -111,6 +111,22 @@ class MisdirectedRequest(GatewayError):
     type, status = "misdirected_request", 421
 
 
+class RequestHeadTooLarge(GatewayError):
+    """RFC 6585, 5."""
+
+    type, status = "request_header_fields_too_large", 431
+
+
+class TransferCodingNotImplemented(GatewayError):
+    """RFC 9112, 6.1: a transfer coding other than `chunked`."""
+
+    type, status = "not_implemented", 501
+
+
+class HTTPVersionNotSupported(GatewayError):
+    type, status = "http_version_not_supported", 505
+
+
 class AgentFailed(GatewayError):
     """The handler failed and said so."""
 

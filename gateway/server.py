@@ -21,7 +21,7 @@ from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.front.app import make_app
-from gateway.front.connections import serve_http
+from gateway.front.listen import serve_http
 from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
 from gateway.observe import logs
 from gateway.shutdown import Shutdown, receive_signals
@@ -40,9 +40,6 @@ log = logging.getLogger("gateway")
 MAX_DESCRIPTORS = 65_536
 """What the gateway allows itself, if the system does: a bound on the connections that say nothing,
 and with it on their memory."""
-
-KEEP_ALIVE_SECONDS = 15.0
-"""Before a connection that says nothing is closed; also the time for a request's headers."""
 
 GRACEFUL_SECONDS = 3.0
 """For connections to end after the last response was written."""
@@ -91,7 +88,8 @@ async def serve(
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)
                 await serving.start(
-                    shutdown.run_http, partial(serve_http, app, _http_config(listeners))
+                    shutdown.run_http,
+                    partial(serve_http, app, _http_config(listeners, settings.server.keep_alive)),
                 )
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
                 _log_agents(settings, address)
@@ -122,11 +120,11 @@ def _log_agents(settings: Settings, address: str) -> None:
         )
 
 
-def _http_config(listeners: Sequence[socket.socket]) -> Config:
+def _http_config(listeners: Sequence[socket.socket], keep_alive: float) -> Config:
     config = Config()
     config.bind = [f"fd://{listener.detach()}" for listener in listeners]
     config.backlog = BACKLOG
-    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.keep_alive_timeout = keep_alive
     config.graceful_timeout = GRACEFUL_SECONDS
     config.include_server_header = False
     # Ours are the records that matter; Hypercorn's own go nowhere but for its errors.

@@ -8,6 +8,8 @@
                              end what is left ─> close HTTP ─> kill ─> exit with 128 + its number
 
 *Lame duck*: `/ready` is 503, and everything is still served: load balancers have time to look.
+From here on each response is the last of its connection and says so, so that the next request of a
+proxy or a client goes elsewhere.
 *Drain*: nothing is admitted, and what was admitted has the `drain` clock. *End what is left*: every
 request that is still open gets `shutting_down`, as a 503 or as the last event of its stream, and
 the workers are told to end. Then connections are closed.
@@ -100,6 +102,7 @@ class Shutdown:
         self._dispatcher = dispatcher
         self._lame_duck_seconds = lame_duck_seconds
         self._drain_seconds = drain_seconds
+        self._http_drains = trio.Event()
         self._http_closes = trio.Event()
         self._http_closed = trio.Event()
         self._agents_ended = False
@@ -121,8 +124,13 @@ class Shutdown:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Run `serve`, which closes every connection once its `shutdown_trigger` returns."""
-        await serve(shutdown_trigger=self._http_closes.wait, task_status=task_status)
+        """Run `serve`, whose connections end after their present request once its `drain_trigger`
+        returns, and all of them once its `shutdown_trigger` does."""
+        await serve(
+            drain_trigger=self._http_drains.wait,
+            shutdown_trigger=self._http_closes.wait,
+            task_status=task_status,
+        )
         self._http_closed.set()
 
     async def obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
@@ -143,6 +151,7 @@ class Shutdown:
         everything.cancel()
 
     async def _end_step_by_step(self, number: signal.Signals) -> None:
+        self._http_drains.set()
         if self._lame_duck_seconds:
             self._dispatcher.leaving = True
             message = (

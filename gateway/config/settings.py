@@ -151,6 +151,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sandbox: Literal["strict", "off"] = "strict"
     max_body: str = "7M"
     """The largest request body. With its envelope it must fit on one line of the wire, 8 MiB."""
+    keep_alive: Annotated[float, Meta(gt=0)] = 75
+    """How long a connection may be silent between two requests, in seconds. Longer than a proxy in
+    front keeps its connections (nginx: 60 s), so that the proxy ends them, and no request is sent
+    into an end of ours."""
     drain: Clock = 30
     """How long running requests have at shutdown."""
     lame_duck: Seconds | None = None

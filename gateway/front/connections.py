@@ -2,22 +2,26 @@
 
 Hypercorn's `H11Protocol` turns bytes into ASGI calls and ASGI messages into bytes. Its own carrier,
 `hypercorn.trio.TCPServer`, costs a short request eight task switches, two writes and a task that
-watches the silence after it. This module replaces the carrier and leaves the protocol as it is.
-Nothing here knows what is served.
+watches the silence after it, and it stops reading where it should notice that a client leaves. This
+module replaces the carrier and leaves the protocol as it is. Nothing here knows what is served.
 
 Theory of operation
 -------------------
 
-A connection is three kinds of tasks in one nursery. The *reader* (`_Connection._read`) hands what
-the client sends to the protocol. Each request runs as an *application* task (`_run_app`). One
-*watcher* closes the connection when it has been idle for too long.
+A connection is three kinds of tasks in one nursery. The *reader* (`Connection._read`) hands what
+the client sends to the protocol. Each request runs as an *application* task
+(`asgi.Application.run`). The *clock* (`Connection._keep_time`) closes the connection at its
+deadline.
 
-**Input.** The protocol is called by the reader only, and calls back with events: a request starts
-an application task, a part of a body is put into that task's queue. Neither side of the queue
-enters trio's scheduler unless it must wait: the reader when the queue is full (backpressure on the
-client), the application when it is empty.
+**Input.** Only the reader calls the protocol with bytes. `http1.HTTP1Requests` stands between the
+protocol and h11, and keeps what belongs to later requests, so that the reader never has to stop
+reading while a request is answered: that is how the end of a client is noticed. The reader waits
+for an application only when that leaves too much of a body unread (backpressure), and is released
+when the request ends. When a response is complete and the next request is here already, the reader
+is woken (`_read_ahead` is cancelled) to begin it. The next request does not begin before the
+response to the last one was written: a client that does not read gets no further.
 
-**Output.** What the protocol has to send is appended to `_output`, and `_flush` writes it in one
+**Output.** What the protocol has to send is appended to `_output`, and `flush` writes it in one
 `writev`. An application flushes at the end of each ASGI message, the reader at the end of each
 read. `http.response.start` alone flushes nothing, since ASGI forbids a server to send the head
 before the first `http.response.body`. So a head is coalesced with the first part of its body, the
@@ -29,147 +33,110 @@ under `_write_lock`, so that writes keep their order. That send is shielded from
 of a write would leave the client with bytes that nothing can follow. The socket's TCP_USER_TIMEOUT
 bounds it.
 
-**Time.** `_idle_until` is when the present silence has lasted for too long, and infinite while a
-request is being served. A request moves this deadline instead of starting and ending a task.
+**Time.** A connection always has a deadline, except while a request is served, which has clocks of
+its own: `keep_alive` for the silence before a request, `_HEAD_SECONDS` for its head, then none
+until the response is written, `_LINGER_SECONDS` after the last one. Requests move the deadline; no
+task is started or ended for it. A request that has arrived when the silence has lasted too long is
+served: the clock looks into the socket before it closes it.
 
-**Ends.** When the client leaves, the reader tells the protocol, which tells the application
-(`http.disconnect`). When a response was the last of its connection, the protocol says `Closed`.
-The connection is over when the reader has ended and every application has returned. A defect ends
-the connection in which it was met, and no other.
+**The client's end.** An EOF says that the client sends nothing more, which is less than that it has
+left. In the middle of a request or of its response it has left: the application gets
+`http.disconnect`. Between the two it may be a half-closed client that waits for its answer. It is
+told apart by an interim response (`100 Continue`, which every client of HTTP/1.1 must expect, RFC
+9110, 15.2): the kernel of a client that has left answers with a reset.
+
+**Our end.** After the last response, and after a refusal, our side is shut down, and what the
+client still sends is read and dropped until it closes its side (RFC 9112, 9.6): closing at once
+would reset the connection, and the client could lose a response that it has not read yet. The
+connection is over when the reader has ended and every application has returned. A defect ends the
+connection in which it was met, and no other.
+
+**Draining.** Once `WorkerContext.terminated` is set, each response is the last of its connection
+and says so. A connection without a request has `_DRAIN_SECONDS` more, since a proxy may be sending
+one at this moment.
 """
 
 from __future__ import annotations
 
-import logging
+import array
+import fcntl
 import math
 import os
+import socket
+import termios
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import h11
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.protocol.ws_stream import WSStream
-from hypercorn.trio.lifespan import Lifespan
-from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from gateway.front.target import SENT_METHOD
+from gateway.front.asgi import HTTP1Protocol, Tasks
+from gateway.front.http1 import HTTP1Requests
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
-    import h11
+    from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.config import Config
     from hypercorn.events import Event
-    from hypercorn.typing import LifespanState
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import ConnectionState
 
-log = logging.getLogger("gateway.http")
+    from gateway.front.asgi import Fields
 
 _READ_BYTES = 256 * 1024
 """Most bytes per read: each passes through the protocol, and a large body should be few of them."""
 
+_HEAD_SECONDS = 15.0
+"""For the head of a request, from its first byte."""
 
-async def serve_http(
-    app: Any,
-    config: Config,
-    *,
-    shutdown_trigger: Callable[[], Awaitable[None]],
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve an ASGI application on the sockets of `config.bind`, as `hypercorn.trio.serve` does.
+_KEEP_ALIVE_GRACE_SECONDS = 1.0
+"""By which a silent connection outlives the time that its client was told: a request that was sent
+in time may be on its way."""
 
-    Stops listening when `shutdown_trigger` returns. Returns when every connection has ended, at the
-    latest `config.graceful_timeout` seconds later.
-    """
-    wrapped = ASGIWrapper(app)
-    state: LifespanState = {}
-    lifespan = Lifespan(wrapped, config, state)
-    context = WorkerContext(None)
-    sockets = config.create_sockets().insecure_sockets
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
-    async with trio.open_nursery() as application:
-        await application.start(lifespan.handle_lifespan)
-        await lifespan.wait_for_startup()
-        async with trio.open_nursery() as connections:
-            handler = partial(_serve_connection, wrapped, config, context, state)
-            async with trio.open_nursery() as accepting:
-                accepting.start_soon(
-                    partial(trio.serve_listeners, handler, listeners, handler_nursery=connections)
-                )
-                task_status.started()
-                await shutdown_trigger()
-                accepting.cancel_scope.cancel()
-            await context.terminated.set()
-            connections.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
-        await lifespan.wait_for_shutdown()
-        application.cancel_scope.cancel()
+_DRAIN_SECONDS = 1.0
+"""For connections without a request, once the gateway drains."""
+
+_LINGER_SECONDS = 2.0
+"""For a client to read the last response and to close its side."""
+
+_PROBE_SECONDS = 0.5
+"""Before a client that has shut down its side is sent the first interim response; each further one
+comes after twice the time."""
+
+_PROBE = h11.InformationalResponse(status_code=100, headers=[])
 
 
-async def _serve_connection(
-    app: ASGIWrapper,
-    config: Config,
-    context: WorkerContext,
-    state: LifespanState,
-    stream: trio.SocketStream,
-) -> None:
-    connection = _Connection(config, context, stream)
-    try:
-        await connection.run(app, ConnectionState(state.copy()))
-    except* Exception:  # the boundary: a defect ends the connection that met it, and no other
-        log.exception("internal error: a connection is closed")
-    finally:
-        await connection.close()
-
-
-class _Protocol(H11Protocol):
-    """Hypercorn's protocol, limited to HTTP/1.1.
-
-    An offer to upgrade to HTTP/2 is ignored, and HTTP/2's preface is a request like any other, for
-    something that does not exist.
-    """
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        # Hypercorn hands the method on in upper case, but it is case-sensitive (RFC 9110, 9.1).
-        self.connection_state[SENT_METHOD] = request.method.decode("ascii")
-        await super()._create_stream(request)
-        # An invalid WebSocket handshake is refused without calling the application, whose end
-        # would otherwise end the connection.
-        if isinstance(self.stream, WSStream) and self.stream.closed:
-            await self._maybe_recycle()
-
-    async def _check_protocol(self, event: object) -> None:
-        pass
-
-
-class _Connection:
+class Connection:
     """One client's connection, from accept to close."""
 
     def __init__(self, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
         self._config = config
         self._context = context
         self._stream = stream
-        self._protocol: _Protocol
+        self._requests = HTTP1Requests()
+        self._protocol: HTTP1Protocol
         self._output: list[bytes] = []
         self._write_lock = trio.Lock()
-        self._reading = True
-        self._idle_until = math.inf
-        self._idle = trio.CancelScope()
+        self._read_ahead = trio.CancelScope()
+        self._idle = True
+        self._closing = False
+        self._deadline = math.inf
+        self._clock = trio.CancelScope()
 
     async def run(self, app: ASGIWrapper, state: ConnectionState) -> None:
         """Serve requests until the connection ends."""
-        socket = self._stream.socket
+        sock = self._stream.socket
         try:
-            client = parse_socket_addr(socket.family, socket.getpeername())
-            server = parse_socket_addr(socket.family, socket.getsockname())
+            client = parse_socket_addr(sock.family, sock.getpeername())
+            server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError:  # the client has left already
             return
-        async with _Tasks(self._flush) as tasks:
-            self._protocol = _Protocol(
+        async with Tasks(self.flush, self._fields) as tasks:
+            self._protocol = HTTP1Protocol(
+                self._requests,
                 app,
                 self._config,
                 self._context,
@@ -180,51 +147,116 @@ class _Connection:
                 server,
                 self._on_protocol_event,
             )
-            self._set_idle(True)
-            tasks.spawn(self._watch_idle)
+            self._start_idle_clock()
+            over = trio.CancelScope()
+            tasks.spawn(self._keep_time, over)
             await self._read()
+            over.cancel()
+            self._abort()
+            await self._protocol.handle(Closed())
 
-    async def close(self) -> None:
-        """Send EOF and close the socket."""
-        with suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
-            await self._stream.send_eof()
-        await self._stream.aclose()
+    def _fields(self) -> Fields:
+        """What the head of a response says of the connection's future."""
+        last = self._protocol.keep_alive_requests >= self._config.keep_alive_max_requests
+        if last or not self._requests.persistent or self._context.terminated.is_set():
+            return [(b"connection", b"close")]
+        timeout = int(self._config.keep_alive_timeout)
+        if not timeout:
+            return []
+        return [(b"connection", b"keep-alive"), (b"keep-alive", b"timeout=%d" % timeout)]
+
+    # Input
 
     async def _read(self) -> None:
-        try:
-            while data := await self._stream.receive_some(_READ_BYTES):
-                await self._protocol.handle(RawData(bytes(data)))
-                await self._flush()
-        except (trio.ClosedResourceError, trio.BrokenResourceError):
-            pass
-        self._reading = False
-        self._idle.cancel()
-        await self._protocol.handle(RawData(b""))
-        await self._protocol.handle(Closed())
+        """Hand the client's bytes to the protocol until the connection is over."""
+        # Either error: the client has reset the connection, or it was closed here.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while data := await self._receive():
+                if not self._closing:  # what comes after the last response is dropped
+                    await self._handle(data)
+            if await self._answer_half_closed():
+                async with self._write_lock:  # the last response has been written
+                    pass
+
+    async def _receive(self) -> bytes:
+        """The next bytes from the client, empty at its EOF.
+
+        Meanwhile, begins the requests that are here already when their turn comes.
+        """
+        while True:
+            if self._requests.pending:
+                await self._handle(b"")
+            elif self._requests.read_ahead:
+                with trio.CancelScope() as self._read_ahead:
+                    return bytes(await self._stream.receive_some(_READ_BYTES))
+            else:
+                return bytes(await self._stream.receive_some(_READ_BYTES))
+
+    async def _handle(self, data: bytes) -> None:
+        if self._idle and self._write_lock.locked():
+            async with self._write_lock:  # the response to the last request comes first
+                pass
+        was_in_head = self._requests.in_head
+        await self._protocol.handle(RawData(data))
+        await self.flush()
+        if self._requests.in_head and not was_in_head and not self._closing:
+            self._set_deadline(_HEAD_SECONDS)
+
+    async def _answer_half_closed(self) -> bool:
+        """Finish what the client had asked for when it shut down its side.
+
+        Returns False as soon as it is known that it has left altogether.
+        """
+        if self._closing:
+            return True
+        self._requests.receive_eof()
+        if self._requests.answering and self._requests.our_state is not h11.SEND_RESPONSE:
+            return False
+        await self._handle(b"")
+        patience = _PROBE_SECONDS
+        while self._requests.answering and not self._closing:
+            with trio.move_on_after(patience) as self._read_ahead:
+                await trio.sleep_forever()
+            if self._requests.pending:
+                await self._handle(b"")
+            elif self._requests.our_state is h11.SEND_RESPONSE:
+                if not self._requests.can_be_probed:
+                    return False
+                self._output.append(self._requests.send(_PROBE))
+                await self.flush()
+                patience *= 2
+        return True
+
+    # Output
+
+    async def flush(self) -> None:
+        """Write everything that the protocol has produced since the last flush."""
+        if self._output:
+            parts, self._output = self._output, []
+            await self._write(parts)
+        if self._idle and not self._closing and math.isinf(self._deadline):
+            self._start_idle_clock()
 
     async def _on_protocol_event(self, event: Event) -> None:
         if isinstance(event, RawData):
             if event.data:  # the end of a response is empty when its length was given
                 self._output.append(event.data)
         elif isinstance(event, Updated):
-            self._set_idle(event.idle)
-        elif isinstance(event, Closed):
-            await self._flush()
-            await self.close()
+            self._idle = event.idle
+            self._set_deadline(math.inf)  # until the response is written
+            if self._requests.pending:
+                self._read_ahead.cancel()
+        elif isinstance(event, Closed) and not self._closing:
+            self._closing = True
+            self._read_ahead.cancel()
+            await self._shut_down_output()
             await self._protocol.handle(event)
-
-    async def _flush(self) -> None:
-        """Write everything that the protocol has produced since the last flush."""
-        if self._output:
-            parts, self._output = self._output, []
-            await self._write(parts)
 
     async def _write(self, parts: Sequence[bytes]) -> None:
         # A write that another task has begun goes first.
         left = parts if self._write_lock.locked() else self._write_some(parts)
         if not left:
             return
-        broken = False
         # Shielded: a write that was begun is finished, or nothing that follows could be understood.
         with trio.CancelScope(shield=True):
             async with self._write_lock:
@@ -232,9 +264,8 @@ class _Connection:
                     for part in left:
                         await self._stream.send_all(part)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    broken = True
-        if broken:
-            await self._protocol.handle(Closed())
+                    self._abort()
+                    await self._protocol.handle(Closed())
 
     def _write_some(self, parts: Sequence[bytes]) -> Sequence[bytes | memoryview]:
         """Write as much as is possible without waiting; returns what is left."""
@@ -248,67 +279,59 @@ class _Connection:
             written -= len(part)
         return ()
 
-    def _set_idle(self, idle: bool) -> None:
-        seconds = self._config.keep_alive_timeout if idle else math.inf
-        self._idle_until = self._idle.deadline = trio.current_time() + seconds
+    async def _shut_down_output(self) -> None:
+        """Send the last bytes and our EOF; the reader then waits for the client's."""
+        await self.flush()
+        # Shielded for the same reason as a write.
+        with trio.CancelScope(shield=True):
+            async with self._write_lock:
+                with suppress(OSError):  # the client has left, or the connection was aborted
+                    self._stream.socket.shutdown(socket.SHUT_WR)
+        self._set_deadline(_LINGER_SECONDS)
 
-    async def _watch_idle(self) -> None:
-        ended = self._context.terminated
-        # A request that arrives at the very moment of the deadline has moved it.
-        while self._reading and not ended.is_set() and trio.current_time() < self._idle_until:
-            with trio.CancelScope(deadline=self._idle_until) as self._idle:
-                await ended.wait()
-        # At shutdown, Hypercorn closes a connection that serves a request after its response.
-        if self._reading and self._idle_until < math.inf:
-            with trio.CancelScope(shield=True):
-                await self._protocol.handle(Closed())
-                await self._stream.aclose()
+    def _abort(self) -> None:
+        """Close the socket. Whoever waits for it gets trio.ClosedResourceError."""
+        self._closing = True
+        self._stream.socket.close()
+        self._read_ahead.cancel()
 
+    # Time
 
-class _Tasks(TaskGroup):
-    """The tasks of one connection. `flush` is called at the end of each message that produces
-    output."""
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self._clock.deadline = trio.current_time() + seconds
 
-    def __init__(self, flush: Callable[[], Awaitable[None]]) -> None:
-        super().__init__()
-        self._flush = flush
+    def _start_idle_clock(self) -> None:
+        if self._requests.in_head:
+            self._set_deadline(_HEAD_SECONDS)
+        elif self._context.terminated.is_set():
+            self._set_deadline(_DRAIN_SECONDS)
+        else:
+            self._set_deadline(self._config.keep_alive_timeout + _KEEP_ALIVE_GRACE_SECONDS)
 
-    async def spawn_app(
-        self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
-    ) -> Callable[[Any], Awaitable[None]]:
-        """Start the application for one request; returns the function that queues its input."""
-        to_app, from_client = trio.open_memory_channel[Any](config.max_app_queue_size)
+    async def _keep_time(self, over: trio.CancelScope) -> None:
+        """Close the connection at its deadline, until `over` is cancelled."""
+        with over:
+            while True:
+                with trio.CancelScope(deadline=self._deadline) as self._clock:
+                    await self._drain()
+                # The deadline may have been moved at the very moment at which it passed.
+                if trio.current_time() < self._deadline:
+                    continue
+                if self._closing or self._requests.in_head or not self._has_input():
+                    self._abort()
+                    return
+                self._set_deadline(_HEAD_SECONDS)
 
-        async def put(message: Any) -> None:
-            try:
-                to_app.send_nowait(message)
-            except trio.WouldBlock:
-                await to_app.send(message)
+    async def _drain(self) -> None:
+        """Shorten the silence when the gateway drains; then wait for the deadline."""
+        if not self._context.terminated.is_set():
+            await self._context.terminated.wait()
+            if not math.isinf(self._deadline) and not self._closing and not self._requests.in_head:
+                self._set_deadline(_DRAIN_SECONDS)
+        await trio.sleep_forever()
 
-        async def receive() -> Any:
-            try:
-                return from_client.receive_nowait()
-            except trio.WouldBlock:
-                return await from_client.receive()
-
-        async def respond(message: Any) -> None:
-            await send(message)
-            if message is None or message["type"] != "http.response.start":
-                await self._flush()
-
-        self.spawn(_run_app, app, scope, receive, respond)
-        return put
-
-
-async def _run_app(
-    app: Any,
-    scope: Any,
-    receive: Callable[[], Awaitable[Any]],
-    send: Callable[[Any], Awaitable[None]],
-) -> None:
-    try:
-        await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
-    except* Exception:  # the boundary: a defect ends the request that met it
-        log.exception("internal error")
-    finally:
-        await send(None)
+    def _has_input(self) -> bool:
+        """Whether the socket holds bytes that the reader has not taken yet."""
+        available = array.array("i", [0])
+        fcntl.ioctl(self._stream.socket.fileno(), termios.FIONREAD, available)
+        return available[0] > 0

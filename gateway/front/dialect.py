@@ -46,9 +46,11 @@ from msgspec import Struct
 from gateway.errors import (
     GatewayError,
     HandlerNotImplemented,
+    HTTPVersionNotSupported,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
+    TransferCodingNotImplemented,
 )
 
 if TYPE_CHECKING:
@@ -164,6 +166,15 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
+_SAME_AGAIN = (
+    HandlerNotImplemented,
+    HTTPVersionNotSupported,
+    InternalError,
+    TransferCodingNotImplemented,
+)
+"""After these, the same request has the same outcome."""
+
+
 def retry_headers(error: GatewayError, *, handed_over: bool) -> list[tuple[bytes, bytes]]:
     """The headers that say whether a request may be sent again after an error of the server.
 
@@ -174,7 +185,7 @@ def retry_headers(error: GatewayError, *, handed_over: bool) -> list[tuple[bytes
     """
     if error.status < 500:
         return []
-    if handed_over or isinstance(error, HandlerNotImplemented | InternalError):
+    if handed_over or isinstance(error, _SAME_AGAIN):
         return [(b"x-should-retry", b"false")]
     return [(b"retry-after", b"1")] if error.retry_after is None else []
 

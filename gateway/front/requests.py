@@ -22,13 +22,13 @@ from gateway.front.dialect import Response
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
 from gateway.front.native.errors import encode_error
-from gateway.front.target import SERVER_WIDE, read_target
+from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.front.client import Message, Receive, Send
+    from gateway.front.client import Receive, Send
     from gateway.front.dialect import Codec, Dialect
     from gateway.front.hosts import KnownHosts
 
@@ -64,8 +64,6 @@ class CallRoutes:
 
     async def _respond(self, scope: Any, receive: Receive, send: Send) -> bool:
         """Respond to a request, unless `inner` is to: then returns False, with `scope` checked."""
-        if scope["type"] == "websocket":
-            send = partial(_deny_websocket, send)
         request = ClientRequest(read_head(scope["headers"]), receive, send, encode_error)
         try:
             codec = self._admit(request, scope)
@@ -100,7 +98,7 @@ class CallRoutes:
             host = authority
         if host is not None:
             self._hosts.check(host, scope["server"][0] if scope.get("server") else "")
-        if scope["type"] == "websocket":
+        if scope.get("state", {}).get(WEBSOCKET):
             raise NotFound("there is no WebSocket here")
         return codec
 
@@ -129,8 +127,3 @@ class CallRoutes:
             await answer.send(give_up=partial(self._dispatcher.leave, exchange))
         finally:
             self._dispatcher.leave(exchange, disconnected=answer.client_gone)
-
-
-async def _deny_websocket(send: Send, message: Message) -> None:
-    """Send a part of an HTTP response to a WebSocket handshake (ASGI, "Denial Response")."""
-    await send({**message, "type": f"websocket.{message['type']}"})

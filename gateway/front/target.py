@@ -23,6 +23,10 @@ SENT_METHOD = "method"
 """The key of `scope["state"]` under which a connection puts the method as it was sent: Hypercorn
 gives it in upper case."""
 
+WEBSOCKET = "websocket"
+"""The key of `scope["state"]` under which a connection puts whether the request is a WebSocket's
+handshake. It is made a request like others, which can be refused like others."""
+
 SERVER_WIDE = "*"
 """The path of a request that is for the server as a whole; its method is OPTIONS."""
 
@@ -41,7 +45,7 @@ class Target(NamedTuple):
 
 def read_target(scope: Mapping[str, Any]) -> Target:
     """Read the target of a request from its ASGI scope. Raises InvalidRequest and NotFound."""
-    method: str = scope.get("method", "GET")  # a WebSocket handshake has no other
+    method: str = scope["method"]
     sent = scope.get("state", {}).get(SENT_METHOD, method)
     if sent != method:
         raise InvalidRequest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,13 @@ class Answer:
     def error(self) -> dict[str, Any]:
         error: dict[str, Any] = json.loads(self.body)["error"]
         return error
+
+
+async def becomes(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for something that nobody tells of: a count of descriptors, or of requests."""
+    with trio.fail_after(SECONDS):
+        while not await condition():  # noqa: ASYNC110  # there is no event
+            await trio.sleep(0.02)
 
 
 class Connection:

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 
+from gateway.front import asgi
 from gateway.front import connections as http
-from tests.http.carrier import bare_server
+from tests.http.carrier import application, bare_server
 from tests.http.raw import connected
 
 PART = 300_000
@@ -18,31 +17,17 @@ PARTS = 60
 """Together more than the buffers of both sockets hold."""
 
 
-def application(respond: Any) -> Any:
-    """An application of a function that responds, which does nothing at its start and its end."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            await respond(send)
-            return
-        while (await receive())["type"] != "lifespan.shutdown":
-            await send({"type": "lifespan.startup.complete"})
-        await send({"type": "lifespan.shutdown.complete"})
-
-    return app
-
-
 async def test_a_defect_in_one_connection_closes_that_one_and_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handle = http._Protocol.handle
+    handle = asgi.HTTP1Protocol.handle
 
     async def defective(self: Any, event: Any) -> None:
         if b"defect" in getattr(event, "data", b""):
             raise ValueError("met a defect")
         await handle(self, event)
 
-    monkeypatch.setattr(http._Protocol, "handle", defective)
+    monkeypatch.setattr(asgi.HTTP1Protocol, "handle", defective)
     async with bare_server() as port, connected(port) as other:
         async with connected(port) as connection:
             await connection.send(b"defect")
@@ -78,13 +63,13 @@ class Wire:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.written: list[bytes] = []
-        write = http._Connection._write
+        write = http.Connection._write
 
         async def note(connection: Any, parts: list[bytes]) -> None:
             self.written.append(b"".join(parts))
             await write(connection, parts)
 
-        monkeypatch.setattr(http._Connection, "_write", note)
+        monkeypatch.setattr(http.Connection, "_write", note)
 
 
 @pytest.mark.parametrize("size", [1, 300_000])
@@ -157,25 +142,20 @@ async def test_what_was_held_for_an_end_that_does_not_come_is_sent(body: bytes) 
 async def test_an_interim_response_is_not_kept_for_what_follows() -> None:
     @application
     async def app(send: Any) -> None:
-        await send({"type": "websocket.accept"})
         await trio.sleep_forever()
 
-    handshake = (
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    )
     async with bare_server(app) as port, connected(port) as connection:
-        await connection.request("/", method="GET", headers=handshake)
-        assert (await connection.read()).startswith(b"HTTP/1.1 101 ")
+        await connection.send(
+            b"POST / HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+        )
+        assert (await connection.read()).startswith(b"HTTP/1.1 100 ")
 
 
-async def test_a_handshake_that_is_none_is_refused_and_its_connection_closed() -> None:
+async def test_an_invalid_websocket_handshake_is_refused_and_its_connection_closed() -> None:
     handshake = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 7")
     async with bare_server() as port, connected(port) as connection:
         await connection.request("/", method="GET", headers=handshake)
-        assert (await connection.rest()).startswith(b"HTTP/1.1 400 ")
+        assert (await connection.rest()).startswith(b"HTTP/1.1 404 ")
 
 
 async def test_what_a_slow_client_is_sent_keeps_its_order() -> None:
@@ -191,32 +171,3 @@ async def test_what_a_slow_client_is_sent_keeps_its_order() -> None:
         await connection.request("/", method="GET")
         answer = await connection.answer()
     assert answer.body == b"".join(bytes([65 + number]) * PART for number in range(PARTS))
-
-
-async def test_a_request_that_comes_when_the_idle_time_ends_does_not_end_the_clock(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    class Stream:
-        closed = False
-
-        async def aclose(self) -> None:
-            self.closed = True
-
-    class Protocol:
-        async def handle(self, event: object) -> None:
-            pass
-
-    # Which of the two tasks comes first is trio's to choose, and it chooses at random.
-    for _ in range(50):
-        stream: Any = Stream()
-        connection = http._Connection(Config(), WorkerContext(None), stream)
-        protocol: Any = Protocol()
-        connection._protocol = protocol
-        connection._set_idle(True)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection._watch_idle)
-            await trio.sleep_until(connection._idle_until)
-            connection._set_idle(False)
-            await trio.sleep(1)
-            connection._set_idle(True)
-        assert stream.closed

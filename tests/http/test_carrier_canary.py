@@ -1,6 +1,6 @@
 """Does the carrier still work on the newest Hypercorn, where that is not the one that is pinned?
 
-`gateway/front/connections.py` builds on parts of Hypercorn that are not its public interface, so
+`gateway/front/asgi.py` builds on parts of Hypercorn that are not its public interface, so
 the project pins one minor release. This test runs the carrier's tests against the newest release of
 the package index and *tells*: a failure is an expected one (XFAIL, with the reason in the summary),
 because a release by somebody else must not turn this project's CI red.

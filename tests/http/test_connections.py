@@ -11,8 +11,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from gateway import server
-from gateway.front import client
+from gateway.front import client, connections
 from tests.harness import running_gateway
 from tests.http.carrier import bare_server
 from tests.http.conftest import SCRIPTED, Shared
@@ -89,9 +88,8 @@ async def test_requests_in_one_packet_are_answered_one_after_the_other(shared: S
         assert f"no. {number}".encode() in answer.body
 
 
-async def test_a_silent_connection_is_closed_after_the_keep_alive_time(monkeypatch) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
-    async with bare_server() as port:
+async def test_a_silent_connection_is_closed_after_the_keep_alive_time() -> None:
+    async with bare_server(keep_alive=0.2) as port:
         for requests in (0, 1, 2):
             async with connected(port) as connection:
                 for _ in range(requests):
@@ -101,7 +99,7 @@ async def test_a_silent_connection_is_closed_after_the_keep_alive_time(monkeypat
 
 
 async def test_half_a_head_does_not_hold_a_connection(monkeypatch) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "_HEAD_SECONDS", 0.2)
     async with bare_server() as port, connected(port) as connection:
         await connection.send(b"GET /live HTTP/1.1\r\nHost:")
         assert await connection.has_ended()
@@ -252,8 +250,43 @@ async def test_an_error_before_a_large_body_was_read_is_read_by_its_client(share
 async def test_what_is_no_http_is_refused_and_closed(shared: Shared, garbage: bytes) -> None:
     async with connected(shared.port) as connection:
         await connection.send(garbage + b"\r\n" * 4)
-        answer = await connection.rest()
-    assert answer.startswith(b"HTTP/1.1 400 ")
+        answer = await connection.answer()
+        assert answer.head.startswith(b"HTTP/1.1 400 ")
+        assert answer.error["type"] == "invalid_request"
+        assert answer.error["request_id"] == answer.headers["x-request-id"]
+        assert await connection.has_ended()
+
+
+REFUSALS = {
+    "a method in small letters": ("get /live HTTP/1.1", (), b"", 400),
+    "another version": ("GET /live HTTP/2.0", (), b"", 505),
+    "a transfer coding": ("POST /live HTTP/1.1", ("Transfer-Encoding: gzip",), b"", 501),
+    "two lengths": ("POST /live HTTP/1.1", ("Content-Length: 1", "Content-Length: 2"), b"", 400),
+    "many fields": ("GET /live HTTP/1.1", ("a: b",) * 20_000, b"", 431),
+    "large fields": ("GET /live HTTP/1.1", (f"a: {'x' * 100_000}",), b"", 431),
+    "a bad chunk": (f"POST {INVOKE} HTTP/1.1", ("Transfer-Encoding: chunked",), b"x\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_a_refusal_has_an_error_body_and_is_read_by_its_client(
+    shared: Shared, refusal: str
+) -> None:
+    request, headers, body, status = REFUSALS[refusal]
+    lines = [request, "Host: t", "Content-Type: application/json", "X-Request-Id: r-9", *headers]
+    data = "\r\n".join([*lines, "", ""]).encode() + body
+    for pieces in (1, 10):
+        async with connected(shared.port) as connection:
+            with suppress(trio.BrokenResourceError):  # it need not be read to its end
+                for index in range(0, len(data), -(-len(data) // pieces)):
+                    await connection.send(data[index : index - (-len(data) // pieces)])
+            answer = await connection.answer()
+            assert answer.status == status
+            assert answer.headers["connection"] == "close"
+            assert answer.error["request_id"] == answer.headers["x-request-id"]
+            assert await connection.has_ended()
+    if status != 431 and refusal not in {"a transfer coding", "two lengths"}:
+        assert answer.error["request_id"] == "r-9"  # the head could be read
 
 
 # RFC 9113: the preface, empty SETTINGS, and HEADERS of a GET whose `:path` is `/\xff`.
@@ -374,10 +407,14 @@ async def test_sigterm_lets_an_open_stream_end_and_refuses_new_requests() -> Non
                 await holding.until(b'"x"')
                 gateway.process.send_signal(signal.SIGTERM)
                 await gateway.logged("draining")
+                # What was kept alive is still answered, for the last time; new ones are accepted.
                 await other.request("/ready", method="GET")
-                assert (await other.answer()).status == 503
-                await other.request(INVOKE, {"input": 1})
-                refused = await other.answer()
+                answer = await other.answer()
+                assert (answer.status, answer.headers["connection"]) == (503, "close")
+                assert await other.has_ended()
+                async with connected(gateway.port) as new:
+                    await new.request(INVOKE, {"input": 1})
+                    refused = await new.answer()
                 assert (refused.status, refused.error["type"]) == (503, "shutting_down")
                 assert int(refused.headers["retry-after"]) >= 1
                 assert gateway.process.returncode is None

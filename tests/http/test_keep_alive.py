@@ -1,0 +1,198 @@
+"""Connections between two requests: how long they are kept, what they say of it, and the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import pytest
+import trio
+
+from gateway.front import connections
+from tests.http.carrier import bare_server, with_lifespan
+from tests.http.conftest import Shared
+from tests.http.raw import Connection, connected
+
+INVOKE = "/agent/scripted/invoke"
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "_KEEP_ALIVE_GRACE_SECONDS", 0)
+
+
+async def live(connection: Connection) -> None:
+    await connection.request("/live", method="GET")
+    assert (await connection.answer()).status == 200
+
+
+async def test_responses_say_how_long_a_connection_is_kept(shared: Shared) -> None:
+    async with connected(shared.port) as connection:
+        for method, path, body in (("GET", "/live", None), ("POST", INVOKE, {"input": 1})):
+            await connection.request(path, body, method=method)
+            headers = (await connection.answer()).headers
+            assert (headers["connection"], headers["keep-alive"]) == ("keep-alive", "timeout=75")
+
+
+@pytest.mark.parametrize(
+    "headers", [("Connection: close",), ("Transfer-Encoding: chunked", "Content-Length: 3")]
+)
+async def test_the_last_response_says_that_it_is(shared: Shared, headers: tuple[str, ...]) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send("\r\n".join(["GET /live HTTP/1.1", "Host: t", *headers, ""]).encode())
+        await connection.send(b"\r\n0\r\n\r\n" if len(headers) > 1 else b"\r\n")
+        answer = await connection.answer()
+        assert answer.status == 200
+        assert answer.headers["connection"] == "close"
+        assert "keep-alive" not in answer.headers
+        assert await connection.has_ended()
+
+
+@pytest.mark.parametrize("more", [b"\r\n", b"\r\n\r\n", b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n"])
+async def test_what_follows_the_last_request_does_not_cost_its_answer(
+    shared: Shared, more: bytes
+) -> None:
+    body = b'{"input": 1}'
+    head = (
+        f"POST {INVOKE} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    for pieces in ([head + body + more], [head + body, more], [head, body + more]):
+        async with connected(shared.port) as connection:
+            for piece in pieces:
+                await connection.send(piece)
+            answer = await connection.answer()
+            assert (answer.status, answer.body) == (200, b'{"output":1}')
+            assert await connection.has_ended()
+
+
+async def test_empty_lines_between_requests_are_ignored(shared: Shared) -> None:
+    async with connected(shared.port) as connection:
+        for _ in range(3):
+            await connection.send(b"\r\n")
+            await connection.request(INVOKE, b'{"input": 1}\r\n'.rstrip())
+            await connection.send(b"\r\n")
+            assert (await connection.answer()).body == b'{"output":1}'
+
+
+async def test_requests_that_aim_at_the_end_of_a_connection_are_all_answered() -> None:
+    """As a client aims that believes `Keep-Alive: timeout=1`, from 10 ms before to 10 ms after."""
+
+    async def aim(port: int, milliseconds: float) -> None:
+        async with connected(port) as connection:
+            await live(connection)
+            with trio.CancelScope(deadline=trio.current_time() + 1 + milliseconds / 1000):
+                assert await connection.has_ended(), "it ended before the time that it had said"
+            await live(connection)
+
+    async with bare_server(keep_alive=1) as port, trio.open_nursery() as nursery:
+        for number in range(300):
+            nursery.start_soon(aim, port, (number - 150) / 15)
+
+
+async def test_a_request_that_has_arrived_at_the_deadline_is_served(
+    no_grace: None, mock_clock: trio.testing.MockClock
+) -> None:
+    # Which of the two tasks comes first is trio's to choose, and it chooses at random.
+    async with bare_server() as port:
+        for _ in range(30):
+            async with connected(port) as connection:
+                await live(connection)
+                os.write(
+                    connection.stream.socket.fileno(), b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n"
+                )
+                mock_clock.jump(75)
+                assert (await connection.answer()).status == 200
+                mock_clock.jump(75)
+                assert await connection.has_ended()
+
+
+LARGE = b"x" * 24_000_000
+"""More than the buffers of both sockets hold."""
+
+
+@pytest.fixture
+def large() -> Any:
+    """An application with a large answer, which counts the requests."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        app.requests += 1  # type: ignore[attr-defined]
+        headers = [(b"content-length", b"%d" % len(LARGE))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": LARGE})
+
+    app.requests = 0  # type: ignore[attr-defined]
+    return app
+
+
+async def test_a_client_that_reads_slowly_is_not_silent(no_grace: None, large: Any) -> None:
+    async with (
+        bare_server(with_lifespan(large), keep_alive=0.05) as port,
+        connected(port) as slow,
+    ):
+        await slow.request("/", method="GET")
+        async with connected(port) as other:  # which is closed after the time is over
+            assert await other.has_ended()
+        assert (await slow.answer()).body == LARGE
+
+
+async def test_a_client_that_does_not_read_its_answers_is_served_no_further(large: Any) -> None:
+    get = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
+    async with bare_server(with_lifespan(large)) as port, connected(port) as greedy:
+        await greedy.send(get * 20)
+        await greedy.send(get * 20)
+        async with connected(port) as other:
+            await other.request("/", method="GET")
+            await other.answer()
+        assert large.requests == 2
+        assert (await greedy.answer()).status == 200
+
+
+# Draining
+
+
+async def test_a_connection_without_a_request_is_closed_when_the_gateway_drains() -> None:
+    drain = trio.Event()
+    async with (
+        bare_server(drain=drain) as port,
+        connected(port) as used,
+        connected(port) as new,
+        connected(port) as half,
+    ):
+        await live(used)
+        await half.send(b"GET /live HTTP/1.1\r\n")
+        await live(used)
+        drain.set()
+        assert await used.has_ended()
+        assert await new.has_ended()
+        await half.send(b"Host: t\r\n\r\n")
+        assert (await half.answer()).headers["connection"] == "close"
+        assert await half.has_ended()
+
+
+async def test_a_request_on_a_kept_connection_is_answered_while_the_gateway_drains() -> None:
+    drain = trio.Event()
+    async with bare_server(drain=drain) as port, connected(port) as kept:
+        await live(kept)
+        drain.set()
+        await kept.request("/live", method="GET")
+        answer = await kept.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await kept.has_ended()
+        async with connected(port) as new:
+            await new.request("/live", method="GET")
+            assert (await new.answer()).headers["connection"] == "close"
+
+
+async def test_connections_that_wait_to_be_accepted_are_served_when_listening_ends() -> None:
+    stop = trio.Event()
+    async with bare_server(stop=stop) as port:
+        waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
+        for sock in waiting:
+            sock.sendall(b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n")
+        stop.set()  # the kernel has established them all, and nobody has accepted one
+        for sock in waiting:
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+                answer = await Connection(stream).answer()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
