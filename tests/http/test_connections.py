@@ -258,7 +258,6 @@ async def test_what_is_no_http_is_refused_and_closed(shared: Shared, garbage: by
 
 
 REFUSALS = {
-    "a method in small letters": ("get /live HTTP/1.1", (), b"", 400),
     "another version": ("GET /live HTTP/2.0", (), b"", 505),
     "a transfer coding": ("POST /live HTTP/1.1", ("Transfer-Encoding: gzip",), b"", 501),
     "two lengths": ("POST /live HTTP/1.1", ("Content-Length: 1", "Content-Length: 2"), b"", 400),
