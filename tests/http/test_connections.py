@@ -272,7 +272,13 @@ async def test_a_refusal_has_an_error_body_and_is_read_by_its_client(
     shared: Shared, refusal: str
 ) -> None:
     request, headers, body, status = REFUSALS[refusal]
-    lines = [request, "Host: t", "Content-Type: application/json", "X-Request-Id: r-9", *headers]
+    lines = [
+        request,
+        "Host: localhost",
+        "Content-Type: application/json",
+        "X-Request-Id: r-9",
+        *headers,
+    ]
     data = "\r\n".join([*lines, "", ""]).encode() + body
     for pieces in (1, 10):
         async with connected(shared.port) as connection:

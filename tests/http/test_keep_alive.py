@@ -40,7 +40,9 @@ async def test_responses_say_how_long_a_connection_is_kept(shared: Shared) -> No
 )
 async def test_the_last_response_says_that_it_is(shared: Shared, headers: tuple[str, ...]) -> None:
     async with connected(shared.port) as connection:
-        await connection.send("\r\n".join(["GET /live HTTP/1.1", "Host: t", *headers, ""]).encode())
+        await connection.send(
+            "\r\n".join(["GET /live HTTP/1.1", "Host: localhost", *headers, ""]).encode()
+        )
         await connection.send(b"\r\n0\r\n\r\n" if len(headers) > 1 else b"\r\n")
         answer = await connection.answer()
         assert answer.status == 200
@@ -49,13 +51,15 @@ async def test_the_last_response_says_that_it_is(shared: Shared, headers: tuple[
         assert await connection.has_ended()
 
 
-@pytest.mark.parametrize("more", [b"\r\n", b"\r\n\r\n", b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n"])
+@pytest.mark.parametrize(
+    "more", [b"\r\n", b"\r\n\r\n", b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+)
 async def test_what_follows_the_last_request_does_not_cost_its_answer(
     shared: Shared, more: bytes
 ) -> None:
     body = b'{"input": 1}'
     head = (
-        f"POST {INVOKE} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        f"POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
     for pieces in ([head + body + more], [head + body, more], [head, body + more]):
@@ -100,7 +104,8 @@ async def test_a_request_that_has_arrived_at_the_deadline_is_served(
             async with connected(port) as connection:
                 await live(connection)
                 os.write(
-                    connection.stream.socket.fileno(), b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n"
+                    connection.stream.socket.fileno(),
+                    b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n",
                 )
                 mock_clock.jump(75)
                 assert (await connection.answer()).status == 200
@@ -138,7 +143,7 @@ async def test_a_client_that_reads_slowly_is_not_silent(no_grace: None, large: A
 
 
 async def test_a_client_that_does_not_read_its_answers_is_served_no_further(large: Any) -> None:
-    get = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
+    get = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with bare_server(with_lifespan(large)) as port, connected(port) as greedy:
         await greedy.send(get * 20)
         await greedy.send(get * 20)
@@ -166,7 +171,7 @@ async def test_a_connection_without_a_request_is_closed_when_the_gateway_drains(
         drain.set()
         assert await used.has_ended()
         assert await new.has_ended()
-        await half.send(b"Host: t\r\n\r\n")
+        await half.send(b"Host: localhost\r\n\r\n")
         assert (await half.answer()).headers["connection"] == "close"
         assert await half.has_ended()
 
@@ -190,7 +195,7 @@ async def test_connections_that_wait_to_be_accepted_are_served_when_listening_en
     async with bare_server(stop=stop) as port:
         waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
         for sock in waiting:
-            sock.sendall(b"GET /live HTTP/1.1\r\nHost: t\r\n\r\n")
+            sock.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stop.set()  # the kernel has established them all, and nobody has accepted one
         for sock in waiting:
             async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:

@@ -125,7 +125,7 @@ async def test_200_clients_that_leave_in_every_way_leave_nothing(gateway: Runnin
 
     async def handshake(number: int) -> None:
         async with connected(gateway.port) as connection:
-            head = "\r\n".join(["GET / HTTP/1.1", "Host: t", *WEBSOCKET, "", ""]).encode()
+            head = "\r\n".join(["GET / HTTP/1.1", "Host: localhost", *WEBSOCKET, "", ""]).encode()
             await connection.send(head[: 40 + number])
 
     async with trio.open_nursery() as nursery:
@@ -154,7 +154,7 @@ async def test_a_half_closed_client_gets_its_answer(shared: Shared, stream: bool
 async def test_a_half_closed_client_gets_all_of_its_answers(shared: Shared) -> None:
     body = b'{"input": 1}'
     request = (
-        f"POST {INVOKE} HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        f"POST {INVOKE} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode() + body
     async with connected(shared.port) as connection:
@@ -216,13 +216,13 @@ async def test_a_slow_reader_that_is_half_closed_gets_a_large_answer_whole(
 # WebSockets, of which there are none
 
 
-HANDSHAKE = "\r\n".join([f"GET {INVOKE} HTTP/1.1", "Host: t", *WEBSOCKET, ""]).encode()
+HANDSHAKE = "\r\n".join([f"GET {INVOKE} HTTP/1.1", "Host: localhost", *WEBSOCKET, ""]).encode()
 AFTER_HANDSHAKE = [
     b"\r\n",
     b"\r\n" + FRAME,
     b"\r\n" + FRAME * 1000,
     b"\r\n\r\n",
-    b"\r\nGET / HTTP/1.1\r\nHost: t\r\n\r\n",
+    b"\r\nGET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"Content-Length: 5\r\n\r\nhello",
     b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
 ]
