@@ -166,10 +166,10 @@ class ClientRequest:
             nursery.cancel_scope.cancel()
 
     async def _discard_body(self, discarded: trio.Event) -> None:
-        while True:
+        message = await self._receive()
+        while message["type"] != "http.disconnect" and message["more_body"]:
             message = await self._receive()
-            if message["type"] == "http.disconnect" or not message["more_body"]:
-                discarded.set()
+        discarded.set()
 
 
 def _preallocate(buffer: BytesIO, size: int) -> None:

@@ -8,6 +8,7 @@ nothing is decided by it. Only what the kernel has counted (`out_of_memory`) is 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -70,13 +71,19 @@ NOT_VISIBLE = Diagnosis(
     "a file that it needs seems not to be visible to it: sandbox.mounts_ro shows more",
 )
 
-_WORDS: tuple[tuple[Diagnosis, tuple[str, ...]], ...] = (
-    (TMP, ("no space left on device", "enospc")),
-    (NOFILE, ("too many open files", "emfile")),
-    (FSIZE, ("file too large", "efbig", "file size limit exceeded")),
+
+def _words(*words: str) -> re.Pattern[str]:
+    """Matches any of these, in capitals or not, and not within another word (ModuleNotFoundError)."""
+    return re.compile(rf"(?<![a-z])(?:{'|'.join(map(re.escape, words))})(?![a-z])", re.IGNORECASE)
+
+
+_SAID: tuple[tuple[Diagnosis, re.Pattern[str]], ...] = (
+    (TMP, _words("no space left on device", "ENOSPC")),
+    (NOFILE, _words("too many open files", "EMFILE")),
+    (FSIZE, _words("file too large", "EFBIG", "file size limit exceeded")),
     (
         PIDS,
-        (
+        _words(
             "can't start new thread",
             "resource temporarily unavailable",
             "cannot fork",
@@ -86,32 +93,31 @@ _WORDS: tuple[tuple[Diagnosis, tuple[str, ...]], ...] = (
     ),
     (
         OUT_OF_MEMORY,
-        (
-            "memoryerror",
-            "javascript heap out of memory",
+        _words(
+            "MemoryError",
+            "JavaScript heap out of memory",
             "cannot allocate memory",
-            "java.lang.outofmemoryerror",
+            "OutOfMemoryError",
             "bad_alloc",
-            "enomem",
+            "ENOMEM",
         ),
     ),
-    (READ_ONLY, ("read-only file system", "erofs")),
+    (READ_ONLY, _words("read-only file system", "EROFS")),
 )
-"""What programs say of each limit, in lower case, the most telling first."""
+"""What programs say of each limit, the most telling first."""
 
-_NETWORK_WORDS = (
+_NO_HOST = _words(
     "temporary failure in name resolution",
     "name or service not known",
-    "nodename nor servname",
+    "nodename nor servname provided",
     "could not resolve host",
     "network is unreachable",
-    "getaddrinfo",
-    "eai_again",
-    "enotfound",
-    "enetunreach",
+    "EAI_AGAIN",
+    "ENOTFOUND",
+    "ENETUNREACH",
 )
 
-_NOT_VISIBLE_WORDS = ("no such file or directory", "enoent", "not found")
+_NO_FILE = _words("no such file or directory", "ENOENT", "not found")
 """Only before the first word: later it is the agent's own business."""
 
 
@@ -121,12 +127,11 @@ def diagnose(texts: Iterable[str], *, network: bool, started: bool = True) -> Di
     `network`: whether the agent may reach any host. `started`: whether the worker has spoken.
     """
     for text in reversed(list(texts)):
-        said = text.lower()
-        for diagnosis, words in _WORDS:
-            if any(word in said for word in words):
+        for diagnosis, words in _SAID:
+            if words.search(text):
                 return diagnosis
-        if any(word in said for word in _NETWORK_WORDS):
+        if _NO_HOST.search(text):
             return NOT_ALLOWED if network else NO_NETWORK
-        if not started and any(word in said for word in _NOT_VISIBLE_WORDS):
+        if not started and _NO_FILE.search(text):
             return NOT_VISIBLE
     return None

@@ -99,6 +99,7 @@ NODE_OPTIONS = "--max-old-space-size=64"
         ("Error: getaddrinfo EAI_AGAIN api.example.com", symptoms.NO_NETWORK),
         ("curl: (6) Could not resolve host: api.example.com", symptoms.NO_NETWORK),
         ("OSError: [Errno 30] Read-only file system: '/usr/new'", symptoms.READ_ONLY),
+        ("ModuleNotFoundError: No module named 'x'", None),
         ("ValueError: no", None),
     ],
 )  # fmt: skip
