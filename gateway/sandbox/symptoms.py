@@ -73,7 +73,7 @@ NOT_VISIBLE = Diagnosis(
 
 
 def _words(*words: str) -> re.Pattern[str]:
-    """Matches any of these, in capitals or not, and not within another word (ModuleNotFoundError)."""
+    """Matches any of these, in any case, but not within another word (ModuleNotFoundError)."""
     return re.compile(rf"(?<![a-z])(?:{'|'.join(map(re.escape, words))})(?![a-z])", re.IGNORECASE)
 
 
