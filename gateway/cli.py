@@ -1,7 +1,7 @@
 """The command `gateway`: its options, its exit codes, and what it puts together.
 
-It exits with 0 after a drain or a good check, 1 if it cannot serve or a check fails, 2 if the
-settings are wrong.
+Exit codes: 0 after a drain or a good check, 1 if the gateway cannot serve or a check fails, 2 if
+the settings are wrong, 128 and the number of the signal that cut a drain short.
 """
 
 from __future__ import annotations

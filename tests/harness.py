@@ -183,8 +183,8 @@ async def running_gateway(
 ) -> AsyncIterator[RunningGateway]:
     """Run `gateway` with these agents (by name) or this TOML text, and end it afterwards.
 
-    `folder` is where the TOML is written (a tmp_path). `expect_exit` of None: do not look. `prefix`
-    is a command that becomes the gateway (`exec`).
+    The TOML is written to `folder`, a tmp_path. The exit code must be `expect_exit`, unless that is
+    None. `prefix` is a command that becomes the gateway (`exec`).
     """
     marker = f"GATEWAY_TEST_MARKER={os.urandom(8).hex()}"
     name, _, value = marker.partition("=")

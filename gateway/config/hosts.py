@@ -1,6 +1,6 @@
-"""Hosts, as a URL and the settings name them: one grammar for both, and patterns for many names.
+"""Hosts as URLs and settings name them: one grammar for both, and patterns for many names.
 
-Pure: nothing is resolved here.
+Pure: no name is resolved here.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ ANY_HOST = "*"
 
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*")
 """Labels of RFC 1035, 2.3.4, with the underscore, which container networks allow in their names.
-RFC 3986 allows more, of which no DNS name consists."""
+RFC 3986 allows more characters, none of which a DNS name has."""
 
 _MOST_NAME = 253
-"""Characters of a DNS name."""
+"""Longest DNS name, in characters."""
 
 
 def parse_host(text: str) -> Host:
@@ -47,7 +47,7 @@ def plain_address(text: str) -> Address:
 
 
 def check_host_pattern(pattern: str) -> None:
-    """Raises ValueError for anything but a name, an address, `*.` and a name, or `*`."""
+    """Raises ValueError unless the pattern is a name, an address, `*.` and a name, or `*`."""
     if pattern == ANY_HOST:
         return
     if isinstance(parse_host(pattern.removeprefix("*.")), Address) and pattern.startswith("*."):

@@ -37,8 +37,8 @@ def load(
 ) -> Settings:
     """Read the file, if any, merge the command line into it, and check the result.
 
-    `agents` are commands by name; a command replaces that of an agent that the file has, too.
-    `server` overrides keys of `[server]`. Raises ConfigError.
+    `agents` maps names to commands, each of which replaces the command that the file has. `server`
+    overrides keys of `[server]`. Raises ConfigError.
     """
     tables = _read_file(path) if path else {}
     _refuse_unknown("", tables, ("server", "defaults", "agents"))
@@ -90,7 +90,7 @@ def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
 
 
 def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.Type]:
-    """The value that stands below `value` at `keys`, and the type that was expected there."""
+    """The value at the path `keys` in `value`, and the type expected there."""
     for key in keys:
         value = value.get(key)
         if isinstance(kind, inspect.StructType):
@@ -99,7 +99,7 @@ def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.T
 
 
 def _readable(mismatch: Mismatch, found: Any, kind: inspect.Type) -> str:
-    """The mismatch in words, with the value that was found and what might stand there instead."""
+    """The mismatch in words, with the value found and the alternatives."""
     match mismatch.problem:
         case Problem.UNKNOWN_KEY if isinstance(kind, inspect.StructType):
             known = ", ".join(field.encode_name for field in kind.fields)

@@ -156,10 +156,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     front keeps its connections (nginx: 60 s), so that the proxy ends them, and no request is sent
     into an end of ours."""
     drain: Clock = 30
-    """How long running requests have at shutdown."""
+    """How long running requests may take to finish at shutdown."""
     lame_duck: Seconds | None = None
-    """How long everything is still served at shutdown, before the drain, while `/ready` is 503
-    already. By default 5 seconds, and none where only this machine can connect."""
+    """How long requests are still served at shutdown, before the drain, while `/ready` is already
+    503. The default is 5 seconds, and none where only this machine can connect."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __post_init__(self) -> None:
@@ -179,7 +179,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return seconds(self.drain)
 
     def lame_duck_seconds(self, *, loopback: bool) -> float:
-        """`loopback`: whether only this machine can connect, and no load balancer has to look."""
+        """The length of `lame_duck`. `loopback`: only this machine can connect, so that no load
+        balancer has to notice first."""
         default = 0 if loopback else LAME_DUCK_SECONDS
         return default if self.lame_duck is None else self.lame_duck
 

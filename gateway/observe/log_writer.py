@@ -24,16 +24,16 @@ import time
 from collections import deque
 
 MAX_BYTES = 1024 * 1024
-"""Queued at most, and as much again in the thread's hands: seconds of a busy log."""
+"""Capacity of the queue, with as much again being written: seconds of a busy log."""
 
 MAX_LINES = 8192
-"""Queued at most: empty lines cost memory, too."""
+"""Capacity of the queue in lines: empty lines cost memory, too."""
 
 _LINE_FEED = ord("\n")
 
 
 class LogWriter:
-    """Writes to a descriptor, which may be shared with others and is never closed here."""
+    """Writes to a descriptor, which may be shared with other processes and is never closed here."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -49,7 +49,7 @@ class LogWriter:
         return f"<LogWriter {len(self._queue)} queued, {self._dropped} dropped>"
 
     def write(self, line: bytes) -> None:
-        """Queue a line, which ends with a line feed. Never waits."""
+        """Queue a line, which must end with a line feed. Never blocks."""
         with self._changed:
             if len(self._queue) >= MAX_LINES or self._bytes + len(line) > MAX_BYTES:
                 self._dropped += 1
@@ -59,7 +59,7 @@ class LogWriter:
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until everything was written or given up; False if `seconds` passed before."""
+        """Wait until everything was written or given up; False if `seconds` pass first."""
         with self._changed:
             return self._changed.wait_for(lambda: not (self._queue or self._writing), seconds)
 
@@ -80,7 +80,7 @@ class LogWriter:
                     self._dropped += dropped
 
     def _write_out(self, data: bytes) -> bytes:
-        """Write `data`; what could not be written of it."""
+        """Write `data`; returns what could not be written."""
         # If a part of a line was written before a failure, that line is ended first.
         if self._torn and self._put(b"\n"):
             return data

@@ -1,9 +1,9 @@
 """Log records with fields: `2026-01-31 12:00:00.000 INFO worker started agent=echo pid=71`.
 
-Every record that concerns a request carries its id as `request`, one that concerns a worker its
-agent and pid. Goes to stderr; stdout belongs to the one line that says where the gateway listens.
+A record about a request carries the request's id as `request`; a record about a worker carries its
+agent and pid. Records go to stderr: stdout is for the one line that says where the gateway listens.
 
-Much of what is logged are words of workers, agents and clients. `FieldFormatter` is the one place
+Much of the logged text comes from workers, agents and clients. `FieldFormatter` is the one place
 that makes them harmless, in messages, fields and tracebacks alike: nothing in them ends the line,
 moves a terminal's cursor or changes the direction of text, and each has a length that it cannot
 exceed. A message may still look like fields; the record's own fields come last, and what has the
@@ -23,24 +23,24 @@ from typing import Any
 from gateway.observe.log_writer import LogWriter
 
 MAX_TEXT = 8192
-"""Characters of a message or of one field: the last lines of a worker's stderr fit into it."""
+"""Longest message or field, in characters: the last lines of a worker's stderr fit."""
 
 MAX_TRACEBACK = 32 * 1024
-"""Characters of a traceback: one of a hundred frames fits into it."""
+"""Longest traceback, in characters: a hundred frames fit."""
 
 FLUSH_SECONDS = 1.0
-"""How long the end of the process waits for what is still to be written: a reader that is there
-takes it within milliseconds."""
+"""How long the process waits at its end for queued records to be written: a reader that still reads
+takes them within milliseconds."""
 
 _PLAIN = re.compile(r"[\w./:@+-]+\Z")
 
 _BREAKS = {"Zl", "Zp"}
-"""Categories of the characters that end a line for Unicode. All others that must not be written are
-in the categories C*: control characters, bidirectional formatting, lone surrogates."""
+"""Unicode categories of line separators. All other characters that must not be written are in the
+categories C*: control characters, bidirectional formatting, lone surrogates."""
 
 
 def shortened(text: str, most: int = MAX_TEXT) -> str:
-    """The beginning and the end of a text that is longer than `most` characters."""
+    """The text, or its beginning and end if it is longer than `most` characters."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -48,7 +48,7 @@ def shortened(text: str, most: int = MAX_TEXT) -> str:
 
 
 def printable(text: str) -> str:
-    """A text in which every character but the tab is one that only prints."""
+    """The text with every character escaped that does more than print; the tab stays."""
     if text.isprintable():
         return text
     return "".join(
@@ -58,7 +58,7 @@ def printable(text: str) -> str:
 
 
 def _acts(char: str) -> bool:
-    """Whether a character does something else than being seen."""
+    """Whether a character does more than print."""
     if char.isprintable():
         return False
     category = unicodedata.category(char)
@@ -66,9 +66,9 @@ def _acts(char: str) -> bool:
 
 
 class FieldFormatter(logging.Formatter):
-    """Appends a record's fields as `key=value`, quoted where they are not one plain word.
+    """Appends a record's fields as `key=value`; a value that is not one plain word is quoted.
 
-    A traceback follows in lines of its own, which are indented: only records begin a line.
+    A traceback follows on lines of its own, which are indented: only a record starts in column 1.
     """
 
     default_msec_format = "%s.%03d"
@@ -114,7 +114,7 @@ def event(logger: logging.Logger, level: int, message: str, **fields: object) ->
 
 
 class _QueueingHandler(logging.Handler):
-    """Formats records and leaves the writing to a `LogWriter`'s thread."""
+    """Formats records and leaves writing them to the thread of a `LogWriter`."""
 
     def __init__(self, writer: LogWriter) -> None:
         super().__init__()
@@ -134,9 +134,9 @@ class _QueueingHandler(logging.Handler):
 
 
 def setup(level: str, *, descriptor: int = 2) -> None:
-    """Send the gateway's records, and warnings of the libraries below it, to stderr.
+    """Send the gateway's own records from `level` on, and the libraries' warnings, to stderr.
 
-    From then on nothing that logs ever waits for stderr, whoever reads it or does not.
+    From then on no caller that logs ever waits for stderr, whether anybody reads it or not.
     """
     root = logging.getLogger()
     root.handlers[:] = [_QueueingHandler(LogWriter(descriptor))]
@@ -149,7 +149,7 @@ def setup(level: str, *, descriptor: int = 2) -> None:
 
 
 def flush() -> bool:
-    """Wait until what was logged is written, but no longer than `FLUSH_SECONDS`; whether it is."""
+    """Wait until all records are written, at most `FLUSH_SECONDS`; returns whether they are."""
     handlers = logging.getLogger().handlers
     writers = [each.writer for each in handlers if isinstance(each, _QueueingHandler)]
     return all(writer.flush(FLUSH_SECONDS) for writer in writers)

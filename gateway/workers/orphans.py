@@ -2,18 +2,18 @@
 
 # Theory of operation
 
-In the strict sandbox a worker's whole tree ends with it. Without one, a process that a worker
-forked twice and gave a session of its own survives it and its process group. As a child subreaper
-(prctl(2), PR_SET_CHILD_SUBREAPER) the gateway becomes the parent of such a process when its own is
-gone, and finds it among its children. It reaps all of them, because nobody else will.
+In the strict sandbox a worker's whole process tree ends with it. Without the sandbox, a process
+that was forked twice and started its own session survives both the worker and its process group. As
+a child subreaper (prctl(2), PR_SET_CHILD_SUBREAPER) the gateway becomes the parent of such an
+orphan and finds it among its children. It reaps all orphans, because nobody else will.
 
 Not every child is a worker's. What started the gateway may have started helpers before
 (`sh -c 'helper & exec gateway …'`, `2> >(logger)`), whose descendants are adopted in the same way.
-And the first process of a container adopts whatever is orphaned there, `docker exec` included. Only
-what certainly descends from a worker is ended:
+And the first process of a container adopts every orphan in it, also those of `docker exec`. Only a
+process that certainly descends from a worker is killed:
 
 - A process with a worker's mark in its environment. Every process inherits that from its parent,
-  unless it is cleared. While the worker lives, its processes are left alone.
+  unless that clears its environment. While the worker lives, its processes are left alone.
 - A process without a mark, if nothing but workers can have left it: the gateway is not the first
   process of its PID namespace, and had no living child when it began to adopt.
 
@@ -46,16 +46,16 @@ class OrphanKeeper:
     def __init__(self, workers: Callable[[], Iterable[tuple[int, str | None]]]) -> None:
         self._workers = workers
         self._helpers: set[int] = set()
-        """The children that were there before, and have not been reaped."""
+        """The children that existed before the gateway and have not been reaped."""
         self._only_workers = False
-        """Whether nothing but workers can have left behind what is adopted."""
+        """Whether only workers can have left behind an orphan."""
 
     def __repr__(self) -> str:
         adopts = "workers'" if self._only_workers else "anybody's"
         return f"<OrphanKeeper of {adopts} processes, {len(self._helpers)} helpers>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Adopt orphans, and look at them whenever a child ends."""
+        """Become a subreaper, and sweep now and whenever a child ends."""
         self._helpers = set(_children()) - dict(self._workers()).keys()
         self._only_workers = os.getpid() != 1 and not any(map(_is_alive, self._helpers))
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -76,10 +76,11 @@ class OrphanKeeper:
                         os.kill(pid, signal.SIGKILL)
                 with suppress(ChildProcessError):
                     if os.waitpid(pid, os.WNOHANG)[0]:
-                        self._helpers.discard(pid)  # from now on the number may be another's
+                        self._helpers.discard(pid)  # from now on its pid may be reused
 
     def _is_left_behind(self, pid: int, living: set[str | None]) -> bool:
-        """Whether a child certainly descends from a worker that has ended, or hides from which."""
+        """Whether a child certainly descends from a worker that has ended, or hides which one it is
+        from."""
         mark = _mark_of(pid)
         if mark is not None and is_own_mark(mark):
             return mark not in living

@@ -1,20 +1,20 @@
 """A worker's stderr: always drained, so that a full pipe never blocks a worker, and logged within
 bounds.
 
-Agents are not trusted to write little: lines are cut and their rate is limited, and what was left
-out is counted. The last lines are kept for the log entry of a crash.
+Agents are not trusted to write little: long lines are cut, the rate of lines is limited by a token
+bucket, and lines left out are counted. The last lines are kept for the log entry of a crash.
 
 # Theory of operation
 
-A line ends with a line feed, or with a carriage return: then it is an *update*, which a terminal
-shows until the next one is written over it. Programs draw progress bars with updates, hundreds a
-second that differ in a number, and write what matters between two of them. So an update is logged
-if it is unlike the one before; of those that are alike, the first is logged at once, one more
-every `UPDATE_SECONDS`, and the last one when something else follows. Alike are updates that have
+A line ends with a line feed or with a carriage return. The latter makes it an *update*, which a
+terminal shows until the next one overwrites it. Programs draw progress bars with updates, hundreds
+a second that differ in a number, and write what matters between two of them. So an update is logged
+if it is unlike the one before; of updates that are alike, the first is logged at once, one more
+every `UPDATE_SECONDS`, and the last one when something else follows. Updates are alike if they have
 the same letters in the same order: numbers, bars and spinners do not count.
 
-Of a flood, only as many lines as may be logged are looked at, and the last. The others are counted,
-which costs a fraction of what reading them does.
+Of a flood, only the lines that may be logged and the last ones are decoded. The others are counted,
+which costs a fraction of decoding them.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.agent")
 
 MAX_LINE_BYTES = 4096
-"""Of one line in the log. A traceback's lines are far shorter; of a dump of data, the beginning and
-the end are kept."""
+"""Length of one line in the log. A traceback's lines are far shorter; of a dump of data, the
+beginning and the end are kept."""
 
 LINES_PER_SECOND = 100
-"""Sustained log rate per worker: enough to follow an agent, not enough to fill a disk soon."""
+"""Sustained log rate per worker: enough to follow an agent, too little to fill a disk quickly."""
 
 BURST_LINES = 1000
-"""Logged at once before the rate counts: a few long tracebacks."""
+"""Capacity of the token bucket: lines that may be logged at once, such as a few long tracebacks."""
 
 TAIL_LINES = 20
 """Lines kept for the log entry of a crash: the end of a traceback, which has the reason."""
 
 UPDATE_SECONDS = 10.0
-"""Between two updates in the log that are alike: enough to see that a long task goes on."""
+"""Time between two logged updates that are alike: enough to see that a long task goes on."""
 
 UPDATE_COST = 0.1
-"""Of a logged line: what an update that is not logged takes from what may be. To look at it costs
-less than to log it, but not nothing."""
+"""Tokens that an update takes if it is not logged; a logged line takes 1. Comparing costs less than
+logging, but not nothing."""
 
 _READ_BYTES = 64 * 1024
 
@@ -61,7 +61,7 @@ _MAX_READS_OF_REST = 4
 """One read empties a pipe of 64 KiB; a few more take what a writer blocked on a full pipe adds."""
 
 _HALF = MAX_LINE_BYTES // 2 - 32
-"""Of a line that is cut, at each end; between them stands how much was cut."""
+"""Bytes kept at each end of a line that is cut; between them stands how much was cut."""
 
 _NOT_LETTERS = re.compile(rb"[^A-Za-z]+")
 
@@ -78,9 +78,9 @@ class StderrRelay:
         self._partial = _Partial()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._letters: bytes | None = None
-        """Of the last update; those that have the same are alike."""
+        """The letters of the last update; updates with the same letters are alike."""
         self._updated_at = -math.inf
-        """When an update was logged that is like the last."""
+        """When an update like the last one was logged."""
         self._pending = b""
         """The last update, if it was not logged."""
         self._allowance = float(BURST_LINES)
@@ -89,7 +89,7 @@ class StderrRelay:
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines, ready to be shown."""
+        """The last lines, logged or not, oldest first, as text that is safe to log."""
         pending = [_printable(self._pending)] if self._pending else []
         return (*self._tail, *pending)[-TAIL_LINES:]
 
@@ -121,7 +121,7 @@ class StderrRelay:
             return None
 
     def _take_in(self, data: bytes) -> None:
-        if b"\r" in data:  # from here on an update ends with both
+        if b"\r" in data:  # normalize: from here on, an update ends with both
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\r\n")
         lines, newline, partial = data.rpartition(b"\n")
         if newline:
@@ -207,7 +207,7 @@ class StderrRelay:
 
 
 class _Partial:
-    """A line whose end has not come: its beginning, and if it is long, the last of it."""
+    """A line whose end has not come: all of it, or its beginning and its end if it is long."""
 
     def __init__(self) -> None:
         self._data = b""
@@ -224,7 +224,7 @@ class _Partial:
             self._cut += too_many
 
     def take(self) -> bytes:
-        """Take the line out, with at most `MAX_LINE_BYTES`."""
+        """Remove the line and return it, at most `MAX_LINE_BYTES` long."""
         data, cut = self._data, self._cut
         self._data, self._cut = b"", 0
         return _joined(data[:_HALF], cut + len(data) - 2 * _HALF, data[-_HALF:]) if cut else data

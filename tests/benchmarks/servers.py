@@ -71,8 +71,8 @@ def gateway(
 ) -> Iterator[Server]:
     """The gateway, started by its public command with default settings.
 
-    `agents` are the tables `[agents.NAME]`; a command that is missing is the agent of that name.
-    `program` starts another gateway than this one.
+    `agents` are the tables `[agents.NAME]`; a table without a command gets the benchmark agent of
+    its name. `sandbox` is the option `--sandbox`. `program` is the command of the gateway.
     """
     lines = []
     for agent, table in (agents or {"echo": {}}).items():

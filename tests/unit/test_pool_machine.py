@@ -604,6 +604,6 @@ def test_the_pool_whatever_happens_to_it_in_any_order() -> None:
     REACHED.clear()
     run_state_machine_as_test(
         PoolMachine,
-        settings=settings(unhurried, derandomize=True, max_examples=300, stateful_step_count=40),
+        settings=settings(unhurried, derandomize=True, max_examples=200, stateful_step_count=40),
     )
     assert not SITUATIONS - REACHED.keys(), "the machine never came to these"
