@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _TRIALS_PER_CPU = 2
 """At a time: a trial waits for its processes as long as it computes."""
 
+_MOST_MOUNTS = 100
+"""In one trial: what bubblewrap does for a mount takes longer with each that there is."""
+
 
 def try_sandboxes(
     launchers: Mapping[str, Launcher],
@@ -89,12 +92,12 @@ def _together(launchers: Mapping[str, StrictLauncher]) -> list[_Trial]:
     for name, launcher in launchers.items():
         alike.setdefault(_description(launcher), []).append(name)
     trials: list[_Trial] = []
-    for names in alike.values():
-        shown = _Shown()
-        together = [name for name in names if shown.add(launchers[name].confinement)]
-        trials.append((shown.in_place_of(launchers[together[0]]), together))
-        apart = [name for name in names if name not in together]
-        trials.extend((launchers[name], [name]) for name in apart)
+    for left in alike.values():
+        while left:
+            shown = _Shown()
+            together = [name for name in left if shown.add(launchers[name].confinement)]
+            trials.append((shown.in_place_of(launchers[together[0]]), together))
+            left = [name for name in left if name not in together]  # noqa: PLW2901 - what is left
     return trials
 
 
@@ -107,9 +110,12 @@ class _Shown:
         self._masked: dict[str, Mount] = {}
 
     def add(self, confinement: Confinement) -> bool:
-        """Add what it shows; returns False if that shows a path in another way."""
+        """Add what it shows, unless that shows a path in another way, or is too much together."""
         known = self._mounts
         if any(known.get(mount.path, mount) != mount for mount in confinement.mounts):
+            return False
+        new = sum(mount.path not in known for mount in confinement.mounts)
+        if known and new and len(known) + new > _MOST_MOUNTS:
             return False
         for mounts, more in (
             (self._mounts, confinement.mounts),
