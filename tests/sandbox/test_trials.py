@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sandbox import SandboxError, SandboxSettings, make_launcher, trials
+from gateway.sandbox import SandboxError, SandboxSettings, StrictLauncher, make_launcher, trials
 from gateway.sandbox.launch import Launcher
 from gateway.sandbox.plain import PlainLauncher
 from tests.conftest import need
@@ -45,19 +45,49 @@ def test_agents_whose_sandboxes_are_alike_are_tried_once(tried: list[Launcher]) 
     assert done == [(0, 1), (1, 1)]
 
 
-def test_agents_that_see_or_may_do_something_else_are_tried_each(
-    tried: list[Launcher], tmp_path: Path
-) -> None:
-    tmp_path.chmod(0o755)
+def test_agents_that_may_do_something_else_are_tried_each(tried: list[Launcher]) -> None:
     unlike = {
         "a": launcher(),
-        "b": launcher(mounts_ro=(str(tmp_path),)),
-        "c": launcher(pids=100),
-        "d": launcher(network=True),
-        "e": PlainLauncher(("true",), {}),
+        "b": launcher(pids=100),
+        "c": launcher(network=True),
+        "d": PlainLauncher(("true",), {}),
     }
     trials.try_sandboxes(unlike)
-    assert {id(each) for each in tried} == {id(unlike[name]) for name in "abcd"}
+    assert {id(each) for each in tried} == {id(unlike[name]) for name in "abc"}
+
+
+def folder(path: Path, mode: int = 0o755) -> str:
+    for each in (path.parent, path):
+        each.mkdir(exist_ok=True)
+        each.chmod(0o755)
+    path.chmod(mode)
+    return str(path)
+
+
+def test_agents_that_see_something_else_are_tried_with_all_that_they_see(
+    tried: list[Launcher], tmp_path: Path
+) -> None:
+    one, other = folder(tmp_path / "one"), folder(tmp_path / "other")
+    trials.try_sandboxes({"a": launcher(mounts_ro=(one,)), "b": launcher(mounts_ro=(other,))})
+    (both,) = tried
+    assert isinstance(both, StrictLauncher)
+    assert {one, other} <= {mount.path for mount in both.confinement.mounts}
+
+
+def test_what_one_may_only_read_and_the_other_write_is_tried_apart(
+    tried: list[Launcher], tmp_path: Path
+) -> None:
+    path = folder(tmp_path / "one", 0o777)
+    trials.try_sandboxes({"a": launcher(mounts_ro=(path,)), "b": launcher(mounts_rw=(path,))})
+    assert len(tried) == 2
+
+
+def test_a_real_trial_of_many_that_see_something_else(tmp_path: Path) -> None:
+    launchers = {f"a{n}": launcher(mounts_ro=(folder(tmp_path / str(n)),)) for n in range(30)}
+    launchers["w"] = launcher(mounts_rw=(folder(tmp_path / "w", 0o777),))
+    done: list[tuple[int, int]] = []
+    trials.try_sandboxes(launchers, progress=lambda *numbers: done.append(numbers))
+    assert done[-1] == (1, 1)
 
 
 def test_trials_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,14 +96,29 @@ def test_trials_run_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     trials.try_sandboxes({"a": launcher(), "b": launcher(pids=100)})
 
 
-def test_a_sandbox_that_does_not_hold_is_an_error_that_names_its_agents(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_sandbox_that_does_not_hold_is_an_error_that_names_its_agent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def fail(launcher: Launcher, secrets: object) -> None:
-        raise SandboxError("it does not hold")
+    bad = folder(tmp_path / "bad")
+
+    def fail(launcher: StrictLauncher, secrets: object) -> None:
+        if bad in {mount.path for mount in launcher.confinement.mounts}:
+            raise SandboxError("it does not hold")
 
     monkeypatch.setattr(trials, "try_sandbox", fail)
-    with pytest.raises(SandboxError, match="agent 'a' and 1 like it: it does not hold"):
-        trials.try_sandboxes({"a": launcher(), "b": launcher()})
-    with pytest.raises(SandboxError, match="agent 'c': it does not hold"):
-        trials.try_sandboxes({"c": launcher()})
+    launchers = {"a": launcher(), "b": launcher(mounts_ro=(bad,)), "c": launcher()}
+    with pytest.raises(SandboxError, match="agent 'b': it does not hold"):
+        trials.try_sandboxes(launchers)
+
+
+def test_sandboxes_that_hold_each_for_itself_hold(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    paths = {folder(tmp_path / "one"), folder(tmp_path / "other")}
+
+    def fail(launcher: StrictLauncher, secrets: object) -> None:
+        if paths <= {mount.path for mount in launcher.confinement.mounts}:
+            raise SandboxError("not together")
+
+    monkeypatch.setattr(trials, "try_sandbox", fail)
+    trials.try_sandboxes({path: launcher(mounts_ro=(path,)) for path in paths})
