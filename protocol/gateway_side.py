@@ -158,20 +158,18 @@ class GatewayConnection:
             method.encode(),
             key,
         )
-        after = b"".join(
-            (
-                b',"stream":true,"context":' if stream else b',"stream":false,"context":',
-                context,
-                b',"request_id":',
-                msgspec.json.encode(request_id),
-                b"}}",
-            )
+        after = b"%b%b%b%b%b" % (
+            b',"stream":true,"context":' if stream else b',"stream":false,"context":',
+            on_one_line(context),
+            b',"request_id":',
+            on_one_line(msgspec.json.encode(request_id)),
+            b"}}\n",
         )
         parts: tuple[Payload, ...]
         if isinstance(payload, memoryview):
-            parts = (before, payload, on_one_line(after) + b"\n")
+            parts = (before, payload, after)
         else:
-            parts = (on_one_line(b"".join((before, payload, after))) + b"\n",)
+            parts = (b"".join((before, on_one_line(payload), after)),)
         length = sum(map(len, parts))
         if length > self._buffer.max_line_bytes:
             raise LocalProtocolError(

@@ -106,7 +106,7 @@ class Confinement:
     not_shown: tuple[str, ...] = ()
     """Paths of the command that are shown only if the operator names them."""
     code: tuple[str, ...] = ()
-    """The resolved paths of the program and of everything that was guessed."""
+    """The paths of the program and of everything that was guessed, as spelled and resolved."""
 
 
 def outside_command(tools: Tools, join_files: Sequence[str]) -> tuple[str, ...]:

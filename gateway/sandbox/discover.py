@@ -99,7 +99,8 @@ def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
             f"name the program that it starts (pyenv which {os.path.basename(program)}, or alike)"
         )
     needs = Needs(project=cwd, program=program, files=[program])
-    _add_program(needs, program, search_path=search_path, depth=_SHEBANG_DEPTH)
+    in_path = os.sep not in words[0]
+    _add_program(needs, program, search_path=search_path, in_path=in_path, depth=_SHEBANG_DEPTH)
     for word in words[1:]:
         _add_argument(needs, word, cwd=cwd)
     if "-m" in words[1:-1]:
@@ -126,18 +127,28 @@ def find_program(word: str, *, cwd: str, search_path: str) -> str | None:
     return None if found is None else os.path.abspath(os.path.join(cwd, found))
 
 
-def _add_program(needs: Needs, program: str, *, search_path: str, depth: int) -> None:
-    """A program that the operator named, what it is a link to, and what interprets it."""
+def _add_program(
+    needs: Needs, program: str, *, search_path: str, in_path: bool, depth: int
+) -> None:
+    """A program that the operator named, what it is a link to, and what interprets it.
+
+    `in_path` tells whether it was found in the operator's PATH.
+    """
     needs.bin_dirs.append(os.path.dirname(program))
     chain = list(_symlink_chain(program))
     # Each name in the chain shows the same file, so that the last one is judged.
-    by_operator = all(_is_operators(link, target) for link, target in pairwise(chain))
-    real_prefix = _prefix(chain[-1])
+    own_prefix, real_prefix = _prefix(program), _prefix(chain[-1])
+    named = follow(os.path.dirname(program), project=needs.project) is not None
+    by_operator = named and (
+        (in_path and not _is_in_project(needs, program))
+        or all(_is_operators(link, target) for link, target in pairwise(chain))
+    )
     if not (
         by_operator
         or is_system(chain[-1])
         or _is_in_project(needs, chain[-1])
-        or (real_prefix is not None and _is_runtime(real_prefix))
+        or (named and own_prefix and contains(os.path.realpath(own_prefix), chain[-1]))
+        or (real_prefix and _is_runtime(real_prefix))
     ):
         needs.not_shown.append(program)
         return
@@ -181,7 +192,8 @@ def _add_interpreter(needs: Needs, program: str, *, search_path: str, depth: int
     if os.sep in word and not needs.shows(found) and not (prefix and _is_runtime(prefix)):
         needs.not_shown.append(found)
         return
-    _add_program(needs, found, search_path=search_path, depth=depth - 1)
+    in_path = os.sep not in word
+    _add_program(needs, found, search_path=search_path, in_path=in_path, depth=depth - 1)
 
 
 def _prefix(program: str) -> str | None:

@@ -163,7 +163,10 @@ def _make_strict(
         ),
         exposed=find_shown_secrets(mounts, named=named),
         not_shown=tuple(dict.fromkeys(needs.not_shown)),
-        code=tuple(os.path.realpath(path) for path in (needs.program, *needs.paths)),
+        code=(
+            *(needs.program, *needs.paths),
+            *(os.path.realpath(path) for path in (needs.program, *needs.paths)),
+        ),
     )
     _tell(agent_name, confinement)
     uids = None if ids is None else UidBlock(ids)

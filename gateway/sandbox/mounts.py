@@ -105,20 +105,26 @@ def check_mounts_apart(
 ) -> None:
     """Check that no agent may change what another agent is shown or runs.
 
-    Both are by the agent's name: its mounts, and the resolved paths of its program and of what was
-    guessed for it. Agents may share a writable folder as a whole. Raises SandboxError.
+    Both are by the agent's name: its mounts, and the paths of its program and of what was guessed
+    for it, as they are spelled and resolved: a link to a mount may be changed as well as the mount.
+    Agents may share a writable folder as a whole. Raises SandboxError.
     """
     for writer, own in mounts.items():
-        for written in {mount.source for mount in own if mount.writable}:
-            for agent in mounts.keys() - {writer}:
-                shown = {mount.source for mount in mounts[agent]} - {written}
-                for source in sorted(shown.union(code[agent])):
-                    if contains(written, source):
+        written = _both_names(mount for mount in own if mount.writable)
+        for agent in mounts.keys() - {writer}:
+            shown = _both_names(mounts[agent]) - written
+            for path in sorted(shown.union(code[agent])):
+                for folder in written:
+                    if contains(folder, path):
                         raise SandboxError(
-                            f"agent {agent!r}: {source} lies in {written}, which agent {writer!r} "
-                            "may change (mounts_rw), and so could have it lead anywhere at the "
-                            "next start"
+                            f"agent {agent!r}: {path} lies in {folder}, which agent {writer!r} may "
+                            "change (mounts_rw), and so could have it lead anywhere at the next "
+                            "start"
                         )
+
+
+def _both_names(mounts: Iterable[Mount]) -> set[str]:
+    return {name for mount in mounts for name in (mount.path, mount.source)}
 
 
 def find_protected(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
@@ -217,7 +223,8 @@ def _check_writable(named: Sequence[tuple[str, str]], *, also: Sequence[tuple[st
                 "and may not be writable"
             )
         for other, other_real in (*named, *also):
-            if other_real != real and contains(real, other_real):
+            # Also by a link in it: the agent could have that lead elsewhere.
+            if other_real != real and (contains(real, other_real) or contains(real, other)):
                 raise SandboxError(
                     f"{other!r} lies in {path!r}, which the agent may change, and so could have it "
                     "lead anywhere at the next start: mount one or the other"

@@ -262,6 +262,15 @@ def test_a_program_that_is_a_link_out_of_the_project_is_not_shown(
     )
 
 
+def test_neither_is_a_program_in_a_linked_folder(place: Path, home: Path) -> None:
+    link(place, "tools", home / "tool")
+    assert found(place, "./tools/bin/tool") == set()
+    link(place, "tools", home / "tool/bin")
+    assert found(place, "./tools/tool") == set()
+    link(place, "env", home / ".local/share/python")
+    assert found(place, "./env/bin/python3.99") == {"project/env", "home/.local/share/python"}
+
+
 def test_the_first_line_of_a_script_shows_no_program_of_somebody_elses(
     place: Path, home: Path
 ) -> None:
@@ -277,3 +286,27 @@ def test_a_folder_that_holds_keys_is_never_guessed(place: Path) -> None:
     (place / "project/.aws").mkdir()
     assert found(place, "python3", "agent.py", "./pkg") == {"project/agent.py", "project/pkg"}
     assert found(place, "python3", "-m", "pkg.deep") == {"project/pkg"}
+
+
+def test_a_program_of_the_operators_path_is_shown_where_its_links_lead(
+    place: Path, home: Path
+) -> None:
+    """As package managers lay out their programs."""
+    program(place / "brew/Cellar/jq/1.7/bin/jq", "\x7fELF")
+    (place / "brew/Cellar/jq/1.7/lib").mkdir()
+    (place / "brew/bin").mkdir()
+    (place / "brew/bin/jq").symlink_to("../Cellar/jq/1.7/bin/jq")
+    shown = {"brew/bin/jq", "brew/Cellar/jq/1.7"}
+    assert found(place, "jq", path=f"{place}/brew/bin") == shown
+    # A project's own folder in PATH is the project's all the same.
+    link(place, "bin/tool", home / "tool/bin/tool")
+    assert found(place, "tool", path=f"{place}/project/bin") == set()
+
+
+def test_a_program_may_be_a_link_into_its_own_installation(place: Path, home: Path) -> None:
+    node = place / "node"
+    program(node / "lib/node_modules/npm/bin/npx-cli.js", "#!/usr/bin/env sh\n")
+    (node / "lib/node_modules/npm/lib").mkdir()
+    (node / "bin").mkdir()
+    (node / "bin/npx").symlink_to("../lib/node_modules/npm/bin/npx-cli.js")
+    assert found(place, f"{node}/bin/npx") == {"node"}

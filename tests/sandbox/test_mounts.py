@@ -247,6 +247,15 @@ def test_what_one_agent_may_change_no_other_is_shown_or_runs(
         check_mounts_apart(mounts, runs)
 
 
+def test_neither_is_any_other_shown_what_it_may_lead_elsewhere_by_a_link(place: Path) -> None:
+    (place / "data/link").symlink_to(place / "agent")
+    linked = Mount(str(place / "data/link"), str(place / "agent"))
+    with pytest.raises(SandboxError, match=r"agent 'b': .*/data/link lies in .*/data, which"):
+        check_mounts_apart({"a": mounted(place, "data*"), "b": [linked]}, {"a": [], "b": []})
+    with pytest.raises(SandboxError, match=r"/data/link' lies in .*/data', which the agent may"):
+        plan(place, mounts_ro=["data/link"], mounts_rw=["data"])
+
+
 @pytest.mark.parametrize("other", [["data*"], ["data"], ["agent"], ["data-too"]])
 def test_agents_may_share_a_whole_folder(place: Path, other: list[str]) -> None:
     mounts = {"a": mounted(place, "data*"), "b": mounted(place, *other)}
