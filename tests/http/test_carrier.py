@@ -146,7 +146,8 @@ async def test_an_interim_response_is_not_kept_for_what_follows() -> None:
 
     async with bare_server(app) as port, connected(port) as connection:
         await connection.send(
-            b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+            b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+            b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n"
         )
         assert (await connection.read()).startswith(b"HTTP/1.1 100 ")
 

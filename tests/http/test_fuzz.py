@@ -60,7 +60,7 @@ SEEDS = [
     b"HEAD /agent/scripted HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
     b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x85hello",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n\x81\x85\0\0\0\0hello",
     b"GET http://localhost/live?a=b HTTP/1.1\r\nHost: localhost\r\n\r\n",
     post(b"/agent/scripted/invoke", JSON),
     post(b"/agent/scripted/invoke", STREAM),

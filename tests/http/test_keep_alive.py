@@ -15,6 +15,7 @@ from tests.http.conftest import Shared
 from tests.http.raw import Connection, connected
 
 INVOKE = "/agent/scripted/invoke"
+LIVE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
@@ -195,9 +196,8 @@ async def test_connections_that_wait_to_be_accepted_are_served_when_listening_en
     async with bare_server(stop=stop) as port:
         waiting = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
         for sock in waiting:
-            sock.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            sock.sendall(LIVE)
         stop.set()  # the kernel has established them all, and nobody has accepted one
         for sock in waiting:
             async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
-                answer = await Connection(stream).answer()
-                assert (answer.status, answer.headers["connection"]) == (200, "close")
+                assert (await Connection(stream).answer()).status == 200
