@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Iterator
 
 import pytest
 
@@ -13,15 +14,16 @@ logger = logging.getLogger("gateway.test_logs")
 
 
 @pytest.fixture
-def text(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+def text(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What is logged from here on, as it would stand on stderr."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logs.FieldFormatter())
     monkeypatch.setattr(logger, "handlers", [handler])
     monkeypatch.setattr(logger, "propagate", False)
-    monkeypatch.setattr(logger, "level", logging.INFO)
-    return stream
+    logger.setLevel(logging.INFO)
+    yield stream
+    logger.setLevel(logging.NOTSET)
 
 
 def test_fields_follow_the_message_and_one_that_is_none_is_left_out(text: io.StringIO) -> None:

@@ -41,7 +41,9 @@ def pipe() -> Iterator[Pipe]:
 
 
 @pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, object]]]:
+def logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[list[tuple[str, str, dict[str, object]]]]:
     """The level, message and fields of each record."""
     records: list[tuple[str, str, dict[str, object]]] = []
 
@@ -51,8 +53,11 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, ob
 
     monkeypatch.setattr(stderr.log, "handlers", [Collect()])
     monkeypatch.setattr(stderr.log, "propagate", False)
-    monkeypatch.setattr(stderr.log, "level", logging.INFO)
-    return records
+    # Not by the attribute: a logger remembers what it is enabled for until `setLevel`.
+    level = stderr.log.level
+    stderr.log.setLevel(logging.INFO)
+    yield records
+    stderr.log.setLevel(level)
 
 
 def relay(pipe: Pipe) -> StderrRelay:
