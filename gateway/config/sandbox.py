@@ -6,6 +6,7 @@ know how a limit is enforced, or whether it can be.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Literal
 
@@ -136,6 +137,24 @@ def _check_host(value: str) -> None:
     match = _HOST.fullmatch(value)
     if not match or (match[2] != "*" and not 0 < int(match[2]) < 65536):
         raise _invalid("network", value, 'host:port, such as "api.example.com:443" or "*:443"')
+    if _is_never_reached(match[1]):
+        raise _invalid(
+            "network",
+            value,
+            "a host elsewhere: agents never reach this machine or link-local addresses",
+        )
+
+
+def _is_never_reached(host: str) -> bool:
+    """Whether the proxy refuses the host whatever the settings say."""
+    name = host.lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return address.is_loopback or address.is_unspecified or address.is_link_local
 
 
 def _invalid(key: str, value: object, expected: str) -> ValueError:

@@ -30,6 +30,7 @@ main()
 """
 """Run without `site`, which would execute what it finds in any folder of the import path, and
 without the folder that the gateway was started in."""
+_PIPE_BYTES = 64 * 1024
 STOP_TIMEOUT = 5.0
 """Seconds for the proxy to end after its control socket was closed. Normally it ends at once."""
 
@@ -84,6 +85,12 @@ class Proxy:
                 )
             weakref.finalize(self, _end, self._control, self._process)
         return self._control
+
+    def forget_said(self) -> None:
+        """Discard what the proxy has written to its stderr so far."""
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.stderr, _PIPE_BYTES):
+                pass
 
     def close(self) -> None:
         """End the proxy and every tunnel through it. Blocks for a moment."""

@@ -220,6 +220,11 @@ class StrictLauncher:
         """As `gateway.sandbox.launch.Launcher.logs`."""
         return () if self._proxy is None else (self._proxy.stderr,)
 
+    def forget_trial(self) -> None:
+        """Discard what the proxy logged of a trial: the agent has not asked for anything yet."""
+        if self._proxy is not None:
+            self._proxy.forget_said()
+
     def close(self) -> None:
         """Release everything that the launcher holds, after its workers have ended. Blocks
         briefly."""

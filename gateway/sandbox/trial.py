@@ -95,6 +95,7 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         process.wait()
         launch.release()
         trial.remove_groups()
+        trial.forget_trial()
     if not line or process.returncode:
         tail = stderr.decode(errors="replace").strip().splitlines()
         why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")

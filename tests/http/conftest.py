@@ -70,7 +70,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         raise failure[0]
 
 
-ONE_LINER = "jq -c --unbuffered '{id, result: {output: (.params.input | ascii_upcase)}}'"
+ONE_LINER = (
+    "jq -c --unbuffered '. as $r"
+    " | try {id, result: {output: (.params.input | ascii_upcase)}}"
+    " catch {id: $r.id, error: {code: -32602, message: .}}'"
+)
 """The design's smallest agent."""
 
 

@@ -88,7 +88,7 @@ def run(launcher: StrictLauncher) -> list[Any]:
     "launched",
     [
         {
-            "network": ["*:*", "localhost:22", "169.254.169.254:80"],
+            "network": ["*:*"],
             "targets": ["127.0.0.1:22", "localhost:22", "169.254.169.254:80", "[::1]:22", "0:22"],
         }
     ],
@@ -216,7 +216,7 @@ async def test_a_tunnel_passes_on_both_directions_and_both_ends(
         made = make_launcher(
             "agent",
             [sys.executable, "-c", AGENT, f"localhost:{port}"],
-            SandboxSettings(network=(f"localhost:{port}",)),
+            SandboxSettings(network=(f"*:{port}",)),
             environ=os.environ,
             cwd="/",
         )
@@ -401,3 +401,17 @@ async def test_a_client_that_says_nothing_is_let_go(autojump_clock: trio.testing
         await egress.serve_client(trio.SocketStream(theirs), Policy(()))
         assert (await ours.recv(64)).startswith(b"HTTP/1.1 504 ")
     assert trio.current_time() >= egress.HEAD_TIMEOUT
+
+
+async def test_what_the_trial_attempts_is_not_logged_as_if_the_agent_had() -> None:
+    need_sandbox(USER)
+    settings = SandboxSettings(network=("api.example.invalid:443",))
+    made = make_launcher("agent", [sys.executable], settings, environ=os.environ, cwd="/")
+    assert isinstance(made, StrictLauncher)
+    try:
+        try_sandbox(made)
+        (stderr,) = made.logs()
+        with pytest.raises(BlockingIOError):
+            os.read(stderr, 1)
+    finally:
+        made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import sys
@@ -14,7 +15,8 @@ from protocol import Chunk, ErrorCode
 from ..conftest import need
 from . import driver
 
-EXAMPLES = Path(__file__).parents[2] / "worker" / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "worker" / "examples"
 
 ECHOES = {
     "SDK, as a module": [sys.executable, "-m", "worker.examples.echo"],
@@ -70,11 +72,11 @@ async def test_every_echo_takes_an_input_longer_than_a_pipe(kind: str) -> None:
 
 async def test_one_line_of_jq_is_an_agent() -> None:
     need_programs("one-liner")
-    command = shlex.split(
-        "jq -c --unbuffered '{id, result: {output: (.params.input | ascii_upcase)}}'"
-    )
-    async with driver.start(command, handshake=False) as worker:
+    (line,) = re.findall(r"^jq .*$", (ROOT / "protocol/README.md").read_text(), re.MULTILINE)
+    async with driver.start(shlex.split(line), handshake=False) as worker:
         assert (await worker.invoke("hello")).value == "HELLO"
+        refused = await worker.invoke({"an": "object"})
+        assert refused.failure == (ErrorCode.INVALID_INPUT, "explode input must be a string")
         assert (await worker.invoke("again")).value == "AGAIN"
         assert await worker.finish() == 0
 
