@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,20 @@ class RunningGateway:
         self.marker = marker
         self.client = httpx.AsyncClient(base_url=url, timeout=60, verify=False)
         self._log_grew = trio.Event()
+        self._log_is_read = trio.Event()
+        self._log_is_read.set()
+
+    @contextmanager
+    def log_unread(self) -> Iterator[None]:
+        """Read nothing of the gateway's stderr meanwhile, as a pipe that nobody reads."""
+        self._log_is_read = trio.Event()
+        try:
+            yield
+        finally:
+            self._log_is_read.set()
+
+    async def log_may_be_read(self) -> None:
+        await self._log_is_read.wait()
 
     async def logged(self, pattern: str, seconds: float = 30) -> str:
         """Wait for a line of the gateway's stderr that matches, and return it."""
@@ -249,6 +263,8 @@ async def _collect(stream: Any, log: list[str], gateway: list[RunningGateway]) -
                 gateway[0].log_line(text)
             else:
                 log.append(text)
+        if gateway:
+            await gateway[0].log_may_be_read()
 
 
 async def _read_line(stream: Any) -> str:

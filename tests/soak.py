@@ -172,6 +172,7 @@ async def soak(*, seconds: float, seed: int, folder: Path, level: str = LEVEL) -
         started = trio.current_time()
         with trio.move_on_after(seconds + REQUEST_SECONDS) as bound:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(_leave_log_unread, gateway, seconds / 3)
                 for number in range(CLIENTS):
                     rng = random.Random(seed * 1000 + number)
                     client = Client(gateway, accounts, rng, keep_alive=number % 2 == 0)
@@ -196,6 +197,13 @@ async def soak(*, seconds: float, seed: int, folder: Path, level: str = LEVEL) -
         print(figures, flush=True)
         _check(accounts, before, after, figures, gateway.log)
     return figures
+
+
+async def _leave_log_unread(gateway: RunningGateway, seconds: float) -> None:
+    """For the second third of the soak, the gateway's stderr is a pipe that nobody reads."""
+    await trio.sleep(seconds)
+    with gateway.log_unread():
+        await trio.sleep(seconds)
 
 
 def _agents() -> dict[str, dict[str, Any]]:
