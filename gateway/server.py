@@ -93,6 +93,7 @@ async def serve(
                 )
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
                 _log_agents(settings, address)
+                _log_what_the_kernel_does_not_hold(launchers)
                 # In a thread, and left behind if it does not return: nobody may read stdout.
                 nursery.start_soon(
                     partial(trio.to_thread.run_sync, announce, address, abandon_on_cancel=True)
@@ -118,6 +119,18 @@ def _log_agents(settings: Settings, address: str) -> None:
             command=shlex.join(agent.argv),
             sandbox=settings.server.sandbox,
         )
+
+
+def _log_what_the_kernel_does_not_hold(launchers: Mapping[str, Launcher]) -> None:
+    """One line for each limit that is set and has no control group."""
+    lines: dict[str, list[str]] = {}
+    for name, launcher in launchers.items():
+        for limit, found in launcher.describe().get("limits", {}).items():
+            if found["value"] is not None and "reason" in found:
+                held = "held by a watch, a moment late" if found["enforced"] else "NOT enforced"
+                lines.setdefault(f"{limit} is {held}: {found['reason']}", []).append(name)
+    for line, names in lines.items():
+        logs.event(log, logging.WARNING, line, agents=",".join(names))
 
 
 def _http_config(listeners: Sequence[socket.socket], keep_alive: float) -> Config:

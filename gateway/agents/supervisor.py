@@ -304,7 +304,7 @@ class AgentSupervisor:
         for exchange in end.lost:
             if exchange not in again:
                 exchange.fail(end.error)
-        if blame is not Blame.NOBODY:
+        if blame is not Blame.NOBODY or end.reason is Reason.OVER_MEMORY:
             pid = self._workers[worker_id].pid
             self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
         plan = self._pool.condemn(worker_id, now, blame=blame, lost=end.lost, unread=again)

@@ -52,6 +52,9 @@ class Launch:
     the worker can open /dev/stderr and the like."""
     release: Callable[[], None] = lambda: None
     """The owner of the process calls this when every process of this start has ended."""
+    watched_memory: int = 0
+    """Bytes that the whole tree of processes may hold, where the gateway has to watch that because
+    the kernel does not; else 0."""
     out_of_memory: Callable[[], bool] = lambda: False
     """Whether the kernel has ended a process of this start because its memory limit was met."""
     mark: str | None = None

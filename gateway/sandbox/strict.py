@@ -154,6 +154,7 @@ class StrictLauncher:
                     pass_fds=(*inherited, arguments),
                     uid=uid if confinement.as_root else None,
                     release=release,
+                    watched_memory=self._watched_memory,
                     out_of_memory=partial(groups.out_of_memory, group),
                 )
             except BaseException:
@@ -251,7 +252,15 @@ class StrictLauncher:
             return _UNLIMITED
         if name in self._cgroups.folders:
             return _enforced(value, f"cgroup v{self._cgroups.version}")
-        return {"value": value, "enforced": False, "reason": self._cgroups.reasons[name]}
+        reason = self._cgroups.reasons[name]
+        if name == "memory":
+            return _enforced(value, "watch") | {"reason": reason}
+        return {"value": value, "enforced": False, "reason": reason}
+
+    @property
+    def _watched_memory(self) -> int:
+        held = "memory" in self._cgroups.folders
+        return 0 if held else self.confinement.settings.memory_bytes
 
     def _new_group(self) -> tuple[Path, ...]:
         settings = self.confinement.settings

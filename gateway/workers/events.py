@@ -28,6 +28,7 @@ class Reason(Enum):
     STDIN_CLOSED = "it closed its stdin and did not exit"
     VIOLATION = "it broke the protocol"
     UNRESPONSIVE = "it did not end a cancelled request"
+    OVER_MEMORY = "it used more memory than sandbox.memory allows"
     START_TIMEOUT = "it said nothing since its start"
     NOT_STARTED = "it could not be started"
 

@@ -1,9 +1,24 @@
-"""Memory of a process and its descendants, from /proc."""
+"""Memory of a process and its descendants, from /proc, and the watch over it.
+
+Where no control group holds a worker's memory limit, the gateway looks at the worker's whole tree
+of processes a few times a second, and ends the worker when it holds more. That is late by up to
+`WATCH_SECONDS`, and does not count what lies in the worker's /tmp and /dev/shm (`sandbox.tmp`
+limits these): a control group is better.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import trio
+
+WATCH_SECONDS = 0.25
+"""Between two looks at a worker that is far from its limit: each takes a part of a millisecond."""
+
+NEAR_SECONDS = 0.05
+"""Between two looks at a worker that holds more than half of its limit."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -13,14 +28,59 @@ def resident_bytes(pid: int | None) -> int:
 
     A page that several of them share counts once for each (proc(5), statm).
     """
-    total, todo = 0, [] if pid is None else [pid]
+    return sum(map(_resident, _tree(pid)))
+
+
+def proportional_bytes(pid: int | None) -> int:
+    """The same, but a page that several processes share counts in parts (proc(5), smaps_rollup).
+
+    This takes the kernel a hundred times as long.
+    """
+    return sum(map(_proportional, _tree(pid)))
+
+
+async def exceeds(pid: int, limit: int) -> int:
+    """Wait until a process and its descendants hold more than `limit` bytes; returns how many."""
+    while True:
+        used = await _in_thread(resident_bytes, pid)
+        if used > limit:  # what processes share counts once for each: look again
+            used = await _in_thread(proportional_bytes, pid)
+        if used > limit:
+            return used
+        await trio.sleep(NEAR_SECONDS if used > limit // 2 else WATCH_SECONDS)
+
+
+async def _in_thread(measure: Callable[[int | None], int], pid: int) -> int:
+    # A tree of many processes takes milliseconds.
+    return await trio.to_thread.run_sync(measure, pid)
+
+
+def _tree(pid: int | None) -> Iterator[int]:
+    todo = [] if pid is None else [pid]
     while todo:
         current = todo.pop()
+        yield current
         try:
-            folder = Path(f"/proc/{current}")
-            total += int((folder / "statm").read_text().split()[1]) * _PAGE_BYTES
-            for thread in (folder / "task").iterdir():
+            for thread in Path(f"/proc/{current}/task").iterdir():
                 todo += map(int, (thread / "children").read_text().split())
-        except (OSError, IndexError):
+        except OSError:
             continue
-    return total
+
+
+def _resident(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def _proportional(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except PermissionError:
+        return _resident(pid)
+    except OSError:
+        pass
+    return 0

@@ -35,6 +35,7 @@ from gateway.workers.link import (
     Violated,
     invalid_response,
 )
+from gateway.workers.memory import exceeds
 from gateway.workers.process import SpawnError, spawn
 from gateway.workers.stderr import StderrRelay
 from protocol.gateway_side import WorkerState
@@ -116,6 +117,7 @@ class Worker:
         self._misbehaved = False
         self._told_end = False
         self._out_of_memory: Callable[[], bool] = lambda: False
+        self._watched_memory = 0
         self._ending = trio.Event()
         self._exited = trio.Event()
 
@@ -188,6 +190,7 @@ class Worker:
                 self.mark = launch.mark
                 release = launch.release
                 self._out_of_memory = launch.out_of_memory
+                self._watched_memory = launch.watched_memory
         except (SpawnError, OSError) as error:
             logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
             failure = WorkerCrashed(f"the worker could not be started: {error}")
@@ -217,6 +220,8 @@ class Worker:
             nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
             nursery.start_soon(self._watch_exit, process)
+            if self._watched_memory:
+                nursery.start_soon(self._watch_memory, process.pid, self._watched_memory)
             logs.event(log, logging.INFO, "worker started", **self._fields())
             self._tell(Spawned())
             await self._ending.wait()
@@ -300,6 +305,13 @@ class Worker:
         self._exited.set()
         self.end(Reason.EXITED)
 
+    async def _watch_memory(self, pid: int, limit: int) -> None:
+        """Hold the memory limit, where the kernel does not."""
+        used = await exceeds(pid, limit)
+        message = f"worker is ended: it holds {used} bytes, and sandbox.memory allows {limit}"
+        logs.event(log, logging.WARNING, message, **self._fields())
+        self.end(Reason.OVER_MEMORY)
+
     async def _exits_within(self, seconds: float) -> bool:
         return await clock.wait_within(self._exited, seconds)
 
@@ -338,6 +350,12 @@ class Worker:
     def _error(self, process: Process, reason: Reason) -> GatewayError:
         if self._violation is not None:
             return invalid_response(self._violation)
+        if reason is Reason.OVER_MEMORY:
+            return WorkerCrashed(
+                f"the worker was ended: {reason.value}",
+                limit=MEMORY.limit,
+                setting=MEMORY.setting,
+            )
         if process.returncode is None:
             return WorkerCrashed(f"the worker was ended: {reason.value}")
         assert self._stderr is not None

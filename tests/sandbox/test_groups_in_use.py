@@ -14,9 +14,9 @@ from gateway.sandbox import SandboxSettings, StrictLauncher, make_launcher
 def launcher() -> StrictLauncher:
     made = make_launcher("agent", ["cat"], SandboxSettings(), environ=os.environ, cwd="/")
     assert isinstance(made, StrictLauncher)
-    enforced = made.describe()["limits"]["memory"]["enforced"]
+    by = made.describe()["limits"]["memory"]["by"]
     # Not a failure in CI either: a group is the machine's to give.
-    if not enforced:
+    if not by.startswith("cgroup"):
         pytest.skip("there is no control group for memory here")
     return made
 

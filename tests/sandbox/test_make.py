@@ -109,9 +109,11 @@ def test_a_limit_that_is_required_and_cannot_be_had_is_a_refusal(
     monkeypatch.setattr(make, "find_cgroups", lambda: none)
     assert launcher().describe()["limits"]["memory"] == {
         "value": 1 << 30,
-        "enforced": False,
+        "enforced": True,
+        "by": "watch",
         "reason": "no group",
     }
+    assert launcher(cpu=0.5).describe()["limits"]["cpu"]["enforced"] is False
     with pytest.raises(SandboxError, match="'memory', which cannot be enforced here: no group"):
         launcher(require=("memory",))
     assert launcher(require=("pids",)).describe()["limits"]["pids"]["enforced"]

@@ -1,0 +1,129 @@
+"""Where no control group can be had, the gateway itself holds a worker to its memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from gateway.agents.supervisor import AgentSupervisor
+from gateway.config import AgentSettings, SandboxSettings, Workers
+from gateway.errors import ShuttingDown, WorkerCrashed
+from gateway.exchange import Call, Exchange
+from gateway.sandbox import make, make_launcher
+from gateway.sandbox.cgroups import Cgroups
+from gateway.workers.memory import proportional_bytes, resident_bytes
+from tests.sandbox.users import need_sandbox
+
+AGENT = """
+import json, os, sys, time
+held = []
+def take(count):
+    for _ in range(count):
+        held.append(bytearray(b"x") * (1 << 20))
+for line in sys.stdin:
+    request = json.loads(line)
+    wish, count = request["params"]["input"]
+    if wish == "take":
+        take(count)
+    elif wish == "children":  # each a part, and none of them the whole
+        for _ in range(4):
+            if os.fork() == 0:
+                take(count // 4)
+                time.sleep(3600)
+    elif wish == "share":  # what forked children share counts once
+        take(count)
+        for _ in range(4):
+            if os.fork() == 0:
+                time.sleep(3600)
+    print(json.dumps({"id": request["id"], "result": {"output": os.getpid()}}), flush=True)
+    if wish == "children":
+        time.sleep(3600)
+"""
+
+
+@asynccontextmanager
+async def agent(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, memory: str
+) -> AsyncIterator[AgentSupervisor]:
+    need_sandbox("root" if os.geteuid() == 0 else "user")
+    none = Cgroups(2, {}, {"memory": "no group", "cpu": "no group"})
+    monkeypatch.setattr(make, "find_cgroups", lambda: none)
+    os.chmod(folder, 0o755)
+    program = folder / "agent.py"
+    program.write_text(AGENT)
+    settings = SandboxSettings(memory=memory)
+    launcher = make_launcher(
+        "agent", [sys.executable, str(program)], settings, environ=os.environ, cwd=str(folder)
+    )
+    it = AgentSupervisor(
+        "agent", AgentSettings(command="x", workers=Workers(min=0, max=1)), launcher
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(it.run)
+            yield it
+            it.stop(ShuttingDown("the test has ended"))
+    finally:
+        launcher.close()
+
+
+async def ask(it: AgentSupervisor, wish: str, count: int = 0) -> Exchange:
+    payload = f'["{wish}", {count}]'.encode()
+    call = Call(agent="agent", method="invoke", payload=payload, stream=False, request_id="r")
+    exchange = it.submit(call)
+    with trio.fail_after(30):
+        await exchange.collect()
+    it.leave(exchange)
+    return exchange
+
+
+async def test_a_worker_that_takes_too_much_is_ended_with_its_limits_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with agent(monkeypatch, tmp_path, "64M") as it:
+        assert (await ask(it, "take", 20)).error is None
+        error = (await ask(it, "take", 4000)).error
+        assert isinstance(error, WorkerCrashed)
+        assert error.details["limit"] == "memory"
+        assert error.details["setting"] in error.message
+        assert (await ask(it, "take", 1)).error is None, "its successor serves"
+
+
+async def test_all_processes_of_a_worker_count_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with agent(monkeypatch, tmp_path, "128M") as it:
+        first = await ask(it, "children", 400)
+        assert first.error is None
+        with trio.fail_after(30):
+            while (await it.status()).last_failure is None:
+                await ask(it, "take")  # waits for the worker that sleeps, and is lost with it
+        last = (await it.status()).last_failure
+        assert last is not None
+        assert "sandbox.memory" in last.message
+
+
+async def test_what_a_workers_processes_share_counts_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with agent(monkeypatch, tmp_path, "256M") as it:
+        first = await ask(it, "share", 100)  # 500 MiB if it counted for each
+        assert first.error is None
+        (worker,) = (await it.status()).workers
+        assert worker.memory > 256 << 20
+        assert proportional_bytes(worker.pid) < 256 << 20
+        assert (await ask(it, "share", 0)).result == first.result, "the same worker"
+
+
+def test_memory_of_what_has_ended_is_none() -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert resident_bytes(process.pid) == proportional_bytes(process.pid) == 0
+    assert resident_bytes(None) == 0
