@@ -26,6 +26,10 @@ class Blame(Enum):
     """The worker had started, and died with a request that it had read."""
 
 
+_NO_FAILURE = {Reason.STDIN_CLOSED, Reason.OVER_MEMORY}
+"""A worker that has served may want no more requests, and may have grown too large in time."""
+
+
 def blame_of(end: Ended, *, served: bool) -> Blame:
     """Who is to blame for the end of a worker, which has `served` a request before or has not.
 
@@ -35,7 +39,5 @@ def blame_of(end: Ended, *, served: bool) -> Blame:
         return Blame.NOBODY
     if len(end.lost) > len(end.unread):
         return Blame.REQUEST
-    left_in_order = end.error.details.get("exit_status", 0) == 0
-    if served and left_in_order and end.reason is not Reason.VIOLATION:
-        return Blame.NOBODY
-    return Blame.AGENT
+    left_in_order = end.error.details.get("exit_status") == 0 or end.reason in _NO_FAILURE
+    return Blame.NOBODY if served and left_in_order else Blame.AGENT
