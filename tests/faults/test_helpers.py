@@ -23,7 +23,7 @@ def proxies(pid: int) -> set[int]:
 
 async def test_the_proxy_of_an_agent_outlives_the_agents_workers(tmp_path: Path) -> None:
     need(HAS_STRICT, "bwrap is not installed")
-    online = agent("segfault.py", sandbox={"network": ["localhost:9"]})
+    online = agent("segfault.py", sandbox={"network": ["example.invalid:9"]})
     async with scene(tmp_path, level="strict", online=online) as gateway:
         (before,) = proxies(gateway.pid)
         for _ in range(2):

@@ -71,7 +71,7 @@ async def test_after_too_many_failures_requests_are_refused_until_one_probe_succ
         assert int(answer.headers["retry-after"]) >= 1
         assert "the worker exited with status 3" in error["message"]
         assert (await gateway.state("bad"))["state"] == "open"
-        assert (await gateway.client.get("/ready")).status_code == 503
+        assert (await gateway.client.get("/ready")).status_code == 200, "the other can serve"
         assert (await gateway.client.get("/agent/bad/health")).status_code == 503
         assert (await gateway.client.get("/agent/good/health")).status_code == 200
         await served_by(gateway, "good")
