@@ -37,7 +37,7 @@ CLIENTS = 12
 
 SETTLE_SECONDS = 60.0
 """After the last request: idle workers are stopped within one second, a connection that its client
-has left is closed within the keep-alive time of 15 s; the rest is for a machine that is busy."""
+has left is closed at once; the rest is for a machine that is busy."""
 
 MEMORY_BOUND = 48 * 1024 * 1024
 """That the gateway may have grown since every fault had happened once: lines of up to 8 MiB come in

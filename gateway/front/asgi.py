@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import h11
@@ -80,41 +80,44 @@ def _without_upgrade(request: h11.Request) -> h11.Request:
 class Tasks(TaskGroup):
     """Hypercorn's tasks of one connection, with its applications.
 
-    `flush` writes what the connection has to send; `fields` are the header fields that say whether
-    it goes on after a response.
+    `flush` writes what the connection has to send; `last` is whether it ends with the response that
+    begins.
     """
 
-    def __init__(self, flush: Callable[[], Awaitable[None]], fields: Callable[[], Fields]) -> None:
+    def __init__(self, flush: Callable[[], Awaitable[None]], last: Callable[[], bool]) -> None:
         super().__init__()
         self._flush = flush
-        self._fields = fields
+        self._last = last
 
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]:
         """Start the application for one request; returns the function that queues its input."""
-        application = Application(send, self._flush, self._fields, config.max_app_queue_size)
+        application = Application(send, self._flush, self._last, config.max_app_queue_size)
         self.spawn(application.run, app, scope)
         return application.put
 
 
 class Application:
-    """One call of the ASGI application, and the queue of its input.
+    """One call of the ASGI application, and the queue of its input, of at most `most` messages."""
 
-    The queue holds at most `most` messages; when it is closed, the client has left.
-    """
+    __slots__ = ("_begun", "_flush", "_gone", "_input", "_last", "_most", "_send", "_waiting")
 
     def __init__(
         self,
         send: Callable[[Any], Awaitable[None]],
         flush: Callable[[], Awaitable[None]],
-        fields: Callable[[], Fields],
+        last: Callable[[], bool],
         most: int,
     ) -> None:
         self._send = send
         self._flush = flush
-        self._fields = fields
-        self._to_app, self._from_client = trio.open_memory_channel[Any](most)
+        self._last = last
+        self._most = most
+        self._input: deque[Any] = deque()
+        self._gone = False
+        # Of the application while the queue is empty, or of the reader while it is full.
+        self._waiting = trio.lowlevel.ParkingLot()
         self._begun = False
 
     async def run(self, app: Any, scope: Any) -> None:
@@ -128,37 +131,39 @@ class Application:
             await self._flush()
 
     async def put(self, message: Any) -> None:
-        """Queue a message for the application; waits while the queue is full."""
+        """Queue a message for the application. Waits while the queue is full, until the request
+        has ended."""
         if message["type"] == "http.disconnect":
-            self._to_app.close()
-            return
-        try:
-            self._to_app.send_nowait(message)
-        except trio.WouldBlock:
-            with suppress(trio.ClosedResourceError):  # the request has ended meanwhile
-                await self._to_app.send(message)
+            self._gone = True
+        else:
+            while len(self._input) >= self._most and not self._gone:
+                await self._waiting.park()
+            self._input.append(message)
+        if self._waiting:
+            self._waiting.unpark_all()
 
     async def receive(self) -> Any:
         """ASGI's `receive`."""
-        with suppress(trio.WouldBlock, trio.EndOfChannel):
-            return self._from_client.receive_nowait()
-        try:
-            return await self._from_client.receive()
-        except trio.EndOfChannel:
-            await trio.lowlevel.checkpoint()  # an application may go on asking
-            return {"type": "http.disconnect"}
+        while not self._input:
+            if self._gone:
+                await trio.lowlevel.checkpoint()  # an application may go on asking
+                return {"type": "http.disconnect"}
+            await self._waiting.park()
+        if self._waiting:
+            self._waiting.unpark_all()
+        return self._input.popleft()
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`."""
-        if message["type"] == "http.response.start":
-            self._begun = True
-            headers = list(message.get("headers", ()))
-            if not any(name == b"connection" for name, _ in headers):
-                headers += self._fields()
-            await self._send({**message, "headers": headers})
-        else:
+        if message["type"] != "http.response.start":
             await self._send(message)
             await self._flush()
+            return
+        self._begun = True
+        if self._last():
+            headers = [*message.get("headers", ()), (b"connection", b"close")]
+            message = {**message, "headers": headers}
+        await self._send(message)
 
     async def _respond_to_defect(self, scope: Any) -> None:
         if self._begun:

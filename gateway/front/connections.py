@@ -33,11 +33,11 @@ under `_write_lock`, so that writes keep their order. That send is shielded from
 of a write would leave the client with bytes that nothing can follow. The socket's TCP_USER_TIMEOUT
 bounds it.
 
-**Time.** A connection always has a deadline, except while a request is served, which has clocks of
-its own: `keep_alive` for the silence before a request, `_HEAD_SECONDS` for its head, then none
-until the response is written, `_LINGER_SECONDS` after the last one. Requests move the deadline; no
-task is started or ended for it. A request that has arrived when the silence has lasted too long is
-served: the clock looks into the socket before it closes it.
+**Time.** A connection has a `_deadline`, except while a request is served, which has clocks of its
+own: `keep_alive` for the silence before a request, `_HEAD_SECONDS` for its head, then none until
+the response is written, and `_LINGER_SECONDS` after the last response. A request moves the
+deadline: no task is started, ended or woken for it. A request that has arrived when the silence has
+lasted too long is served: the clock looks into the socket before it closes it.
 
 **The client's end.** An EOF says that the client sends nothing more, which is less than that it has
 left. In the middle of a request or of its response it has left: the application gets
@@ -84,8 +84,6 @@ if TYPE_CHECKING:
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import ConnectionState
 
-    from gateway.front.asgi import Fields
-
 _READ_BYTES = 256 * 1024
 """Most bytes per read: each passes through the protocol, and a large body should be few of them."""
 
@@ -116,7 +114,7 @@ class Connection:
         self._config = config
         self._context = context
         self._stream = stream
-        self._requests = HTTP1Requests()
+        self._requests = HTTP1Requests(_keep_alive_lines(config))
         self._protocol: HTTP1Protocol
         self._output: list[bytes] = []
         self._write_lock = trio.Lock()
@@ -134,7 +132,7 @@ class Connection:
             server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError:  # the client has left already
             return
-        async with Tasks(self.flush, self._fields) as tasks:
+        async with Tasks(self.flush, self._ends_with_response) as tasks:
             self._protocol = HTTP1Protocol(
                 self._requests,
                 app,
@@ -155,15 +153,9 @@ class Connection:
             self._abort()
             await self._protocol.handle(Closed())
 
-    def _fields(self) -> Fields:
-        """What the head of a response says of the connection's future."""
-        last = self._protocol.keep_alive_requests >= self._config.keep_alive_max_requests
-        if last or not self._requests.persistent or self._context.terminated.is_set():
-            return [(b"connection", b"close")]
-        timeout = int(self._config.keep_alive_timeout)
-        if not timeout:
-            return []
-        return [(b"connection", b"keep-alive"), (b"keep-alive", b"timeout=%d" % timeout)]
+    def _ends_with_response(self) -> bool:
+        """Whether the present response is the last one, for a reason that h11 does not know."""
+        return self._context.terminated.is_set() or not self._requests.persistent
 
     # Input
 
@@ -234,7 +226,7 @@ class Connection:
         if self._output:
             parts, self._output = self._output, []
             await self._write(parts)
-        if self._idle and not self._closing and math.isinf(self._deadline):
+        if self._idle and self._deadline == math.inf and not self._closing:
             self._start_idle_clock()
 
     async def _on_protocol_event(self, event: Event) -> None:
@@ -243,8 +235,9 @@ class Connection:
                 self._output.append(event.data)
         elif isinstance(event, Updated):
             self._idle = event.idle
-            self._set_deadline(math.inf)  # until the response is written
-            if self._requests.pending:
+            if not event.idle:
+                self._deadline = math.inf  # until the response is written
+            elif self._requests.pending:
                 self._read_ahead.cancel()
         elif isinstance(event, Closed) and not self._closing:
             self._closing = True
@@ -298,7 +291,10 @@ class Connection:
     # Time
 
     def _set_deadline(self, seconds: float) -> None:
-        self._deadline = self._clock.deadline = trio.current_time() + seconds
+        self._deadline = trio.current_time() + seconds
+        # The clock looks at the deadline when it wakes. Only an earlier one must wake it earlier,
+        # and trio need not be told of each request.
+        self._clock.deadline = min(self._clock.deadline, self._deadline)
 
     def _start_idle_clock(self) -> None:
         if self._requests.in_head:
@@ -335,3 +331,8 @@ class Connection:
         available = array.array("i", [0])
         fcntl.ioctl(self._stream.socket.fileno(), termios.FIONREAD, available)
         return available[0] > 0
+
+
+def _keep_alive_lines(config: Config) -> bytes:
+    seconds = int(config.keep_alive_timeout)
+    return b"connection: keep-alive\r\nkeep-alive: timeout=%d\r\n" % seconds if seconds else b""

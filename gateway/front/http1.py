@@ -62,23 +62,25 @@ _ERRORS: dict[int, type[GatewayError]] = {
 }
 """What h11 hints at besides 400."""
 
-_AWAITED = frozenset({h11.IDLE, h11.SEND_BODY, h11.CLOSED, h11.ERROR})
-"""The client's states but for those that follow a complete request: DONE, MUST_CLOSE, and
-MIGHT_SWITCH_PROTOCOL after an `Upgrade` that nobody here takes up."""
+_NOTED = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+"""The fields that say how a connection goes on."""
 
 
 class HTTP1Requests:
     """Replaces `h11.Connection` for a server. Names and errors are h11's where not said otherwise.
 
-    The client's state goes around in a *cycle*: idle, its head, its body, and then `answering`,
-    until Hypercorn begins the next cycle.
+    A *cycle* is one request: its head, its body, and `answering`, until the next one begins.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, keep_alive: bytes = b"") -> None:
+        """`keep_alive` are the field lines of a response after which the connection goes on."""
         self._h11 = _new_connection()
+        self._keep_alive = keep_alive
         self._unfed = b""
-        self._unfed_body: float = 0
+        self._unfed_body: float | None = None  # None: what comes next is a head
         self._ended = False
+        self.answering = False
+        """Whether a whole request has come, and its response is not complete."""
         self.request: h11.Request | None = None
         """The latest one, from its head to the next one's."""
         self.persistent = True
@@ -107,11 +109,6 @@ class HTTP1Requests:
         return self._unfed, self._ended
 
     @property
-    def answering(self) -> bool:
-        """Whether a whole request has come, and its response is not complete."""
-        return self.their_state not in _AWAITED
-
-    @property
     def read_ahead(self) -> bool:
         """Whether bytes of a later request are kept here until the present one is answered."""
         return bool(self._unfed) and self.answering
@@ -119,7 +116,7 @@ class HTTP1Requests:
     @property
     def in_head(self) -> bool:
         """Whether the first bytes of a request have come, and not yet its whole head."""
-        return bool(self._unfed) and self.their_state is h11.IDLE
+        return bool(self._unfed) and self._unfed_body is None
 
     @property
     def can_be_probed(self) -> bool:
@@ -144,48 +141,56 @@ class HTTP1Requests:
         Raises h11.RemoteProtocolError; `refusal` then says why.
         """
         self.pending = False
+        if self.answering:
+            return h11.NEED_DATA
         try:
-            while not self.answering:
-                if self._h11.their_state is h11.IDLE and not self._feed():
-                    break
+            if self._unfed_body is None and not self._feed(self._head_length()):
+                return h11.NEED_DATA
+            event = self._h11.next_event()
+            while event is h11.NEED_DATA and self._feed(self._body_length()):
                 event = self._h11.next_event()
-                if event is h11.NEED_DATA and self._feed():
-                    continue
-                if isinstance(event, h11.Request):
-                    self._accept(event)
-                elif isinstance(event, h11.EndOfMessage):
-                    self._take_surplus()
-                return cast("h11.Event", event)
+            if type(event) is h11.Request:
+                self._accept(event)
+                self._feed(self._body_length())
         except h11.RemoteProtocolError as error:
             if self.refusal is None:
                 kind = _ERRORS.get(error.error_status_hint, InvalidRequest)
                 self.refusal = kind(f"this is not HTTP/1.1: {str(error)[:200]}")
             raise
-        return h11.NEED_DATA
+        if type(event) is h11.EndOfMessage:
+            self.answering = True
+            self._take_surplus()
+        return cast("h11.Event", event)
 
     def send(self, event: H11SendableEvent) -> bytes:
-        return self._h11.send(event) or b""
+        """As h11's. The head of a response says that the connection goes on, unless it ends."""
+        data = self._h11.send(event) or b""
+        if type(event) is h11.Response and self.persistent and b"\nconnection:" not in data:
+            return data[:-2] + self._keep_alive + b"\r\n"
+        return data
 
     def start_next_cycle(self) -> None:
         """As h11's. Raises h11.LocalProtocolError if the connection is not to go on."""
         if not self.persistent:
             raise h11.LocalProtocolError("the connection ends with this request")
-        if math.isinf(self._unfed_body):  # h11 may still have the surplus of a chunked body
+        if self._unfed_body == math.inf:  # h11 may still have the surplus of a chunked body
             self._h11 = _new_connection()
         else:
             self._h11.start_next_cycle()
+        self.answering = False
+        self._unfed_body = None
         self.pending = bool(self._unfed) or self._ended
 
-    def _feed(self) -> bool:
-        """Give h11 the next bytes that it may see, or the end; whether there was anything."""
-        length = self._head_length() if self._h11.their_state is h11.IDLE else self._body_length()
+    def _feed(self, length: int) -> bool:
+        """Give h11 the next `length` bytes, or the end after the last; whether there was any."""
         if length:
             data, self._unfed = self._unfed[:length], self._unfed[length:]
-            self._unfed_body -= length
+            if self._unfed_body is not None:
+                self._unfed_body -= length
             self._h11.receive_data(data)
         elif self._ended and not self._unfed:
             self._h11.receive_data(b"")
-        elif self._ended:
+        elif self._ended and self._unfed_body is None:
             raise self._refuse(InvalidRequest("the request's head is not complete"))
         else:
             return False
@@ -193,7 +198,9 @@ class HTTP1Requests:
 
     def _head_length(self) -> int:
         """How many bytes the next request's head has; 0 while it is not complete."""
-        if self._unfed[:1] in {b"\r", b"\n"} and (empty := _EMPTY_LINES.match(self._unfed)):
+        if not self._unfed:
+            return 0
+        if self._unfed[0] in b"\r\n" and (empty := _EMPTY_LINES.match(self._unfed)):
             self._unfed = self._unfed[empty.end() :]
         end = _END_OF_HEAD.search(self._unfed, 0, MAX_HEAD_BYTES)
         length = end.end() if end else len(self._unfed)
@@ -211,47 +218,50 @@ class HTTP1Requests:
 
     def _body_length(self) -> int:
         """How many bytes of the body h11 may get now."""
-        if math.isinf(self._unfed_body):
-            return min(len(self._unfed), _SLICE_BYTES)
-        return min(len(self._unfed), int(self._unfed_body))
+        if self._unfed_body is None or not self._unfed:
+            return 0
+        most = _SLICE_BYTES if self._unfed_body == math.inf else int(self._unfed_body)
+        return min(len(self._unfed), most)
 
     def _accept(self, request: h11.Request) -> None:
         """Take note of a head that h11 has parsed, or refuse it."""
         self.request = request
-        fields = dict(request.headers)
+        fields: dict[bytes, bytes] = {}
+        for raw_name, value in request.headers.raw_items():
+            name = raw_name.lower()
+            if name in _NOTED:
+                fields[name] = fields[name] + b"," + value if name in fields else value
         chunked, length = b"transfer-encoding" in fields, fields.get(b"content-length")
         self._unfed_body = math.inf if chunked else int(length or 0)
-        tokens = {
-            token.strip()
-            for name, value in request.headers
-            if name == b"connection"
-            for token in value.lower().split(b",")
-        }
-        self.websocket = fields.get(b"upgrade", b"").lower() == b"websocket"
+        self.websocket = b"websocket" in _tokens(fields.get(b"upgrade"))
         # RFC 9112: 9.3 for the first two, 6.1 for a message that has two lengths. What follows a
         # handshake are frames.
         self.persistent = (
             request.http_version >= b"1.1"
-            and b"close" not in tokens
+            and b"close" not in _tokens(fields.get(b"connection"))
             and not (chunked and length is not None)
             and not self.websocket
         )
-        version = f"HTTP/{request.http_version.decode()}"
-        if request.method == b"PRI":  # RFC 9113, 3.4: HTTP/2's preface is made to be refused
-            raise self._refuse(InvalidRequest(f"{version} is not served here"))
         if not request.http_version.startswith(b"1."):
-            raise self._refuse(HTTPVersionNotSupported(f"{version} is not served here"))
+            # HTTP/2's preface is made to be refused as invalid (RFC 9113, 3.4).
+            kind = InvalidRequest if request.method == b"PRI" else HTTPVersionNotSupported
+            raise self._refuse(kind(f"HTTP/{request.http_version.decode()} is not served here"))
 
     def _take_surplus(self) -> None:
         """Take back what h11 was given in the slice in which a chunked body ended."""
         if not self.persistent:
             self._unfed = b""
-        elif math.isinf(self._unfed_body):
+        elif self._unfed_body == math.inf:
             self._unfed = self._h11.trailing_data[0] + self._unfed
 
     def _refuse(self, error: GatewayError) -> h11.RemoteProtocolError:
         self.refusal = error
         return h11.RemoteProtocolError(error.message, error_status_hint=error.status)
+
+
+def _tokens(value: bytes | None) -> list[bytes]:
+    """The members of a list of tokens (RFC 9110, 5.6.1), in small letters."""
+    return [] if value is None else [token.strip() for token in value.lower().split(b",")]
 
 
 def _new_connection() -> h11.Connection:
