@@ -29,12 +29,21 @@ readable, the second reads) and the place that it makes is given away."""
 Session = Literal["new", "kept", "lost"]
 """What a conversation finds: its first worker, the worker that it had, or that this one is gone."""
 
+CHUNK_COST = 64
+"""Bytes that a chunk takes beside its text, as an object and its place in a list. Without it, an
+agent that sends empty chunks could fill the memory within any bound."""
+
 MAX_COLLECTED_BYTES = 8 * 1024 * 1024
-"""Of chunks that are concatenated for a caller that wants one answer: as much as one line holds."""
+"""Of chunks that are concatenated for a caller that wants one answer, `CHUNK_COST` included: as
+much as one line holds."""
+
+MAX_LOOSE_CHUNKS = 1024
+"""Chunks for a caller that wants one answer that are kept apart. Joined earlier, short answers
+would be slower; later, an answer of many words would be mostly `CHUNK_COST`."""
 
 MAX_BUFFERED_BYTES = 1024 * 1024
-"""Of chunks that wait for a client that reads more slowly than the worker writes. A thousand such
-streams are one GiB at the worst, and no stream of words comes near it."""
+"""Of chunks that wait for a client that reads more slowly than the worker writes, `CHUNK_COST`
+included: 15,000 words. A thousand such streams are one GiB at the worst."""
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -82,6 +91,7 @@ class Exchange:
         "_chunks",
         "_clocks",
         "_event",
+        "_joined",
         "_room",
         "_since",
         "_total_at",
@@ -123,10 +133,13 @@ class Exchange:
         self.size = 0
         """The link's: the length of that line in bytes."""
         self.buffered_bytes = 0
+        """What the chunks that wait for the client take, `CHUNK_COST` included."""
         self._clocks = clocks
         self._since = now
         self._total_at = now + min(clocks.seconds("total"), call.total)
         self._chunks: list[bytes] = []
+        self._joined = 0
+        """How many of the chunks, from the first on, are joined ones."""
         self._event: trio.Event | None = None
         self._room: trio.Event | None = None
 
@@ -192,7 +205,7 @@ class Exchange:
         if self.phase is RequestPhase.ENDED:
             return
         self._chunks += texts
-        self.buffered_bytes += sum(map(len, texts))
+        self.buffered_bytes += sum(map(len, texts)) + CHUNK_COST * len(texts)
         self._since = now
         if not self.output_begun:
             self.output_begun = True
@@ -200,7 +213,18 @@ class Exchange:
         if self.phase is not RequestPhase.SPEAKING or self.call.stream:
             self.phase = RequestPhase.SPEAKING
             self._wake()
-        if not self.call.stream and self.buffered_bytes > MAX_COLLECTED_BYTES:
+        if not self.call.stream:
+            self._bound_collected()
+
+    def _bound_collected(self) -> None:
+        """Join small chunks, and fail if even so there is too much for one answer."""
+        if len(self._chunks) - self._joined > MAX_LOOSE_CHUNKS:
+            loose = self._chunks[self._joined :]
+            # The insides of whole JSON strings: none of them ends within an escape.
+            self._chunks[self._joined :] = [b'"%b"' % b"".join([text[1:-1] for text in loose])]
+            self.buffered_bytes -= CHUNK_COST * (len(loose) - 1)
+            self._joined += 1
+        if self.buffered_bytes > MAX_COLLECTED_BYTES:
             self.fail(
                 InvalidAgentResponse(
                     f"the chunks are more than {MAX_COLLECTED_BYTES} bytes together, the most that "
@@ -226,6 +250,10 @@ class Exchange:
                 self._chunks.clear()
             self._wake()
             self._make_room()  # what comes now is thrown away
+
+    def forget_answer(self) -> None:
+        """Drop the result: its response has been made, and may wait for its client for long."""
+        self.result = None
 
     async def wait_for_room(self) -> None:
         """Wait until the client has taken what waits for it, or the exchange has ended."""
@@ -255,7 +283,7 @@ class Exchange:
         chunks = self._chunks
         if chunks:
             self._chunks = []
-            self.buffered_bytes = 0
+            self._joined = self.buffered_bytes = 0
             self._make_room()
         return chunks
 

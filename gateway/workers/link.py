@@ -252,10 +252,18 @@ class Link:
             if data is None:
                 continue
             ahead = self._receive(data)
-            if ahead is not None:
+            del data  # not to be held while nothing comes
+            if ahead is None:
+                continue
+            if len(self._in_flight) == 1:
                 self._pause(paused=True)
                 await ahead.wait_for_room()
                 self._pause(paused=False)
+            else:
+                # Reading goes on for the others, so the slow client's stream ends. Not in
+                # `read_rest`, which reads more at once than a client is given the time to take.
+                ahead.fail(ClientTooSlow())
+                self._report(FellBehind(ahead))
 
     def _pause(self, *, paused: bool) -> None:
         self._paused = paused
@@ -282,7 +290,7 @@ class Link:
     def _receive(self, data: bytes) -> Exchange | None:
         """Pass on what one read holds, and report it when all of it is passed on.
 
-        Returns the stream that the worker is too far ahead of, if reading must pause for it.
+        Returns the stream that the worker is too far ahead of, if there is one.
         """
         told: list[LinkEvent] = []
         silent = self.state is WorkerState.SILENT
@@ -310,14 +318,7 @@ class Link:
                 self._pass_on(message, told)
         for event in told:
             self._report(event)
-        if full is None or not full.full or full.ended:
-            return None
-        if len(self._in_flight) == 1:
-            return full
-        # Reading goes on for the others, so the slow client's stream ends.
-        full.fail(ClientTooSlow())
-        self._report(FellBehind(full))
-        return None
+        return full if full is not None and full.full and not full.ended else None
 
     def _forget_read_payloads(self) -> None:
         taken = self._look_at_taken()

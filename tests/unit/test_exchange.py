@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -308,3 +310,57 @@ async def test_a_worker_held_back_for_a_client_that_left_is_read_again() -> None
         await trio.testing.wait_all_tasks_blocked()
         exchange.fail(AgentFailed("the client has gone"))
     await exchange.wait_for_room()  # an exchange that has ended holds nothing back
+
+
+# Things, not only bytes
+
+EMPTY = b'""'
+
+
+def fresh(count: int, text: bytes = EMPTY) -> list[bytes]:
+    """Equal chunks, each an object of its own, as a decoder makes them."""
+    return [bytes(bytearray(text)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_empty_chunks_that_wait_take_bounded_memory(stream: bool) -> None:
+    async def play() -> None:
+        exchange = make(stream=stream)
+        give(exchange)
+        tracemalloc.start()
+        try:
+            for _ in range(400):
+                if exchange.full:
+                    break  # the link stops reading
+                exchange.add_chunks(fresh(4000), trio.current_time())
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 1.5 * exchanges.MAX_BUFFERED_BYTES
+        assert not exchange.ended
+
+    trio.run(play)
+
+
+async def test_the_chunks_of_one_answer_are_joined_and_those_of_a_stream_never() -> None:
+    texts = [b'"%d\\n\\"\\\\\\ud83d\\ude00"' % number for number in range(5000)]
+    streamed, one = make(), make(stream=False)
+    for exchange in (streamed, one):
+        give(exchange)
+        for start in range(0, len(texts), 700):
+            exchange.add_chunks(texts[start : start + 700], trio.current_time())
+        exchange.end()
+    assert streamed.take() == texts
+    joined = await one.collect()
+    assert len(joined) < exchanges.MAX_LOOSE_CHUNKS
+    assert "".join(map(json.loads, joined)) == "".join(map(json.loads, texts))
+
+
+async def test_an_answer_of_many_small_words_may_be_almost_as_long_as_any_other() -> None:
+    exchange = make(stream=False)
+    give(exchange)
+    word = b'"a word"'
+    words = exchanges.MAX_COLLECTED_BYTES * 9 // 10 // len(word)
+    for _ in range(0, words, 1000):
+        exchange.add_chunks([word] * 1000, trio.current_time())
+    assert not exchange.ended

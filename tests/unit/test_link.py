@@ -256,6 +256,19 @@ async def test_a_worker_with_other_clients_goes_on_and_the_one_that_is_behind_is
         assert isinstance(slow.error, ClientTooSlow)
 
 
+async def test_a_client_is_not_too_slow_for_what_is_read_at_once_to_judge_a_clock() -> None:
+    """It had no time to take any of it."""
+    async with scene() as it:
+        await it.says(READY)
+        quick, _ = it.send("r-1", stream=True), it.send("r-2", stream=True)
+        fcntl.fcntl(it.process.their_stdout, fcntl.F_SETPIPE_SZ, 1024 * 1024)
+        it.process.says(chunk_of(1, 0) * 20_000)
+        it.link.catch_up()
+        assert quick.full
+        assert len(quick.take()) == 20_000
+        assert not quick.ended
+
+
 def result_end(number: int) -> bytes:
     return b'{"id":%d,"result":{}}\n' % number
 
