@@ -12,8 +12,15 @@ import signal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gateway.observe.logs import shortened
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+MAX_MESSAGE = 4096
+"""Characters of a message, or of a detail that is a text: either may quote an agent or a client,
+who may say any amount. The reason of a failure stands at its beginning or at its end, which are
+kept."""
 
 
 class GatewayError(Exception):
@@ -27,13 +34,18 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
 
     message: str
-    """One sentence, for a person."""
+    """One sentence, for a person; at most about `MAX_MESSAGE` characters."""
     retry_after: float | None
     """When a retry may succeed, in seconds from now; None: nothing is known of that."""
     details: Mapping[str, Any]
     """What else helps to find the cause, by name. Read-only; the values are JSON scalars."""
 
     def __init__(self, message: str, *, retry_after: float | None = None, **details: Any) -> None:
+        message = shortened(message, MAX_MESSAGE)
+        details = {
+            name: shortened(value, MAX_MESSAGE) if isinstance(value, str) else value
+            for name, value in details.items()
+        }
         super().__init__(message)
         self._fix(message=message, retry_after=retry_after, details=MappingProxyType(details))
 

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import (
     CLOCK_MEANINGS,
+    MAX_MESSAGE,
     AgentFailed,
     AgentNotFound,
     AgentUnavailable,
@@ -204,3 +205,15 @@ def test_a_clock_that_ran_out_is_named_with_the_true_time(clock: str) -> None:
 def test_the_end_of_a_process_is_told_in_words(returncode, details, sentence) -> None:
     assert describe_exit(returncode) == details
     assert exit_sentence(returncode) == sentence
+
+
+@pytest.mark.parametrize("kind", [AgentFailed, InvalidRequest, WorkerCrashed])
+def test_no_error_is_longer_than_a_screen_whatever_it_quotes(kind: type[GatewayError]) -> None:
+    error = kind("begin" + "x" * 7_000_000 + "end", limit="y" * 7_000_000, exit_status=3)
+    for text in (error.message, str(error), error.details["limit"]):
+        assert len(text) < MAX_MESSAGE + 50
+    assert error.message.startswith("begin")
+    assert error.message.endswith("end")
+    assert "characters cut" in error.message
+    assert error.details["exit_status"] == 3
+    assert len(encode_error(error, "r").body) < 3 * MAX_MESSAGE
