@@ -41,6 +41,10 @@ MAX_DESCRIPTORS = 65_536
 """What the gateway allows itself, if the system does: a bound on the connections that say nothing,
 and with it on their memory."""
 
+UNREAD_SECONDS = 30.0
+"""A client may leave a response unread that is no agent's, such as a status; agents have their
+`write` clocks."""
+
 GRACEFUL_SECONDS = 3.0
 """For connections to end after the last response was written."""
 
@@ -67,7 +71,7 @@ async def serve(
     listeners = open_listeners(
         settings.server.host,
         settings.server.port,
-        unread_seconds=max(a.clocks.seconds("write") for a in settings.agents.values()),
+        unread_seconds=UNREAD_SECONDS,
     )
     address = url_of(settings.server.host, listeners)
     shutdown = Shutdown(

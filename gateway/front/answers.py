@@ -54,6 +54,7 @@ class Answer:
 
         `give_up` is called when the client does not read. Raises ClientGoneError.
         """
+        self._request.limit_unread(self._exchange.write_seconds)
         answering = self._stream if self._exchange.call.stream else self._collect
         if await self._exchange.ends_within(UNWATCHED_SECONDS):
             body = await answering()
@@ -111,6 +112,7 @@ class Answer:
         if self._exchange.error is not None:
             return await self._fail(self._exchange.error)
         response = self._codec.encode(self._exchange, chunks)
+        self._exchange.forget_answer()
         await self._request.send_head(
             response.status, [*headers_of(response), *_session_header(self._exchange)]
         )
@@ -130,7 +132,9 @@ class Answer:
         if exchange.error is not None:
             self._request.log_error(exchange.error)
             return data + encoder.error(exchange.error)
-        return data + encoder.end(exchange.result)
+        data += encoder.end(exchange.result)
+        exchange.forget_answer()
+        return data
 
     async def _next_part(self, encoder: StreamEncoder) -> bytes:
         """Wait for what to send next: chunks, a keep-alive after a silence, nothing at the end."""

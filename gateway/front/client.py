@@ -47,6 +47,16 @@ DISCARD_SECONDS = 5.0
 and reads the response instead of a reset."""
 
 
+LIMIT_UNREAD = "limit_unread"
+"""The key of `scope["state"]` under which a connection puts what limits how long its client may
+leave a response unread: a function of seconds, infinity for no limit."""
+
+
+def no_limit(seconds: float) -> None:
+    """What limits it where the server cannot (`LIMIT_UNREAD`)."""
+    del seconds
+
+
 class ClientGoneError(Exception):
     """The client has closed the connection."""
 
@@ -55,9 +65,16 @@ class ClientRequest:
     """One request of a client, and the transport of its response."""
 
     def __init__(
-        self, head: RequestHead, receive: Receive, send: Send, encode_error: EncodeError
+        self,
+        head: RequestHead,
+        receive: Receive,
+        send: Send,
+        encode_error: EncodeError,
+        *,
+        limit_unread: Callable[[float], None],
     ) -> None:
         self.head = head
+        self.limit_unread = limit_unread
         self.send = send
         self._receive = receive
         self.encode_error = encode_error

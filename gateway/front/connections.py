@@ -31,7 +31,7 @@ last part with the end of the message, and a short response is one write. An emp
 **Writing.** A write is tried at once, without a checkpoint; what the socket does not take is sent
 under `_write_lock`, so that writes keep their order. That send is shielded from cancellation: half
 of a write would leave the client with bytes that nothing can follow. The socket's TCP_USER_TIMEOUT
-bounds it.
+bounds it: `limit_unread` sets it to the `write` clock of the agent that answers.
 
 **Time.** A connection has a `_deadline`, except while a request is served, which has clocks of its
 own: `keep_alive` for the silence before a request, `_HEAD_SECONDS` for its head, then none until
@@ -73,7 +73,9 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.utils import parse_socket_addr
 
 from gateway.front.asgi import HTTP1Protocol, Tasks
+from gateway.front.client import LIMIT_UNREAD
 from gateway.front.http1 import HTTP1Requests
+from gateway.front.sockets import set_unread_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,6 +125,7 @@ class Connection:
         self._closing = False
         self._deadline = math.inf
         self._clock = trio.CancelScope()
+        self._unread_seconds = math.nan
 
     async def run(self, app: ASGIWrapper, state: ConnectionState) -> None:
         """Serve requests until the connection ends."""
@@ -132,6 +135,7 @@ class Connection:
             server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError:  # the client has left already
             return
+        state[LIMIT_UNREAD] = self.limit_unread
         async with Tasks(self.flush, self._ends_with_response) as tasks:
             self._protocol = HTTP1Protocol(
                 self._requests,
@@ -220,6 +224,12 @@ class Connection:
         return True
 
     # Output
+
+    def limit_unread(self, seconds: float) -> None:
+        """Reset the connection once its client has left output unread for so long."""
+        if seconds != self._unread_seconds:
+            self._unread_seconds = seconds
+            set_unread_limit(self._stream.socket, seconds)
 
     async def flush(self) -> None:
         """Write everything that the protocol has produced since the last flush."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.answers import Answer
-from gateway.front.client import ClientGoneError, ClientRequest
+from gateway.front.client import LIMIT_UNREAD, ClientGoneError, ClientRequest, no_limit
 from gateway.front.dialect import Response
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
@@ -64,7 +64,13 @@ class CallRoutes:
 
     async def _respond(self, scope: Any, receive: Receive, send: Send) -> bool:
         """Respond to a request, unless `inner` is to: then returns False, with `scope` checked."""
-        request = ClientRequest(read_head(scope["headers"]), receive, send, encode_error)
+        request = ClientRequest(
+            read_head(scope["headers"]),
+            receive,
+            send,
+            encode_error,
+            limit_unread=scope.get("state", {}).get(LIMIT_UNREAD, no_limit),
+        )
         try:
             codec = self._admit(request, scope)
             if codec is not None:

@@ -12,8 +12,8 @@ import errno
 import ipaddress
 import math
 import socket
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,12 @@ PORT_ATTEMPTS = 20
 
 _NOT_HERE = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
 """What socket(2) and bind(2) say of an address that the machine does not have."""
+
+
+class HasOptions(Protocol):
+    """A socket, of the standard library or of trio."""
+
+    def setsockopt(self, level: int, name: int, value: int, /) -> None: ...
 
 
 class ListenError(Exception):
@@ -51,10 +57,20 @@ def open_listeners(
         raise ListenError(f"cannot listen on {host}:{port}: {reason}") from None
     for listener in listeners:
         if not math.isinf(unread_seconds):
-            milliseconds = int(unread_seconds * 1000)
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+            set_unread_limit(listener, unread_seconds)
         listener.listen(BACKLOG)
     return listeners
+
+
+def set_unread_limit(connection: HasOptions, seconds: float) -> None:
+    """Set TCP_USER_TIMEOUT (tcp(7)); infinity is none. A connection that has ended is left alone.
+
+    The system resets a connection whose peer takes nothing for that long, also when it says that
+    it has no room.
+    """
+    milliseconds = 0 if math.isinf(seconds) else max(1, int(seconds * 1000))  # 0 is none
+    with suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _bind_all(addresses: Sequence[tuple[int, Any]], *, attempts: int) -> list[socket.socket]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import socket
 from typing import Any
 
@@ -10,7 +11,13 @@ import pytest
 
 from gateway.config import ServerSettings
 from gateway.front import sockets
-from gateway.front.sockets import ListenError, only_loopback, open_listeners, url_of
+from gateway.front.sockets import (
+    ListenError,
+    only_loopback,
+    open_listeners,
+    set_unread_limit,
+    url_of,
+)
 
 FOUR, SIX = socket.AF_INET, socket.AF_INET6
 
@@ -149,6 +156,20 @@ def test_a_write_that_nobody_reads_is_bounded_at_every_address(machine: Machine)
     assert all(socket.TCP_USER_TIMEOUT in each.options for each in machine.made)
     open_listeners("localhost", 0)
     assert all(socket.TCP_USER_TIMEOUT not in each.options for each in machine.made[2:])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(30.0, 30_000), (0.5, 500), (0.0001, 1), (math.inf, 0)]
+)
+def test_what_a_client_may_leave_unread_is_set_for_its_connection_alone(
+    seconds: float, milliseconds: int
+) -> None:
+    with socket.socket() as connection:
+        set_unread_limit(connection, 7)
+        set_unread_limit(connection, seconds)
+        got = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert got == milliseconds
+    set_unread_limit(connection, 7)  # it has ended: nothing is to be limited
 
 
 @pytest.mark.parametrize(
