@@ -224,13 +224,16 @@ def read_ready(line: bytes) -> Ready:
     metadata = as_bytes(params.metadata)
     if kind(metadata) != "an object":
         raise wrong_shape(None, f"ready's metadata is {kind(metadata)}, expected an object")
-    return Ready(
+    ready = Ready(
         protocol=params.protocol,
         handlers=params.handlers,
         concurrency=params.concurrency,
         description=params.description,
         metadata=metadata,
     )
+    if excess := ready.excess():
+        raise wrong_shape(None, excess)
+    return ready
 
 
 def _explain(line: bytes, error: Exception) -> RemoteProtocolError:

@@ -35,6 +35,20 @@ Payload: TypeAlias = bytes | memoryview
 # From a worker, as the gateway receives it.
 
 
+MAX_HANDLERS = 16
+"""Names in `ready`'s `handlers`: this version knows two, and a later one may know more."""
+
+MAX_HANDLER_NAME = 64
+"""Characters of such a name."""
+
+MAX_DESCRIPTION = 4096
+"""Characters of `ready`'s `description`: a page of text. It is sent with every status."""
+
+MAX_METADATA_BYTES = 64 * 1024
+"""Of `ready`'s `metadata` as JSON text: a schema of input and output fits. It is sent with every
+status of the agent."""
+
+
 class Ready(Struct, frozen=True, kw_only=True):
     """The optional first message of a worker, which declares what it can do."""
 
@@ -43,6 +57,19 @@ class Ready(Struct, frozen=True, kw_only=True):
     concurrency: int = 1
     description: str | None = None
     metadata: JSON = b"{}"
+
+    def excess(self) -> str | None:
+        """What is larger than it may be, in words that name the bound; None if nothing is."""
+        longest = max(map(len, self.handlers), default=0)
+        for what, size, most in (
+            ("names in ready's handlers", len(self.handlers), MAX_HANDLERS),
+            ("characters in a name of ready's handlers", longest, MAX_HANDLER_NAME),
+            ("characters in ready's description", len(self.description or ""), MAX_DESCRIPTION),
+            ("bytes in ready's metadata", len(self.metadata), MAX_METADATA_BYTES),
+        ):
+            if size > most:
+                return f"{size} {what}, expected at most {most}"
+        return None
 
 
 class Chunk(Struct, frozen=True, gc=False):

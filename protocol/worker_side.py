@@ -33,6 +33,7 @@ from .messages import (
     Chat,
     FromGateway,
     Invoke,
+    Ready,
     Unsupported,
 )
 from .payloads import as_bytes, as_payload, check_chat_message
@@ -153,9 +154,18 @@ class WorkerConnection:
         description: str | None = None,
         metadata: JSON = b"{}",
     ) -> bytes:
-        """Declare what this worker can do. Legal as the first line only."""
+        """Declare what this worker can do. Legal as the first line only, within `ready`'s
+        bounds."""
         if not self._silent:
             raise LocalProtocolError("ready is only legal as the first line")
+        ready = Ready(
+            protocol=PROTOCOL_VERSION,
+            handlers=tuple(handlers),
+            description=description,
+            metadata=metadata,
+        )
+        if excess := ready.excess():
+            raise LocalProtocolError(excess)
         params: dict[str, object] = {
             "protocol": PROTOCOL_VERSION,
             "handlers": list(handlers),

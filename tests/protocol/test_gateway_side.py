@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -18,6 +20,8 @@ from protocol import (
 )
 from protocol.errors import MAX_MESSAGE
 from protocol.gateway_side import GatewayConnection, WorkerState
+from protocol.messages import MAX_DESCRIPTION, MAX_HANDLER_NAME, MAX_HANDLERS, MAX_METADATA_BYTES
+from protocol.worker_side import WorkerConnection
 
 from .helpers import READY, gateway, request_line, said, said_however_split, send
 
@@ -182,6 +186,35 @@ def test_a_malformed_first_line_makes_it_a_bare_one_too() -> None:
 
 
 READY_PARAMS = b'"protocol":1,"handlers":["chat"]'
+LARGE_METADATA = b'{"a":"%b"}' % (b"x" * (MAX_METADATA_BYTES - len('{"a":""}')))
+"""As large as it may be."""
+
+
+def test_a_ready_as_large_as_it_may_be_is_passed_on_by_both_ends() -> None:
+    largest: dict[str, Any] = {
+        "handlers": ["h" * MAX_HANDLER_NAME] * MAX_HANDLERS,
+        "description": "é" * MAX_DESCRIPTION,
+        "metadata": LARGE_METADATA,
+    }
+    [ready] = said(gateway(ready=False), WorkerConnection().send_ready(**largest))
+    assert isinstance(ready, Ready)
+    assert (ready.description, ready.metadata) == (largest["description"], LARGE_METADATA)
+
+
+@pytest.mark.parametrize(
+    "larger",
+    [
+        {"handlers": ["h"] * (MAX_HANDLERS + 1)},
+        {"handlers": ["h" * (MAX_HANDLER_NAME + 1)]},
+        {"handlers": [], "description": "d" * (MAX_DESCRIPTION + 1)},
+        {"handlers": [], "metadata": LARGE_METADATA + b" "},
+    ],
+)
+def test_a_worker_is_not_let_send_a_ready_that_would_be_refused(larger: dict[str, Any]) -> None:
+    connection = WorkerConnection()
+    with pytest.raises(LocalProtocolError, match=r"ready's .*, expected at most"):
+        connection.send_ready(**larger)
+    connection.send_ready(handlers=[])
 
 
 @pytest.mark.parametrize(
@@ -199,6 +232,26 @@ READY_PARAMS = b'"protocol":1,"handlers":["chat"]'
         (READY_PARAMS + b',"concurrency":1.5', V.WRONG_SHAPE, "Expected `int`, got `float`"),
         (READY_PARAMS + b',"metadata":[]', V.WRONG_SHAPE, "metadata is an array, expected an obj"),
         (READY_PARAMS + b',"description":1', V.WRONG_SHAPE, "Expected `str | null`, got `int`"),
+        (
+            READY_PARAMS + b',"description":"%b"' % (b"d" * (MAX_DESCRIPTION + 1)),
+            V.WRONG_SHAPE,
+            f"{MAX_DESCRIPTION + 1} characters in ready's description, expected at most 4096",
+        ),
+        (
+            READY_PARAMS + b',"metadata":%b' % LARGE_METADATA.replace(b"x", b"xx", 1),
+            V.WRONG_SHAPE,
+            f"{MAX_METADATA_BYTES + 1} bytes in ready's metadata, expected at most 65536",
+        ),
+        (
+            b'"protocol":1,"handlers":[%b"chat"]' % (b'"h",' * MAX_HANDLERS),
+            V.WRONG_SHAPE,
+            "17 names in ready's handlers, expected at most 16",
+        ),
+        (
+            b'"protocol":1,"handlers":["%b"]' % (b"h" * (MAX_HANDLER_NAME + 1)),
+            V.WRONG_SHAPE,
+            "65 characters in a name of ready's handlers, expected at most 64",
+        ),
     ],
 )
 def test_a_ready_of_the_wrong_shape_is_refused(
