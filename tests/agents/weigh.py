@@ -1,0 +1,29 @@
+"""Makes the gateway hold much: `{"empty": n}` is answered with so many empty chunks, all requests
+of it at once, and `{"large": n}` with a string of so many bytes.
+
+With the argument of a number, the empty chunks begin when so many requests have come.
+"""
+
+import sys
+
+import wire
+
+RUN = 1000
+together = int(sys.argv[1]) if sys.argv[1:] else 1
+
+waiting: list[wire.Request] = []
+wire.write(wire.ready(concurrency=64))
+for request in wire.messages():
+    if request["method"] == "cancel":
+        continue
+    wish = wire.asked(request)
+    if "large" in wish:
+        wire.write(wire.line(id=request["id"], result={"output": "x" * wish["large"]}))
+        continue
+    waiting.append(request)
+    if len(waiting) == together:
+        runs = [wire.chunk(each, "") * RUN for each in waiting]
+        for _ in range(wish["empty"] // RUN):
+            wire.write(b"".join(runs))
+        wire.write(b"".join(wire.line(id=each["id"], result={}) for each in waiting))
+        waiting.clear()

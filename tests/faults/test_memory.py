@@ -1,0 +1,95 @@
+"""What agents and clients can make the gateway hold, as the README promises it."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import trio
+
+from tests.faults.scene import PATIENCE, agent, ask, footprint, open_request, scene, served_by
+from tests.harness import RunningGateway
+
+MiB = 1024 * 1024
+
+
+def memory(gateway: RunningGateway, kind: str) -> int:
+    """The gateway's resident memory now (`VmRSS`) or at its highest (`VmHWM`), in bytes."""
+    for line in Path(f"/proc/{gateway.pid}/status").read_text().splitlines():
+        if line.startswith(f"{kind}:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"no {kind}")
+
+
+async def test_empty_chunks_for_many_answers_of_one_worker_are_not_kept_as_objects(
+    tmp_path: Path,
+) -> None:
+    """2.4 million chunks, which would be more than 130 MiB."""
+    requests, chunks = 8, 300_000
+    bad = agent("weigh.py", str(requests), clocks={"first": 60, "total": 120})
+    async with scene(tmp_path, bad=bad) as gateway:
+        await served_by(gateway, "good")
+        await ask(gateway, "bad", {"large": 1000})
+        before = memory(gateway, "VmRSS")
+        async with trio.open_nursery() as nursery:
+
+            async def one() -> None:
+                answer = await ask(gateway, "bad", {"empty": chunks})
+                assert (answer.status_code, answer.json()) == (200, {"output": ""})
+
+            for _ in range(requests):
+                nursery.start_soon(one)
+        assert memory(gateway, "VmHWM") - before < 32 * MiB
+
+
+async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_clock_only(
+    tmp_path: Path,
+) -> None:
+    """A neighbour may leave its clients more time; that is no time for these."""
+    clients, size = 16, 7_000_000
+    bad = agent("weigh.py", clocks={"write": 1})
+    patient = agent("weigh.py", clocks={"write": "off"})
+    async with scene(tmp_path, bad=bad, patient=patient) as gateway:
+        await served_by(gateway, "good")
+        await ask(gateway, "bad", {"large": 1000})
+        before, descriptors = memory(gateway, "VmRSS"), footprint(gateway)
+        async with AsyncExitStack() as unread:
+            for _ in range(clients):
+                connection = open_request(gateway, "bad", {"large": size})
+                await unread.enter_async_context(connection)
+            with trio.fail_after(PATIENCE):
+                while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
+                    pass
+            held = memory(gateway, "VmHWM") - before
+            assert held < clients * size + 40 * MiB
+            with trio.fail_after(PATIENCE):  # the clients are still there
+                while footprint(gateway) != descriptors:
+                    await gateway.state("good")
+            assert memory(gateway, "VmRSS") - before < held / 3
+        await served_by(gateway, "good")
+
+
+async def test_a_message_of_megabytes_is_neither_in_the_error_nor_in_the_log(
+    tmp_path: Path,
+) -> None:
+    """Nor in the agent's status."""
+    bad = agent("complain.py")
+    async with scene(tmp_path, bad=bad) as gateway:
+        answer = await ask(gateway, "bad", "fault")
+        assert answer.status_code == 500
+        assert len(answer.content) < 8192
+        assert answer.json()["error"]["message"].startswith("it is the xxx")
+        assert answer.json()["error"]["message"].endswith("xxx end")
+        line = await gateway.logged("500 agent_error")
+        assert len(line) < 8192
+
+
+async def test_a_worker_that_declares_too_much_is_told_so(tmp_path: Path) -> None:
+    bad = agent("complain.py", "4000000")
+    async with scene(tmp_path, bad=bad) as gateway:
+        await gateway.logged(
+            "protocol violation: 4000009 bytes in ready's metadata, expected at most 65536"
+        )
+        state = await gateway.client.get("/agent/bad")
+        assert len(state.content) < 16 * 1024
+        await served_by(gateway, "good")
