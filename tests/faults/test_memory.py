@@ -53,19 +53,18 @@ async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_c
         await served_by(gateway, "good")
         await ask(gateway, "bad", {"large": 1000})
         before, descriptors = memory(gateway, "VmRSS"), footprint(gateway)
-        async with AsyncExitStack() as unread:
-            for _ in range(clients):
-                connection = open_request(gateway, "bad", {"large": size})
-                await unread.enter_async_context(connection)
-            with trio.fail_after(PATIENCE):
-                while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
-                    pass
-            held = memory(gateway, "VmHWM") - before
-            assert held < clients * size + 40 * MiB
-            with trio.fail_after(PATIENCE):  # the clients are still there
-                while footprint(gateway) != descriptors:
-                    await gateway.state("good")
-            assert memory(gateway, "VmRSS") - before < held / 3
+        for round_ in (1, 2):  # the second one takes the room of the first
+            async with AsyncExitStack() as unread:
+                for _ in range(clients):
+                    connection = open_request(gateway, "bad", {"large": size})
+                    await unread.enter_async_context(connection)
+                with trio.fail_after(PATIENCE):
+                    while (await gateway.state("bad"))["workers"][0]["served"] <= round_ * clients:
+                        pass
+                with trio.fail_after(PATIENCE):  # the clients are still there
+                    while footprint(gateway) != descriptors:
+                        await gateway.state("good")
+            assert memory(gateway, "VmHWM") - before < clients * size + 40 * MiB
         await served_by(gateway, "good")
 
 
