@@ -18,6 +18,7 @@ from msgspec import Struct, structs
 from gateway import clock
 from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
 from protocol import Method, Payload
+from protocol.framing import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     from gateway.config import Clocks
@@ -44,6 +45,13 @@ would be slower; later, an answer of many words would be mostly `CHUNK_COST`."""
 MAX_BUFFERED_BYTES = 1024 * 1024
 """Of chunks that wait for a client that reads more slowly than the worker writes, `CHUNK_COST`
 included: 15,000 words. A thousand such streams are one GiB at the worst."""
+
+MAX_HELD_PER_REQUEST = 3 * MAX_LINE_BYTES
+"""Bytes that one request can make the gateway hold, whoever plays foul: its payload, the line that
+it was written into where that is a copy, and the beginning of its answer; later its answer and the
+response made of it, which is twice as long where every character had to be escaped. A stream's
+chunks are less: one that is being written, and what waits (`MAX_BUFFERED_BYTES`, and the one chunk
+that exceeded it, of a line at most)."""
 
 
 class Call(Struct, frozen=True, kw_only=True):

@@ -89,6 +89,10 @@ if TYPE_CHECKING:
 _READ_BYTES = 256 * 1024
 """Most bytes per read: each passes through the protocol, and a large body should be few of them."""
 
+MAX_HELD_PER_CONNECTION = 1024 * 1024
+"""Bytes that one connection can make the gateway hold besides its request: a read, a head, what was
+sent ahead (`http1.MAX_AHEAD_BYTES`), and the objects and tasks that serve it."""
+
 _HEAD_SECONDS = 15.0
 """For the head of a request, from its first byte."""
 

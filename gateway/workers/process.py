@@ -23,11 +23,17 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from protocol.framing import MAX_LINE_BYTES
+
 if TYPE_CHECKING:
     from gateway.sandbox.launch import Launch
 
 READ_BYTES = 256 * 1024
 """Bytes per read: four times what a pipe holds by default, so that a burst causes one wake-up."""
+
+MAX_HELD_PER_WORKER = MAX_LINE_BYTES + 1024 * 1024
+"""Bytes that one worker can make the gateway hold besides its requests: a line without an end, a
+read of each of its pipes, and what it has declared and logged last."""
 
 LARGE_PIPE_BYTES = 1024 * 1024
 """Capacity requested for a pipe once something large goes through it: the most that an unprivileged

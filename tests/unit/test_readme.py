@@ -11,6 +11,9 @@ import msgspec
 import pytest
 
 from gateway.config import AgentSettings, ServerSettings, load
+from gateway.exchange import MAX_BUFFERED_BYTES, MAX_HELD_PER_REQUEST
+from gateway.front.connections import MAX_HELD_PER_CONNECTION
+from gateway.workers.process import MAX_HELD_PER_WORKER
 from tests.test_architecture import ENTRANCE, GROUND, ROOMS, ROOT, TOP_LEVEL
 
 README = ROOT / "README.md"
@@ -63,6 +66,22 @@ def test_every_setting_of_the_server_stands_in_the_readme_with_its_default() -> 
     # A default that depends on where it listens; the other one is said beside it.
     elsewhere = {"lame_duck": ServerSettings().lame_duck_seconds(loopback=False)}
     assert shown == msgspec.to_builtins(ServerSettings()) | elsewhere
+
+
+def test_the_memory_that_the_readme_promises_is_what_the_code_says() -> None:
+    readme = " ".join(README.read_text(encoding="utf-8").split())
+    request, worker, connection, waiting = (
+        f"{most // 1024**2} MiB"
+        for most in (
+            MAX_HELD_PER_REQUEST,
+            MAX_HELD_PER_WORKER,
+            MAX_HELD_PER_CONNECTION,
+            MAX_BUFFERED_BYTES,
+        )
+    )
+    assert f"at most {request} for a request" in readme
+    assert f"{worker} for a worker and {connection} for a connection" in readme
+    assert f"({waiting} per stream" in readme
 
 
 def command(name: str, path: Path) -> str:
