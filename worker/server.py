@@ -282,7 +282,9 @@ class _Server:
         code, message = explain_exception(error)
         if code != ErrorCode.INVALID_INPUT:
             trace = "".join(traceback.format_exception(error))
-            _log(f"request {request.name}: the {request.handler.method} handler failed\n{trace}")
+            what = f"request {request.name}: the {request.handler.method} handler failed\n{trace}"
+            # The gateway logs such lines as this request's (protocol/README.md, "stderr").
+            _log("".join(f"@{request.id} {line}\n" for line in what.splitlines()))
         return self._connection.send_error(request.id, code, message)
 
     def _encode_cancelled(self, request_id: int) -> bytes:

@@ -56,6 +56,11 @@ _MAX_READS_OF_REST = LARGE_PIPE_BYTES // READ_BYTES + 1
 write into it faster than it is read."""
 
 
+_ANSWERED_KEPT = 64
+"""Answered requests whose names are still known: what the worker wrote into its stderr before an
+answer may be read after it."""
+
+
 class Pipes(Protocol):
     """What a link needs of a worker's process: the gateway's ends of its pipes."""
 
@@ -108,6 +113,7 @@ class Link:
         self._diagnose = diagnose
         self._connection = GatewayConnection()
         self._in_flight: dict[int, Exchange] = {}
+        self._answered: dict[int, str] = {}
         self._cancelled: dict[int, trio.Event] = {}
         self._unwritten: deque[memoryview] = deque()
         self._sent = 0
@@ -127,6 +133,11 @@ class Link:
     def exchanges(self) -> tuple[Exchange, ...]:
         """The requests that the worker still owes an answer to, oldest first."""
         return tuple(self._in_flight.values())
+
+    def name_of(self, wire_id: int) -> str | None:
+        """The `request_id` of a request that is in flight or was among the last to be answered."""
+        exchange = self._in_flight.get(wire_id)
+        return self._answered.get(wire_id) if exchange is None else exchange.call.request_id
 
     # Into stdin
 
@@ -361,6 +372,9 @@ class Link:
         exchange = self._in_flight.pop(wire_id, None)
         if exchange is None:
             return  # it was withdrawn
+        self._answered[wire_id] = exchange.call.request_id
+        if len(self._answered) > _ANSWERED_KEPT:
+            del self._answered[next(iter(self._answered))]
         if self._cancelled and (answered := self._cancelled.pop(wire_id, None)) is not None:
             answered.set()
         if error is None:

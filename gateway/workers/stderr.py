@@ -4,6 +4,9 @@ bounds.
 Agents are not trusted to write little: long lines are cut, the rate of lines is limited by a token
 bucket, and lines left out are counted. The last lines are kept for the log entry of a crash.
 
+A line that begins with `@` and the id of a request, as only the worker knows it, is logged as that
+request's alone: the agent says whose it is, and no caller whose words it repeats can.
+
 # Theory of operation
 
 A line ends with a line feed or with a carriage return. The latter makes it an *update*, which a
@@ -63,18 +66,27 @@ _MAX_READS_OF_REST = 4
 _HALF = MAX_LINE_BYTES // 2 - 32
 """Bytes kept at each end of a line that is cut; between them stands how much was cut."""
 
+_MARK = re.compile(rb"@([1-9][0-9]{0,15})(?: |\Z)")
+"""The id of a request on the wire, at the beginning of a line."""
+
 _NOT_LETTERS = re.compile(rb"[^A-Za-z]+")
 
 
 class StderrRelay:
     """Reads one stderr and logs its lines with the fields that `describe` returns.
 
-    `descriptor` must not block.
+    `descriptor` must not block. `request_of` names the request of an id on the wire, if it is one.
     """
 
-    def __init__(self, descriptor: int, describe: Callable[[], dict[str, object]]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        describe: Callable[[], dict[str, object]],
+        request_of: Callable[[int], str | None] = lambda _: None,
+    ) -> None:
         self._descriptor = descriptor
         self._describe = describe
+        self._request_of = request_of
         self._partial = _Partial()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._letters: bytes | None = None
@@ -177,6 +189,10 @@ class StderrRelay:
         self._log(pending)
 
     def _log(self, line: bytes) -> None:
+        mark = _MARK.match(line)
+        request = None if mark is None else self._request_of(int(mark[1]))
+        if mark is not None and request is not None:
+            line = line[mark.end() :]
         if not line:
             return
         text = _printable(line)
@@ -185,7 +201,8 @@ class StderrRelay:
             self._left_out += 1
             return
         self._report_left_out()
-        logs.event(log, logging.INFO, text, **self._describe())
+        fields = self._describe() if request is None else {**self._describe(), "request": request}
+        logs.event(log, logging.INFO, text, **fields)
 
     def _earn(self) -> None:
         now = trio.current_time()

@@ -216,7 +216,7 @@ class Worker:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._link = link = Link(process, nursery, self._receive, self._diagnose_failure)
-            self._stderr = StderrRelay(process.stderr, self._fields)
+            self._stderr = StderrRelay(process.stderr, self._fields, request_of=link.name_of)
             nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
             nursery.start_soon(self._watch_exit, process)

@@ -273,6 +273,18 @@ def result_end(number: int) -> bytes:
     return b'{"id":%d,"result":{}}\n' % number
 
 
+async def test_the_names_of_requests_are_known_for_a_while_after_their_answers() -> None:
+    async with scene() as it:
+        await it.says(READY)
+        for number in range(1, 101):
+            it.send(f"r-{number}")
+            assert it.link.name_of(number) == f"r-{number}"
+            await it.says(result(number))
+        assert it.link.name_of(100) == "r-100"
+        assert it.link.name_of(1) is None
+        assert it.link.name_of(101) is None
+
+
 async def test_a_line_in_pieces_is_one_line() -> None:
     async with scene() as it:
         exchange = it.send("r-1")

@@ -241,3 +241,33 @@ async def test_the_rest_can_be_read_while_the_pipe_is_held_open(pipe, logged) ->
     pipe.write(b"last words")
     running.read_rest()
     assert running.tail == ("last words",)
+
+
+async def test_a_line_that_names_its_request_is_logged_as_that_requests_alone(
+    pipe: Pipe, logged: list[tuple[str, str, dict[str, object]]]
+) -> None:
+    names = {12345678901234: "r-1"}
+    reader = StderrRelay(
+        pipe.read_end, lambda: {"agent": "a", "request": "r-1,r-2"}, request_of=names.get
+    )
+    pipe.write(
+        b"@12345678901234 Traceback\n"
+        b"@12345678901234   File\n"
+        b"@12345678901234 @12345678901235 quoted\n"
+        b"@12345678901234\n"
+        b"@12345678901235 nobody's\n"
+        b"says @12345678901234 inside\n"
+        b"@1234567890123456789012345 no id\n"
+    )
+    pipe.end()
+    await reader.run()
+    own, all_ = "r-1", "r-1,r-2"
+    assert [(text, fields["request"]) for _, text, fields in logged] == [
+        ("Traceback", own),
+        ("  File", own),
+        ("@12345678901235 quoted", own),
+        ("@12345678901235 nobody's", all_),
+        ("says @12345678901234 inside", all_),
+        ("@1234567890123456789012345 no id", all_),
+    ]
+    assert reader.tail[0] == "Traceback"
