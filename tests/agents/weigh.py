@@ -1,5 +1,6 @@
 """Makes the gateway hold much: `{"empty": n}` is answered with so many empty chunks, all requests
-of it at once, and `{"large": n}` with a string of so many bytes.
+of it at once, `{"large": n}` with a string of so many bytes, and `{"flood": text, "times": n}` with
+chunks of that text repeated so often, for ever.
 
 With the argument of a number, the empty chunks begin when so many requests have come.
 """
@@ -20,6 +21,10 @@ for request in wire.messages():
     if "large" in wish:
         wire.write(wire.line(id=request["id"], result={"output": "x" * wish["large"]}))
         continue
+    if "flood" in wish:
+        text = wire.chunk(request, wish["flood"] * wish["times"])
+        while True:
+            wire.write(text * (1 + 60_000 // len(text)))
     waiting.append(request)
     if len(waiting) == together:
         runs = [wire.chunk(each, "") * RUN for each in waiting]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 import trio
 
+from gateway.exchange import MAX_HELD_PER_REQUEST
+from gateway.workers.process import MAX_HELD_PER_WORKER
 from tests.faults.scene import PATIENCE, agent, ask, footprint, open_request, scene, served_by
 from tests.harness import RunningGateway
 
@@ -66,6 +69,31 @@ async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_c
                         await gateway.state("good")
             assert memory(gateway, "VmHWM") - before < clients * size + 40 * MiB
         await served_by(gateway, "good")
+
+
+@pytest.mark.parametrize(
+    ("text", "times", "most"),
+    [
+        ("", 1, 8 * MiB),
+        ("word ", 1, 8 * MiB),
+        ("x", 8_000_000, MAX_HELD_PER_REQUEST),
+        ("\u2028", 1_300_000, MAX_HELD_PER_REQUEST),  # the agent escapes each, in six bytes
+    ],
+)
+async def test_a_stream_that_nobody_reads_is_held_within_the_bound(
+    text: str, times: int, most: int, tmp_path: Path
+) -> None:
+    """The rest of the most is what decodes a line, and what a worker has begun to say."""
+    bad = agent("weigh.py", clocks={"write": 1, "cancel": 0.2})
+    async with scene(tmp_path, bad=bad) as gateway:
+        await served_by(gateway, "good")
+        await ask(gateway, "bad", {"large": 1000})
+        before = memory(gateway, "VmRSS")
+        wish = {"flood": text, "times": times}
+        async with open_request(gateway, "bad", wish, stream=True):
+            await gateway.logged("504 timeout: .*waiting for the client to read")
+            held = memory(gateway, "VmHWM") - before
+        assert held < most + (times > 1) * (MAX_HELD_PER_WORKER + 8 * MiB)
 
 
 async def test_a_message_of_megabytes_is_neither_in_the_error_nor_in_the_log(
