@@ -114,6 +114,9 @@ class Shutdown:
         """Run the agents until they are stopped; HTTP has `GIVE_UP_SECONDS` from then on."""
         try:
             await self._dispatcher.run(task_status=task_status)
+        except Exception:
+            self.exit_code = self.exit_code or 1  # a defect: it is not to look like an end in order
+            raise
         finally:
             self._agents_ended = True
             self._leave_after(END_SECONDS if self.exit_code else GIVE_UP_SECONDS)

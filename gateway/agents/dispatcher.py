@@ -54,7 +54,7 @@ class Dispatcher:
         return f"<Dispatcher {state}, {len(self.agents)} agents, {len(self._open)} requests>"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run every agent until `stop` or `kill`."""
+        """Run every agent until `stop`."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             for agent in self.agents.values():
@@ -167,8 +167,3 @@ class Dispatcher:
             with trio.move_on_after(seconds):
                 await self._all_left.wait()
         return not self._open
-
-    def kill(self) -> None:
-        """End every worker at once."""
-        for agent in self.agents.values():
-            agent.kill()

@@ -26,7 +26,7 @@ class AgentState(StrEnum):
     """What would become of a request that came now."""
 
     COLD = "cold"
-    """It would start the first worker."""
+    """It would start the first worker, as a probe if the breaker was open."""
     STARTING = "starting"
     """It would wait for a worker that is starting."""
     READY = "ready"
@@ -35,7 +35,7 @@ class AgentState(StrEnum):
     BACKOFF = "backoff"
     """It would wait until the next worker may be started."""
     OPEN = "open"
-    """It would be refused: the circuit breaker is open, or half open."""
+    """It would be refused: the circuit breaker is open."""
     DRAINING = "draining"
     """It would be refused: the gateway is ending."""
 
@@ -70,6 +70,9 @@ class LastFailure(Struct, frozen=True, kw_only=True):
     message: str
     at: float
     pid: int | None
+    limit: str | None = None
+    """The limit of the sandbox that the worker seems to have met, and `setting`, what moves it."""
+    setting: str | None = None
 
 
 class AgentSummary(Struct, frozen=True, kw_only=True):
@@ -109,9 +112,11 @@ def agent_state(pool: Pool[T], restart: RestartPolicy, now: float) -> AgentState
         return AgentState.DRAINING
     alive = [worker for worker in pool.workers if worker.alive]
     if not alive:
-        if restart.breaker(now) is not Breaker.CLOSED:
+        if restart.breaker(now) is Breaker.OPEN:
             return AgentState.OPEN
-        return AgentState.BACKOFF if now < restart.start_at else AgentState.COLD
+        # After a crash a start may have to wait for a moment, too, but a request is served.
+        waits = restart.failing and now < restart.start_at
+        return AgentState.BACKOFF if waits else AgentState.COLD
     if any(worker.can_take and worker.phase is WorkerPhase.READY for worker in alive):
         return AgentState.READY
     starting = all(worker.idle and worker.phase is not WorkerPhase.READY for worker in alive)

@@ -33,13 +33,11 @@ from gateway import clock
 from gateway.agents.blame import Blame, blame_of
 from gateway.agents.pool import Pool
 from gateway.agents.pool_types import (
-    CircuitOpenError,
-    NotServingError,
     Plan,
-    QueueFullError,
     RefusedError,
     Stage,
 )
+from gateway.agents.refusals import as_error, unavailable
 from gateway.agents.restart import RestartPolicy
 from gateway.agents.status import (
     AgentState,
@@ -56,8 +54,7 @@ from gateway.errors import (
     Cancelled,
     GatewayError,
     HandlerNotImplemented,
-    Overloaded,
-    ShuttingDown,
+    WorkerCrashed,
 )
 from gateway.exchange import Call, Exchange
 from gateway.observe import logs
@@ -66,9 +63,9 @@ from gateway.workers.events import (
     CancelIgnored,
     Ended,
     HalfClosed,
-    Misbehaved,
     Paused,
     Reason,
+    Retires,
     Spawned,
     Spoke,
 )
@@ -96,6 +93,9 @@ RSS_CHECK_SECONDS = 5.0
 
 Decision: TypeAlias = "Callable[..., Plan[Exchange] | None]"
 """A method of the pool."""
+
+
+_LEFT_UNREAD = WorkerCrashed("the worker closed its stdin before it had read the request")
 
 
 class AgentSupervisor:
@@ -164,11 +164,6 @@ class AgentSupervisor:
         self._step(self._pool.stop, clock.now())
         self._stopped.set()
 
-    def kill(self) -> None:
-        """End everything at once. `run` still reaps every process."""
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
-
     # Requests
 
     @property
@@ -187,7 +182,7 @@ class AgentSupervisor:
         try:
             self._step(self._pool.submit, exchange, now)
         except RefusedError as refused:
-            raise self._as_error(refused) from None
+            raise as_error(refused, self.name, self._pool.waiting, self._last_failure) from None
         return exchange
 
     def leave(self, exchange: Exchange) -> None:
@@ -199,24 +194,8 @@ class AgentSupervisor:
             exchange.fail(Cancelled())
             self._step(self._pool.finish, exchange, clock.now(), served=False)
 
-    def _as_error(self, refused: RefusedError) -> GatewayError:
-        if isinstance(refused, QueueFullError):
-            return Overloaded(
-                f"{self._pool.waiting} requests are waiting for agent {self.name!r} already",
-                retry_after=refused.retry_after,
-            )
-        if isinstance(refused, CircuitOpenError):
-            return self._unavailable(refused.retry_after)
-        assert isinstance(refused, NotServingError)
-        return ShuttingDown("the gateway is shutting down", retry_after=refused.retry_after)
-
     def _unavailable(self, retry_after: float) -> AgentUnavailable:
-        last = self._last_failure
-        reason = f"; its last failure: {last.message}" if last else ""
-        return AgentUnavailable(
-            f"agent {self.name!r} has failed too often and is not restarted for now{reason}",
-            retry_after=retry_after,
-        )
+        return unavailable(self.name, self._last_failure, retry_after)
 
     # Steps: what happened, the pool's decision, and what is done about it
 
@@ -269,7 +248,7 @@ class AgentSupervisor:
                 self._carry_out(pool.ready(worker_id, capacity, now))
             case Paused(paused):
                 self._carry_out(pool.pause(worker_id, paused=paused, now=now))
-            case Misbehaved():
+            case Retires():
                 self._carry_out(pool.retire(worker_id, now))
             case HalfClosed(unread):
                 self._handle_half_close(worker_id, unread, now)
@@ -287,10 +266,24 @@ class AgentSupervisor:
         self._carry_out(self._pool.finish(exchange, now, served=False))
 
     def _handle_half_close(self, worker_id: int, unread: tuple[Exchange, ...], now: float) -> None:
-        again = [exchange for exchange in unread if self._may_try_again(exchange)]
-        for exchange in again:
-            exchange.queued_again(now)
+        again = self._take_back(unread, unread, _LEFT_UNREAD, now)
         self._carry_out(self._pool.take_back(worker_id, now, unread=unread, again=again))
+
+    def _take_back(
+        self,
+        lost: tuple[Exchange, ...],
+        unread: tuple[Exchange, ...],
+        error: GatewayError,
+        now: float,
+    ) -> list[Exchange]:
+        """End the requests that a worker has lost, but for those that another may be given."""
+        for exchange in unread:
+            exchange.queued_again(now)
+        again = [exchange for exchange in unread if self._may_try_again(exchange)]
+        for exchange in lost:
+            if exchange not in again:
+                exchange.fail(error)
+        return again
 
     def _handle_end(self, worker_id: int, end: Ended, now: float) -> None:
         served = any(w.id == worker_id and w.served for w in self._pool.workers)
@@ -298,15 +291,16 @@ class AgentSupervisor:
         if blame is Blame.AGENT:
             for exchange in end.unread:
                 exchange.failed_starts += 1
-        again = [exchange for exchange in end.unread if self._may_try_again(exchange)]
-        for exchange in end.unread:
-            exchange.queued_again(now)
-        for exchange in end.lost:
-            if exchange not in again:
-                exchange.fail(end.error)
+        again = self._take_back(end.lost, end.unread, end.error, now)
         if blame is not Blame.NOBODY or end.reason is Reason.OVER_MEMORY:
             pid = self._workers[worker_id].pid
-            self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
+            self._last_failure = LastFailure(
+                message=end.error.message,
+                at=time.time(),
+                pid=pid,
+                limit=end.error.details.get("limit"),
+                setting=end.error.details.get("setting"),
+            )
         plan = self._pool.condemn(worker_id, now, blame=blame, lost=end.lost, unread=again)
         self._carry_out(plan)
         if end.reason is Reason.NOT_STARTED:
@@ -378,8 +372,10 @@ class AgentSupervisor:
         """Retire every worker whose process tree holds more than `max_rss`."""
         while True:
             await trio.sleep(RSS_CHECK_SECONDS)
-            for worker_id, used in (await self._memory()).items():
-                if used > self.settings.max_rss_bytes and worker_id in self._workers:
+            memory = await self._memory()
+            alive = {worker.id for worker in self._pool.workers if worker.alive}
+            for worker_id, used in memory.items():
+                if used > self.settings.max_rss_bytes and worker_id in alive:
                     logs.event(
                         log,
                         logging.INFO,

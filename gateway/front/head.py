@@ -67,7 +67,9 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         if name in _USED:
             found[name] = value if name not in found else b"%b\n%b" % (found[name], value)
     length = found.get(b"content-length", b"")
-    content_length = int(length) if length.isdigit() else 0
+    chunked = b"transfer-encoding" in found
+    # A transfer coding overrides a length that was sent beside it (RFC 9112, 6.3).
+    content_length = int(length) if length.isdigit() and not chunked else 0
     request_id = found.get(b"x-request-id", b"")
     own = _REQUEST_ID.match(request_id) is None
     return RequestHead(
@@ -76,7 +78,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         content_type=found.get(b"content-type"),
         content_encoding=found.get(b"content-encoding"),
         content_length=content_length,
-        has_body=content_length > 0 or b"transfer-encoding" in found,
+        has_body=content_length > 0 or chunked,
         conversation=found.get(b"x-conversation-id"),
         timeout=found.get(b"x-timeout"),
     )

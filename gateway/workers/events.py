@@ -1,6 +1,6 @@
 """What a worker tells its supervisor: values, put into an inbox one after the other.
 
-    Spawned ── Spoke ── Answered, Paused, Misbehaved, HalfClosed, CancelIgnored ── Ended
+    Spawned ── Spoke ── Answered, Paused, Retires, HalfClosed, CancelIgnored ── Ended
        └───────────────────────────────────────────────────────────────────────────┘
 
 `Ended` is the last event of every worker; a worker that could not be started tells nothing else.
@@ -56,8 +56,8 @@ class Paused(Struct, frozen=True, gc=False):
     paused: bool
 
 
-class Misbehaved(Struct, frozen=True, gc=False):
-    """The worker broke the protocol, and is to be given nothing more."""
+class Retires(Struct, frozen=True, gc=False):
+    """The worker is to be given nothing more: it broke the protocol, or is about to end."""
 
 
 class HalfClosed(Struct, frozen=True, gc=False):
@@ -86,5 +86,5 @@ class Ended(Struct, frozen=True, gc=False):
 
 
 WorkerEvent: TypeAlias = (
-    Spawned | Spoke | Answered | Paused | Misbehaved | HalfClosed | CancelIgnored | Ended
+    Spawned | Spoke | Answered | Paused | Retires | HalfClosed | CancelIgnored | Ended
 )

@@ -191,6 +191,8 @@ class Link:
     def withdraw(self, exchange: Exchange) -> None:
         """Forget a request: whatever the worker says of it is ignored."""
         self._in_flight.pop(exchange.wire_id, None)
+        if (answered := self._cancelled.pop(exchange.wire_id, None)) is not None:
+            answered.set()
 
     def has_read(self, exchange: Exchange) -> bool:
         """As `gateway.exchange.Carrier.has_read`."""

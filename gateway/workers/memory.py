@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -60,11 +61,10 @@ def _tree(pid: int | None) -> Iterator[int]:
     while todo:
         current = todo.pop()
         yield current
-        try:
+        with suppress(OSError):
             for thread in Path(f"/proc/{current}/task").iterdir():
-                todo += map(int, (thread / "children").read_text().split())
-        except OSError:
-            continue
+                with suppress(OSError):  # it may end meanwhile
+                    todo += map(int, (thread / "children").read_text().split())
 
 
 def _resident(pid: int) -> int:

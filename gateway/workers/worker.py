@@ -23,8 +23,8 @@ from gateway.workers.events import (
     CancelIgnored,
     Ended,
     HalfClosed,
-    Misbehaved,
     Reason,
+    Retires,
     Spawned,
 )
 from gateway.workers.link import (
@@ -142,7 +142,7 @@ class Worker:
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """The requests that the worker still owes an answer to, oldest first."""
-        return () if self._link is None else self._link.exchanges
+        return () if self._link is None or self._told_end else self._link.exchanges
 
     def has_read(self, exchange: Exchange) -> bool:
         """As `gateway.exchange.Carrier.has_read`."""
@@ -177,6 +177,8 @@ class Worker:
         if self._reason is None:
             self._reason = reason
             self._ending.set()
+            if reason is not Reason.ASKED:
+                self._tell(Retires())  # it may take a moment to its end
 
     async def run(self) -> None:
         """Spawn the worker, and return when its process has ended and was reaped.
@@ -229,9 +231,14 @@ class Worker:
             await trio.lowlevel.checkpoint()
             if self._reason in {Reason.STDOUT_CLOSED, Reason.STDIN_CLOSED}:
                 await self._exits_within(EXIT_AFTER_EOF)
+            exited = process.returncode is not None
+            if not exited and self._reason is not Reason.ASKED:
+                # Before it is looked at what the worker has read: a living one may read on.
+                process.signal_group(signal.SIGKILL)
+                await self._exits_within(EXIT_AFTER_EOF)
             if process.returncode is not None:
                 link.read_rest()
-            self._tell_end(process, link)
+            self._tell_end(process, link, exited=exited)
             await self._stop(process)
             nursery.cancel_scope.cancel()
 
@@ -263,7 +270,7 @@ class Worker:
             self.end(Reason.VIOLATION)
         if not violated.placed:
             self._misbehaved = True
-            self._tell(Misbehaved())
+            self._tell(Retires())
 
     def _receive_input_closed(self) -> None:
         """The worker takes no more input. It may finish what it has read, and ends if that is
@@ -277,10 +284,10 @@ class Worker:
             return
         for exchange in (*unread, *cut_off):
             self._link.withdraw(exchange)
+        self._tell(HalfClosed(unread))
         for exchange in cut_off:
             exchange.fail(WorkerCrashed("the worker closed its stdin in the middle of the request"))
             self._tell(Answered(exchange, served=False))
-        self._tell(HalfClosed(unread))
 
     async def _grant_grace(self, exchange: Exchange, answered: trio.Event) -> None:
         """Give the worker time to end a request that was cancelled."""
@@ -329,12 +336,12 @@ class Worker:
         if not await self._exits_within(KILL_WAIT):
             logs.event(log, logging.ERROR, "worker did not end on SIGKILL", **self._fields())
 
-    def _tell_end(self, process: Process, link: Link) -> None:
+    def _tell_end(self, process: Process, link: Link, *, exited: bool) -> None:
         assert self._reason is not None
         assert self._stderr is not None
         if process.returncode is not None:
             self._stderr.read_rest()
-        error = self._error(process, self._reason)
+        error = self._error(process, self._reason, exited=exited)
         unexpected = self._reason is not Reason.ASKED
         logs.event(
             log,
@@ -347,7 +354,8 @@ class Worker:
         end = Ended(self._reason, error, lost=link.exchanges, unread=link.unread())
         self._report(self.id, end)
 
-    def _error(self, process: Process, reason: Reason) -> GatewayError:
+    def _error(self, process: Process, reason: Reason, *, exited: bool) -> GatewayError:
+        """What the worker's requests end with. `exited`: before anything was done about it."""
         if self._violation is not None:
             return invalid_response(self._violation)
         if reason is Reason.OVER_MEMORY:
@@ -356,7 +364,7 @@ class Worker:
                 limit=MEMORY.limit,
                 setting=MEMORY.setting,
             )
-        if process.returncode is None:
+        if process.returncode is None or not exited:
             return WorkerCrashed(f"the worker was ended: {reason.value}")
         assert self._stderr is not None
         status, said = self._launcher.exit_status(process.returncode), self._stderr.tail

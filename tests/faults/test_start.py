@@ -217,4 +217,4 @@ async def test_a_fork_that_is_refused_is_a_crash_that_says_why_and_leaks_nothing
         await exchange.collect()
         supervisor.leave(exchange)
         assert b'"input": 1' in (exchange.result or b"")
-        supervisor.kill()
+        nursery.cancel_scope.cancel()

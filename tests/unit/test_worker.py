@@ -25,8 +25,8 @@ from gateway.workers.events import (
     CancelIgnored,
     Ended,
     HalfClosed,
-    Misbehaved,
     Reason,
+    Retires,
     Spawned,
     Spoke,
     WorkerEvent,
@@ -277,7 +277,7 @@ async def test_a_late_line_is_reported_once_and_the_worker_serves_what_it_has() 
         it.send()
         (number,) = it.ids
         await it.says(result(number), result(number), result(number))
-        assert it.events[2:] == [Answered(it.events[2].exchange, True), Misbehaved()]  # type: ignore[union-attr]
+        assert it.events[2:] == [Answered(it.events[2].exchange, True), Retires()]  # type: ignore[union-attr]
 
 
 async def test_a_cancel_that_is_obeyed_in_time_has_no_consequence(
@@ -410,7 +410,7 @@ async def test_a_request_that_is_cut_off_in_its_middle_is_lost_and_costs_nothing
         await wait_all_tasks_blocked()
         assert isinstance(large.error, WorkerCrashed)
         assert "in the middle" in large.error.message
-        assert it.events[2:] == [Answered(large, False), HalfClosed(())]
+        assert it.events[2:] == [HalfClosed(()), Answered(large, False)]
         assert not read.ended
 
 

@@ -25,9 +25,9 @@ from gateway.workers.events import (
     CancelIgnored,
     Ended,
     HalfClosed,
-    Misbehaved,
     Paused,
     Reason,
+    Retires,
     Spawned,
     Spoke,
     WorkerEvent,
@@ -195,7 +195,7 @@ class FakeWorker:
         self._report(HalfClosed(tuple(unread)))
 
     def misbehaves(self) -> None:
-        self._report(Misbehaved())
+        self._report(Retires())
 
     def ends(
         self,

@@ -49,6 +49,10 @@ sandbox = {{ cwd = "{project}" }}
     [
         ("python -m worker a.py:agent", "python -P -m worker a.py:agent"),
         ("/x/python3.12 -u -m worker.examples.echo", "/x/python3.12 -u -P -m worker.examples.echo"),
+        ("python -X dev -W ignore -m worker a:b", "python -X dev -W ignore -P -m worker a:b"),
+        ("python -um worker a:b", "python -P -um worker a:b"),
+        ("env A=1 B=2 python -m worker a:b", "env A=1 B=2 python -P -m worker a:b"),
+        ("sh -c python -m worker", "sh -c python -m worker"),
         ("python -m workers", "python -m workers"),
         ("python agent.py -m worker", "python agent.py -m worker"),
         ("python -m", "python -m"),
