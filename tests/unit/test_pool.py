@@ -238,6 +238,20 @@ def test_what_a_lost_worker_cannot_have_read_is_first_in_the_queue_again() -> No
     assert scene.last.assign == [(first, 2)]
 
 
+@pytest.mark.parametrize("session", ["none", "sticky", "exclusive"])
+def test_what_a_half_closed_worker_has_not_read_is_first_in_the_queue_again(session: str) -> None:
+    scene = Scene(workers={"min": 1, "max": 1}, concurrency=3, session=session)
+    scene.up(1, capacity=3)
+    first, second, third, fourth = (scene.submit("talk") for _ in range(4))
+    unread = (second, third)
+    scene.take(scene.pool.take_back(1, scene.now, unread=unread, again=unread))
+    assert scene.pool.queue == (second, third, fourth)
+    assert scene.finish(first).stop == [1]
+    scene.stopped(1)
+    scene.up(2, capacity=3)
+    assert [scene.given[request] for request in (second, third, fourth)] == [2, 2, 2]
+
+
 FAILING = Restart(backoff=1, failures=3, window=60, cooldown=15)
 
 
@@ -304,6 +318,19 @@ def test_until_the_breaker_is_closed_a_worker_has_one_request_at_a_time() -> Non
     assert scene.given == {first: 3}
     scene.finish(first)
     assert scene.given == {first: 3, second: 3, third: 3}
+
+
+def test_a_request_that_ends_without_an_answer_lets_one_other_try_an_open_breaker() -> None:
+    scene = Scene(workers={"min": 3, "max": 3}, restart=Restart(failures=2), concurrency=4)
+    for worker in (1, 2, 3):
+        scene.up(worker, capacity=4)
+    first = scene.submit()
+    for worker in {1, 2, 3} - {scene.given[first]}:
+        scene.crash(worker)
+    second, third = scene.submit(), scene.submit()
+    assert scene.pool.queue == (second, third)
+    plan = scene.finish(first, served=False)
+    assert plan.assign == [(second, scene.given[first])]
 
 
 def test_an_answer_closes_the_breaker_and_the_workers_that_are_missing_are_started() -> None:
@@ -434,6 +461,15 @@ def test_a_worker_with_a_request_is_never_taken_for_another_conversation() -> No
     scene.submit("b")
     scene.submit("c")
     assert [plan.stop for plan in scene.sleep(99)] == []
+
+
+def test_a_worker_that_retires_with_a_request_keeps_its_place_and_an_idle_one_is_taken() -> None:
+    scene = exclusive()
+    scene.submit("a")
+    scene.take(scene.pool.retire(1, scene.now))
+    scene.sleep(10)
+    scene.submit("c")
+    assert scene.last.stop == [2]
 
 
 def test_while_an_agent_fails_one_worker_at_a_time_is_taken_for_others() -> None:
