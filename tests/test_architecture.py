@@ -57,9 +57,13 @@ ENTRANCE = {"__main__", "check", "cli", "server", "shutdown"}
 """Where the rooms are put together."""
 
 PURE = (
+    "gateway.agents.conversations",
+    "gateway.agents.crew",
     "gateway.agents.pool",
     "gateway.agents.pool_types",
     "gateway.agents.restart",
+    "gateway.agents.scaling",
+    "gateway.agents.waiting",
     "gateway.config",
     "gateway.errors",
     "gateway.front.dialect",

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from gateway.config import Workers
 
 
+_READY = WorkerPhase.READY
+
+
 class Shortage(NamedTuple):
     """How many workers to start: `now`, and `soon` with those that nobody waits for (>= now)."""
 
@@ -27,7 +30,7 @@ class Shortage(NamedTuple):
 
 
 def shortage(
-    workers: Collection[PoolWorker[T]],
+    alive: Collection[PoolWorker[T]],
     wanted: Workers,
     *,
     waiting: int,
@@ -36,28 +39,26 @@ def shortage(
 ) -> Shortage:
     """Compare what is alive with what is wanted.
 
-    `waiting` counts requests, or under session "exclusive" (`exclusive`) the conversations among
-    them that have no worker yet. `expected_capacity` is how many requests at a time a worker that
-    has not said so yet is thought to take.
+    `alive` are the workers that are. `waiting` counts requests, or under session "exclusive"
+    (`exclusive`) the conversations among them that have no worker yet. `expected_capacity` is how
+    many of these a worker that has not said so yet is thought to take at a time.
     """
-    alive = [worker for worker in workers if worker.alive]
-    unbound_idle = sum(worker.idle for worker in alive if worker.bound_to is None)
+    idle = coming = room = 0
+    for worker in alive:
+        if not worker.in_flight and worker.bound_to is None:
+            idle += 1
+        if worker.phase is not _READY:
+            coming += 1
+            room += max(0, expected_capacity - worker.in_flight)
     if exclusive:
-        expected_capacity = 1
-        room = unbound_idle
-    else:
-        room = sum(
-            max(0, expected_capacity - worker.in_flight) for worker in alive if worker.coming
-        )
+        room = idle
     for_queue = math.ceil(max(0, waiting - room) / expected_capacity)
     for_min = wanted.min - len(alive)
-    for_spare = wanted.spare - max(0, unbound_idle - waiting)
-    ready = any(worker.phase is WorkerPhase.READY for worker in alive)
-    now = for_queue if ready else max(for_min, for_queue)
+    for_spare = wanted.spare - max(0, idle - waiting)
+    now = max(for_min, for_queue) if coming == len(alive) else for_queue
     return Shortage(now, max(now, for_min, for_spare))
 
 
-def floor(workers: Collection[PoolWorker[T]], wanted: Workers) -> int:
-    """How many workers are kept although some of them are idle."""
-    busy = sum(worker.alive and not worker.idle for worker in workers)
-    return max(wanted.min, busy + wanted.spare)
+def surplus(alive: int, idle: int, wanted: Workers) -> int:
+    """How many of the idle workers are not needed, for the minimum or as spares."""
+    return min(alive - wanted.min, idle - wanted.spare)

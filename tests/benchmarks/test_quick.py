@@ -14,6 +14,7 @@ from tests.benchmarks import wrk
 from tests.benchmarks.bench import Measure
 from tests.benchmarks.figures import Figure, Spread, Target, percentile
 from tests.benchmarks.measures import ALL
+from tests.benchmarks.measures.growth import fit
 from tests.benchmarks.plots import draw, margin
 from tests.benchmarks.servers import ROOT
 from tests.conftest import need
@@ -72,6 +73,14 @@ def test_a_percentile_is_a_sample_that_so_many_do_not_exceed() -> None:
     samples = list(range(1, 201))
     assert [percentile(samples, p) for p in (0, 50, 99, 100)] == [1, 100, 198, 200]
     assert percentile([7.0], 99) == 7.0
+
+
+def test_growth_is_told_by_the_largest_sizes() -> None:
+    sizes = [1, 10, 100]
+    assert fit(sizes, [7.0, 8.0, 9.0]) == "constant"
+    assert fit(sizes, [7.0, 8.0, 40.0]) == "linear"
+    assert fit(sizes, [7.0, 8.0, 85.0]) == "linear"
+    assert fit(sizes, [7.0, 8.0, 200.0]) == "worse"
 
 
 def test_plots_are_drawn_for_what_was_measured(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.agents.blame import Blame
-from gateway.agents.pool import SPARE_DELAY, CircuitOpenError, QueueFullError
+from gateway.agents.crew import RESPITE, SILENCE, SPARE_DELAY
+from gateway.agents.pool import CircuitOpenError, QueueFullError, WorkerPhase
 from gateway.config import Restart
 from tests.unit.pools import Scene
 
@@ -134,6 +137,33 @@ def test_a_queue_of_none_does_not_keep_a_cold_agent_cold() -> None:
     assert request.worker_id == 1
 
 
+def test_until_the_first_handshake_a_worker_is_thought_to_take_what_is_configured() -> None:
+    scene = Scene(workers={"min": 0, "max": 14}, concurrency=100, queue=100)
+    burst = [scene.submit() for _ in range(50)]
+    assert scene.numbers == [1]
+    scene.up(1, capacity=100)
+    assert all(scene.given[request] == 1 for request in burst)
+    assert scene.numbers == [1]
+
+
+def test_what_a_burst_lacks_is_started_once_the_first_worker_has_said_how_much_it_takes() -> None:
+    scene = Scene(workers={"min": 0, "max": 14}, concurrency=100, queue=100)
+    for _ in range(50):
+        scene.submit()
+    scene.up(1, capacity=10)
+    assert scene.last.start == [2, 3, 4, 5]
+
+
+def test_a_burst_does_not_wait_for_the_first_answer_of_an_agent_without_the_handshake() -> None:
+    scene = Scene(workers={"min": 0, "max": 14}, concurrency=100, queue=100)
+    for _ in range(5):
+        scene.submit()
+    scene.take(scene.pool.spawned(1, scene.now))
+    assert scene.numbers == [1]
+    plans = scene.sleep(SILENCE)
+    assert [plan.start for plan in plans] == [[2, 3, 4, 5]]
+
+
 def test_a_worker_over_the_minimum_goes_after_its_idle_timeout() -> None:
     scene = Scene(workers={"min": 1, "max": 2}, idle_timeout=60)
     scene.up(1)
@@ -208,6 +238,20 @@ def test_what_a_lost_worker_cannot_have_read_is_first_in_the_queue_again() -> No
     assert scene.last.assign == [(first, 2)]
 
 
+@pytest.mark.parametrize("session", ["none", "sticky", "exclusive"])
+def test_what_a_half_closed_worker_has_not_read_is_first_in_the_queue_again(session: str) -> None:
+    scene = Scene(workers={"min": 1, "max": 1}, concurrency=3, session=session)
+    scene.up(1, capacity=3)
+    first, second, third, fourth = (scene.submit("talk") for _ in range(4))
+    unread = (second, third)
+    scene.take(scene.pool.take_back(1, scene.now, unread=unread, again=unread))
+    assert scene.pool.queue == (second, third, fourth)
+    assert scene.finish(first).stop == [1]
+    scene.stopped(1)
+    scene.up(2, capacity=3)
+    assert [scene.given[request] for request in (second, third, fourth)] == [2, 2, 2]
+
+
 FAILING = Restart(backoff=1, failures=3, window=60, cooldown=15)
 
 
@@ -276,6 +320,19 @@ def test_until_the_breaker_is_closed_a_worker_has_one_request_at_a_time() -> Non
     assert scene.given == {first: 3, second: 3, third: 3}
 
 
+def test_a_request_that_ends_without_an_answer_lets_one_other_try_an_open_breaker() -> None:
+    scene = Scene(workers={"min": 3, "max": 3}, restart=Restart(failures=2), concurrency=4)
+    for worker in (1, 2, 3):
+        scene.up(worker, capacity=4)
+    first = scene.submit()
+    for worker in {1, 2, 3} - {scene.given[first]}:
+        scene.crash(worker)
+    second, third = scene.submit(), scene.submit()
+    assert scene.pool.queue == (second, third)
+    plan = scene.finish(first, served=False)
+    assert plan.assign == [(second, scene.given[first])]
+
+
 def test_an_answer_closes_the_breaker_and_the_workers_that_are_missing_are_started() -> None:
     scene = Scene(workers={"min": 3, "max": 3}, restart=Restart(failures=2, cooldown=15))
     for worker in (1, 2, 3):
@@ -317,28 +374,120 @@ def test_a_conversation_stays_with_its_worker_while_that_one_lives() -> None:
     assert lost.session == "lost"
 
 
-def test_an_exclusive_conversation_has_a_worker_of_its_own_until_it_was_silent_for_long() -> None:
+def exclusive(**settings: Any) -> Scene:
+    """Two workers that have answered a conversation each: "a", and half a second later "b"."""
     scene = Scene(
-        workers={"min": 1, "max": 2}, session="exclusive", session_timeout=100, concurrency=4
+        workers={"min": 1, "max": 2},
+        session="exclusive",
+        session_timeout=100,
+        concurrency=4,
+        **settings,
     )
     scene.up(1, capacity=4)
-    a = scene.submit("a")
-    b = scene.submit("b")
+    a, b = scene.submit("a"), scene.submit("b")
     assert scene.last.start == [2]
     scene.up(2, capacity=4)
     assert (scene.given[a], scene.given[b]) == (1, 2)
-    c = scene.submit("c")
-    assert scene.pool.is_waiting(c)  # the most conversations are open
     scene.finish(a)
+    scene.sleep(0.5)
     scene.finish(b)
+    return scene
+
+
+def test_an_exclusive_conversation_has_a_worker_of_its_own_until_it_was_silent_for_long() -> None:
+    scene = exclusive()
     scene.sleep(99)
-    assert scene.pool.is_waiting(c)
-    scene.sleep(2)
-    scene.stopped(1)
+    again = scene.submit("a")
+    assert (scene.given[again], again.session) == (1, "kept")
+    assert [plan.stop for plan in scene.sleep(0.9)] == [[]]
+    assert [plan.stop for plan in scene.sleep(0.2)] == [[2]]
     scene.stopped(2)
-    assert scene.pool.workers[0].id == 3
+    lost = scene.submit("b")
+    assert scene.last.start == [3]
     scene.up(3)
-    assert c.session == "new"
+    assert lost.session == "lost"
+
+
+def test_a_conversation_for_which_no_worker_is_left_takes_the_one_that_was_idle_longest() -> None:
+    scene = exclusive()
+    scene.sleep(10)
+    c = scene.submit("c")
+    assert scene.last.stop == [1]
+    assert scene.stopped(1).start == [3]
+    scene.up(3)
+    assert (scene.given[c], c.session) == (3, "new")
+    scene.finish(c)
+    scene.sleep(10)
+    kept = scene.submit("b")
+    assert (scene.given[kept], kept.session) == (2, "kept")
+    scene.finish(kept)
+    scene.sleep(10)
+    lost = scene.submit("a")
+    assert scene.last.stop == [3]
+    scene.stopped(3)
+    scene.up(4)
+    assert (scene.given[lost], lost.session) == (4, "lost")
+
+
+def test_each_conversation_that_waits_takes_one_place_and_all_its_requests_no_more() -> None:
+    scene = exclusive()
+    scene.sleep(10)
+    for _ in range(3):
+        scene.submit("c")
+    assert [worker.phase for worker in scene.pool.workers].count(WorkerPhase.STOPPING) == 1
+    scene.submit("d")
+    assert scene.last.stop == [2]
+    scene.submit("e")
+    assert scene.last.stop == []
+
+
+def test_a_conversation_that_was_busy_a_moment_ago_keeps_its_worker() -> None:
+    scene = exclusive()
+    c = scene.submit("c")
+    assert scene.last.stop == []
+    scene.sleep(RESPITE - 0.6)
+    again = scene.submit("a")
+    assert again.session == "kept"
+    plans = scene.sleep(0.6)
+    assert [plan.stop for plan in plans if plan.stop] == [[2]]
+    scene.stopped(2)
+    scene.up(3)
+    assert scene.given[c] == 3
+
+
+def test_a_worker_with_a_request_is_never_taken_for_another_conversation() -> None:
+    scene = exclusive()
+    scene.submit("a")
+    scene.submit("b")
+    scene.submit("c")
+    assert [plan.stop for plan in scene.sleep(99)] == []
+
+
+def test_a_worker_that_retires_with_a_request_keeps_its_place_and_an_idle_one_is_taken() -> None:
+    scene = exclusive()
+    scene.submit("a")
+    scene.take(scene.pool.retire(1, scene.now))
+    scene.sleep(10)
+    scene.submit("c")
+    assert scene.last.stop == [2]
+
+
+def test_while_an_agent_fails_one_worker_at_a_time_is_taken_for_others() -> None:
+    scene = exclusive()
+    scene.submit("a")
+    scene.crash(1)
+    again = scene.submit("a")
+    scene.up(3)
+    scene.finish(again, served=False)
+    assert "1 in a row" in repr(scene.pool)
+    scene.sleep(10)
+    scene.submit("c")
+    assert scene.last.stop == [2]
+    scene.submit("d")
+    assert scene.last.stop == []
+    assert scene.stopped(2).start == [4]
+    scene.up(4)
+    assert scene.last.stop == [3]  # the one before has come up
 
 
 def test_an_exclusive_request_without_a_conversation_is_one_of_its_own() -> None:

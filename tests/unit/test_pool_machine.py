@@ -32,15 +32,15 @@ from hypothesis.stateful import (
 )
 
 from gateway.agents.blame import Blame
+from gateway.agents.crew import RESPITE, SPARE_DELAY
 from gateway.agents.pool import (
-    SPARE_DELAY,
     Plan,
     QueueFullError,
     RefusedError,
     WorkerPhase,
 )
 from gateway.agents.restart import Breaker
-from gateway.config import Restart
+from gateway.config import Restart, seconds
 from tests.unit.conftest import unhurried
 from tests.unit.pools import Request, Scene
 
@@ -68,6 +68,8 @@ SITUATIONS = {
     "a worker is replaced while it has requests",
     "a conversation stays with its worker",
     "a conversation has lost its worker",
+    "a conversation that waits takes the place of one that is silent",
+    "a conversation waits because the others were busy a moment ago",
     "a conversation is served before a request that has waited longer",
     "the pool is closed while requests wait",
     "the pool is closed while a worker has requests",
@@ -315,11 +317,33 @@ class PoolMachine(RuleBasedStateMachine):
         if chosen and self.workers[chosen].is_held:
             self.pause(chosen, paused=False)
 
-    @rule(seconds=st.sampled_from([0.5, 2.0, 6.0, 20.0, 20.0, 60.0]))
-    def time_passes(self, seconds: float) -> None:
-        for plan in self.scene.sleep(seconds):
+    @rule(time=st.sampled_from([0.5, 2.0, 6.0, 20.0, 20.0, 60.0]))
+    def time_passes(self, time: float) -> None:
+        for plan in self.scene.sleep(time):
             self.carry_out(plan)
+            reached(
+                "a conversation that waits takes the place of one that is silent",
+                any(map(self.is_taken_for_another, plan.stop)),
+            )
             reached("a worker is stopped because it was idle for long", plan.stop)
+
+    def is_taken_for_another(self, number: int) -> bool:
+        """Whether a worker that was stopped could have been kept for its conversation."""
+        worker, chosen, now = self.scene.worker(number), self.scene.settings, self.scene.now
+        silent_for_long = now >= worker.idle_since + seconds(chosen.session_timeout)
+        is_exclusive = chosen.session == "exclusive" and bool(self.waiting)
+        return is_exclusive and not silent_for_long and now < worker.expires_at
+
+    @precondition(lambda self: self.wants_requests and self.scene.settings.session == "exclusive")
+    @rule(time=st.sampled_from([RESPITE / 2, RESPITE]))
+    def more_conversations_come_than_there_may_be_workers(self, time: float) -> None:
+        for name in "abcde":
+            self.submit(name)
+            for number in self.having("is_coming"):
+                self.come_up(number, 1)
+            for number in self.having("serves"):
+                self.answer(number, self.workers[number].requests[0], served=True)
+        self.time_passes(time)
 
     @precondition(lambda self: self.having("is_coming"))
     @rule(data=st.data(), capacity=st.integers(1, 5), speaks=st.sampled_from([True, True, False]))
@@ -563,6 +587,24 @@ class PoolMachine(RuleBasedStateMachine):
             assert scene.wake_at <= max(scene.now + SPARE_DELAY, restart.start_at)
 
     @invariant()
+    def a_conversation_without_a_place_waits_only_for_those_that_are_not_silent(self) -> None:
+        scene = self.scene
+        if scene.settings.session != "exclusive" or self.closed or scene.restart.failing:
+            return
+        alive = [w for w in self.pool.workers if w.alive]
+        idle = [w for w in alive if not self.workers[w.id].requests]
+        bound = [w for w in idle if self.workers[w.id].conversations]
+        homes = {key for w in alive for key in self.workers[w.id].conversations}
+        lacking = {request.conversation or request for request in self.waiting} - homes
+        staying = [n for n, w in self.workers.items() if not (w.stopped or w.condemned)]
+        places = scene.settings.workers.max - len(staying) + len(idle) - len(bound)
+        if len(lacking) > places:
+            for worker in bound:
+                assert scene.now < worker.idle_since + RESPITE
+                assert scene.wake_at <= worker.idle_since + RESPITE
+            reached("a conversation waits because the others were busy a moment ago", bound)
+
+    @invariant()
     def what_is_due_is_looked_at_in_time(self) -> None:
         scene = self.scene
         assert scene.wake_at > scene.now
@@ -604,6 +646,6 @@ def test_the_pool_whatever_happens_to_it_in_any_order() -> None:
     REACHED.clear()
     run_state_machine_as_test(
         PoolMachine,
-        settings=settings(unhurried, derandomize=True, max_examples=200, stateful_step_count=40),
+        settings=settings(unhurried, derandomize=True, max_examples=400, stateful_step_count=40),
     )
     assert not SITUATIONS - REACHED.keys(), "the machine never came to these"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.benchmarks.bench import Measure
-from tests.benchmarks.measures import ceiling, many, overload, requests, streams, workers
+from tests.benchmarks.measures import ceiling, growth, many, overload, requests, streams, workers
 
 ALL: tuple[Measure, ...] = (
     *ceiling.MEASURES,
@@ -12,4 +12,5 @@ ALL: tuple[Measure, ...] = (
     *many.MEASURES,
     *workers.MEASURES,
     *overload.MEASURES,
+    *growth.MEASURES,
 )
