@@ -170,8 +170,12 @@ class Crew(Generic[T]):
         elif self._spare_is_due(plan, now):
             wanted = shortage.soon
         wanted = min(wanted, self._settings.workers.max - len(self.all))
-        for _ in range(self._startable(plan, wanted, now)):
+        startable = self._startable(plan, wanted, now)
+        for _ in range(startable):
             plan.start.append(self._new_worker(now).id)
+            self._restart.started(now)
+        if startable < wanted and now < self._restart.start_at:
+            plan.wake_at = min(plan.wake_at, self._restart.start_at)
 
     def _startable(self, plan: Plan[T], wanted: int, now: float) -> int:
         """How many of the workers that are wanted may be started now."""
@@ -183,7 +187,7 @@ class Crew(Generic[T]):
         if self._restart.failing:
             # One at a time until one has done well: no use in trying a broken agent in parallel.
             return 0 if any(worker.coming for worker in self.alive.values()) else 1
-        return wanted
+        return min(wanted, 1) if self._restart.paced(now) else wanted
 
     def _spare_is_due(self, plan: Plan[T], now: float) -> bool:
         self._spare_due = min(self._spare_due, now + SPARE_DELAY)

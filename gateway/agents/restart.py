@@ -40,6 +40,9 @@ bare interpreter takes tens of milliseconds of a processor to start."""
 CRASH_BURST = 5
 """How many are started at once before the rate counts."""
 
+_MOST_CRASHES = CRASH_BURST + 10 * CRASH_RATE
+"""More are forgotten: ten seconds after the last crash, workers are started as they are needed."""
+
 _JITTER = 0.2
 """Delays are spread by up to this share: agents that fail together do not return together."""
 
@@ -61,7 +64,7 @@ class RestartPolicy:
         self._start_at = -math.inf
         self._open = False
         self._crashes = 0.0
-        self._crashes_at = -math.inf
+        self._crashes_at = self._started_at = -math.inf
         self.total_failures = 0
 
     def __repr__(self) -> str:
@@ -93,11 +96,23 @@ class RestartPolicy:
         """A worker died with a request. It had started, so failures to start are forgotten."""
         self.total_failures += 1
         self.succeeded()
-        drained = (now - self._crashes_at) * CRASH_RATE
-        self._crashes = max(0.0, self._crashes - drained) + 1
+        self._crashes = min(self._crashes_left(now) + 1, _MOST_CRASHES)
         self._crashes_at = now
-        if self._crashes > CRASH_BURST:
-            self._start_at = now + (self._crashes - CRASH_BURST) / CRASH_RATE
+        if self.paced(now):
+            self._start_at = max(self._start_at, self._started_at + 1 / CRASH_RATE)
+
+    def _crashes_left(self, now: float) -> float:
+        return max(0.0, self._crashes - (now - self._crashes_at) * CRASH_RATE)
+
+    def paced(self, now: float) -> bool:
+        """Whether workers are started one by one, because requests have crashed so many."""
+        return self._crashes_left(now) > CRASH_BURST
+
+    def started(self, now: float) -> None:
+        """A worker is being started."""
+        self._started_at = now
+        if self.paced(now):
+            self._start_at = now + 1 / CRASH_RATE
 
     def failed(self, now: float, *, lived: float = 0.0) -> None:
         """A worker could not be started, or ended before it had done anything."""
@@ -110,7 +125,7 @@ class RestartPolicy:
             self._open = True
             self._start_at = now + self._spread(self._settings.cooldown)
         else:
-            self._start_at = now + self._spread(self._delay())
+            self._start_at = max(self._start_at, now + self._spread(self._delay()))
 
     def succeeded(self) -> None:
         """A request was answered, or a worker has lived long enough."""

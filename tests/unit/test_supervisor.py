@@ -210,6 +210,37 @@ async def test_workers_that_requests_crash_are_replaced_at_a_rate(
         assert trio.current_time() - began - took <= 1 / CRASH_RATE
 
 
+async def test_after_many_crashes_at_once_somebody_is_served_within_a_moment(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(AgentScene(workers={"min": 0, "max": 50}, concurrency=1)) as it:
+        for _ in range(50):
+            it.ask("die")
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        waiting = [it.ask("hold") for _ in range(20)]
+        assert it.agent.state.can_serve, "it is no reason to be taken out of rotation"
+        await trio.sleep(1 / CRASH_RATE + 0.01)
+        assert sum(e.handed_over for e in waiting) >= 1
+        await trio.sleep(1)
+        served = sum(e.handed_over for e in waiting)
+        assert served <= (trio.current_time() - began) * CRASH_RATE + 1
+        await trio.sleep(10)
+        assert all(e.handed_over for e in waiting)
+
+
+async def test_an_agent_whose_breaker_may_be_probed_can_serve(autojump_clock: MockClock) -> None:
+    restart = {"failures": 1, "cooldown": 15}
+    async with running(AgentScene(Crew(ready=None), workers={"min": 0}, restart=restart)) as it:
+        exchange = it.ask("hold")
+        it.crew[1].ends(Reason.EXITED, unread=[exchange])
+        await wait_all_tasks_blocked()
+        assert it.agent.state is AgentState.OPEN
+        await trio.sleep(20)
+        assert it.agent.state is AgentState.COLD, "a load balancer must send the probe"
+        it.ask("hold")
+
+
 async def ended(exchange: Exchange) -> Exchange:
     await exchange.collect()
     return exchange
