@@ -32,33 +32,32 @@ class _Beat:
         self.due = due
         self.missed = 0.0
 
-    def look(self, time: float) -> None:
-        late = time - self.due
-        if late > TOLERANCE:
-            self.missed += late
-            self.due = time + BEAT
-            logs.event(
-                log, logging.WARNING, f"the gateway stood still for {late:.1f} s; clocks are moved"
-            )
+    def miss(self, late: float) -> None:
+        self.missed += late
+        self.due += late + BEAT
+        logs.event(
+            log, logging.WARNING, f"the gateway stood still for {late:.1f} s; clocks are moved"
+        )
 
 
-_beat: trio.lowlevel.RunVar[_Beat | None] = trio.lowlevel.RunVar("beat", default=None)
+_beat: _Beat | None = None
+"""Of the one run of trio that `keep` runs in. Not a variable of trio's: the clock is read several
+times for each request, and looking one up costs more than reading the clock."""
 
 
 def now() -> float:
     """Running time in seconds. Without `keep` it is trio's."""
     time = trio.current_time()
-    beat = _beat.get()
-    if beat is None:
+    if _beat is None:
         return time
-    beat.look(time)
-    return time - beat.missed
+    if time - _beat.due > TOLERANCE:
+        _beat.miss(time - _beat.due)
+    return time - _beat.missed
 
 
 def as_deadline(at: float) -> float:
     """Trio's time at which running time reaches `at`, if nothing more is missed."""
-    beat = _beat.get()
-    return at if beat is None else at + beat.missed
+    return at if _beat is None else at + _beat.missed
 
 
 async def wait_within(event: trio.Event, seconds: float) -> bool:
@@ -73,14 +72,13 @@ async def wait_within(event: trio.Event, seconds: float) -> bool:
 
 
 async def keep() -> None:
-    """Keep running time in this run of trio, until cancelled."""
-    beat = _Beat(trio.current_time() + BEAT)
-    _beat.set(beat)
+    """Keep running time, until cancelled. Once in a process at a time."""
+    global _beat  # noqa: PLW0603 - see there
+    _beat = beat = _Beat(trio.current_time() + BEAT)
     try:
         while True:
             await trio.sleep_until(beat.due)
-            time = trio.current_time()
-            beat.look(time)
-            beat.due = time + BEAT
+            now()  # notices what was missed
+            beat.due = trio.current_time() + BEAT
     finally:
-        _beat.set(None)
+        _beat = None

@@ -89,6 +89,9 @@ if TYPE_CHECKING:
 _READ_BYTES = 256 * 1024
 """Most bytes per read: each passes through the protocol, and a large body should be few of them."""
 
+_JOINED_BYTES = 64 * 1024
+"""Up to this size, joining parts costs less than giving the kernel several."""
+
 MAX_HELD_PER_CONNECTION = 1024 * 1024
 """Bytes that one connection can make the gateway hold besides its request: a read, a head, what was
 sent ahead (`http1.MAX_AHEAD_BYTES`), and the objects and tasks that serve it."""
@@ -276,8 +279,13 @@ class Connection:
 
     def _write_some(self, parts: Sequence[bytes]) -> Sequence[bytes | memoryview]:
         """Write as much as is possible without waiting; returns what is left."""
+        if sum(map(len, parts)) <= _JOINED_BYTES:
+            parts = [b"".join(parts)]
         try:
-            written = os.writev(self._stream.socket.fileno(), parts)
+            descriptor = self._stream.socket.fileno()
+            # Of a single part, `write` costs less.
+            single = len(parts) == 1
+            written = os.write(descriptor, parts[0]) if single else os.writev(descriptor, parts)
         except OSError:
             return parts  # the socket is full or broken: `send_all` waits, or raises
         for index, part in enumerate(parts):

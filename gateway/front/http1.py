@@ -227,8 +227,7 @@ class HTTP1Requests:
         """Take note of a head that h11 has parsed, or refuse it."""
         self.request = request
         fields: dict[bytes, bytes] = {}
-        for raw_name, value in request.headers.raw_items():
-            name = raw_name.lower()
+        for name, value in request.headers:
             if name in _NOTED:
                 fields[name] = fields[name] + b"," + value if name in fields else value
         chunked, length = b"transfer-encoding" in fields, fields.get(b"content-length")
