@@ -3,10 +3,10 @@
     python -m tests.soak --seconds 120 [--seed N] [--sandbox strict]
 
 Clients in parallel do what they are drawn to do: ordinary requests, faults, requests that are sent
-and read slowly, clients that leave or never read, workers that are killed. Each request has a
-nonce, which is also its id. It ends by asserting that every request had exactly one outcome, that
-no nonce reached another, that nothing went wrong that was not asked for, and that processes,
-descriptors and memory are back where they began; and it prints the figures.
+and read slowly, clients that leave, in every way, or never read, workers that are killed. Each
+request has a nonce, which is also its id. It ends by asserting that every request had exactly one
+outcome, that no nonce reached another, that nothing went wrong that was not asked for, and that
+processes, descriptors and memory are back where they began; and it prints the figures.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ import trio
 from tests.agents.wire import FAULT, FAULT_AFTER_A_WORD
 from tests.faults.scene import LEVEL, Footprint, agent, body, footprint, scene
 from tests.harness import RunningGateway
+from tests.http.leaving import WAYS, handshake
+from tests.http.raw import Connection
 
 CLIENTS = 12
 """In parallel: enough to keep two cores busy with all kinds at once."""
@@ -253,6 +256,7 @@ class Client:
             self.faulty: 40,
             self.slow: 6,
             self.leave: 8,
+            self.leave_a_handshake: 2,
             self.half: 3,
             self.never_read: 2,
             self.kill: 3,
@@ -307,17 +311,34 @@ class Client:
             self._accounts.wrong(nonce, f"not one response: {text[:300]!r}")
 
     async def leave(self) -> None:
-        """Leaves at any moment, mostly before the answer."""
+        """Leaves at any moment, mostly before the answer, in any way."""
+        headers, leave = self._rng.choice(list(WAYS.values()))
         nonce = self._accounts.nonce()
         name = self._rng.choice(["good", "fresh", "victim", *FAULTY])
         wish = self._rng.choice([FAULT, FAULT_AFTER_A_WORD, "hold", "hello"])
-        head, data = self._request(name, f"{wish} {nonce}", nonce)
-        async with await self._connect() as connection:
-            await connection.send_all(head + data)
-            with trio.move_on_after(self._rng.expovariate(10)):
-                while await connection.receive_some(65536):
-                    pass
+        head, data = self._request(name, f"{wish} {nonce}", nonce, headers=headers)
+        async with await self._connect() as stream:
+            connection = Connection(stream)
+            await connection.send(head + data)
+            await self._read_a_while(connection)
+            # The gateway may have closed it already; only a half-closed one can still be read.
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await leave(connection)
+                await self._read_a_while(connection)
         self._accounts.outcome("left")
+
+    async def _read_a_while(self, connection: Connection) -> None:
+        with trio.move_on_after(self._rng.expovariate(10)):
+            while await connection.read():
+                pass
+
+    async def leave_a_handshake(self) -> None:
+        """Leaves in the middle of the WebSocket handshake, or after it."""
+        self._accounts.nonce()
+        head = handshake("/agent/good/invoke") + b"\r\n"
+        async with await self._connect() as connection:
+            await connection.send_all(head[: self._rng.randint(1, len(head))])
+        self._accounts.outcome("left a handshake")
 
     async def half(self) -> None:
         """Sends half a body and leaves."""
@@ -383,14 +404,20 @@ class Client:
         self._accounts.outcome("stream, whole" if ends[0] else "stream, error at its end")
 
     def _request(
-        self, name: str, wish: str, nonce: str, *, stream: bool | None = None
+        self,
+        name: str,
+        wish: str,
+        nonce: str,
+        *,
+        stream: bool | None = None,
+        headers: tuple[str, ...] = ("connection: close",),
     ) -> tuple[bytes, bytes]:
         streams = self._rng.random() < 0.5 if stream is None else stream
         data = json.dumps({**body(wish), "stream": streams}).encode()
         head = (
-            f"POST /agent/{name}/invoke HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+            f"POST /agent/{name}/invoke HTTP/1.1\r\nhost: localhost\r\n"
             f"content-type: application/json\r\ncontent-length: {len(data)}\r\n"
-            f"x-request-id: {nonce}\r\n\r\n"
+            f"x-request-id: {nonce}\r\n" + "".join(f"{line}\r\n" for line in headers) + "\r\n"
         )
         return head.encode(), data
 

@@ -13,6 +13,7 @@ import h11
 import trio
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import WorkerContext
 
 from gateway.errors import InternalError
 from gateway.front.dialect import retry_headers
@@ -35,12 +36,19 @@ Fields: TypeAlias = list[tuple[bytes, bytes]]
 log = logging.getLogger("gateway.http")
 
 
+_NEVER_DRAINS = WorkerContext(None)
+
+
 class HTTP1Protocol(H11Protocol):
     """Hypercorn's protocol, limited to HTTP/1.1 without encryption, and to `requests`."""
 
     def __init__(self, requests: HTTP1Requests, *arguments: Any) -> None:
         """The further `arguments` are Hypercorn's."""
         super().__init__(*arguments)
+        # Hypercorn closes a connection after the response that was under way when the gateway began
+        # to drain. Its head had said that the connection is kept: only what `Application.send` and
+        # h11 say in a head ends one.
+        self.context = _NEVER_DRAINS
         self._requests = requests
         self.connection = requests  # type: ignore[assignment]  # has what Hypercorn uses of h11's
 

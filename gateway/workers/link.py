@@ -285,13 +285,19 @@ class Link:
     def read_rest(self) -> None:
         """Read what is in the pipe now, without waiting: all of it, once the worker has ended."""
         for _ in range(_MAX_READS_OF_REST):
-            data = None if self._connection.broken else self._read()
+            data = self._read()
             if not data:
                 return
             self._receive(data)
 
     def _read(self) -> bytes | None:
-        """Read once, without waiting: empty at the end of stdout, None when nothing is there."""
+        """Read once, without waiting: None when nothing is there, empty at the end of stdout, which
+        a fatal violation is as well.
+
+        `catch_up` may meet the violation while `run` waits for the pipe.
+        """
+        if self._connection.broken:
+            return b""
         try:
             data = os.read(self._process.stdout, READ_BYTES)
         except BlockingIOError:

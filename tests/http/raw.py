@@ -133,6 +133,6 @@ async def connected(port: int, *, receive_buffer: int | None = None) -> AsyncIte
     sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    await sock.connect(("127.0.0.1", port))
     async with trio.SocketStream(sock) as stream:
+        await sock.connect(("127.0.0.1", port))
         yield Connection(stream)

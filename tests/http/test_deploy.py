@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from gateway.config import ServerSettings
-
-DEPLOY = Path(__file__).resolve().parents[2] / "gateway" / "deploy"
-
-CHECKS = {"nginx.conf": ["nginx", "-t", "-q", "-c"], "haproxy.cfg": ["haproxy", "-c", "-q", "-f"]}
+from tests.conftest import need
+from tests.http.proxies import DEPLOY, FRONTS, command, configuration, program
 
 
-@pytest.mark.parametrize("name", CHECKS)
-def test_a_configuration_is_valid(name: str) -> None:
-    program, *options = CHECKS[name]
-    if shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
+@pytest.mark.parametrize("name", FRONTS)
+def test_a_configuration_is_valid(name: str, tmp_path: Path) -> None:
+    need(program(name), f"{name} is not installed")
+    path = configuration(name, tmp_path, 8080, (8081, 8082))
     done = subprocess.run(
-        [program, *options, str(DEPLOY / name)], capture_output=True, text=True, check=False
+        command(name, path, check=True), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from gateway.front import connections
-from tests.http.carrier import bare_server, with_lifespan
+from tests.http.carrier import application, bare_server, with_lifespan
 from tests.http.conftest import Shared
 from tests.http.raw import Connection, connected
 
@@ -189,6 +189,30 @@ async def test_a_request_on_a_kept_connection_is_answered_while_the_gateway_drai
         async with connected(port) as new:
             await new.request("/live", method="GET")
             assert (await new.answer()).headers["connection"] == "close"
+
+
+async def test_a_response_that_began_before_the_drain_keeps_its_promise_of_a_further_request() -> (
+    None
+):
+    drain, go_on = trio.Event(), trio.Event()
+
+    async def respond(send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"two"})
+
+    async with bare_server(application(respond), drain=drain) as port, connected(port) as kept:
+        await kept.request("/", method="GET")
+        assert b"connection: keep-alive" in await kept.until(b"one\r\n")
+        drain.set()
+        await trio.testing.wait_all_tasks_blocked()
+        go_on.set()
+        await kept.until(b"two\r\n0\r\n\r\n")
+        await kept.request("/", method="GET")
+        answer = await kept.answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert await kept.has_ended()
 
 
 async def test_connections_that_wait_to_be_accepted_are_served_when_listening_ends() -> None:

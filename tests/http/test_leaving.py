@@ -6,10 +6,7 @@ descriptor. Whoever has shut down one side only gets what it asked for.
 
 from __future__ import annotations
 
-import socket
-import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,57 +17,15 @@ from gateway.front import connections
 from tests.harness import RunningGateway, running_gateway
 from tests.http.carrier import bare_server, with_lifespan
 from tests.http.conftest import SCRIPTED, Shared
-from tests.http.raw import Connection, becomes, connected
+from tests.http.leaving import WAYS, handshake
+from tests.http.raw import becomes, connected
 
 INVOKE = "/agent/scripted/invoke"
 STREAM = {"input": [["say", "x"], ["hold"]], "stream": True}
 """Of an agent that says one word, and then nothing until it is cancelled."""
 SILENT = {"input": [["log", "asked"], ["hold"]]}
 
-WEBSOCKET = (
-    "Connection: Upgrade",
-    "Upgrade: websocket",
-    "Sec-WebSocket-Version: 13",
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-)
 FRAME = b"\x81\x85\x00\x00\x00\x00hello"
-
-
-async def close(connection: Connection) -> None:
-    await connection.stream.aclose()
-
-
-async def reset(connection: Connection) -> None:
-    linger = struct.pack("ii", 1, 0)
-    connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    await connection.stream.aclose()
-
-
-async def half_close(connection: Connection) -> None:
-    await connection.stream.send_eof()
-
-
-async def send_more_and_close(connection: Connection) -> None:
-    await connection.send(b"\r\n")
-    await connection.stream.aclose()
-
-
-async def send_much_more_and_close(connection: Connection) -> None:
-    with suppress(trio.BrokenResourceError):
-        await connection.send(b"x" * 2_000_000)
-    await connection.stream.aclose()
-
-
-Way = Callable[[Connection], Awaitable[None]]
-WAYS: dict[str, tuple[tuple[str, ...], Way]] = {
-    "plain": ((), close),
-    "reset": ((), reset),
-    "half-closed": ((), half_close),
-    "after a CRLF": ((), send_more_and_close),
-    "after much more": ((), send_much_more_and_close),
-    "after an Upgrade": (("Connection: Upgrade", "Upgrade: h2c"), close),
-    "reset after an Upgrade": (("Connection: Upgrade", "Upgrade: h2c"), reset),
-}
 
 
 @pytest.fixture
@@ -123,16 +78,15 @@ async def test_200_clients_that_leave_in_every_way_leave_nothing(gateway: Runnin
             await connection.until(b'"x"')
             await leave(connection)
 
-    async def handshake(number: int) -> None:
+    async def half_a_handshake(number: int) -> None:
         async with connected(gateway.port) as connection:
-            head = "\r\n".join(["GET / HTTP/1.1", "Host: localhost", *WEBSOCKET, "", ""]).encode()
-            await connection.send(head[: 40 + number])
+            await connection.send(handshake("/")[: 40 + number])
 
     async with trio.open_nursery() as nursery:
         for number in range(175):
             nursery.start_soon(one, number)
         for number in range(25):
-            nursery.start_soon(handshake, number)
+            nursery.start_soon(half_a_handshake, number)
     await is_free(gateway, descriptors)
 
 
@@ -216,7 +170,6 @@ async def test_a_slow_reader_that_is_half_closed_gets_a_large_answer_whole(
 # WebSockets, of which there are none
 
 
-HANDSHAKE = "\r\n".join([f"GET {INVOKE} HTTP/1.1", "Host: localhost", *WEBSOCKET, ""]).encode()
 AFTER_HANDSHAKE = [
     b"\r\n",
     b"\r\n" + FRAME,
@@ -234,7 +187,7 @@ async def test_a_websocket_handshake_is_refused_whatever_follows_it(
     descriptors = gateway.descriptors()
     for more in AFTER_HANDSHAKE:
         async with connected(gateway.port) as connection:
-            await connection.send(HANDSHAKE + more)
+            await connection.send(handshake(INVOKE) + more)
             answer = await connection.answer()
             assert (answer.status, answer.error["type"]) == (404, "not_found")
             assert await connection.has_ended()

@@ -179,6 +179,16 @@ async def test_a_worker_that_breaks_the_protocol_is_given_nothing_in_the_same_br
         assert first.result == (b"1" if b"result" in before else None)
 
 
+async def test_nothing_is_read_after_a_violation_that_was_found_while_catching_up() -> None:
+    async with scene() as it:
+        it.send("r-1")
+        await trio.testing.wait_all_tasks_blocked()  # `run` waits for the pipe
+        it.process.says(b"Segmentation fault\n")
+        it.link.catch_up()
+        await it.says(b"core dumped\n")
+        assert it.owner.told == ["violation not_json fatal=True placed=False"]
+
+
 async def test_the_beginning_of_a_large_answer_is_held_beside_no_payload_that_was_read() -> None:
     async with scene() as it:
         read = it.send("r-1")

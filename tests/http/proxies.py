@@ -1,0 +1,68 @@
+"""The configurations in `gateway/deploy/` as tests run them: with other ports and paths."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+from pathlib import Path
+
+DEPLOY = Path(__file__).resolve().parents[2] / "gateway" / "deploy"
+
+FRONTS = {"nginx": "listen 8080", "haproxy": "bind 127.0.0.1:8080"}
+GATEWAYS = ("127.0.0.1:8081", "127.0.0.1:8082")
+"""Where the configurations listen, by the name of the program, and where the gateways are."""
+
+
+def program(name: str) -> str | None:
+    """The path of a proxy, which Debian keeps where an ordinary user does not look."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
+
+
+def configuration(name: str, folder: Path, port: int, gateways: tuple[int, int]) -> Path:
+    """Write a proxy's configuration to `folder`, with these ports on the loopback."""
+    source = DEPLOY / {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}[name]
+    text = source.read_text(encoding="utf-8")
+    text = _replaced(text, FRONTS[name], FRONTS[name].split()[0] + f" 127.0.0.1:{port}")
+    for there, here in zip(GATEWAYS, gateways, strict=True):
+        text = _replaced(text, there, f"127.0.0.1:{here}")
+    if name == "nginx":
+        kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        paths = "".join(f" {kind}_temp_path {folder}/{kind};" for kind in kinds)
+        text = _replaced(text, "http {\n", f"http {{ access_log off;{paths}\n")
+    path = folder / source.name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    assert text.count(old) == 1, old
+    return text.replace(old, new)
+
+
+def command(name: str, path: Path, *, check: bool = False) -> list[str]:
+    """Run a proxy in the foreground, or have it check its configuration."""
+    found = program(name)
+    assert found is not None
+    if name == "haproxy":
+        return [found, *(["-c", "-q"] if check else ["-db"]), "-f", str(path)]
+    directives = f"daemon off; pid {path.parent}/nginx.pid; error_log stderr;"
+    words = [found, "-p", str(path.parent), "-e", "stderr", "-g", directives, "-c", str(path)]
+    return [*words, "-t", "-q"] if check else words
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody has, and that no connection is given: a restart must find its own free."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: list[int] = []
+    for port in random.sample(range(10_000, lowest), 1000):
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no ports")
