@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gateway.agents.pool_types import PoolWorker, T
     from gateway.agents.restart import RestartPolicy
     from gateway.config import AgentSettings
+    from gateway.errors import GatewayError
     from protocol import Ready
 
 
@@ -70,9 +71,26 @@ class LastFailure(Struct, frozen=True, kw_only=True):
     message: str
     at: float
     pid: int | None
-    limit: str | None = None
-    """The limit of the sandbox that the worker seems to have met, and `setting`, what moves it."""
-    setting: str | None = None
+
+
+class LimitMet(Struct, frozen=True, kw_only=True):
+    """The last limit of the sandbox that a worker seems to have met, and the setting that moves it.
+
+    `at` is a Unix time in seconds. `message` is what the caller was told: the agent's own words.
+    """
+
+    limit: str
+    setting: str
+    message: str
+    at: float
+
+    @classmethod
+    def of(cls, error: GatewayError, at: float) -> LimitMet | None:
+        """What an error says of a limit, if anything."""
+        details = error.details
+        if "limit" not in details:
+            return None
+        return cls(limit=details["limit"], setting=details["setting"], message=error.message, at=at)
 
 
 class AgentSummary(Struct, frozen=True, kw_only=True):
@@ -103,6 +121,7 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     started: int
     failures: int
     last_failure: LastFailure | None
+    last_limit: LimitMet | None
     sandbox: dict[str, Any]
 
 
@@ -168,6 +187,7 @@ def describe(
     workers: list[WorkerStatus],
     started: int,
     last_failure: LastFailure | None,
+    last_limit: LimitMet | None,
     sandbox: dict[str, Any],
 ) -> AgentStatus:
     """The status of an agent, from its summary and what that leaves out."""
@@ -184,5 +204,6 @@ def describe(
         started=started,
         failures=summary.failures,
         last_failure=last_failure,
+        last_limit=last_limit,
         sandbox=sandbox,
     )

@@ -44,6 +44,7 @@ from gateway.agents.status import (
     AgentStatus,
     AgentSummary,
     LastFailure,
+    LimitMet,
     agent_state,
     describe,
     summarize,
@@ -129,6 +130,7 @@ class AgentSupervisor:
         self._stopped = trio.Event()
         self._ready: Ready | None = None
         self._last_failure: LastFailure | None = None
+        self._last_limit: LimitMet | None = None
 
     def __repr__(self) -> str:
         return f"<AgentSupervisor {self.name} {self.state.value} {self._pool}>"
@@ -239,6 +241,8 @@ class AgentSupervisor:
         pool = self._pool
         match event:
             case Answered(exchange, served):
+                if exchange.error is not None:
+                    self._note_limit(exchange.error)
                 self._carry_out(pool.finish(exchange, now, served=served))
             case Spawned():
                 self._carry_out(pool.spawned(worker_id, now))
@@ -294,13 +298,8 @@ class AgentSupervisor:
         again = self._take_back(end.lost, end.unread, end.error, now)
         if blame is not Blame.NOBODY or end.reason is Reason.OVER_MEMORY:
             pid = self._workers[worker_id].pid
-            self._last_failure = LastFailure(
-                message=end.error.message,
-                at=time.time(),
-                pid=pid,
-                limit=end.error.details.get("limit"),
-                setting=end.error.details.get("setting"),
-            )
+            self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
+            self._note_limit(end.error)
         plan = self._pool.condemn(worker_id, now, blame=blame, lost=end.lost, unread=again)
         self._carry_out(plan)
         if end.reason is Reason.NOT_STARTED:
@@ -308,6 +307,9 @@ class AgentSupervisor:
             for exchange in given_up:
                 exchange.fail(end.error)
             self._carry_out(plan)
+
+    def _note_limit(self, error: GatewayError) -> None:
+        self._last_limit = LimitMet.of(error, time.time()) or self._last_limit
 
     def _may_try_again(self, exchange: Exchange) -> bool:
         """Whether another worker may be given a request that its worker has not read."""
@@ -441,5 +443,6 @@ class AgentSupervisor:
             ],
             started=self._pool.started,
             last_failure=self._last_failure,
+            last_limit=self._last_limit,
             sandbox=self._launcher.describe(),
         )

@@ -38,7 +38,7 @@ _TURNS_TO_GO_ON = 2
 """Turns of the event loop in which a send that the client has made room for goes on."""
 
 
-class Answer:
+class Reply:
     """The response to one exchange."""
 
     def __init__(self, request: ClientRequest, codec: Codec, exchange: Exchange) -> None:

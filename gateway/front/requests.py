@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
-from gateway.front.answers import Answer
+from gateway.front.answers import Reply
 from gateway.front.client import LIMIT_UNREAD, ClientGoneError, ClientRequest, no_limit
 from gateway.front.dialect import Response
 from gateway.front.head import check_media_type, read_head
@@ -128,7 +128,7 @@ class CallRoutes:
                 request.head, await request.read_body(self._max_body, self._dispatcher.reading)
             )
         )
-        answer = Answer(request, codec, exchange)
+        answer = Reply(request, codec, exchange)
         try:
             await answer.send(give_up=partial(self._dispatcher.leave, exchange))
         finally:

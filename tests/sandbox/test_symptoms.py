@@ -50,6 +50,8 @@ async def test_a_limit_that_an_agent_meets_is_named_with_its_setting(tmp_path: P
                 assert error["type"] == ("worker_crashed" if dies else "agent_error")
                 assert error.get("limit") == limit, error
                 assert error["setting"] in error["message"]
+                met = (await gateway.state("limits"))["last_limit"]
+                assert (met["limit"], met["setting"]) == (limit, error["setting"])
             last = (await gateway.state("limits"))["last_failure"]["message"]
             assert error["setting"] in last
             assert any(error["setting"] in line for line in gateway.log)
