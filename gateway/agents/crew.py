@@ -30,8 +30,9 @@ one: a client that goes on at once finds what it left."""
 
 SILENCE = 5.0
 """Seconds after its start when a worker that was given a request and has not spoken is taken for
-one without the handshake, which has room for no other. With the handshake most have said `ready` by
-then; without it, those that wait would wait for the first answer, which may take minutes."""
+one without the handshake, which has room for no other, if it was not seen to read before. With the
+handshake most have said `ready` by then; without it, those that wait would wait for the first
+answer, which may take minutes."""
 
 _SPREAD = 0.1
 """`max_requests` and `max_age` are shortened by up to this share, so that workers that started
@@ -219,7 +220,7 @@ class Crew(Generic[T]):
         for worker in self.alive.values():
             if worker.in_flight and worker.phase is _STARTING:
                 until = worker.started_at + SILENCE
-                if now >= until:
+                if worker.reads_silently or now >= until:
                     return 1
                 plan.wake_at = min(plan.wake_at, until)
         return self._settings.concurrency

@@ -195,6 +195,13 @@ class Pool(Generic[T]):
             worker.phase = WorkerPhase.STARTING
         return self._settle(now)
 
+    def reads_silently(self, worker_id: int, now: float) -> Plan[T]:
+        """A worker reads before it speaks: it takes no other request before its first answer."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            worker.reads_silently = True
+        return self._settle(now)
+
     def ready(self, worker_id: int, capacity: int, now: float) -> Plan[T]:
         """A worker's first line has come: it takes `capacity` requests at a time."""
         worker = self._workers[worker_id]

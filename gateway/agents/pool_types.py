@@ -81,6 +81,8 @@ class PoolWorker(Generic[T]):
     in_flight: int = 0
     """How many requests the worker has. Which ones, the requests know (`Ticket.worker_id`)."""
     served: int = 0
+    reads_silently: bool = False
+    """Whether the worker reads requests and has not spoken: it is one without the handshake."""
     paused: bool = False
     """Whether its output is not being read, because the only client that it works for is slower.
     Meanwhile the worker is given nothing else."""

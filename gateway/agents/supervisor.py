@@ -65,12 +65,13 @@ from gateway.workers.events import (
     Ended,
     HalfClosed,
     Paused,
+    ReadsSilently,
     Reason,
     Retires,
     Spawned,
     Spoke,
 )
-from gateway.workers.memory import resident_bytes
+from gateway.workers.memory import measure_all
 from gateway.workers.worker import Worker
 
 if TYPE_CHECKING:
@@ -250,6 +251,8 @@ class AgentSupervisor:
                 self._ready = ready
                 capacity = 1 if ready is None else ready.concurrency
                 self._carry_out(pool.ready(worker_id, capacity, now))
+            case ReadsSilently():
+                self._carry_out(pool.reads_silently(worker_id, now))
             case Paused(paused):
                 self._carry_out(pool.pause(worker_id, paused=paused, now=now))
             case Retires():
@@ -389,10 +392,7 @@ class AgentSupervisor:
 
     async def _memory(self) -> dict[int, int]:
         """The resident bytes of each worker's process tree, by the worker's id."""
-        pids = {worker_id: worker.pid for worker_id, worker in self._workers.items()}
-        # In a thread: a tree of many processes takes milliseconds to walk through.
-        sizes = await trio.to_thread.run_sync(lambda: [*map(resident_bytes, pids.values())])
-        return dict(zip(pids, sizes, strict=True))
+        return await measure_all({number: worker.pid for number, worker in self._workers.items()})
 
     # Status
 

@@ -43,6 +43,10 @@ class Spoke(Struct, frozen=True, gc=False):
     ready: Ready | None
 
 
+class ReadsSilently(Struct, frozen=True, gc=False):
+    """The worker has read a request before its first line: it does not speak the handshake."""
+
+
 class Answered(Struct, frozen=True, gc=False):
     """The worker is done with a request. `served`: what it said was an answer."""
 
@@ -86,5 +90,13 @@ class Ended(Struct, frozen=True, gc=False):
 
 
 WorkerEvent: TypeAlias = (
-    Spawned | Spoke | Answered | Paused | Retires | HalfClosed | CancelIgnored | Ended
+    Spawned
+    | ReadsSilently
+    | Spoke
+    | Answered
+    | Paused
+    | Retires
+    | HalfClosed
+    | CancelIgnored
+    | Ended
 )

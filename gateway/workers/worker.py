@@ -23,6 +23,7 @@ from gateway.workers.events import (
     CancelIgnored,
     Ended,
     HalfClosed,
+    ReadsSilently,
     Reason,
     Retires,
     Spawned,
@@ -60,6 +61,10 @@ first and its status is known within milliseconds. One that lives on has only cl
 KILL_WAIT = 5.0
 """Seconds from SIGKILL to the exit: only a process that waits in the kernel (a dead network file
 system, say) takes longer, and nothing can be done about that one."""
+
+
+_LOOKS = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds before each look at whether a worker that has not spoken reads a request."""
 
 
 class Process(Protocol):
@@ -157,6 +162,8 @@ class Worker:
         """Send a request to the worker."""
         assert self._link is not None, f"{self} was given a request before it was spawned"
         self._link.send(exchange)
+        if not self.spoke and self._nursery is not None:
+            self._nursery.start_soon(self._look_whether_it_reads, exchange)
 
     def cancel(self, exchange: Exchange) -> None:
         """Tell the worker that nobody waits for a request, which has ended, any more.
@@ -288,6 +295,16 @@ class Worker:
         for exchange in cut_off:
             exchange.fail(WorkerCrashed("the worker closed its stdin in the middle of the request"))
             self._tell(Answered(exchange, served=False))
+
+    async def _look_whether_it_reads(self, exchange: Exchange) -> None:
+        """Notice that the worker reads before it speaks, so that no handshake is to come."""
+        for seconds in _LOOKS:
+            await trio.sleep(seconds)
+            if self.spoke or exchange.carrier is not self:
+                return
+            if self.has_read(exchange):
+                self._tell(ReadsSilently())
+                return
 
     async def _grant_grace(self, exchange: Exchange, answered: trio.Event) -> None:
         """Give the worker time to end a request that was cancelled."""

@@ -241,6 +241,19 @@ async def test_an_agent_whose_breaker_may_be_probed_can_serve(autojump_clock: Mo
         it.ask("hold")
 
 
+@pytest.mark.parametrize("reads", [True, False])
+async def test_a_worker_that_reads_before_it_speaks_is_not_waited_for(
+    reads: bool, autojump_clock: MockClock
+) -> None:
+    async with running(AgentScene(Crew(ready=None), workers={"min": 0, "max": 3})) as it:
+        it.crew.options["leaves_unread"] = set() if reads else {"r-1"}
+        for _ in range(3):
+            it.ask("hold")
+        assert it.agent.summary.workers == 1, "it may yet declare room for all"
+        await trio.sleep(1)
+        assert it.agent.summary.workers == (3 if reads else 1)
+
+
 async def ended(exchange: Exchange) -> Exchange:
     await exchange.collect()
     return exchange

@@ -8,7 +8,7 @@ supervisor; `tests/agents/puppet.py` does the same as a process.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,6 +26,7 @@ from gateway.workers.events import (
     Ended,
     HalfClosed,
     Paused,
+    ReadsSilently,
     Reason,
     Retires,
     Spawned,
@@ -97,6 +98,7 @@ class FakeWorker:
         clocks: Clocks,
         ready: Ready | None = READY,
         deaf: bool = False,
+        leaves_unread: Collection[str] = (),
     ) -> None:
         del agent, launcher
         self.id = worker_id
@@ -104,7 +106,7 @@ class FakeWorker:
         self.given: list[str] = []
         """The ids of all requests that the worker was ever sent."""
         self.cancelled: list[str] = []
-        self.leaves_unread: set[str] = set()
+        self.leaves_unread = set(leaves_unread)
         self.reason: Reason | None = None
         self.reaps = trio.Event()
         self._report_to = report
@@ -146,6 +148,8 @@ class FakeWorker:
     def send(self, exchange: Exchange) -> None:
         self.given.append(exchange.call.request_id)
         self._exchanges.append(exchange)
+        if not self.spoke and self.has_read(exchange):
+            self._report(ReadsSilently())
         match json.loads(bytes(exchange.call.payload)):
             case "answer":
                 self.answers(exchange)
