@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
+from quart.wrappers import base as wrappers
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
@@ -24,6 +25,14 @@ DIALECTS: tuple[Dialect, ...] = (NativeDialect(),)
 """The client protocols that are served, asked in this order whose a path is."""
 
 
+class _NeverRaisedError(Exception):
+    pass
+
+
+_ClientLeftError: type[Exception] = getattr(wrappers, "ClientDisconnectedError", _NeverRaisedError)
+"""What Quart 0.23 raises out of a response whose client leaves; Quart 0.22 just ends it."""
+
+
 class HTTPConnection(TrioASGIHTTPConnection):
     """A connection whose last part of a response is always sent whole.
 
@@ -33,7 +42,10 @@ class HTTPConnection(TrioASGIHTTPConnection):
     """
 
     async def __call__(self, receive: Any, send: Any) -> None:
-        await super().__call__(receive, partial(_send_whole, send))
+        try:
+            await super().__call__(receive, partial(_send_whole, send))
+        except* _ClientLeftError:
+            pass  # nobody is there to be told
 
 
 async def _send_whole(send: Any, message: dict[str, Any]) -> None:
