@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from gateway import clock
 from gateway.agents.pool_types import Stage
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, ShuttingDown
@@ -164,6 +165,5 @@ class Dispatcher:
     async def _wait_until_all_left(self, seconds: float) -> bool:
         if self._open:
             self._all_left = trio.Event()
-            with trio.move_on_after(seconds):
-                await self._all_left.wait()
+            await clock.wait_within(self._all_left, seconds)
         return not self._open
