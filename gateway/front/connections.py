@@ -72,6 +72,7 @@ import trio
 from hypercorn.events import Closed, RawData, Updated
 from hypercorn.utils import parse_socket_addr
 
+from gateway import clock
 from gateway.front.asgi import HTTP1Protocol, Tasks
 from gateway.front.client import LIMIT_UNREAD
 from gateway.front.http1 import HTTP1Requests
@@ -313,10 +314,10 @@ class Connection:
     # Time
 
     def _set_deadline(self, seconds: float) -> None:
-        self._deadline = trio.current_time() + seconds
+        self._deadline = clock.now() + seconds
         # The clock looks at the deadline when it wakes. Only an earlier one must wake it earlier,
         # and trio need not be told of each request.
-        self._clock.deadline = min(self._clock.deadline, self._deadline)
+        self._clock.deadline = min(self._clock.deadline, clock.as_deadline(self._deadline))
 
     def _start_idle_clock(self) -> None:
         if self._requests.in_head:
@@ -330,10 +331,10 @@ class Connection:
         """Close the connection at its deadline, until `over` is cancelled."""
         with over:
             while True:
-                with trio.CancelScope(deadline=self._deadline) as self._clock:
+                with trio.CancelScope(deadline=clock.as_deadline(self._deadline)) as self._clock:
                     await self._drain()
                 # The deadline may have been moved at the very moment at which it passed.
-                if trio.current_time() < self._deadline:
+                if clock.now() < self._deadline:
                     continue
                 if self._closing or self._requests.in_head or not self._has_input():
                     self._abort()
