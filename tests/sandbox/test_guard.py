@@ -51,7 +51,7 @@ said = b""
 while b"}" not in said:
     said += os.read(told[0], 1000)
 child = json.loads(said)["child-pid"]
-sys.stderr.write(json.dumps([process.pid, child]) + "\\n")
+sys.stderr.write(json.dumps([process.pid, child, held]) + "\\n")
 sys.stderr.flush()
 sys.stdin.read()
 """
@@ -75,8 +75,8 @@ def starting(user: str, guard: str) -> Iterator[tuple[subprocess.Popen[str], int
         assert gateway.stderr is not None
         bwrap = child = 0
         try:
-            bwrap, child = json.loads(gateway.stderr.readline())
-            while not waits(child):
+            bwrap, child, blocked_at = json.loads(gateway.stderr.readline())
+            while not reads(child, blocked_at):
                 os.sched_yield()
             yield gateway, bwrap, child, release
         finally:
@@ -86,10 +86,12 @@ def starting(user: str, guard: str) -> Iterator[tuple[subprocess.Popen[str], int
                     os.kill(pid, signal.SIGKILL)
 
 
-def waits(pid: int) -> bool:
-    """Whether a process waits in read(2)."""
+def reads(pid: int, descriptor: int) -> bool:
+    """Whether a process waits in read(2) of `descriptor`, and not of another: bubblewrap's child
+    first waits for a word of bubblewrap's own."""
     words = Path(f"/proc/{pid}/syscall").read_text().split()
-    return words[0] == ("0" if os.uname().machine == "x86_64" else "63") and len(words) > 1
+    read = "0" if os.uname().machine == "x86_64" else "63"
+    return words[0] == read and len(words) > 1 and int(words[1], 16) == descriptor
 
 
 @USERS
