@@ -63,7 +63,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
 
     \b
     Example:
-      gateway --agent echo="python -m worker.examples.echo"
+      gateway --agent echo="agent-worker worker.examples.echo:agent"
       curl --json '{"input": "hello"}' http://127.0.0.1:8080/agent/echo/invoke
     """
     _open_standard_streams()

@@ -5,7 +5,11 @@ event loop, so that a worker says `ready` before it pays for one. The README bes
 manual.
 """
 
-from .agent import Agent
-from .context import Context, InvalidInput
+from .shadowing import check_protocol
+
+check_protocol()
+
+from .agent import Agent  # noqa: E402  (what the check finds, these lines would stumble over)
+from .context import Context, InvalidInput  # noqa: E402
 
 __all__ = ["Agent", "Context", "InvalidInput"]

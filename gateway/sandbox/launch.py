@@ -114,8 +114,8 @@ class Launcher(Protocol):
 def own_environment_first(environ: Mapping[str, str], bin_dir: str) -> dict[str, str]:
     """`environ` with `bin_dir` (the folder of the gateway's interpreter) in front of its PATH.
 
-    That way `gateway --agent echo="python -m worker.examples.echo"` finds the environment that the
-    gateway was installed into, whether or not it is activated.
+    That way `gateway --agent echo="agent-worker worker.examples.echo:agent"` finds the environment
+    that the gateway was installed into, whether or not it is activated.
     """
     path = environ.get("PATH", os.defpath)
     return {**environ, "PATH": f"{bin_dir}{os.pathsep}{path}"}

@@ -47,7 +47,7 @@ def flat(table: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, .
 def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
     path.write_text(settings_in_readme())
-    assert load(path).agents["echo"].argv == ("python", "-m", "worker.examples.echo")
+    assert load(path).agents["echo"].argv == ("agent-worker", "worker.examples.echo:agent")
 
 
 def test_every_setting_stands_in_the_readme_with_its_default() -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -95,6 +96,40 @@ def test_help_explains_itself(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m worker")
+
+
+def test_the_console_script_is_the_same_command_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(AGENT)
+    script = Path(sys.executable).with_name("agent-worker")
+    for arguments, said in ((["--help"], "usage: agent-worker ["), (["good:agent"], '{"jsonrpc"')):
+        done = subprocess.run(
+            [script, *arguments],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stdout.startswith(said)
+
+
+def test_a_file_of_another_language_is_handed_on_with_all_arguments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from worker import command
+
+    handed: list[list[str]] = []
+
+    def serve(arguments: list[str]) -> NoReturn:
+        handed.append(arguments)
+        raise SystemExit(0)
+
+    monkeypatch.setitem(command.OTHER_LANGUAGES, ".other", serve)
+    for arguments in (["a.other"], ["--option", "b/a.other:name"]):
+        with pytest.raises(SystemExit):
+            command.main(arguments)
+        assert handed.pop() == arguments
 
 
 def _last_words(stdout: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Works until it is done, or until nobody waits for it any more.
 
-    gateway --agent patient="python -m worker.examples.cancellation"
+    gateway --agent patient="agent-worker worker.examples.cancellation:agent"
 
 Ask it with `curl --max-time 1` and look at the log: a client that goes away, or a clock of the
 gateway that runs out, cancels the handler.

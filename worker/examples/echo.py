@@ -1,6 +1,6 @@
 """Answers with what it was asked.
 
-    gateway --agent echo="python -m worker.examples.echo"
+    gateway --agent echo="agent-worker worker.examples.echo:agent"
 
 `plain.py`, `echo.sh` and `echo.mjs` are the same agent without the SDK.
 """

@@ -1,6 +1,6 @@
 """Serves an agent that was written with a framework: its stream of events becomes the chunks.
 
-    gateway --agent researcher="python -m worker.examples.framework"
+    gateway --agent researcher="agent-worker worker.examples.framework:agent"
 
 `Researcher` stands for the framework's own object, which usually has an async method that yields
 events of several kinds. The handler picks the words for the user, and logs the rest.

@@ -1,6 +1,6 @@
 """Speaks word by word, as language models do.
 
-    gateway --agent talker="python -m worker.examples.streaming_chat"
+    gateway --agent talker="agent-worker worker.examples.streaming_chat:agent"
 
 Whoever asks with `"stream": true` hears each word when it is said; anyone else gets them all at
 once. The handlers are the same either way.
