@@ -7,7 +7,6 @@ the settings are wrong, 128 and the number of the signal that cut a drain short.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +19,14 @@ from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option
 from gateway.front.sockets import ListenError
 from gateway.observe import logs
-from gateway.sandbox import SandboxError, check_apart, make_launcher, try_sandboxes
+from gateway.sandbox import (
+    SandboxError,
+    check_apart,
+    make_launcher,
+    try_sandboxes,
+    why_not_found,
+    working_folder,
+)
 from gateway.sandbox.launch import Launcher, own_environment_first
 from gateway.server import serve
 
@@ -120,8 +126,11 @@ def make_launchers(settings: Settings) -> dict[str, Launcher]:
     secrets = [str(settings.path.resolve())] if settings.path else []
     launchers: dict[str, Launcher] = {}
     for name, agent in settings.agents.items():
-        if shutil.which(agent.argv[0], path=environ["PATH"]) is None:
-            raise ConfigError(f"agents.{name}.command: command not found: {agent.argv[0]!r}")
+        folder = working_folder(agent.sandbox, str(Path.cwd()))
+        if (
+            why := why_not_found(agent.argv[0], cwd=folder, search_path=environ["PATH"])
+        ) is not None:
+            raise ConfigError(f"agents.{name}.command: {why}")
         launchers[name] = make_launcher(
             name,
             agent.argv,

@@ -204,22 +204,31 @@ class ClockRanOut(GatewayError):
     """A clock of the settings ran out.
 
     `clock` is the setting's name, `elapsed` the time that was really waited and `limit` the time
-    that was allowed, both in seconds.
+    that was allowed, both in seconds. `unheard`: the worker has read the request, and has never
+    written anything that arrived.
     """
 
     type, status = "timeout", 504
 
     clock: str
 
-    def __init__(self, clock: str, elapsed: float, limit: float, **details: Any) -> None:
+    def __init__(
+        self, clock: str, elapsed: float, limit: float, *, unheard: bool = False, **details: Any
+    ) -> None:
         super().__init__(
-            f"{CLOCK_MEANINGS[clock]} took longer than the {clock!r} clock of {limit:g} s allows",
+            f"{CLOCK_MEANINGS[clock]} took longer than the {clock!r} clock of {limit:g} s allows"
+            + (_BUFFERED if unheard else ""),
             clock=clock,
             elapsed=round(elapsed, 3),
             **details,
         )
         self._fix(clock=clock)
 
+
+_BUFFERED = (
+    ". The worker has read the request and never written a line: if it has answered, its answer is "
+    "still in a buffer of its own; flush after each line (python -u, jq --unbuffered, stdbuf -oL)"
+)
 
 CLOCK_MEANINGS = {
     "start": "the worker's start (spawn to its first line)",

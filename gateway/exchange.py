@@ -82,6 +82,10 @@ class RequestPhase(Enum):
 class Carrier(Protocol):
     """What has carried a request to its worker."""
 
+    @property
+    def spoke(self) -> bool:
+        """Whether the worker has said anything yet."""
+
     def has_read(self, exchange: Exchange) -> bool:
         """Whether the worker has begun to read the request."""
 
@@ -372,4 +376,6 @@ class Exchange:
     def _run_out(self, name: str, now: float) -> None:
         since = self.admitted_at if name == "total" else self._since
         limit = self._total_at - since if name == "total" else self._clocks.seconds(name)
-        self.fail(ClockRanOut(name, now - since, limit))
+        carrier = self.carrier
+        unheard = carrier is not None and not carrier.spoke and carrier.has_read(self)
+        self.fail(ClockRanOut(name, now - since, limit, unheard=unheard))

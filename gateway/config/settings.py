@@ -23,6 +23,9 @@ AGENT_NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 LAME_DUCK_SECONDS = 5.0
 """Load balancers look at `/ready` every few seconds."""
 
+_SHELL_OPERATORS = frozenset(("&", "&&", ";", "<", "<<", ">", ">>", "|", "||", "|&"))
+_SHELL_REDIRECTION = re.compile(r"[0-9]*(?:<<?|>>?)(?:&[0-9-])?|&>>?")
+
 Seconds = Annotated[float, Meta(ge=0)]
 Clock = Seconds | Literal["off"]
 Count = Annotated[int, Meta(ge=0)]
@@ -124,6 +127,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def __post_init__(self) -> None:
         if not self.argv:
             raise ValueError("command is empty")
+        if isinstance(self.command, str) and (found := _shell_operator(self.command)):
+            raise ValueError(
+                f"command has {found!r}, which only a shell understands, and there is none: write "
+                f"sh -c {shlex.quote(self.command)}, or quote it if it is an argument"
+            )
         if self.max_rss is not None:
             parse_size("max_rss", self.max_rss)
 
@@ -138,6 +146,15 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def max_rss_bytes(self) -> float:
         """The limit in bytes; infinity when there is none."""
         return math.inf if self.max_rss is None else parse_size("max_rss", self.max_rss)
+
+
+def _shell_operator(command: str) -> str | None:
+    """The first word of the command that is a shell's operator and stands there without quotes."""
+    for word in shlex.split(command, posix=False):  # keeps quotes
+        bare = word.removesuffix(";") if word.endswith(";") and word[0] not in "'\"" else word
+        if word in _SHELL_OPERATORS or bare != word or _SHELL_REDIRECTION.fullmatch(word):
+            return word[len(bare) :] or word
+    return None
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

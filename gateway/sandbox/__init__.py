@@ -6,7 +6,8 @@ pools or HTTP.
 """
 
 from gateway.config.sandbox import SandboxSettings
-from gateway.sandbox.make import Level, check_apart, make_launcher
+from gateway.sandbox.make import Level, check_apart, make_launcher, working_folder
+from gateway.sandbox.programs import why_not_found
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.trial import try_sandbox
@@ -21,4 +22,6 @@ __all__ = [
     "make_launcher",
     "try_sandbox",
     "try_sandboxes",
+    "why_not_found",
+    "working_folder",
 ]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shutil
 import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,16 +20,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import protocol
+from gateway.sandbox.commands import shell_script, simple_commands, wrapped
+from gateway.sandbox.editable import editable_sources, is_project
 from gateway.sandbox.places import contains, follow, is_shared, is_system, is_wide
+from gateway.sandbox.programs import find_program, interpreter_of, refuse_runner, why_not_found
 from gateway.sandbox.refusals import SandboxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_SHEBANG_LENGTH = 256
-"""Bytes of a script's first line that the kernel reads."""
 _SHEBANG_DEPTH = 4
 """A script's interpreter may be a script. The kernel gives up after this many."""
+_COMMAND_DEPTH = 8
+"""A command may start another one, which may start another one."""
+_MAX_SCRIPT = 64 * 1024
+"""Bytes of a script that are looked through for the names of programs and files."""
+_SHELLS = frozenset(("ash", "bash", "dash", "ksh", "sh", "zsh"))
 _SYMLINK_HOPS = 40
 """The number of symbolic links that the kernel follows for one path."""
 
@@ -88,23 +93,15 @@ class Needs:
 def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
     """The needs of the command `words`, started in `cwd` with `search_path` as its PATH.
 
-    Raises SandboxError when there is no such program, or when it only stands in for another.
+    Raises SandboxError, which says what to write instead, when there is no such program, when it
+    only stands in for another, or when it cannot do in a sandbox what it does first.
     """
-    program = find_program(words[0], cwd=cwd, search_path=search_path)
-    if program is None:
-        raise SandboxError(f"there is no command {words[0]!r} in {search_path} or {cwd}")
-    if os.path.basename(os.path.dirname(program)) == "shims":
-        raise SandboxError(
-            f"{program} is a version manager's stand-in, which needs that manager's own files: "
-            f"name the program that it starts (pyenv which {os.path.basename(program)}, or alike)"
-        )
+    program = _find(words, cwd=cwd, search_path=search_path)
     needs = Needs(project=cwd, program=program, files=[program])
-    in_path = os.sep not in words[0]
-    _add_program(needs, program, search_path=search_path, in_path=in_path, depth=_SHEBANG_DEPTH)
-    for word in words[1:]:
-        _add_argument(needs, word, cwd=cwd)
-    if "-m" in words[1:-1]:
-        _add_module(needs, words[words.index("-m", 1) + 1], cwd=cwd)
+    _add_command(needs, words, cwd=cwd, search_path=search_path, depth=_COMMAND_DEPTH)
+    # As PATH has them: what a script finds must be what it finds without a sandbox.
+    order = {each: index for index, each in enumerate(search_path.split(os.pathsep))}
+    needs.bin_dirs.sort(key=lambda each: order.get(each, -1))
     # The SDK and the wire, if they are installed as a link to a checkout.
     beside = Path(protocol.__file__).parents[1]
     for package in _OWN_PACKAGES:
@@ -113,18 +110,101 @@ def discover(words: Sequence[str], *, cwd: str, search_path: str) -> Needs:
     return needs
 
 
+def _find(words: Sequence[str], *, cwd: str, search_path: str) -> str:
+    """The program of a command. Raises SandboxError."""
+    if (refusal := refuse_runner(words, cwd=cwd)) is not None:
+        raise SandboxError(refusal)
+    program = find_program(words[0], cwd=cwd, search_path=search_path)
+    if program is None:
+        raise SandboxError(why_not_found(words[0], cwd=cwd, search_path=search_path))
+    if os.path.basename(os.path.dirname(program)) == "shims":
+        raise SandboxError(
+            f"{program} is a version manager's stand-in, which needs that manager's own files: "
+            f"name the program that it starts (pyenv which {os.path.basename(program)}, or alike)"
+        )
+    return program
+
+
+def _add_command(
+    needs: Needs, words: Sequence[str], *, cwd: str, search_path: str, depth: int
+) -> None:
+    """The operator's words: a program, what they name, and the commands that it starts by them."""
+    program = _find(words, cwd=cwd, search_path=search_path)
+    in_path = os.sep not in words[0]
+    _add_program(needs, program, search_path=search_path, in_path=in_path, depth=_SHEBANG_DEPTH)
+    inner = wrapped(words) if depth else None
+    if inner is not None:
+        _add_command(needs, inner, cwd=cwd, search_path=search_path, depth=depth - 1)
+        return
+    script = shell_script(words) if depth else None
+    if script is not None:
+        for folder, simple in simple_commands(script, folder=cwd):
+            if find_program(simple[0], cwd=folder, search_path=search_path) or refuse_runner(
+                simple, cwd=folder
+            ):
+                _add_command(needs, simple, cwd=folder, search_path=search_path, depth=depth - 1)
+        return
+    for word in words[1:]:
+        _add_argument(needs, word, cwd=cwd)
+    if "-m" in words[1:-1]:
+        _add_module(needs, words[list(words).index("-m", 1) + 1], cwd=cwd)
+    for path in list(needs.files):
+        if path not in needs.not_shown:
+            _add_script(needs, path, cwd=cwd, search_path=search_path)
+
+
+def _is_projects(needs: Needs, program: str) -> bool:
+    """Whether a program is a script among an agent's own files, rather than a tool by itself."""
+    if interpreter_of(program) is None:
+        return False
+    return _is_in_project(needs, program) or "." in os.path.basename(program)
+
+
+def _add_script(needs: Needs, path: str, *, cwd: str, search_path: str) -> None:
+    """The programs that a script of the shell starts, and those files of the project's that it
+    names. It is the author's: what it names by a path is shown as what its links lead to would be.
+    """
+    if os.path.basename(interpreter_of(path) or "") not in _SHELLS and not path.endswith(".sh"):
+        return
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(_MAX_SCRIPT)
+    except OSError:
+        return
+    own_folder = os.path.dirname(path)
+    for folder, words in simple_commands(text, folder=cwd, own_folder=own_folder):
+        word = words[0]
+        if word in {".", "source"} and words[1:] and words[1].endswith("/bin/activate"):
+            environment = os.path.dirname(os.path.join(folder, words[1]))
+            search_path = f"{environment}{os.pathsep}{search_path}"
+            word = f"{environment}/python"
+        inner = wrapped(words)
+        for each in (word, *(inner or [])[:1]):
+            _add_named_by_script(needs, each, cwd=folder, search_path=search_path)
+        for argument in words[1:]:
+            place = os.path.abspath(os.path.join(folder, argument))
+            if _is_in_project(needs, os.path.realpath(place)):
+                _add_argument(needs, argument, cwd=folder)
+
+
+def _add_named_by_script(needs: Needs, word: str, *, cwd: str, search_path: str) -> None:
+    """A program by the word of an author: what is found in PATH was chosen by the operator."""
+    found = find_program(word, cwd=cwd, search_path=search_path)
+    if found is None or found in needs.files:
+        return
+    prefix = _prefix(found)
+    in_path = os.sep not in word
+    if in_path or _is_in_project(needs, found) or (prefix and _is_runtime(prefix)):
+        if in_path and _is_in_project(needs, found):
+            in_path = False  # of an environment that the script itself has put into PATH
+        _add_program(needs, found, search_path=search_path, in_path=in_path, depth=_SHEBANG_DEPTH)
+    elif not needs.shows(found):
+        needs.not_shown.append(found)
+
+
 def own_interpreter() -> list[str]:
     """The needs of the interpreter that runs this, for the sandbox's own programs."""
     return discover([sys.executable], cwd=os.sep, search_path=os.defpath).paths
-
-
-def find_program(word: str, *, cwd: str, search_path: str) -> str | None:
-    """The absolute path that a shell in `cwd` would start for `word`."""
-    if os.sep in word:
-        path = os.path.abspath(os.path.join(cwd, word))
-        return path if os.access(path, os.X_OK) and os.path.isfile(path) else None
-    found = shutil.which(word, path=search_path)
-    return None if found is None else os.path.abspath(os.path.join(cwd, found))
 
 
 def _add_program(
@@ -152,16 +232,35 @@ def _add_program(
     ):
         needs.not_shown.append(program)
         return
+    if not in_path and own_prefix is None and _is_projects(needs, program):
+        _add_file(needs, program)
     for hop in chain:
         prefix = _prefix(hop)
         if prefix is not None and (hop == program or by_operator or _is_runtime(prefix)):
-            if needs.add(prefix, runtime=True) and (base := _venv_base(prefix)) is not None:
-                needs.add(base)
+            if needs.add(prefix, runtime=True):
+                _add_environment(needs, prefix)
         elif is_wide(hop) or follow(os.path.dirname(hop), project=needs.project) is None:
             needs.not_shown.append(hop)
         elif not needs.shows(hop):
             needs.paths.append(hop)
     _add_interpreter(needs, program, search_path=search_path, depth=depth)
+
+
+def _add_environment(needs: Needs, prefix: str) -> None:
+    """What an environment refers to: the installation that it was made from, and the sources of
+    what was installed into it as a link to them.
+    """
+    if (base := _venv_base(prefix)) is not None:
+        needs.add(base)
+    for source in editable_sources(prefix):
+        beside = os.path.dirname(prefix)
+        owned = _is_in_project(needs, os.path.realpath(source)) or (
+            is_project(beside) and not is_wide(beside) and contains(beside, source)
+        )
+        if owned:
+            needs.add_project(source)
+        elif not needs.shows(source):
+            needs.not_shown.append(source)
 
 
 def _is_operators(link: str, target: str) -> bool:
@@ -177,13 +276,9 @@ def _is_in_project(needs: Needs, path: str) -> bool:
 
 def _add_interpreter(needs: Needs, program: str, *, search_path: str, depth: int) -> None:
     """What the first line of a script names: a path, or a name that `env` looks up."""
-    interpreter = _shebang(program)
-    if not (interpreter and depth):
+    word = interpreter_of(program)
+    if word is None or not depth:
         return
-    word = interpreter[0]
-    if os.path.basename(word) == "env":
-        named = [each for each in interpreter[1:] if not each.startswith("-") and "=" not in each]
-        word = named[0] if named else word
     found = find_program(word, cwd="/", search_path=search_path)
     if found is None:
         return
@@ -248,15 +343,6 @@ def _symlink_chain(path: str) -> Iterator[str]:
     yield os.path.realpath(path)
 
 
-def _shebang(program: str) -> list[str]:
-    try:
-        with open(program, "rb") as file:
-            line = file.read(_SHEBANG_LENGTH).split(b"\n", 1)[0]
-    except OSError:
-        return []
-    return os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
-
-
 def _add_argument(needs: Needs, word: str, *, cwd: str) -> None:
     """A word that is a path: the folder of a file, or the folder itself.
 
@@ -280,7 +366,8 @@ def _add_argument(needs: Needs, word: str, *, cwd: str) -> None:
 
 def _add_file(needs: Needs, path: str) -> None:
     """The folder of a file, for what the file loads from there; in a wide folder the file alone."""
-    needs.files.append(path)
+    if path not in needs.files:
+        needs.files.append(path)
     if is_system(path):
         return
     folder = os.path.dirname(path)

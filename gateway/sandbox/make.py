@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
-from gateway.sandbox.commands import unshadowed
+from gateway.sandbox.commands import UNBUFFERED, unshadowed
 from gateway.sandbox.discover import discover, own_interpreter
 from gateway.sandbox.guard import Guard
 from gateway.sandbox.listener import PORT as PROXY_PORT
@@ -92,9 +92,7 @@ def make_launcher(
     folder that relative paths start from; `secrets` are paths that no agent may see.
     Raises SandboxError, whose one line names the agent, when the sandbox cannot be made.
     """
-    if settings.cwd is not None:
-        cwd = os.path.join(cwd, os.path.expanduser(settings.cwd))
-    cwd = os.path.abspath(cwd)
+    cwd = working_folder(settings, cwd)
     try:
         if not os.path.isdir(cwd):
             raise SandboxError(f"cwd: the folder {cwd} does not exist")
@@ -102,10 +100,16 @@ def make_launcher(
             _log.warning(
                 "agent %r runs WITHOUT a sandbox: it can do all that the gateway can", agent_name
             )
-            return PlainLauncher(unshadowed(argv), {**environ, **settings.env}, cwd)
+            env = {**UNBUFFERED, **environ, **settings.env}
+            return PlainLauncher(unshadowed(argv), env, cwd)
         return _make_strict(agent_name, argv, settings, environ=environ, cwd=cwd, secrets=secrets)
     except (SandboxError, OSError) as error:
         raise SandboxError(f"agent {agent_name!r}: {error}") from error
+
+
+def working_folder(settings: SandboxSettings, cwd: str) -> str:
+    """The absolute folder that the agent's command starts in; `cwd` is the gateway's."""
+    return os.path.abspath(os.path.join(cwd, os.path.expanduser(settings.cwd or "")))
 
 
 def _make_strict(
@@ -247,7 +251,7 @@ def _environment(
             f"env_allow: {', '.join(missing)} is not set in the gateway's environment"
         )
     path = ":".join(dict.fromkeys([*bin_dirs, *_SYSTEM_PATH.split(":")]))
-    own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8"}
+    own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8", **UNBUFFERED}
     if settings.memory_bytes:
         # Node takes a share of the machine's memory for its heap, and does not see the limit.
         heap = int(settings.memory_bytes * _NODE_HEAP_SHARE) >> 20

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.sandbox.launch import MARK, Launch, new_mark
+from gateway.sandbox.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,9 +30,10 @@ class PlainLauncher:
     @contextmanager
     def launch(self) -> Iterator[Launch]:
         # Looked up here, because the program that is spawned may be setpriv.
-        program = shutil.which(self.argv[0], path=self.env.get("PATH", os.defpath))
+        cwd, search_path = self.cwd or os.getcwd(), self.env.get("PATH", os.defpath)
+        program = find_program(self.argv[0], cwd=cwd, search_path=search_path)
         if program is None:
-            if Path(self.argv[0]).exists():
+            if Path(cwd, self.argv[0]).exists():
                 raise PermissionError(errno.EACCES, "command may not be executed", self.argv[0])
             raise FileNotFoundError(errno.ENOENT, "command not found", self.argv[0])
         mark = new_mark()

@@ -275,11 +275,11 @@ def test_the_first_line_of_a_script_shows_no_program_of_somebody_elses(
     place: Path, home: Path
 ) -> None:
     program(place / "project/run", f"#!{home}/tool/bin/tool\n")
-    assert found(place, "./run") == {"project/run"}
+    assert found(place, "./run") == {"project"}
     program(place / "project/run", f"#!{home}/.local/bin/python3\n")
-    assert found(place, "./run") == {"project/run"}
+    assert found(place, "./run") == {"project"}
     program(place / "project/run", f"#!{home}/.local/share/python/bin/python3.99\n")
-    assert found(place, "./run") == {"project/run", "home/.local/share/python"}
+    assert found(place, "./run") == {"project", "home/.local/share/python"}
 
 
 def test_a_folder_that_holds_keys_is_never_guessed(place: Path) -> None:

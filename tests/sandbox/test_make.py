@@ -133,6 +133,7 @@ def test_nothing_of_the_gateways_environment_is_visible_but_what_is_allowed() ->
     assert {**seen, "PWD": "/"} == {
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
         "MODE": "test",
         "NODE_OPTIONS": "--max-old-space-size=768",
         "REGION": "north",
@@ -214,7 +215,7 @@ def test_with_root_a_script_that_workers_could_not_read_is_refused(open_folder: 
     (open_folder / "agent.py").write_text("")
     (open_folder / "agent.py").chmod(0o600)
     with pytest.raises(SandboxError, match=r"agent.py can be read by its owner only"):
-        launcher("/usr/bin/env", str(open_folder / "agent.py"))
+        launcher("/usr/bin/cat", str(open_folder / "agent.py"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has workers with other user ids")

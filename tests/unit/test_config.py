@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 
 import pytest
@@ -202,3 +203,35 @@ def test_a_misspelt_command_is_an_unknown_key_and_not_a_missing_command(tmp_path
     path.write_text('[agents.echo]\ncomand = "cat"\n')
     with pytest.raises(ConfigError, match=r"agents\.echo: unknown key `comand`"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("command", "operator"),
+    [
+        ("cat | jq", "|"),
+        ("python a.py 2>&1", "2>&1"),
+        ("python a.py > log", ">"),
+        ("cd x && python a.py", "&&"),
+        ("cd x; python a.py", ";"),
+        ("python a.py &", "&"),
+    ],
+)
+def test_a_shells_operator_is_refused_with_the_words_that_call_a_shell(
+    command: str, operator: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(agents={"a": command})
+    said = (
+        f"command has {operator!r}, which only a shell understands, and there is none: write sh -c"
+    )
+    assert said in str(error.value)
+    assert load(agents={"a": f"sh -c {shlex.quote(command)}"})
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["jq '|'", "jq -c '.a | .b'", r"x \| y", "x http://h/?a=1&b=2", "sed 's/a;/b/'", "x 'a;'"],
+)
+def test_what_is_quoted_or_within_a_word_is_no_operator(command: str) -> None:
+    assert load(agents={"a": command}).agents["a"].argv == tuple(shlex.split(command))
+    assert load(agents={"a": "x"})

@@ -200,6 +200,20 @@ async def test_being_queued_again_runs_the_queue_clock_anew(autojump_clock) -> N
     assert not exchange.handed_over
 
 
+@pytest.mark.parametrize("clock", ["first", "total"])
+async def test_silence_after_reading_may_be_an_answer_in_a_buffer(
+    clock: str, autojump_clock
+) -> None:
+    for spoke, read in ((False, True), (True, True), (False, False)):
+        exchange = make(**{clock: 10})
+        carrier = NoCarrier(read=read)
+        carrier.spoke = spoke
+        exchange.given(trio.current_time(), carrier, worker_spoke=True)
+        assert await exchange.receive() == []
+        hinted = "buffer" in error_of(exchange).message
+        assert hinted == (read and not spoke)
+
+
 async def test_it_ends_once_and_the_first_end_counts() -> None:
     for first in ("end", "fail"):
         exchange = make()

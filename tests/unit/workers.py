@@ -47,6 +47,8 @@ class NoCarrier:
         self.read = read
         self.caught_up = 0
 
+    spoke = True
+
     def has_read(self, exchange: Exchange) -> bool:
         del exchange
         return self.read

@@ -1,0 +1,53 @@
+"""What a virtual environment has of packages that were installed as a link to their sources
+(`pip install -e`, `uv sync`), and which folders of the file system are projects of Python.
+
+Reads the file system, changes nothing. What is read here was written by the environment's author:
+it is not decided here whether it is followed.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MAX_ORIGIN = 16 * 1024
+"""Bytes of a file that says where a package came from."""
+
+
+class _Folder(msgspec.Struct, frozen=True):
+    editable: bool = False
+
+
+class _Origin(msgspec.Struct, frozen=True):
+    """`direct_url.json` (PEP 610), as much of it as tells where sources are."""
+
+    url: str
+    dir_info: _Folder = _Folder()
+
+
+def editable_sources(prefix: str) -> Iterator[str]:
+    """The folders of the packages that the environment `prefix` has as links to their sources."""
+    pattern = f"{glob.escape(prefix)}/lib/python3*/site-packages/*.dist-info/direct_url.json"
+    for path in sorted(glob.glob(pattern)):
+        try:
+            with open(path, "rb") as file:
+                origin = msgspec.json.decode(file.read(_MAX_ORIGIN), type=_Origin)
+        except (OSError, msgspec.DecodeError):
+            continue
+        url = urlsplit(origin.url)
+        source = os.path.normpath(unquote(url.path))
+        if origin.dir_info.editable and url.scheme == "file" and os.path.isdir(source):
+            yield source
+
+
+def is_project(folder: str) -> bool:
+    """Whether the folder is a project of Python as a whole."""
+    return any(Path(folder, name).is_file() for name in ("pyproject.toml", "setup.py"))
