@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from gateway.exchange import Session
 
 _REMEMBERED = 10_000
-"""How many conversations are remembered, the longest silent forgotten first: about 1 MiB per agent.
-A forgotten conversation that returns counts as new."""
+"""How many conversations are remembered, the longest silent forgotten first: about 1 MiB per agent,
+and 4 MiB if callers choose the longest ids. A forgotten conversation that returns counts as new."""
 
 
 class Conversations:
@@ -24,17 +24,34 @@ class Conversations:
 
     def __init__(self) -> None:
         self._workers: OrderedDict[Hashable, int] = OrderedDict()
+        self._counts: dict[int, int] = {}
+        """How many conversations each worker has. None of these counts is zero."""
 
     def worker_of(self, conversation: Hashable) -> int | None:
         """The worker that the conversation was last handed to; it may be gone."""
         return self._workers.get(conversation)
 
+    def count(self, worker_id: int) -> int:
+        """How many conversations were last handed to a worker."""
+        return self._counts.get(worker_id, 0)
+
     def hand_over(self, conversation: Hashable, worker_id: int) -> Session:
         """Note that the conversation goes on at a worker; returns what it finds there."""
-        before = self._workers.pop(conversation, None)
+        before = self._workers.get(conversation)
         self._workers[conversation] = worker_id
+        if before == worker_id:
+            self._workers.move_to_end(conversation)
+            return "kept"
+        self._counts[worker_id] = self._counts.get(worker_id, 0) + 1
+        if before is not None:
+            self._workers.move_to_end(conversation)
+            self._leave(before)
+            return "lost"
         if len(self._workers) > _REMEMBERED:
-            self._workers.popitem(last=False)
-        if before is None:
-            return "new"
-        return "kept" if before == worker_id else "lost"
+            self._leave(self._workers.popitem(last=False)[1])
+        return "new"
+
+    def _leave(self, worker_id: int) -> None:
+        self._counts[worker_id] -= 1
+        if not self._counts[worker_id]:
+            del self._counts[worker_id]

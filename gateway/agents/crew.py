@@ -118,7 +118,7 @@ class Crew(Generic[T]):
                 continue  # there is no process yet that could be stopped
             if worker.bound_to is None and surplus <= 0:
                 continue
-            until = worker.idle_since + self._patience(worker)
+            until = self._kept_until(worker)
             if now < until:
                 plan.wake_at = min(plan.wake_at, until)
                 continue
@@ -131,13 +131,17 @@ class Crew(Generic[T]):
         self.end(worker, _STOPPING)
         plan.stop.append(worker.id)
 
-    def _patience(self, worker: PoolWorker[T]) -> float:
-        """How many seconds a worker may be idle that nobody needs."""
+    def _kept_until(self, worker: PoolWorker[T]) -> float:
+        """Until when a worker may be idle that nobody needs."""
         if worker.bound_to is None:
-            return self._idle_timeout
+            # Longer if it has conversations: they would be lost with it.
+            return max(
+                worker.idle_since + self._idle_timeout,
+                worker.conversed_at + self._session_timeout,
+            )
         if not isinstance(worker.bound_to, str):
-            return 0.0  # it belonged to one request without a conversation, and that has ended
-        return self._session_timeout
+            return worker.idle_since  # it belonged to one request, without a conversation
+        return worker.idle_since + self._session_timeout
 
     def _make_room(self, plan: Plan[T], now: float, idle: list[PoolWorker[T]]) -> None:
         """Stop idle workers of other conversations, one for each that waits and finds no place.
@@ -197,14 +201,14 @@ class Crew(Generic[T]):
         return now >= self._spare_due
 
     def _shortage(self, plan: Plan[T], now: float) -> scaling.Shortage:
-        exclusive = self._settings.session == "exclusive"
-        waiting = self._waiting.conversations(ANY) if exclusive else len(self._waiting)
+        # What waits for the worker of its conversation is not served sooner by another one.
+        waiting = self._waiting.independent
         return scaling.shortage(
             self.alive.values(),
             self._settings.workers,
             waiting=waiting,
             expected_capacity=self._expected_capacity(plan, now) if waiting else 1,
-            exclusive=exclusive,
+            exclusive=self._settings.session == "exclusive",
         )
 
     def _expected_capacity(self, plan: Plan[T], now: float) -> int:

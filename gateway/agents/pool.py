@@ -33,6 +33,12 @@ served first in, first out, but one that waits for the worker of its conversatio
 those behind it. A worker whose output is paused is skipped. While the breaker is not closed, only
 idle workers are given a request, so that a broken agent loses no more than one at a time.
 
+Under session "sticky", a request goes to the worker that has its conversation, also if it must wait
+for it while others are free: only there is it remembered what was said. It holds up no request of
+others, and no worker is started for it, until its own is lost. A new conversation goes, among the
+least loaded workers, to the one that has the fewest, since those that have met at one worker stay
+together. A worker beyond `workers.min` that has had conversations is kept for `session_timeout`.
+
 Under session "exclusive" a worker belongs to one conversation and is kept for it, idle, for
 `session_timeout`. When all workers there may be are kept so, a further conversation takes the place
 of the one that has been idle longest, whose conversation is lost. A worker with a request is never
@@ -145,7 +151,8 @@ class Pool(Generic[T]):
             on_trial = breaker is Breaker.HALF_OPEN
             if (on_trial and self._waiting) or self._hopeless(now):
                 raise CircuitOpenError(retry_after=max(self._restart.start_at - now, 1.0))
-        if not self._waiting:
+        if not (self._waiting and self._waiting.conversations(ANY)):
+            # What waits for a worker of its own could not be given to one that has room.
             worker = self._free_for(ticket, breaker)
             if worker is not None:
                 self._give(ticket, worker)
@@ -176,6 +183,8 @@ class Pool(Generic[T]):
             ticket.worker_id = None
             worker.in_flight -= 1
             worker.idle_since = now
+            if ticket.session is not None:
+                worker.conversed_at = now
             # The first answer after a failure lifts the delay of what is still to be started.
             recovers = served and self._restart.failing
             if served:
@@ -323,7 +332,7 @@ class Pool(Generic[T]):
             if ticket is None:
                 return
             home = self._waiting.home(ticket)
-            worker = min(unbound, key=preference) if home == ANY else takers[home]
+            worker = self._preferred(unbound, ticket) if home == ANY else takers[home]
             self._waiting.remove(ticket)
             self._give(ticket, worker)
             plan.assign.append((ticket, worker.id))
@@ -336,35 +345,44 @@ class Pool(Generic[T]):
         worker.quota -= 1
         if worker.quota <= 0:
             self._crew.end(worker, WorkerPhase.RETIRING)
-        if self._settings.session == "none":
-            return
         key = self._key(ticket)
+        if key is None:
+            return
         if self._settings.session == "exclusive":
             worker.bound_to = key
         if ticket.conversation is not None:
             ticket.session = self._conversations.hand_over(key, worker.id)
-            if worker.alive:
+            if worker.alive and self._waiting:
                 self._waiting.bind(key, worker.id)
 
     def _free_for(self, ticket: T, breaker: Breaker) -> PoolWorker[T] | None:
-        """The worker that a request can be given to now, if any, while no other request waits."""
+        """The worker that a request can be given to now, if any, while none waits for any."""
         takers = self._crew.takers(breaker)
-        if self._settings.session != "none":
-            home = self._home(self._key(ticket))
+        key = self._key(ticket)
+        if key is not None:
+            home = self._home(key)
             if home != ANY:
                 takers = [worker for worker in takers if worker.id == home]
             elif self._settings.session == "exclusive":
                 takers = [worker for worker in takers if worker.bound_to is None]
-        return min(takers, key=preference, default=None)
+        return self._preferred(takers, ticket) if takers else None
+
+    def _preferred(self, takers: Sequence[PoolWorker[T]], ticket: T) -> PoolWorker[T]:
+        """The worker, of those that have room, that is to have a request which may go to any."""
+        if len(takers) == 1:
+            return takers[0]
+        if ticket.conversation is None or self._settings.session == "none":
+            return min(takers, key=preference)
+        count = self._conversations.count
+        return min(takers, key=lambda worker: preference(worker, count(worker.id)))
 
     def _home(self, key: Hashable) -> int:
         """The worker that has a conversation, if it still takes requests; else `ANY`."""
-        worker_id = self._conversations.worker_of(key)
+        worker_id = None if key is None else self._conversations.worker_of(key)
         return worker_id if worker_id in self._crew.alive else ANY
 
     def _key(self, ticket: T) -> Hashable:
-        """What a request shares with those that go where it goes."""
-        if self._settings.session == "none":
-            return None
-        # Without a conversation, a request is a conversation of its own.
-        return ticket if ticket.conversation is None else ticket.conversation
+        """What a request shares with those that go where it goes; None if it may go anywhere."""
+        if self._settings.session == "exclusive" and ticket.conversation is None:
+            return ticket  # a conversation of its own
+        return None if self._settings.session == "none" else ticket.conversation

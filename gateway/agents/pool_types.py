@@ -88,6 +88,8 @@ class PoolWorker(Generic[T]):
     Meanwhile the worker is given nothing else."""
     bound_to: Hashable | None = None
     """The conversation that owns the worker, under session "exclusive"."""
+    conversed_at: float = -math.inf
+    """When the last request of a conversation ended here, under any session but "none"."""
 
     @property
     def can_take(self) -> bool:
@@ -116,16 +118,17 @@ class PoolWorker(Generic[T]):
         return f"<worker {self.id} {self.phase.value} {self.in_flight}/{self.capacity}>"
 
 
-def preference(worker: PoolWorker[T]) -> tuple[bool, int, bool, float]:
+def preference(worker: PoolWorker[T], conversations: int = 0) -> tuple[bool, int, int, bool, float]:
     """The order in which workers are preferred: ready ones first, then the least loaded.
 
-    Among equals the one used last is preferred, so that the others can be stopped for being idle;
-    of those never used the oldest, because a worker may say `ready` and go on loading.
+    Of these the one with the fewest `conversations`, where one more is to be placed. Among equals
+    the one used last is preferred, so that the others can be stopped for being idle; of those never
+    used the oldest, because a worker may say `ready` and go on loading.
     """
     used = worker.served > 0
     starting = worker.phase is WorkerPhase.STARTING
     age = -worker.idle_since if used else worker.started_at
-    return (starting, worker.in_flight, not used, age)
+    return (starting, worker.in_flight, conversations, not used, age)
 
 
 @dataclass(slots=True)

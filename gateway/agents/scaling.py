@@ -1,9 +1,11 @@
 """How many workers one agent should have: plain functions over the pool's state.
 
-Three wishes are added up. The *queue* wants a worker for every request that no worker, running or
-starting, will have room for. The *minimum* wants `workers.min` alive. The *spares* want
-`workers.spare` idle ahead of need. The first cannot wait; the other two can, while some worker is
-ready: a new interpreter would take the processor from the request that is being answered.
+Three wishes are added up. The *queue* wants a worker for everything that could be given to one and
+that no worker, running or starting, will have room for: a request that waits for the worker of its
+conversation is not counted, and of a conversation that has none yet one request is. The *minimum*
+wants `workers.min` alive. The *spares* want `workers.spare` idle ahead of need. The first cannot
+wait; the other two can, while some worker is ready: a new interpreter would take the processor from
+the request that is being answered.
 """
 
 from __future__ import annotations
@@ -39,9 +41,10 @@ def shortage(
 ) -> Shortage:
     """Compare what is alive with what is wanted.
 
-    `alive` are the workers that are. `waiting` counts requests, or under session "exclusive"
-    (`exclusive`) the conversations among them that have no worker yet. `expected_capacity` is how
-    many of these a worker that has not said so yet is thought to take at a time.
+    `alive` are the workers that are. `waiting` counts what waits for any worker
+    (`Waiting.independent`). `expected_capacity` is how many of these a worker that has not said so
+    yet is thought to take at a time. `exclusive` is the session mode: there, only a worker without
+    a conversation has room.
     """
     idle = coming = room = 0
     for worker in alive:

@@ -51,7 +51,10 @@ class _Lane(Generic[T]):
 
 
 class Waiting(Generic[T]):
-    """See the module's docstring. `key` is a conversation, `home` the worker that it waits for."""
+    """See the module's docstring. `key` is a conversation, `home` the worker that it waits for.
+
+    The key `None` is of requests without a conversation; they wait for `ANY`.
+    """
 
     def __init__(self) -> None:
         self._lane_of: dict[T, _Lane[T]] = {}
@@ -75,6 +78,16 @@ class Waiting(Generic[T]):
     def conversations(self, home: int) -> int:
         """How many conversations wait for a worker, or for any."""
         return len(self._lines.get(home, ()))
+
+    @property
+    def independent(self) -> int:
+        """How many workers could be given something at once of what waits for any.
+
+        That is one for each conversation, whose requests go to one worker, and one for each request
+        of the lane `None`, which has no conversation.
+        """
+        unrelated = self._lanes.get(None)
+        return self.conversations(ANY) + (len(unrelated.requests) - 1 if unrelated else 0)
 
     def first(self, homes: Iterable[int]) -> T | None:
         """The request that is next if these workers have room, or also any (`ANY`)."""

@@ -114,11 +114,13 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A worker with more resident memory than this ("512M") is replaced when it is next idle."""
     idle_timeout: Clock = 60
     """A worker beyond `min` that was idle for this long is stopped."""
-    session: Literal["none", "sticky", "exclusive"] = "none"
+    session: Literal["none", "sticky", "exclusive"] = "sticky"
     """What `context.conversation_id` binds requests to: nothing, the same worker while it lives, or
-    a worker that serves no other conversation."""
+    a worker that serves no other conversation. Frameworks keep conversations in memory, and an
+    agent with several workers would forget most of them under "none"."""
     session_timeout: Clock = 600
-    """An exclusive conversation that was idle for this long is ended."""
+    """A worker beyond `min` is kept idle for this long (not for `idle_timeout`) after a request
+    of a conversation; under "exclusive" every worker that has one."""
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     clocks: Clocks = Clocks()
     restart: Restart = Restart()

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from gateway.agents.blame import Blame
+from gateway.agents.conversations import Conversations
 from gateway.agents.crew import RESPITE, SILENCE, SPARE_DELAY
 from gateway.agents.pool import CircuitOpenError, QueueFullError, WorkerPhase
-from gateway.config import Restart
+from gateway.config import AgentSettings, Restart
 from tests.unit.pools import Scene
 
 
@@ -372,6 +373,122 @@ def test_a_conversation_stays_with_its_worker_while_that_one_lives() -> None:
     scene.crash(home)
     lost = scene.submit("a")
     assert lost.session == "lost"
+
+
+def test_conversations_are_sticky_unless_it_is_said_otherwise() -> None:
+    assert AgentSettings(command="x").session == "sticky"
+
+
+def sticky(workers: int, capacity: int = 1, **settings: Any) -> Scene:
+    """Workers that are ready, under session "sticky"."""
+    limits = {"min": workers, "max": settings.pop("most", workers)}
+    scene = Scene(workers=limits, session="sticky", concurrency=capacity, **settings)
+    for number in scene.numbers:
+        scene.up(number, capacity)
+    return scene
+
+
+def test_no_worker_is_started_for_a_request_that_waits_for_the_worker_of_its_conversation() -> None:
+    scene = sticky(1, most=4)
+    scene.submit("a")
+    for _ in range(3):
+        scene.submit("a")
+    assert scene.last.start == []
+    scene.submit("b")
+    assert scene.last.start == [2]
+    scene.submit("b")
+    assert scene.last.start == [], "both go to one worker"
+    scene.submit()
+    assert scene.last.start == [3]
+
+
+def test_workers_are_started_for_what_a_lost_worker_leaves_behind() -> None:
+    scene = sticky(1, most=4)
+    scene.submit("a")
+    again = scene.submit("a")
+    scene.crash(1)
+    scene.up(2)
+    assert (scene.given[again], again.session) == (2, "lost")
+
+
+def test_a_conversation_that_waits_for_its_worker_holds_up_nobody_and_fills_no_queue() -> None:
+    scene = sticky(2, queue=2)
+    scene.submit("a")
+    waiting = [scene.submit("a"), scene.submit("a")]
+    plain = scene.submit()
+    assert scene.given[plain] == 2
+    assert plain.session is None
+    assert scene.pool.queue == tuple(waiting)
+    with pytest.raises(QueueFullError):
+        scene.submit()
+
+
+def test_new_conversations_are_spread_over_equally_loaded_workers() -> None:
+    scene = sticky(3)
+    homes = []
+    for number in range(6):
+        request = scene.submit(f"{number}")
+        homes.append(scene.given[request])
+        scene.finish(request)
+    assert sorted(homes) == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_request_without_a_conversation_goes_to_the_worker_used_last_whoever_talks_there() -> (
+    None
+):
+    scene = sticky(3)
+    scene.finish(scene.submit("a"))
+    home = scene.given[scene.made[0]]
+    for _ in range(3):
+        plain = scene.submit()
+        assert scene.given[plain] == home
+        scene.finish(plain)
+
+
+def test_a_worker_with_conversations_is_kept_idle_until_they_were_silent_for_long() -> None:
+    scene = sticky(1, most=2, idle_timeout=60, session_timeout=600)
+    a, b = scene.submit("a"), scene.submit("b")
+    scene.up(2)
+    scene.finish(a)
+    scene.finish(b)
+    assert [plan.stop for plan in scene.sleep(599) if plan.stop] == []
+    scene.finish(scene.submit("a"))
+    assert [plan.stop for plan in scene.sleep(2) if plan.stop] == [[scene.given[b]]]
+
+
+def test_a_worker_without_conversations_is_stopped_although_others_have_some() -> None:
+    scene = sticky(1, most=3, idle_timeout=60, session_timeout=600)
+    requests = [scene.submit("a"), scene.submit("b"), scene.submit()]
+    scene.up(2)
+    scene.up(3)
+    for request in requests:
+        scene.finish(request)
+    stops = [plan.stop for plan in scene.sleep(61) if plan.stop]
+    assert stops == [[scene.given[requests[2]]]]
+
+
+def test_a_worker_that_retires_loses_its_conversations_and_each_is_told_once() -> None:
+    scene = sticky(2, capacity=2)
+    first = scene.submit("a")
+    scene.take(scene.pool.retire(scene.given[first], scene.now))
+    lost, kept = scene.submit("a"), scene.submit("a")
+    assert (lost.session, kept.session) == ("lost", "kept")
+    assert scene.given[lost] == scene.given[kept] != scene.given[first]
+
+
+def test_the_conversations_that_are_remembered_are_bounded_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.agents.conversations._REMEMBERED", 3)
+    conversations = Conversations()
+    assert [conversations.hand_over(name, 1) for name in "abc"] == ["new"] * 3
+    assert conversations.hand_over("a", 2) == "lost"
+    assert (conversations.count(1), conversations.count(2)) == (2, 1)
+    conversations.hand_over("d", 2)
+    assert conversations.worker_of("b") is None, "the longest silent is forgotten"
+    assert (conversations.count(1), conversations.count(2)) == (1, 2)
+    conversations.hand_over("e", 2)
+    assert conversations.count(1) == 0
 
 
 def exclusive(**settings: Any) -> Scene:

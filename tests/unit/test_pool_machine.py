@@ -209,6 +209,12 @@ class PoolMachine(RuleBasedStateMachine):
             worker.requests.append(request)
             worker.given += 1
             worker.conversations.add(request.conversation or request)
+        if self.scene.settings.session == "sticky" and not self.scene.settings.workers.spare:
+            alive = sum(w.alive and w.id not in plan.start for w in self.pool.workers)
+            lacking = max(0, self.scene.settings.workers.min - alive)
+            # One for each conversation, and for each request without one.
+            apart = {request.conversation or request for request in self.waiting}
+            assert len(plan.start) <= max(lacking, len(apart)), "started in vain"
         for number in plan.start:
             assert number not in self.workers
             assert not self.closed
@@ -578,13 +584,21 @@ class PoolMachine(RuleBasedStateMachine):
         if self.closed or room <= 0 or (restart.failing and coming):
             return
         alive = sum(w.alive for w in self.pool.workers)
-        unserved = self.waiting and not coming and scene.settings.session == "none"
+        unserved = self.some_wait_for_any and not coming
         ready = any(w.phase is WorkerPhase.READY for w in self.pool.workers)
         if unserved or (alive < scene.settings.workers.min and not ready):
             assert scene.now < restart.start_at
             assert scene.wake_at <= restart.start_at
         elif alive < scene.settings.workers.min:
             assert scene.wake_at <= max(scene.now + SPARE_DELAY, restart.start_at)
+
+    @property
+    def some_wait_for_any(self) -> bool:
+        """Whether a request waits that no worker was ever better for than another."""
+        if self.scene.settings.session != "sticky":
+            return bool(self.waiting) and self.scene.settings.session == "none"
+        alive = [self.workers[w.id].conversations for w in self.pool.workers if w.alive]
+        return any(not any(r.conversation in here for here in alive) for r in self.waiting)
 
     @invariant()
     def a_conversation_without_a_place_waits_only_for_those_that_are_not_silent(self) -> None:
