@@ -6,7 +6,7 @@ This module does not know how handlers are run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -22,9 +22,15 @@ DEFAULT_CONCURRENCY = 8
 """Requests that one worker runs at the same time: enough to overlap the waiting that agents mostly
 do, few enough to keep threads and memory small."""
 
-_InvokeFunction: TypeAlias = Callable[[Any], object] | Callable[[Any, Context], object]
-_ChatFunction: TypeAlias = Callable[[list[Any]], object] | Callable[[list[Any], Context], object]
-_I = TypeVar("_I", bound=_InvokeFunction)
+
+class _TakesContextByName(Protocol):
+    def __call__(self, messages: list[Any], /, *, context: Context) -> object: ...
+
+
+_ChatFunction: TypeAlias = (
+    Callable[[list[Any]], object] | Callable[[list[Any], Context], object] | _TakesContextByName
+)
+_I = TypeVar("_I", bound=Callable[..., object])
 _C = TypeVar("_C", bound=_ChatFunction)
 
 
@@ -67,7 +73,10 @@ class Agent:
         return f"<Agent {self.name}: {', '.join(self.handlers) or 'no handlers'}>"
 
     def invoke(self, function: _I) -> _I:
-        """Decorate the function of (input) or (input, context) that processes structured input.
+        """Decorate the function that processes structured input.
+
+        It takes (input) or (input, context), or parameters of its own, which are given the input's
+        members of their names. What is annotated is checked before the function is called.
 
         Its return value is the output: anything that msgspec encodes as JSON, or a Pydantic model.
         """

@@ -48,7 +48,7 @@ from protocol import (
 from protocol.worker_side import WorkerConnection
 
 from .answer import chunk_encoder, encode_answer, explain_exception
-from .context import Context, InvalidInput, decode, read_context
+from .context import Context, InvalidInput, read_context
 from .handler import Handler, Served
 from .loops import Backend, current_loop
 from .outbox import HIGH_WATER_BYTES, Outbox
@@ -102,8 +102,7 @@ class _Request:
         self.cancelled = False
 
     def call(self) -> object:
-        name = "input" if self.handler.method == "invoke" else "messages"
-        return self.handler.call(decode(self.payload, name), self.context)
+        return self.handler.call(self.payload, self.context)
 
     def cancel(self) -> None:
         self.cancelled = True

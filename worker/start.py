@@ -43,6 +43,9 @@ def serve(agent: Declared, wire: Stdio, *, backend: Backend = "asyncio") -> None
     when anything but the end of stdin ended it.
     """
     _check(agent, backend)
+    for handler in agent.handlers.values():
+        for complaint in handler.prepare():
+            sys.stderr.write(f"worker: {complaint}\n")
     connection = WorkerConnection()
     ready = connection.send_ready(
         handlers=list(agent.handlers),

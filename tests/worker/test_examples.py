@@ -92,7 +92,7 @@ async def test_the_streaming_chat_speaks_word_by_word(backend: str) -> None:
         assert (await worker.invoke("abc", stream=True)).chunks == ("a", "b", "c")
         assert (await worker.invoke(7)).failure == (
             ErrorCode.INVALID_INPUT,
-            "expected a word to spell, got int",
+            "input: expected str, got int",
         )
 
 

@@ -153,22 +153,27 @@ def nothing() -> None:
     """Takes nothing."""
 
 
-def too_much(a: object, b: object, c: object) -> None:
-    """Takes three."""
+def context_alone(context: Context) -> None:
+    """Takes nothing of the caller's input."""
 
 
-def by_name_only(value: object, *, context: Context) -> None:
-    """Takes a context that is not positional."""
-
-
-@pytest.mark.parametrize("function", [nothing, too_much, by_name_only])
-def test_a_function_of_other_parameters_is_refused(function: Callable[..., object]) -> None:
+@pytest.mark.parametrize("function", [nothing, context_alone])
+def test_a_function_that_takes_no_input_is_refused(function: Callable[..., object]) -> None:
     with pytest.raises(
         TypeError, match=rf"{function.__name__}\(.*\).* must take \(input\) or \(input, context\)"
     ):
         Handler("invoke", function)
     with pytest.raises(TypeError, match=r"must take \(messages\) or \(messages, context\)"):
         Handler("chat", function)
+
+
+def too_much(a: object, b: object, c: object) -> None:
+    """Takes three."""
+
+
+def test_a_chat_has_nothing_to_give_but_messages_and_a_context() -> None:
+    with pytest.raises(TypeError, match=r"must take \(messages\) or \(messages, context\)"):
+        Handler("chat", too_much)
 
 
 def test_what_is_no_function_is_refused() -> None:
@@ -419,9 +424,14 @@ def test_mypy_takes_right_handlers_and_refuses_wrong_ones(tmp_path: Path) -> Non
         "@other.chat\n"
         "async def b(messages: list[dict[str, Any]]) -> AsyncIterator[str]: yield ''\n"
         "@other.invoke\n"
-        "def c(value: int, context: int) -> None: ...\n"
+        "def c(value: int, *, other: int = 3) -> None: ...\n"
         "@agent.chat\n"
         "def d(messages: str) -> None: ...\n"
+        "@agent.chat\n"
+        "def e(messages: list[Any], other: int) -> None: ...\n"
+        "@agent.chat\n"
+        "def f(messages: list[Any], *, context: Context) -> None: ...\n"
+        "agent.invoke(3)\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(source)],
@@ -434,5 +444,5 @@ def test_mypy_takes_right_handlers_and_refuses_wrong_ones(tmp_path: Path) -> Non
     *lines, summary = done.stdout.splitlines()
     errors = [line for line in lines if ": error: " in line]
     assert any("def (value: dict[str, int], context: worker.context.Context)" in x for x in lines)
-    assert [int(line.split(":")[1]) for line in errors] == [11, 13], done.stdout
-    assert "Found 2 errors" in summary
+    assert [int(line.split(":")[1]) for line in errors] == [13, 15, 19], done.stdout
+    assert "Found 3 errors" in summary

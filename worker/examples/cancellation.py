@@ -42,7 +42,7 @@ def work(seconds: float, context: Context) -> str:
             print("stopped working")
             return "nobody reads this"
         time.sleep(STEP)
-    return f"worked for {seconds} seconds"
+    return f"worked for {seconds:g} seconds"
 
 
 if __name__ == "__main__":
