@@ -7,14 +7,15 @@ They run no handlers.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
 from protocol import ErrorCode, LocalProtocolError, Method
+from protocol.payloads import check_chat_message
 from protocol.worker_side import WorkerConnection
 
 from .context import InvalidInput
+from .messages import as_message, as_piece, describe, dump_model
 
 MAX_ERROR_TEXT = 4096
 """Characters of an exception's text that a caller is shown: some exceptions quote their whole
@@ -30,17 +31,22 @@ def encode_answer(
 
     Raises TypeError or ValueError, worded for the agent's author, when the result cannot be sent.
     """
-    if method == "chat" and isinstance(result, str):
-        result = {"role": "assistant", "content": result}
-    send: Callable[[int, object], bytes] = (
-        connection.send_message if method == "chat" else connection.send_output
-    )
+    send: Callable[[int, object], bytes] = connection.send_output
+    value = result
+    if method == "chat":
+        send = connection.send_message
+        try:
+            value = as_message(result)
+        except TypeError:
+            raise _not_a_message(result) from None
     try:
         try:
-            return send(request_id, result)
+            return send(request_id, value)
         except TypeError:
-            return send(request_id, msgspec.to_builtins(result, enc_hook=_dump_model))
+            return send(request_id, msgspec.to_builtins(value, enc_hook=dump_model))
     except LocalProtocolError as error:
+        if problem := _problem_of(value) if method == "chat" else None:
+            raise _not_a_message(result, f": {problem}") from None
         raise ValueError(f"the {method} handler's answer cannot be sent: {error}") from None
     except _HAS_NO_JSON_FORM as error:
         raise TypeError(f"the {method} handler's answer cannot be sent as JSON: {error}") from error
@@ -49,17 +55,22 @@ def encode_answer(
 def chunk_encoder(
     connection: WorkerConnection, request_id: int, method: Method
 ) -> Callable[[object], bytes]:
-    """A function that encodes one value that a generator yielded as a line.
+    """A function that encodes one value that a generator yielded as a line, or as nothing.
 
-    The function raises TypeError for anything but a string, and ValueError for a string that cannot
-    be sent.
+    The function raises TypeError for anything but a string or a message, and ValueError for a
+    string that cannot be sent.
     """
     send = connection.chunk_sender(request_id)
 
     def encode(chunk: object) -> bytes:
         if type(chunk) is not str:
             if not isinstance(chunk, str):
-                raise TypeError(f"the {method} handler yielded {_describe(chunk)}, expected str")
+                text = as_piece(chunk)
+                if text is None:
+                    raise TypeError(f"the {method} handler yielded {describe(chunk)}, expected str")
+                if not text:
+                    return b""  # a piece of a message that says nothing, such as a tool's call
+                chunk = text
             chunk = str.__str__(chunk)
         try:
             return send(chunk)
@@ -92,13 +103,13 @@ def _presentable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _dump_model(value: Any) -> object:
-    """The plain values of a Pydantic model, without importing Pydantic. Raises TypeError."""
-    dump = getattr(value, "model_dump", None)
-    if dump is None:
-        raise TypeError(f"{_describe(value)} has no JSON form")
-    return dump(mode="json")
+def _not_a_message(result: object, problem: str = "") -> TypeError:
+    return TypeError(
+        f"the chat handler's answer cannot be sent: it returned {describe(result)}, expected a "
+        f"string, or a message with `role` and `content`{problem}"
+    )
 
 
-def _describe(value: object) -> str:
-    return "None" if value is None else type(value).__name__
+def _problem_of(message: object) -> str | None:
+    """What is wrong with a message, if that is why it could not be sent."""
+    return check_chat_message(msgspec.json.encode(message, enc_hook=dump_model))

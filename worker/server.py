@@ -217,7 +217,8 @@ class _Server:
         encode = self._chunk_encoder(request)
         try:
             async for chunk in chunks:
-                if outbox.put(encode(chunk)):
+                line = encode(chunk)
+                if line and outbox.put(line):
                     self._loop.call_soon(outbox.flush)
                 if outbox.size > HIGH_WATER_BYTES:
                     await outbox.wait_for_room()
@@ -250,7 +251,8 @@ class _Server:
             for chunk in chunks:
                 if request.cancelled:
                     break
-                if outbox.put_from_thread(encode(chunk)):
+                line = encode(chunk)
+                if line and outbox.put_from_thread(line):
                     self._loop.call_soon_from_thread(outbox.flush)
                 outbox.wait_for_room_in_thread(unless=lambda: request.cancelled)
         finally:

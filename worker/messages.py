@@ -1,0 +1,168 @@
+"""Messages of agent frameworks, as the wire has them: an object with `role` and `content`.
+
+No framework is imported here. What an object is, is seen by its attributes: most have `role` and
+`content`, or `text`; the rest are in the tables below, which the README repeats ("Messages of
+frameworks"). What is not recognised is an error that names its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+_LANGCHAIN_ROLES = {
+    "ai": "assistant",
+    "AIMessageChunk": "assistant",
+    "human": "user",
+    "HumanMessageChunk": "user",
+    "system": "system",
+    "SystemMessageChunk": "system",
+    "tool": "tool",
+    "ToolMessageChunk": "tool",
+}
+"""By `type`, which stands for the role."""
+
+_TEXT_OF_A_RESULT = ("output", "final_output", "text", "raw")
+"""Of the result of a run: pydantic-ai's AgentRunResult, openai-agents' RunResult, agent-framework's
+AgentResponse, crewai's CrewOutput."""
+
+_MESSAGE_OF_A_RESULT = ("message", "response", "raw_item", "chat_message")
+"""llama-index's ChatResponse; its AgentOutput, and pydantic-ai's results; openai-agents' items;
+autogen's Response."""
+
+_TEXT_OF_A_PIECE = ("delta", "content", "text")
+"""llama-index's events and responses also have the whole text so far, and `delta` is what is new;
+LangChain's and haystack's chunks; agent-framework's updates."""
+
+_TEXT_BLOCKS = ("text", "output_text", "input_text")
+
+_MOST_NESTING = 3
+"""A result holds a response, and that a message."""
+
+
+def as_message(value: object) -> object:
+    """The message that a chat handler has returned, ready to be encoded.
+
+    Raises TypeError for what is none. Of mappings and Structs the encoder finds out.
+    """
+    if isinstance(value, str):
+        return {"role": "assistant", "content": value}
+    if isinstance(value, (Mapping, msgspec.Struct, msgspec.Raw)):
+        return value
+    members = _members(value)
+    if "role" in members and "content" in members:
+        return members
+    message = _adapted(value)
+    if message is None:
+        raise TypeError(f"{describe(value)} is no message")
+    return message
+
+
+def as_piece(value: object) -> str | None:
+    """The text of a message, or of a piece of one, that a handler has yielded; None if it is none.
+
+    A message with more than text in it is JSON text, as where one is returned to a caller that
+    streams.
+    """
+    if isinstance(value, Mapping):
+        message: Mapping[str, Any] | None = value if "role" in value else None
+    else:
+        for name in _TEXT_OF_A_PIECE:
+            text = getattr(value, name, None)
+            if isinstance(text, str):
+                return str.__str__(text)
+        message = _adapted(value)
+    if message is None or "content" not in message:
+        return None
+    content = message["content"]
+    if isinstance(content, str) and not message.get("tool_calls"):
+        return content
+    return msgspec.json.encode(msgspec.to_builtins(message, enc_hook=dump_model)).decode()
+
+
+def describe(value: object) -> str:
+    """What a value is, for its author: its type, and the keys of a dict."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    if isinstance(value, Mapping) and value:
+        keys = [str(key)[:40] for key in list(value)[:5]]
+        return f"{name} ({', '.join(keys)}{', …' if len(value) > 5 else ''})"
+    return name
+
+
+def dump_model(value: Any) -> object:
+    """The plain values of a Pydantic model, without importing Pydantic. Raises TypeError."""
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return dump(mode="json")
+
+
+def _members(value: object) -> Mapping[str, Any]:
+    """Those of an object of values: a dataclass, a model, and so on. Empty if it is none."""
+    try:
+        plain = msgspec.to_builtins(value, enc_hook=dump_model)
+    except Exception:  # noqa: BLE001  (a framework's object may hold anything: it is not sent so)
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def _adapted(value: object, nesting: int = _MOST_NESTING) -> Mapping[str, Any] | None:
+    role = _role(value)
+    if role is not None:
+        content = _content(value)
+        return None if content is None else {"role": role, "content": content}
+    for name in _TEXT_OF_A_RESULT:
+        text = getattr(value, name, None)
+        if isinstance(text, str):
+            return {"role": "assistant", "content": text}
+    for name in _MESSAGE_OF_A_RESULT if nesting else ():
+        inner = getattr(value, name, None)
+        if inner is not None and not isinstance(inner, str):
+            message = _adapted(inner, nesting - 1)
+            if message is not None:
+                return message
+    return None
+
+
+def _role(value: object) -> str | None:
+    role = getattr(value, "role", None)
+    if isinstance(role, Enum):
+        role = role.value
+    if isinstance(role, str):
+        return role
+    if getattr(value, "kind", None) == "response":  # pydantic-ai's ModelResponse
+        return "assistant"
+    if isinstance(getattr(value, "source", None), str) and hasattr(value, "content"):
+        return "assistant"  # autogen's messages, by the agent's name
+    kind = getattr(value, "type", None)
+    return _LANGCHAIN_ROLES.get(kind) if isinstance(kind, str) else None
+
+
+def _content(value: object) -> object:
+    """The content as a string, if it is text alone; else as plain values; None if there is none."""
+    for name in ("content", "text"):
+        content = getattr(value, name, None)
+        if isinstance(content, str):
+            return str.__str__(content)
+        if isinstance(content, (list, tuple)):
+            with suppress(Exception):  # as above
+                return _text(msgspec.to_builtins(content, enc_hook=dump_model))
+    return None
+
+
+def _text(blocks: list[Any]) -> object:
+    texts: list[Any] = []
+    for block in blocks:
+        if isinstance(block, str):
+            texts.append(block)
+        elif isinstance(block, dict) and block.get("type") in _TEXT_BLOCKS:
+            texts.append(block.get("text"))
+        else:
+            return blocks
+    return "".join(texts) if all(isinstance(text, str) for text in texts) else blocks
