@@ -26,6 +26,7 @@ import sys
 
 import trio
 
+from gateway.sandbox.enclosure import RESOLV_CONF
 from gateway.sandbox.targets import Policy, ProxyRefusal, parse_connect
 
 MAX_HEAD = 8192
@@ -40,6 +41,10 @@ EXHAUSTED_PAUSE = 0.1
 """Seconds before the next attempt to accept when descriptors have run out: a tunnel may end."""
 CHUNK = 65536
 """Bytes that a tunnel forwards at once."""
+MAX_DESCRIPTORS = 65536
+"""Two for each tunnel of every worker; of more workers than that, some wait."""
+MAX_THREADS = 64
+"""Threads and processes: names are resolved in trio's threads, 40 at a time."""
 
 # IPv6 prefixes that embed an IPv4 address in the last 32 bits, which is the one that is reached.
 _EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
@@ -105,7 +110,10 @@ async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStre
             host.encode("ascii"), port, type=trio.socket.SOCK_STREAM
         )
     except OSError as error:
-        raise ProxyRefusal(502, f"{host} cannot be resolved: {error.strerror or error}") from None
+        cause = error.strerror or str(error)
+        if _was_replaced(RESOLV_CONF):
+            cause += f"; {RESOLV_CONF} was replaced since: restart the gateway for its name servers"
+        raise ProxyRefusal(502, f"{host} cannot be resolved: {cause}") from None
     complaint = "it has no address"
     for family, kind, protocol, _, address in found:
         judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
@@ -116,6 +124,14 @@ async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStre
         except OSError as error:
             complaint = error.strerror or str(error)
     raise ProxyRefusal(502, f"{host}:{port} cannot be reached: {complaint}")
+
+
+def _was_replaced(path: str) -> bool:
+    """Whether a file that is mounted here by itself has no name any more where it came from."""
+    try:
+        return os.stat(path).st_nlink == 0
+    except OSError:
+        return False
 
 
 async def _connect(upstream: trio.socket.SocketType, address: object) -> trio.SocketStream:
@@ -269,13 +285,7 @@ def main() -> None:
     """The program that `proxy` starts, with the arguments AGENT CONTROL_FD UID HOSTS."""
     agent, descriptor, uid, hosts = sys.argv[1:]
     logging.basicConfig(format=f"network of agent {agent!r}: %(message)s")
-    # Every tunnel takes two descriptors, which soon exceeds the usual soft limit.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(int(uid), int(uid), int(uid))
-        os.setresuid(int(uid), int(uid), int(uid))
+    _give_up_rights(int(uid))
 
     async def run() -> None:
         control = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=int(descriptor)))
@@ -286,3 +296,21 @@ def main() -> None:
         KeyboardInterrupt
     ):  # from the terminal: this process ends with the gateway
         trio.run(run)
+
+
+def _give_up_rights(uid: int) -> None:
+    """Take on the user id `uid`, with root, and limits as low as tunnels allow."""
+    # Every tunnel takes two descriptors, which soon exceeds the usual soft limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else MAX_DESCRIPTORS
+    for limit, value in (
+        (resource.RLIMIT_NOFILE, min(most, MAX_DESCRIPTORS)),
+        (resource.RLIMIT_NPROC, MAX_THREADS),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(limit, (value, value))
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)

@@ -176,8 +176,8 @@ def _make_strict(
     uids = None if ids is None else UidBlock(ids)
     proxy = None
     if settings.network_hosts:
-        uid = os.geteuid() if uids is None else uids.take()
-        proxy = Proxy(agent_name, settings.network_hosts, uid=uid)
+        uid = None if uids is None else uids.take()
+        proxy = Proxy(agent_name, settings.network_hosts, uid=uid, tools=tools, seccomp=seccomp)
     return StrictLauncher(
         confinement, tools=tools, cgroups=cgroups, uids=uids, guard=_guard(), proxy=proxy
     )

@@ -1,7 +1,7 @@
 """The process of an agent's proxy, as the launcher of its workers holds it.
 
 This module owns the process, its control socket and the announcement of each new worker. It does
-not know what the proxy allows (`egress` does).
+not know what the proxy allows (`egress` does), nor what it is shown (`enclosure` does).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -17,9 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gateway
+from gateway.sandbox import enclosure
+from gateway.sandbox.refusals import explain_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from gateway.sandbox.bwrap import Tools
 
 _PROGRAM = """
 import json
@@ -39,9 +44,18 @@ class Proxy:
     """One agent's proxy. Its process ends when this is closed, or with the gateway, however that
     ends."""
 
-    def __init__(self, agent: str, hosts: Sequence[str], *, uid: int) -> None:
-        """No process is started before the first worker. With root, the process runs as `uid`."""
-        self._command = (agent, str(uid), json.dumps(list(hosts)))
+    def __init__(
+        self, agent: str, hosts: Sequence[str], *, uid: int | None, tools: Tools, seccomp: bytes
+    ) -> None:
+        """No process is started before the first worker.
+
+        `uid` is what the process runs as where the gateway is root, else None; `seccomp` is its
+        system call filter.
+        """
+        self._command = (agent, str(uid or 0), json.dumps(list(hosts)))
+        self._bwrap = tools.bwrap
+        self._as_root = uid is not None
+        self._seccomp = seccomp
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self.stderr, self._their_stderr = os.pipe()
@@ -52,7 +66,7 @@ class Proxy:
 
     @property
     def pid(self) -> int | None:
-        """The process id of the proxy that was started last."""
+        """The process id of the proxy that was started last: of bubblewrap, which waits for it."""
         return None if self._process is None else self._process.pid
 
     @contextlib.contextmanager
@@ -68,29 +82,45 @@ class Proxy:
         if self._process is None or self._control is None or self._process.poll() is not None:
             self.close()
             agent, uid, hosts = self._command
+            path = _import_path()
             self._control, theirs = socket.socketpair()
-            with theirs:
+            with theirs, open(os.memfd_create("seccomp"), "wb") as rules:
+                rules.write(self._seccomp)
+                rules.flush()
+                rules.seek(0)
                 self._process = subprocess.Popen(
                     [
-                        *(sys.executable, "-I", "-S", "-c", _PROGRAM, json.dumps(_import_path())),
-                        *(agent, str(theirs.fileno()), uid, hosts),
+                        *(self._bwrap, "--seccomp", str(rules.fileno())),
+                        *enclosure.bwrap_options(import_path=path, as_root=self._as_root),
+                        *("--", enclosure.interpreter(), "-I", "-S", "-c", _PROGRAM),
+                        *(json.dumps(path), agent, str(theirs.fileno()), uid, hosts),
                     ],
                     env={},
                     cwd="/",
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._their_stderr,
-                    pass_fds=(theirs.fileno(),),
+                    pass_fds=(theirs.fileno(), rules.fileno()),
                     start_new_session=True,
                 )
             weakref.finalize(self, _end, self._control, self._process)
         return self._control
 
-    def forget_said(self) -> None:
-        """Discard what the proxy has written to its stderr so far."""
+    def take_said(self) -> str:
+        """Take what the proxy has written to its stderr so far."""
+        said = b""
         with contextlib.suppress(BlockingIOError):
-            while os.read(self.stderr, _PIPE_BYTES):
-                pass
+            while more := os.read(self.stderr, _PIPE_BYTES):
+                said += more
+        return said.decode(errors="replace")
+
+    def why_ended(self) -> str | None:
+        """Why the process that was started last has ended, or None if it runs."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        said = self.take_said().strip().splitlines()
+        last = said[-1] if said else f"status {self._process.returncode}"
+        return f"the network's own process could not be started: {explain_refusal(said) or last}"
 
     def close(self) -> None:
         """End the proxy and every tunnel through it. Blocks for a moment."""
@@ -110,5 +140,6 @@ def _end(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
-        process.kill()
+        # The whole group: the proxy itself would outlive bubblewrap.
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()

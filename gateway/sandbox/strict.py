@@ -224,7 +224,11 @@ class StrictLauncher:
     def forget_trial(self) -> None:
         """Discard what the proxy logged of a trial: the agent has not asked for anything yet."""
         if self._proxy is not None:
-            self._proxy.forget_said()
+            self._proxy.take_said()
+
+    def why_no_network(self) -> str | None:
+        """Why the proxy has ended, or None if it runs or none is needed."""
+        return None if self._proxy is None else self._proxy.why_ended()
 
     def close(self) -> None:
         """Release everything that the launcher holds, after its workers have ended. Blocks

@@ -87,6 +87,7 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         line = _first_line(process)
         uid = _uid_of_last_descendant(process.pid) if line else None
         _, stderr = process.communicate(timeout=TRIAL_TIMEOUT)
+        no_network = trial.why_no_network()
     except subprocess.TimeoutExpired:
         raise SandboxError(f"the sandbox could not be tried within {TRIAL_TIMEOUT:g} s") from None
     finally:
@@ -96,6 +97,8 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         launch.release()
         trial.remove_groups()
         trial.forget_trial()
+    if no_network is not None:
+        raise SandboxError(no_network)
     if not line or process.returncode:
         tail = stderr.decode(errors="replace").strip().splitlines()
         why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")

@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.sandbox import SandboxSettings, StrictLauncher, egress, make_launcher, try_sandbox
+from gateway.sandbox.bwrap import Tools
 from gateway.sandbox.egress import why_refused
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.targets import Policy
@@ -158,10 +160,11 @@ def test_the_proxy_ends_with_the_gateway() -> None:
     """Its standard error, which it shares with this gateway, is closed by the kernel."""
     code = (
         "import os\n"
-        "from gateway.sandbox.proxy import Proxy\n"
-        f"proxy = Proxy('agent', ['a:1'], uid={os.geteuid()})\n"
-        "with proxy.announce():\n"
-        "    print(proxy._process.pid, flush=True)\n"
+        "from gateway.sandbox import SandboxSettings, make_launcher\n"
+        "made = make_launcher('agent', ['true'], SandboxSettings(network=('a.invalid:1',)),\n"
+        "                     environ=os.environ, cwd='/')\n"
+        "with made._proxy.announce():\n"
+        "    print(made._proxy.pid, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
     gateway = subprocess.Popen(
@@ -181,7 +184,8 @@ class InProcess(Proxy):
     """The same proxy as a task of the test, so that the test may say what is public."""
 
     def __init__(self) -> None:
-        super().__init__("agent", (), uid=0)
+        tools = Tools(bwrap="", setpriv="", sh="")
+        super().__init__("agent", (), uid=0, tools=tools, seccomp=b"")
         self.control, theirs = socket.socketpair()
         self.theirs = trio.socket.from_stdlib_socket(theirs)
 
@@ -358,6 +362,24 @@ def test_whatever_a_client_says_is_refused_in_one_status_line_and_is_no_defect(s
 async def test_the_reason_of_a_refusal_stands_in_the_status_line() -> None:
     said = await talk(b"CONNECT b.invalid:1 HTTP/1.1\r\n\r\n")
     assert said.startswith(b"HTTP/1.1 403 b.invalid:1 is not in the agent's network setting\r\n")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_name_that_cannot_be_resolved_since_the_name_servers_changed_says_so(
+    replaced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*args: Any, **options: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    with tempfile.NamedTemporaryFile(delete=not replaced) as file:
+        monkeypatch.setattr(trio.socket, "getaddrinfo", fails)
+        # A mount of the file alone keeps showing it when another one takes its name.
+        monkeypatch.setattr(egress, "RESOLV_CONF", f"/proc/self/fd/{file.fileno()}")
+        if replaced:
+            os.unlink(file.name)
+        said = await talk(b"CONNECT a.com:1 HTTP/1.1\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 502 a.com cannot be resolved: Temporary failure")
+    assert (b"restart the gateway" in said) == replaced
 
 
 @pytest.mark.parametrize("gone", ["client", "upstream"])

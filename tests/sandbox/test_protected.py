@@ -19,9 +19,8 @@ from gateway.sandbox import (
     check_apart,
     make_launcher,
 )
-from gateway.sandbox.proxy import Proxy
 from tests.sandbox.running import running
-from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox, uid_of
+from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 
 USERS = pytest.mark.parametrize("user", available_users())
 
@@ -196,14 +195,14 @@ def test_no_helper_executes_what_lies_in_a_folder_of_the_import_path(
     subprocess.run([sys.executable, "-c", ""], env=environ, check=True)
     (place / "executed").unlink()
     code = f"""
-import sys
-from gateway.sandbox.proxy import Proxy
+import os, sys
+from gateway.sandbox import SandboxSettings, make_launcher
 sys.path.insert(0, {str(place)!r})
-proxy = Proxy("agent", ["a.invalid:1"], uid={uid_of(user)})
-with proxy.announce():
+settings = SandboxSettings(network=("a.invalid:1",))
+made = make_launcher("agent", ["true"], settings, environ=os.environ, cwd="/")
+with made._proxy.announce():
     pass
-proxy.close()
-print(proxy.pid)
+made.close()
 """
     done = subprocess.run(
         as_user(user, sys.executable, "-c", code),
@@ -223,8 +222,10 @@ def test_a_proxy_imports_nothing_from_the_folder_that_the_gateway_is_in(
     (place / "trio.py").write_text(f"open({str(place)!r} + '/executed', 'w')")
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    proxy = Proxy("agent", ["a.invalid:1"], uid=os.geteuid())
+    launcher = made("agent", place, network=("a.invalid:1",))
+    proxy = launcher._proxy
+    assert proxy is not None
     with proxy.announce():
         pass
-    proxy.close()
+    launcher.close()
     assert not (place / "executed").exists()
