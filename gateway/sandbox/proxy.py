@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -74,37 +75,47 @@ class Proxy:
         """A descriptor through which a new worker sends out its port. Raises OSError."""
         worker, ours = socket.socketpair()
         with worker, ours:
-            socket.send_fds(self._running(), [b"W"], [ours.fileno()])
+            try:
+                socket.send_fds(self._running(), [b"W"], [ours.fileno()])
+            except BrokenPipeError as error:
+                raise OSError(error.errno, self.why_ended()) from error
             yield worker.fileno()
 
     def _running(self) -> socket.socket:
         """The control socket of a running proxy, which is started anew if the last one died."""
-        if self._process is None or self._control is None or self._process.poll() is not None:
+        if self._process is None or self._control is None or self._has_ended():
             self.close()
-            agent, uid, hosts = self._command
-            path = _import_path()
-            self._control, theirs = socket.socketpair()
-            with theirs, open(os.memfd_create("seccomp"), "wb") as rules:
-                rules.write(self._seccomp)
-                rules.flush()
-                rules.seek(0)
-                self._process = subprocess.Popen(
-                    [
-                        *(self._bwrap, "--seccomp", str(rules.fileno())),
-                        *enclosure.bwrap_options(import_path=path, as_root=self._as_root),
-                        *("--", enclosure.interpreter(), "-I", "-S", "-c", _PROGRAM),
-                        *(json.dumps(path), agent, str(theirs.fileno()), uid, hosts),
-                    ],
-                    env={},
-                    cwd="/",
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=self._their_stderr,
-                    pass_fds=(theirs.fileno(), rules.fileno()),
-                    start_new_session=True,
-                )
-            weakref.finalize(self, _end, self._control, self._process)
+            control, theirs = socket.socketpair()
+            with contextlib.ExitStack() as ours, theirs:
+                ours.enter_context(control)
+                process = self._start(theirs.fileno())
+                ours.pop_all()
+            self._control, self._process = control, process
+            weakref.finalize(self, _end, control, process)
         return self._control
+
+    def _start(self, control: int) -> subprocess.Popen[bytes]:
+        agent, uid, hosts = self._command
+        path = _import_path()
+        with open(os.memfd_create("seccomp"), "wb") as rules:
+            rules.write(self._seccomp)
+            rules.flush()
+            rules.seek(0)
+            return subprocess.Popen(
+                [
+                    *(self._bwrap, "--seccomp", str(rules.fileno())),
+                    *enclosure.bwrap_options(import_path=path, as_root=self._as_root),
+                    *("--", enclosure.interpreter(), "-I", "-S", "-c", _PROGRAM),
+                    *(json.dumps(path), agent, str(control), uid, hosts),
+                ],
+                env={},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._their_stderr,
+                pass_fds=(control, rules.fileno()),
+                start_new_session=True,
+            )
 
     def take_said(self) -> str:
         """Take what the proxy has written to its stderr so far."""
@@ -116,11 +127,25 @@ class Proxy:
 
     def why_ended(self) -> str | None:
         """Why the process that was started last has ended, or None if it runs."""
-        if self._process is None or self._process.poll() is None:
+        if self._process is None or not self._has_ended():
             return None
         said = self.take_said().strip().splitlines()
         last = said[-1] if said else f"status {self._process.returncode}"
         return f"the network's own process could not be started: {explain_refusal(said) or last}"
+
+    def _has_ended(self) -> bool:
+        """Whether the process has ended, or is about to: nobody holds its control socket."""
+        assert self._process is not None
+        assert self._control is not None
+        if self._process.poll() is not None:
+            return True
+        poll = select.poll()
+        poll.register(self._control, 0)  # errors and the other end's end are always told
+        if not poll.poll(0):
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_TIMEOUT)
+        return True
 
     def close(self) -> None:
         """End the proxy and every tunnel through it. Blocks for a moment."""

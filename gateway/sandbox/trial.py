@@ -66,8 +66,11 @@ def try_sandbox(launcher: Launcher, *, secrets: Sequence[str] = ()) -> tuple[str
     """
     if not isinstance(launcher, StrictLauncher):
         return ()
-    with _canary() as canary, _listener() as port:
-        return _try(launcher, secrets=[canary, *secrets], port=port)
+    try:
+        with _canary() as canary, _listener() as port:
+            return _try(launcher, secrets=[canary, *secrets], port=port)
+    except OSError as error:
+        raise SandboxError(f"the sandbox cannot be tried: {error.strerror or error}") from error
 
 
 def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tuple[str, ...]:
