@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.sandbox.claims import OWN
+
 CONTROLLERS = ("memory", "cpu")
 """Controllers in use. The limit on processes needs none: in a user namespace, or with a user id of
 its own, a worker's rlimit counts only the worker's processes."""
@@ -25,8 +27,6 @@ CPU_PERIOD = 100_000
 """Microseconds of the period that a CPU quota applies to: the kernel's default."""
 _USUAL_SHARES = 1024
 """The weight of a group in version 1, where none is set; in version 2 it is 100."""
-_PREFIX = "agent-gateway-"
-"""Begins the name of every group made here; the gateway's process id follows."""
 _LEAF = "gateway"
 """The child group that the gateway itself moves to: version 2 divides no group with processes."""
 _DELEGATED = ("user.delegate", "trusted.delegate")
@@ -144,20 +144,9 @@ def out_of_memory(folders: Iterable[Path]) -> bool:
     return False
 
 
-def sweep(cgroups: Cgroups) -> None:
-    """Remove the groups of gateways that no longer run: a killed one could not remove them
-    itself."""
-    for parent in set(cgroups.folders.values()):
-        for folder in parent.glob(f"{_PREFIX}*"):
-            pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-            if not Path("/proc", pid).exists():
-                remove([folder])
-
-
 def group_name(token: str, number: int) -> str:
-    """The name of a group, from this process's id, the launcher's `token` and the group's
-    number."""
-    return f"{_PREFIX}{os.getpid()}-{token}-{number}"
+    """The name of one of this gateway's groups, from the launcher's `token` and a number."""
+    return f"{OWN}-{token}-{number}"
 
 
 def find_cgroups(*, own: str | None = None, mounts: str | None = None) -> Cgroups:

@@ -31,6 +31,7 @@ from gateway.sandbox.bwrap import (
     inside_command,
     outside_command,
 )
+from gateway.sandbox.claims import take_over
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.sources import Sources
@@ -83,9 +84,9 @@ class StrictLauncher:
         self._numbers = itertools.count()
         self._made: list[tuple[Path, ...]] = []
         self._ended: list[tuple[Path, ...]] = []
-        # Runs at the end of the interpreter, too. After a kill, the next gateway sweeps.
+        take_over(cgroups.folders.values())
+        # Runs at the end of the interpreter, too. After a kill, the next gateway takes over.
         weakref.finalize(self, _remove, self._made)
-        groups.sweep(cgroups)
 
     def __repr__(self) -> str:
         return f"<StrictLauncher {self.confinement.argv[0]} {len(self._made)} groups>"
