@@ -55,6 +55,9 @@ class Launch:
     watched_memory: int = 0
     """Bytes that the whole tree of processes may hold, where the gateway has to watch that because
     the kernel does not; else 0."""
+    shares_cpus: bool = True
+    """Whether the worker gets one share of busy CPUs, however many processes it has; else the
+    gateway has to watch that."""
     out_of_memory: Callable[[], bool] = lambda: False
     """Whether the kernel has ended a process of this start because its memory limit was met."""
     mark: str | None = None

@@ -156,6 +156,7 @@ class StrictLauncher:
                     uid=uid if confinement.as_root else None,
                     release=release,
                     watched_memory=self._watched_memory,
+                    shares_cpus="cpu" in self._cgroups.folders,
                     out_of_memory=partial(groups.out_of_memory, group),
                 )
             except BaseException:

@@ -29,7 +29,7 @@ def resident_bytes(pid: int | None) -> int:
 
     A page that several of them share counts once for each (proc(5), statm).
     """
-    return sum(map(_resident, _tree(pid)))
+    return sum(map(_resident, tree(pid)))
 
 
 def proportional_bytes(pid: int | None) -> int:
@@ -37,7 +37,7 @@ def proportional_bytes(pid: int | None) -> int:
 
     This takes the kernel a hundred times as long.
     """
-    return sum(map(_proportional, _tree(pid)))
+    return sum(map(_proportional, tree(pid)))
 
 
 async def measure_all(pids: dict[int, int | None]) -> dict[int, int]:
@@ -66,7 +66,8 @@ async def _in_thread(measure: Callable[[int | None], int], pid: int) -> int:
     return await trio.to_thread.run_sync(measure, pid)
 
 
-def _tree(pid: int | None) -> Iterator[int]:
+def tree(pid: int | None) -> Iterator[int]:
+    """The process and its descendants."""
     todo = [] if pid is None else [pid]
     while todo:
         current = todo.pop()

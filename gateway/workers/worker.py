@@ -37,6 +37,7 @@ from gateway.workers.link import (
     invalid_response,
 )
 from gateway.workers.memory import exceeds
+from gateway.workers.priority import lower_when_greedy
 from gateway.workers.process import SpawnError, spawn
 from gateway.workers.stderr import StderrRelay
 from protocol.gateway_side import WorkerState
@@ -123,6 +124,7 @@ class Worker:
         self._told_end = False
         self._out_of_memory: Callable[[], bool] = lambda: False
         self._watched_memory = 0
+        self._shares_cpus = True
         self._ending = trio.Event()
         self._exited = trio.Event()
 
@@ -200,6 +202,7 @@ class Worker:
                 release = launch.release
                 self._out_of_memory = launch.out_of_memory
                 self._watched_memory = launch.watched_memory
+                self._shares_cpus = launch.shares_cpus
         except (SpawnError, OSError) as error:
             logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
             failure = WorkerCrashed(f"the worker could not be started: {error}")
@@ -231,6 +234,8 @@ class Worker:
             nursery.start_soon(self._watch_exit, process)
             if self._watched_memory:
                 nursery.start_soon(self._watch_memory, process.pid, self._watched_memory)
+            if not self._shares_cpus:
+                nursery.start_soon(lower_when_greedy, process.pid, self._tell_priority)
             logs.event(log, logging.INFO, "worker started", **self._fields())
             self._tell(Spawned())
             await self._ending.wait()
@@ -335,6 +340,10 @@ class Worker:
         message = f"worker is ended: it holds {used} bytes, and sandbox.memory allows {limit}"
         logs.event(log, logging.WARNING, message, **self._fields())
         self.end(Reason.OVER_MEMORY)
+
+    def _tell_priority(self, busy: int, level: int) -> None:
+        message = f"worker keeps {busy} threads busy: its priority is lowered (nice {level})"
+        logs.event(log, logging.WARNING, message, **self._fields())
 
     async def _exits_within(self, seconds: float) -> bool:
         return await clock.wait_within(self._exited, seconds)

@@ -1,4 +1,5 @@
-"""Where no control group can be had, the gateway itself holds a worker to its memory."""
+"""Where no control group can be had, the gateway itself holds a worker to its memory, and its
+priority down."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from gateway.errors import ShuttingDown, WorkerCrashed
 from gateway.exchange import Call, Exchange
 from gateway.sandbox import make, make_launcher
 from gateway.sandbox.cgroups import Cgroups
+from gateway.workers import priority
 from gateway.workers.memory import proportional_bytes, resident_bytes
 from tests.sandbox.users import need_sandbox
 
@@ -42,6 +44,11 @@ for line in sys.stdin:
         for _ in range(4):
             if os.fork() == 0:
                 time.sleep(3600)
+    elif wish == "spin":
+        for _ in range(count):
+            if os.fork() == 0:
+                while True:
+                    pass
     print(json.dumps({"id": request["id"], "result": {"output": os.getpid()}}), flush=True)
     if wish == "children":
         time.sleep(3600)
@@ -120,6 +127,19 @@ async def test_what_a_workers_processes_share_counts_once(
         assert worker.memory > 256 << 20
         assert proportional_bytes(worker.pid) < 256 << 20
         assert (await ask(it, "share", 0)).result == first.result, "the same worker"
+
+
+async def test_a_worker_that_keeps_many_processes_busy_gets_a_lower_priority_and_serves_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(priority, "WATCH_SECONDS", 0.05)
+    async with agent(monkeypatch, tmp_path, "256M") as it:
+        first = await ask(it, "spin", 3 * len(os.sched_getaffinity(0)))
+        assert first.error is None
+        with trio.fail_after(60):
+            while "threads busy: its priority is lowered (nice " not in caplog.text:
+                await ask(it, "take")
+        assert (await ask(it, "take")).result == first.result, "the same worker"
 
 
 def test_memory_of_what_has_ended_is_none() -> None:

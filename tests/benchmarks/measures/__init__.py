@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tests.benchmarks.bench import Measure
-from tests.benchmarks.measures import ceiling, growth, many, overload, requests, streams, workers
+from tests.benchmarks.measures import (
+    ceiling,
+    growth,
+    many,
+    neighbours,
+    overload,
+    requests,
+    streams,
+    workers,
+)
 
 ALL: tuple[Measure, ...] = (
     *ceiling.MEASURES,
@@ -11,6 +20,7 @@ ALL: tuple[Measure, ...] = (
     *streams.MEASURES,
     *many.MEASURES,
     *workers.MEASURES,
+    *neighbours.MEASURES,
     *overload.MEASURES,
     *growth.MEASURES,
 )
