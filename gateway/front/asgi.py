@@ -9,9 +9,10 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import h11
 import trio
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
 
@@ -25,7 +26,9 @@ from gateway.observe import logs
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    import h11
     from hypercorn.config import Config
+    from hypercorn.protocol.events import Event as StreamEvent
 
     from gateway.errors import GatewayError
     from gateway.front.http1 import HTTP1Requests
@@ -40,68 +43,97 @@ _NEVER_DRAINS = WorkerContext(None)
 
 
 class HTTP1Protocol(H11Protocol):
-    """Hypercorn's protocol, limited to HTTP/1.1 without encryption, and to `requests`."""
+    """Hypercorn's protocol, limited to HTTP/1.1 without encryption, and to `requests`.
 
-    def __init__(self, requests: HTTP1Requests, *arguments: Any) -> None:
+    `write` takes what is to be sent.
+    """
+
+    def __init__(
+        self, requests: HTTP1Requests, write: Callable[[bytes], None], *arguments: Any
+    ) -> None:
         """The further `arguments` are Hypercorn's."""
         super().__init__(*arguments)
         # Hypercorn closes a connection after the response that was under way when the gateway began
-        # to drain. Its head had said that the connection is kept: only what `Application.send` and
-        # h11 say in a head ends one.
+        # to drain. Its head had said that the connection is kept: only what a head says ends one.
         self.context = _NEVER_DRAINS
         self._requests = requests
+        self._write = write
         self.connection = requests  # type: ignore[assignment]  # has what Hypercorn uses of h11's
 
     async def _create_stream(self, request: h11.Request) -> None:
+        """Begin a request. An offer to upgrade is ignored (RFC 9110, 7.8)."""
+        method = request.method.decode("ascii")
         # Hypercorn hands the method on in upper case, but it is case-sensitive (RFC 9110, 9.1).
-        self.connection_state[SENT_METHOD] = request.method.decode("ascii")
+        self.connection_state[SENT_METHOD] = method
         self.connection_state[WEBSOCKET] = self._requests.websocket
-        if self._requests.websocket:
-            request = _without_upgrade(request)
-        await super()._create_stream(request)
+        self.stream = HTTPStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        self.keep_alive_requests += 1
+        await self.stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=self._requests.fields,
+                http_version=request.http_version.decode("ascii"),
+                method=method.upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Write what the application responds, unless its request was refused meanwhile."""
+        if isinstance(event, StreamClosed):
+            await self._maybe_recycle()
+        elif self._requests.refusal is not None:
+            return
+        elif isinstance(event, Body):
+            self._write(self._requests.send_data(event.data))
+        elif isinstance(event, EndBody):
+            self._write(self._requests.end_response())
+        elif isinstance(event, Response):
+            if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+                event.headers.append((b"connection", b"close"))
+            self._write(self._requests.begin_response(event.status_code, event.headers))
 
     async def _check_protocol(self, event: object) -> None:
         """Ignore an offer to upgrade to HTTP/2."""
 
     async def _send_error_response(self, status_code: int) -> None:
         """Respond to what `http1` has refused."""
-        request, error = self._requests.request, self._requests.refusal
+        del status_code
+        requests, error = self._requests, self._requests.refusal
         assert error is not None
-        headers, body = _respond_to(error, [] if request is None else request.headers)
-        headers += [(b"connection", b"close"), *self.config.response_headers("h11")]
-        await self._send_h11_event(h11.Response(status_code=error.status, headers=headers))
-        if request is None or request.method != b"HEAD":
-            await self._send_h11_event(h11.Data(data=body))
-        await self._send_h11_event(h11.EndOfMessage())
-
-
-def _without_upgrade(request: h11.Request) -> h11.Request:
-    """What a server makes of an offer that it ignores (RFC 9110, 7.8). Hypercorn would take it."""
-    return h11.Request(
-        method=request.method,
-        target=request.target,
-        headers=[(name, value) for name, value in request.headers if name != b"upgrade"],
-        http_version=request.http_version,
-    )
+        headers, body = _respond_to(error, requests.fields)
+        headers.append((b"connection", b"close"))
+        self._write(requests.begin_response(error.status, headers))
+        self._write(requests.send_data(body))
+        self._write(requests.end_response())
 
 
 class Tasks(TaskGroup):
     """Hypercorn's tasks of one connection, with its applications.
 
-    `flush` writes what the connection has to send; `last` is whether it ends with the response that
-    begins.
+    `flush` writes what the connection has to send.
     """
 
-    def __init__(self, flush: Callable[[], Awaitable[None]], last: Callable[[], bool]) -> None:
+    def __init__(self, flush: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
         self._flush = flush
-        self._last = last
 
     async def spawn_app(
         self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Any], Awaitable[None]]:
         """Start the application for one request; returns the function that queues its input."""
-        application = Application(send, self._flush, self._last, config.max_app_queue_size)
+        application = Application(send, self._flush, config.max_app_queue_size)
         self.spawn(application.run, app, scope)
         return application.put
 
@@ -109,18 +141,16 @@ class Tasks(TaskGroup):
 class Application:
     """One call of the ASGI application, and the queue of its input, of at most `most` messages."""
 
-    __slots__ = ("_begun", "_flush", "_gone", "_input", "_last", "_most", "_send", "_waiting")
+    __slots__ = ("_begun", "_flush", "_gone", "_input", "_most", "_send", "_waiting")
 
     def __init__(
         self,
         send: Callable[[Any], Awaitable[None]],
         flush: Callable[[], Awaitable[None]],
-        last: Callable[[], bool],
         most: int,
     ) -> None:
         self._send = send
         self._flush = flush
-        self._last = last
         self._most = most
         self._input: deque[Any] = deque()
         self._gone = False
@@ -163,15 +193,11 @@ class Application:
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`."""
-        if message["type"] != "http.response.start":
-            await self._send(message)
-            await self._flush()
-            return
-        self._begun = True
-        if self._last():
-            headers = [*message.get("headers", ()), (b"connection", b"close")]
-            message = {**message, "headers": headers}
         await self._send(message)
+        if message["type"] == "http.response.start":
+            self._begun = True
+        else:
+            await self._flush()
 
     async def _respond_to_defect(self, scope: Any) -> None:
         if self._begun:

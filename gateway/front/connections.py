@@ -76,6 +76,7 @@ from gateway import clock
 from gateway.front.asgi import HTTP1Protocol, Tasks
 from gateway.front.client import LIMIT_UNREAD
 from gateway.front.http1 import HTTP1Requests
+from gateway.front.http1_response import CONTINUE
 from gateway.front.sockets import set_unread_limit
 
 if TYPE_CHECKING:
@@ -114,8 +115,6 @@ _PROBE_SECONDS = 0.5
 """Before a client that has shut down its side is sent the first interim response; each further one
 comes after twice the time."""
 
-_PROBE = h11.InformationalResponse(status_code=100, headers=[])
-
 
 class Connection:
     """One client's connection, from accept to close."""
@@ -124,7 +123,7 @@ class Connection:
         self._config = config
         self._context = context
         self._stream = stream
-        self._requests = HTTP1Requests(_keep_alive_lines(config))
+        self._requests = HTTP1Requests(_keep_alive_lines(config), context.terminated.is_set)
         self._protocol: HTTP1Protocol
         self._output: list[bytes] = []
         self._write_lock = trio.Lock()
@@ -144,9 +143,10 @@ class Connection:
         except OSError:  # the client has left already
             return
         state[LIMIT_UNREAD] = self.limit_unread
-        async with Tasks(self.flush, self._ends_with_response) as tasks:
+        async with Tasks(self.flush) as tasks:
             self._protocol = HTTP1Protocol(
                 self._requests,
+                self._send_later,
                 app,
                 self._config,
                 self._context,
@@ -164,10 +164,6 @@ class Connection:
             over.cancel()
             self._abort()
             await self._protocol.handle(Closed())
-
-    def _ends_with_response(self) -> bool:
-        """Whether the present response is the last one, for a reason that h11 does not know."""
-        return self._context.terminated.is_set() or not self._requests.persistent
 
     # Input
 
@@ -226,7 +222,7 @@ class Connection:
             elif self._requests.our_state is h11.SEND_RESPONSE:
                 if not self._requests.can_be_probed:
                     return False
-                self._output.append(self._requests.send(_PROBE))
+                self._send_later(CONTINUE)
                 await self.flush()
                 patience *= 2
         return True
@@ -247,10 +243,13 @@ class Connection:
         if self._idle and self._deadline == math.inf and not self._closing:
             self._start_idle_clock()
 
+    def _send_later(self, data: bytes) -> None:
+        if data:  # the end of a response is empty when its length was given
+            self._output.append(data)
+
     async def _on_protocol_event(self, event: Event) -> None:
         if isinstance(event, RawData):
-            if event.data:  # the end of a response is empty when its length was given
-                self._output.append(event.data)
+            self._send_later(event.data)
         elif isinstance(event, Updated):
             self._idle = event.idle
             if not event.idle:

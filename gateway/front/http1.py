@@ -1,14 +1,15 @@
 """The requests of one connection: h11 behind firm limits, in the shape that Hypercorn expects.
 
-Stands where Hypercorn's `H11Protocol` has an `h11.Connection`. Decides what h11 gets to see, and
-when: plain functions over bytes, without I/O.
+Stands where Hypercorn's `H11Protocol` has an `h11.Connection`. Plain functions over bytes, without
+I/O. h11 parses what is difficult to parse, heads and chunked bodies; everything else is counting
+bytes, which is done here at a fraction of the cost. `http1_response` writes the responses.
 
 - **h11 gets a head only when it is whole.** Its size and the number of its fields are checked
   before anything is parsed, whatever the pieces in which it came: h11 alone limits only what is
   incomplete, and each field costs it 2.5 µs on the event loop.
 - **h11 gets nothing that belongs to a later request.** While one is being answered, what the client
-  sends is kept here, up to a limit. So h11 never pauses, and whoever reads the socket can go on
-  reading, which is the only way to see the client leave.
+  sends is kept here, up to a limit. So whoever reads the socket can go on reading, which is the
+  only way to see the client leave.
 - **Empty lines before a request are ignored** (RFC 9112, 2.2), and so is everything after the last
   request of a connection: some clients send a CRLF after a body.
 - **Other versions than HTTP/1 are refused.** h11 would let them pass.
@@ -30,8 +31,11 @@ from gateway.errors import (
     RequestHeadTooLarge,
     TransferCodingNotImplemented,
 )
+from gateway.front.http1_response import CONTINUE, HTTP1Response
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from hypercorn.typing import H11SendableEvent
 
     from gateway.errors import GatewayError
@@ -62,8 +66,10 @@ _ERRORS: dict[int, type[GatewayError]] = {
 }
 """What h11 hints at besides 400."""
 
-_NOTED = frozenset({b"connection", b"content-length", b"transfer-encoding", b"upgrade"})
+_NOTED = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
 """The fields that say how a connection goes on."""
+
+_END = h11.EndOfMessage()
 
 
 class HTTP1Requests:
@@ -72,37 +78,43 @@ class HTTP1Requests:
     A *cycle* is one request: its head, its body, and `answering`, until the next one begins.
     """
 
-    def __init__(self, keep_alive: bytes = b"") -> None:
-        """`keep_alive` are the field lines of a response after which the connection goes on."""
-        self._h11 = _new_connection()
+    def __init__(
+        self, keep_alive: bytes = b"", is_last: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`keep_alive` are the field lines of a response after which the connection goes on.
+        `is_last` is asked when a response begins: whether it is to be the last one."""
         self._keep_alive = keep_alive
+        self._is_last = is_last
+        self._h11: h11.Connection
+        self._response = HTTP1Response()
         self._unfed = b""
         self._unfed_body: float | None = None  # None: what comes next is a head
         self._ended = False
         self.answering = False
         """Whether a whole request has come, and its response is not complete."""
         self.request: h11.Request | None = None
-        """The latest one, from its head to the next one's."""
+        """The present one, once its head could be read."""
+        self.fields: list[tuple[bytes, bytes]] = []
+        """Those of its head."""
         self.persistent = True
-        """Whether the connection can go on after the latest request."""
+        """Whether the connection can go on after the present request."""
         self.websocket = False
-        """Whether the latest request is a WebSocket's handshake."""
+        """Whether the present request is a WebSocket's handshake."""
         self.refusal: GatewayError | None = None
         """Why the client's bytes were refused. They are the last of the connection."""
         self.pending = False
         """Whether a cycle has begun with input that `next_event` has not been asked about."""
+        self.they_are_waiting_for_100_continue = False
 
     @property
     def our_state(self) -> object:
-        return self._h11.our_state
+        return self._response.state
 
     @property
     def their_state(self) -> object:
-        return self._h11.their_state if self.refusal is None else h11.ERROR
-
-    @property
-    def they_are_waiting_for_100_continue(self) -> bool:
-        return self._h11.they_are_waiting_for_100_continue
+        if self.refusal is not None:
+            return h11.ERROR
+        return h11.DONE if self.answering else h11.SEND_BODY
 
     @property
     def trailing_data(self) -> tuple[bytes, bool]:
@@ -120,8 +132,10 @@ class HTTP1Requests:
 
     @property
     def can_be_probed(self) -> bool:
-        """Whether the latest request's client must expect interim responses."""
+        """Whether the present request's client must expect interim responses."""
         return self.request is not None and self.request.http_version >= b"1.1"
+
+    # In
 
     def receive_data(self, data: bytes) -> None:
         """Add bytes from the client. Unlike h11's, an empty `data` means nothing."""
@@ -144,14 +158,7 @@ class HTTP1Requests:
         if self.answering:
             return h11.NEED_DATA
         try:
-            if self._unfed_body is None and not self._feed(self._head_length()):
-                return h11.NEED_DATA
-            event = self._h11.next_event()
-            while event is h11.NEED_DATA and self._feed(self._body_length()):
-                event = self._h11.next_event()
-            if type(event) is h11.Request:
-                self._accept(event)
-                self._feed(self._body_length())
+            event = self._next_head() if self._unfed_body is None else self._next_of_body()
         except h11.RemoteProtocolError as error:
             if self.refusal is None:
                 kind = _ERRORS.get(error.error_status_hint, InvalidRequest)
@@ -160,41 +167,58 @@ class HTTP1Requests:
         if type(event) is h11.EndOfMessage:
             self.answering = True
             self._take_surplus()
-        return cast("h11.Event", event)
-
-    def send(self, event: H11SendableEvent) -> bytes:
-        """As h11's. The head of a response says that the connection goes on, unless it ends."""
-        data = self._h11.send(event) or b""
-        if type(event) is h11.Response and self.persistent and b"\nconnection:" not in data:
-            return data[:-2] + self._keep_alive + b"\r\n"
-        return data
+        return event
 
     def start_next_cycle(self) -> None:
         """As h11's. Raises h11.LocalProtocolError if the connection is not to go on."""
         if not self.persistent:
             raise h11.LocalProtocolError("the connection ends with this request")
-        if self._unfed_body == math.inf:  # h11 may still have the surplus of a chunked body
-            self._h11 = _new_connection()
-        else:
-            self._h11.start_next_cycle()
+        self._response = HTTP1Response()
         self.answering = False
+        self.request, self.fields = None, []
         self._unfed_body = None
         self.pending = bool(self._unfed) or self._ended
 
-    def _feed(self, length: int) -> bool:
-        """Give h11 the next `length` bytes, or the end after the last; whether there was any."""
+    def _next_head(self) -> h11.Event | type[h11.NEED_DATA]:
+        length = self._head_length()
         if length:
-            data, self._unfed = self._unfed[:length], self._unfed[length:]
-            if self._unfed_body is not None:
-                self._unfed_body -= length
-            self._h11.receive_data(data)
-        elif self._ended and not self._unfed:
-            self._h11.receive_data(b"")
-        elif self._ended and self._unfed_body is None:
+            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_INCOMPLETE_BYTES)
+            self._h11.receive_data(self._take(length))
+            request = cast("h11.Request", self._h11.next_event())  # the head is whole
+            self._accept(request)
+            return request
+        if not self._ended:
+            return h11.NEED_DATA
+        if self._unfed:
             raise self._refuse(InvalidRequest("the request's head is not complete"))
+        return h11.ConnectionClosed()
+
+    def _next_of_body(self) -> h11.Event | type[h11.NEED_DATA]:
+        assert self._unfed_body is not None
+        if self._unfed_body == math.inf:
+            event = self._next_of_chunks()
+        elif self._unfed_body == 0:
+            return _END
+        elif self._unfed:
+            data = self._take(min(len(self._unfed), int(self._unfed_body)))
+            self._unfed_body -= len(data)
+            return h11.Data(data=data)
         else:
-            return False
-        return True
+            event = h11.NEED_DATA
+        if event is h11.NEED_DATA and self._ended:
+            raise self._refuse(InvalidRequest("the request's body is not complete"))
+        return event
+
+    def _next_of_chunks(self) -> h11.Event | type[h11.NEED_DATA]:
+        event = self._h11.next_event()
+        while event is h11.NEED_DATA and self._unfed:
+            self._h11.receive_data(self._take(_SLICE_BYTES))
+            event = self._h11.next_event()
+        return cast("h11.Event", event)
+
+    def _take(self, length: int) -> bytes:
+        data, self._unfed = self._unfed[:length], self._unfed[length:]
+        return data
 
     def _head_length(self) -> int:
         """How many bytes the next request's head has; 0 while it is not complete."""
@@ -213,33 +237,37 @@ class HTTP1Requests:
             raise self._refuse(
                 RequestHeadTooLarge(f"the request has more than {MAX_FIELDS} header fields")
             )
-        # h11 sees at the first byte that this is TLS, for one, which may never send a blank line.
-        return length if end or (self._unfed[:1] < b"!" and self._unfed not in {b"", b"\r"}) else 0
-
-    def _body_length(self) -> int:
-        """How many bytes of the body h11 may get now."""
-        if self._unfed_body is None or not self._unfed:
-            return 0
-        most = _SLICE_BYTES if self._unfed_body == math.inf else int(self._unfed_body)
-        return min(len(self._unfed), most)
+        if end is None and self._unfed[:1] < b"!" and self._unfed not in {b"", b"\r"}:
+            # TLS, for one, which may never send a blank line.
+            raise self._refuse(InvalidRequest("this is not HTTP/1.1: illegal request line"))
+        return length if end else 0
 
     def _accept(self, request: h11.Request) -> None:
         """Take note of a head that h11 has parsed, or refuse it."""
         self.request = request
-        fields: dict[bytes, bytes] = {}
-        for name, value in request.headers:
+        self.fields = list(request.headers)
+        self._response = HTTP1Response(request.method, request.http_version)
+        noted: dict[bytes, bytes] = {}
+        for name, value in self.fields:
             if name in _NOTED:
-                fields[name] = fields[name] + b"," + value if name in fields else value
-        chunked, length = b"transfer-encoding" in fields, fields.get(b"content-length")
+                noted[name] = noted[name] + b"," + value if name in noted else value
+        chunked, length = b"transfer-encoding" in noted, noted.get(b"content-length")
         self._unfed_body = math.inf if chunked else int(length or 0)
-        self.websocket = b"websocket" in _tokens(fields.get(b"upgrade"))
+        self.websocket = b"websocket" in _tokens(noted.get(b"upgrade"))
+        is_1_1 = request.http_version >= b"1.1"
         # RFC 9112: 9.3 for the first two, 6.1 for a message that has two lengths. What follows a
         # handshake are frames.
         self.persistent = (
-            request.http_version >= b"1.1"
-            and b"close" not in _tokens(fields.get(b"connection"))
+            is_1_1
+            and b"close" not in _tokens(noted.get(b"connection"))
             and not (chunked and length is not None)
             and not self.websocket
+        )
+        self.they_are_waiting_for_100_continue = (
+            b"expect" in noted
+            and b"100-continue" in _tokens(noted[b"expect"])
+            and is_1_1
+            and not self._unfed
         )
         if not request.http_version.startswith(b"1."):
             # HTTP/2's preface is made to be refused as invalid (RFC 9113, 3.4).
@@ -257,11 +285,31 @@ class HTTP1Requests:
         self.refusal = error
         return h11.RemoteProtocolError(error.message, error_status_hint=error.status)
 
+    # Out
+
+    def send(self, event: H11SendableEvent) -> bytes:
+        """`100 Continue`, whatever the event: it is the only one that is sent in this way."""
+        del event
+        self.they_are_waiting_for_100_continue = False
+        return CONTINUE
+
+    def begin_response(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The head of the response to the present request."""
+        self.they_are_waiting_for_100_continue = False
+        last = not self.persistent or self._is_last()
+        head = self._response.begin(status, fields, last=last, keep_alive=self._keep_alive)
+        self.persistent = not self._response.last
+        return head
+
+    def send_data(self, data: bytes) -> bytes:
+        """A part of the response's body."""
+        return self._response.data(data)
+
+    def end_response(self) -> bytes:
+        """The end of the response's body."""
+        return self._response.end()
+
 
 def _tokens(value: bytes | None) -> list[bytes]:
     """The members of a list of tokens (RFC 9110, 5.6.1), in small letters."""
     return [] if value is None else [token.strip() for token in value.lower().split(b",")]
-
-
-def _new_connection() -> h11.Connection:
-    return h11.Connection(h11.SERVER, max_incomplete_event_size=_INCOMPLETE_BYTES)

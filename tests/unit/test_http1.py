@@ -52,8 +52,8 @@ def receive(requests: HTTP1Requests, pieces: Iterable[bytes]) -> list[h11.Event]
 
 
 def respond(requests: HTTP1Requests) -> None:
-    requests.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
-    requests.send(h11.EndOfMessage())
+    requests.begin_response(200, [(b"content-length", b"0")])
+    requests.end_response()
 
 
 def body(found: list[h11.Event]) -> bytes:
@@ -268,3 +268,47 @@ def test_a_large_body_in_chunks_is_read_whole() -> None:
     assert body(found) == data
     assert requests.read_ahead
     assert len(data) > http1.MAX_AHEAD_BYTES  # what is of this request is not ahead
+
+
+def test_what_follows_a_request_and_cannot_be_read_is_not_taken_for_that_request() -> None:
+    requests = HTTP1Requests()
+    receive(requests, [head("X-Request-Id: first", request="HEAD / HTTP/1.1")])
+    respond(requests)
+    requests.start_next_cycle()
+    with pytest.raises(h11.RemoteProtocolError):
+        receive(requests, [b"GARBAGE\r\n\r\n"])
+    assert requests.fields == []
+    requests.begin_response(400, [(b"content-length", b"2")])
+    assert requests.send_data(b"no") == b"no"
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "waits"),
+    [("1.1", b"", True), ("1.1", b"hel", False), ("1.0", b"", False)],
+)
+def test_a_client_waits_to_be_told_to_go_on_unless_it_has_gone_on(
+    version: str, more: bytes, waits: bool
+) -> None:
+    start = ("Content-Length: 5", "Expect: 100-Continue")
+    requests = HTTP1Requests()
+    requests.receive_data(head(*start, request=f"POST / HTTP/{version}") + more)
+    assert isinstance(requests.next_event(), h11.Request)
+    assert requests.they_are_waiting_for_100_continue is waits
+    requests.send(h11.InformationalResponse(status_code=100, headers=[]))
+    assert not requests.they_are_waiting_for_100_continue
+
+
+def test_a_connection_that_is_to_end_says_so_when_its_next_response_begins() -> None:
+    ends = False
+    requests = HTTP1Requests(b"connection: keep-alive\r\n", lambda: ends)
+    receive(requests, [GET])
+    said = requests.begin_response(200, [(b"content-length", b"0")])
+    ends = True
+    assert b"keep-alive" in said
+    requests.end_response()
+    requests.start_next_cycle()
+    receive(requests, [GET])
+    assert b"connection: close" in requests.begin_response(200, [(b"content-length", b"0")])
+    requests.end_response()
+    with pytest.raises(h11.LocalProtocolError):
+        requests.start_next_cycle()
