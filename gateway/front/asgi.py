@@ -1,24 +1,25 @@
-"""What Hypercorn brings to a connection, adapted: its protocol, and how an application is called.
+"""From requests to calls of an ASGI application, and back: Hypercorn's, over a carrier of ours.
 
-`connections` says how these work together. Nothing here reads or writes a socket.
+`connections` says how these work together. Nothing here reads or writes a socket. Hypercorn's
+`HTTPStream` makes ASGI messages of a request and of its response; what it gets and gives as events
+is read and written by `http1`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+import h11
 import trio
 from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
-from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.worker_context import WorkerContext
 
 from gateway.errors import InternalError
 from gateway.front.dialect import retry_headers
 from gateway.front.head import read_head
+from gateway.front.http1_response import CONTINUE
 from gateway.front.native.errors import encode_error
 from gateway.front.target import SENT_METHOD, WEBSOCKET
 from gateway.observe import logs
@@ -26,9 +27,10 @@ from gateway.observe import logs
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-    import h11
     from hypercorn.config import Config
-    from hypercorn.protocol.events import Event as StreamEvent
+    from hypercorn.protocol.events import Event
+    from hypercorn.protocol.http_stream import HTTPStream
+    from hypercorn.typing import ConnectionState
 
     from gateway.errors import GatewayError
     from gateway.front.http1 import HTTP1Requests
@@ -38,85 +40,133 @@ Fields: TypeAlias = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("gateway.http")
 
+_STREAM_ID = 1
+"""HTTP/1.1 has one stream at a time."""
 
-_NEVER_DRAINS = WorkerContext(None)
+
+class Transport(Protocol):
+    """What a protocol needs of its connection."""
+
+    def write(self, data: bytes) -> None:
+        """Have bytes sent with the next flush."""
+
+    def request_begun(self) -> None:
+        """A head was read: from here on the request's own clocks run."""
+
+    def request_ended(self) -> None:
+        """A response is complete, and the connection goes on."""
+
+    async def end(self) -> None:
+        """Nothing more is to be sent."""
 
 
-class HTTP1Protocol(H11Protocol):
-    """Hypercorn's protocol, limited to HTTP/1.1 without encryption, and to `requests`.
+class HTTP1Protocol:
+    """The requests of one connection, one after the other, each as a call of the application.
 
-    `write` takes what is to be sent.
+    `receive` begins them, and responds to bytes that are refused.
     """
 
     def __init__(
-        self, requests: HTTP1Requests, write: Callable[[bytes], None], *arguments: Any
+        self,
+        transport: Transport,
+        requests: HTTP1Requests,
+        new_stream: Callable[[Callable[[Event], Awaitable[None]], int], HTTPStream],
+        state: ConnectionState,
+        max_requests: int,
     ) -> None:
-        """The further `arguments` are Hypercorn's."""
-        super().__init__(*arguments)
-        # Hypercorn closes a connection after the response that was under way when the gateway began
-        # to drain. Its head had said that the connection is kept: only what a head says ends one.
-        self.context = _NEVER_DRAINS
+        """`new_stream` makes one that sends its events by a function, with an id."""
+        self._transport = transport
         self._requests = requests
-        self._write = write
-        self.connection = requests  # type: ignore[assignment]  # has what Hypercorn uses of h11's
+        self._new_stream = new_stream
+        self._state = state
+        self._left = max_requests
+        self._stream: HTTPStream | None = None
 
-    async def _create_stream(self, request: h11.Request) -> None:
+    @property
+    def idle(self) -> bool:
+        """Whether no request is being served."""
+        return self._stream is None
+
+    async def receive(self, data: bytes) -> None:
+        """Take bytes of the client. Waits while the application has enough of a body."""
+        self._requests.receive_data(data)
+        try:
+            while (event := self._requests.next_event()) is not h11.NEED_DATA:
+                if isinstance(event, h11.Request):
+                    await self._begin(event)
+                elif self._stream is None:
+                    return  # the client's end; or a body that its application did not wait for
+                elif isinstance(event, h11.Data):
+                    await self._stream.handle(Body(stream_id=_STREAM_ID, data=event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    await self._stream.handle(EndBody(stream_id=_STREAM_ID))
+        except h11.RemoteProtocolError:
+            if self._requests.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+                self._respond_to_refused()
+            await self._transport.end()
+
+    async def disconnect(self) -> None:
+        """Tell the application that the client is gone, or that its response is complete."""
+        if self._stream is not None:
+            stream, self._stream = self._stream, None
+            await stream.handle(StreamClosed(stream_id=_STREAM_ID))
+
+    async def _begin(self, request: h11.Request) -> None:
         """Begin a request. An offer to upgrade is ignored (RFC 9110, 7.8)."""
+        self._transport.request_begun()
+        self._left -= 1
         method = request.method.decode("ascii")
         # Hypercorn hands the method on in upper case, but it is case-sensitive (RFC 9110, 9.1).
-        self.connection_state[SENT_METHOD] = method
-        self.connection_state[WEBSOCKET] = self._requests.websocket
-        self.stream = HTTPStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
-        self.keep_alive_requests += 1
-        await self.stream.handle(
+        self._state[SENT_METHOD] = method
+        self._state[WEBSOCKET] = self._requests.websocket
+        self._stream = self._new_stream(self._send, _STREAM_ID)
+        await self._stream.handle(
             Request(
-                stream_id=STREAM_ID,
+                stream_id=_STREAM_ID,
                 headers=self._requests.fields,
                 http_version=request.http_version.decode("ascii"),
                 method=method.upper(),
                 raw_path=request.target,
-                state=self.connection_state,
+                state=self._state,
             )
         )
+        if self._requests.is_waiting_for_100:
+            self._transport.write(CONTINUE)
 
-    async def stream_send(self, event: StreamEvent) -> None:
+    async def _send(self, event: Event) -> None:
         """Write what the application responds, unless its request was refused meanwhile."""
         if isinstance(event, StreamClosed):
-            await self._maybe_recycle()
+            await self._end()
         elif self._requests.refusal is not None:
             return
         elif isinstance(event, Body):
-            self._write(self._requests.send_data(event.data))
+            self._transport.write(self._requests.send_data(event.data))
         elif isinstance(event, EndBody):
-            self._write(self._requests.end_response())
+            self._transport.write(self._requests.end_response())
         elif isinstance(event, Response):
-            if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+            if self._left <= 0:
                 event.headers.append((b"connection", b"close"))
-            self._write(self._requests.begin_response(event.status_code, event.headers))
+            head = self._requests.begin_response(event.status_code, event.headers)
+            self._transport.write(head)
 
-    async def _check_protocol(self, event: object) -> None:
-        """Ignore an offer to upgrade to HTTP/2."""
+    async def _end(self) -> None:
+        """The application has ended, with its response or in the middle of it."""
+        await self.disconnect()
+        if self._requests.can_go_on:
+            self._requests.start_next_cycle()
+            self._transport.request_ended()
+        else:
+            await self._transport.end()
 
-    async def _send_error_response(self, status_code: int) -> None:
+    def _respond_to_refused(self) -> None:
         """Respond to what `http1` has refused."""
-        del status_code
         requests, error = self._requests, self._requests.refusal
         assert error is not None
         headers, body = _respond_to(error, requests.fields)
         headers.append((b"connection", b"close"))
-        self._write(requests.begin_response(error.status, headers))
-        self._write(requests.send_data(body))
-        self._write(requests.end_response())
+        self._transport.write(requests.begin_response(error.status, headers))
+        self._transport.write(requests.send_data(body))
+        self._transport.write(requests.end_response())
 
 
 class Tasks(TaskGroup):
@@ -160,7 +210,7 @@ class Application:
 
     async def run(self, app: Any, scope: Any) -> None:
         try:
-            await app(scope, self.receive, self.send, trio.to_thread.run_sync, trio.from_thread.run)
+            await app(scope, self.receive, self.send)
         except* Exception:  # the boundary: a defect ends the request that met it
             log.exception("internal error")
             await self._respond_to_defect(scope)

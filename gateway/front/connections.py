@@ -1,9 +1,10 @@
-"""HTTP/1.1 connections: Hypercorn's protocol over a carrier of our own.
+"""HTTP/1.1 connections: a carrier of our own, below Hypercorn's way of calling an application.
 
-Hypercorn's `H11Protocol` turns bytes into ASGI calls and ASGI messages into bytes. Its own carrier,
-`hypercorn.trio.TCPServer`, costs a short request eight task switches, two writes and a task that
-watches the silence after it, and it stops reading where it should notice that a client leaves. This
-module replaces the carrier and leaves the protocol as it is. Nothing here knows what is served.
+Hypercorn's carrier and protocol, `hypercorn.trio.TCPServer` and `H11Protocol`, cost a short request
+eight task switches, two writes, a task that watches the silence after it, and checks of what we
+wrote ourselves; and they stop reading where they should notice that a client leaves. This module
+carries bytes, `http1` knows what they mean, `asgi` makes calls of them. Nothing here knows what is
+served.
 
 Theory of operation
 -------------------
@@ -13,9 +14,9 @@ the client sends to the protocol. Each request runs as an *application* task
 (`asgi.Application.run`). The *clock* (`Connection._keep_time`) closes the connection at its
 deadline.
 
-**Input.** Only the reader calls the protocol with bytes. `http1.HTTP1Requests` stands between the
-protocol and h11, and keeps what belongs to later requests, so that the reader never has to stop
-reading while a request is answered: that is how the end of a client is noticed. The reader waits
+**Input.** Only the reader calls the protocol with bytes. `http1.HTTP1Requests` keeps what belongs
+to later requests, so that the reader never has to stop reading while a request is answered: that is
+how the end of a client is noticed. The reader waits
 for an application only when that leaves too much of a body unread (backpressure), and is released
 when the request ends. When a response is complete and the next request is here already, the reader
 is woken (`_read_ahead` is cancelled) to begin it. The next request does not begin before the
@@ -65,11 +66,12 @@ import os
 import socket
 import termios
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import h11
 import trio
-from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.utils import parse_socket_addr
 
 from gateway import clock
@@ -82,9 +84,7 @@ from gateway.front.sockets import set_unread_limit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hypercorn.app_wrappers import ASGIWrapper
     from hypercorn.config import Config
-    from hypercorn.events import Event
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import ConnectionState
 
@@ -128,13 +128,12 @@ class Connection:
         self._output: list[bytes] = []
         self._write_lock = trio.Lock()
         self._read_ahead = trio.CancelScope()
-        self._idle = True
         self._closing = False
         self._deadline = math.inf
         self._clock = trio.CancelScope()
         self._unread_seconds = math.nan
 
-    async def run(self, app: ASGIWrapper, state: ConnectionState) -> None:
+    async def run(self, app: Any, state: ConnectionState) -> None:
         """Serve requests until the connection ends."""
         sock = self._stream.socket
         try:
@@ -144,26 +143,18 @@ class Connection:
             return
         state[LIMIT_UNREAD] = self.limit_unread
         async with Tasks(self.flush) as tasks:
-            self._protocol = HTTP1Protocol(
-                self._requests,
-                self._send_later,
-                app,
-                self._config,
-                self._context,
-                tasks,
-                state,
-                False,
-                client,
-                server,
-                self._on_protocol_event,
+            new_stream = partial(
+                HTTPStream, app, self._config, self._context, tasks, False, client, server
             )
+            most = self._config.keep_alive_max_requests
+            self._protocol = HTTP1Protocol(self, self._requests, new_stream, state, most)
             self._start_idle_clock()
             over = trio.CancelScope()
             tasks.spawn(self._keep_time, over)
             await self._read()
             over.cancel()
             self._abort()
-            await self._protocol.handle(Closed())
+            await self._protocol.disconnect()
 
     # Input
 
@@ -188,16 +179,29 @@ class Connection:
                 await self._handle(b"")
             elif self._requests.read_ahead:
                 with trio.CancelScope() as self._read_ahead:
-                    return bytes(await self._stream.receive_some(_READ_BYTES))
+                    return await self._receive_some()
             else:
-                return bytes(await self._stream.receive_some(_READ_BYTES))
+                return await self._receive_some()
+
+    async def _receive_some(self) -> bytes:
+        """As `trio.SocketStream.receive_some`, but waits first: mostly nothing is there yet."""
+        sock = self._stream.socket
+        while sock.fileno() >= 0:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                return os.read(sock.fileno(), _READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+        raise trio.ClosedResourceError
 
     async def _handle(self, data: bytes) -> None:
-        if self._idle and self._write_lock.locked():
+        if self._protocol.idle and self._write_lock.locked():
             async with self._write_lock:  # the response to the last request comes first
                 pass
         was_in_head = self._requests.in_head
-        await self._protocol.handle(RawData(data))
+        await self._protocol.receive(data)
         await self.flush()
         if self._requests.in_head and not was_in_head and not self._closing:
             self._set_deadline(_HEAD_SECONDS)
@@ -222,7 +226,7 @@ class Connection:
             elif self._requests.our_state is h11.SEND_RESPONSE:
                 if not self._requests.can_be_probed:
                     return False
-                self._send_later(CONTINUE)
+                self.write(CONTINUE)
                 await self.flush()
                 patience *= 2
         return True
@@ -240,27 +244,30 @@ class Connection:
         if self._output:
             parts, self._output = self._output, []
             await self._write(parts)
-        if self._idle and self._deadline == math.inf and not self._closing:
+        if self._protocol.idle and self._deadline == math.inf and not self._closing:
             self._start_idle_clock()
 
-    def _send_later(self, data: bytes) -> None:
+    # Of `asgi.Transport`
+
+    def write(self, data: bytes) -> None:
         if data:  # the end of a response is empty when its length was given
             self._output.append(data)
 
-    async def _on_protocol_event(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            self._send_later(event.data)
-        elif isinstance(event, Updated):
-            self._idle = event.idle
-            if not event.idle:
-                self._deadline = math.inf  # until the response is written
-            elif self._requests.pending:
-                self._read_ahead.cancel()
-        elif isinstance(event, Closed) and not self._closing:
+    def request_begun(self) -> None:
+        self._deadline = math.inf  # until the response is written
+
+    def request_ended(self) -> None:
+        if self._requests.pending:
+            self._read_ahead.cancel()
+
+    async def end(self) -> None:
+        if not self._closing:
             self._closing = True
             self._read_ahead.cancel()
             await self._shut_down_output()
-            await self._protocol.handle(event)
+            await self._protocol.disconnect()
+
+    # The socket
 
     async def _write(self, parts: Sequence[bytes]) -> None:
         # A write that another task has begun goes first.
@@ -275,7 +282,7 @@ class Connection:
                         await self._stream.send_all(part)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     self._abort()
-                    await self._protocol.handle(Closed())
+                    await self._protocol.disconnect()
 
     def _write_some(self, parts: Sequence[bytes]) -> Sequence[bytes | memoryview]:
         """Write as much as is possible without waiting; returns what is left."""

@@ -1,8 +1,8 @@
-"""The requests of one connection: h11 behind firm limits, in the shape that Hypercorn expects.
+"""The bytes of one HTTP/1.1 connection: h11 behind firm limits.
 
-Stands where Hypercorn's `H11Protocol` has an `h11.Connection`. Plain functions over bytes, without
-I/O. h11 parses what is difficult to parse, heads and chunked bodies; everything else is counting
-bytes, which is done here at a fraction of the cost. `http1_response` writes the responses.
+Plain functions over bytes, without I/O. h11 parses what is difficult to parse, heads and chunked
+bodies; everything else is counting bytes, which is done here at a fraction of the cost.
+`http1_response` writes the responses.
 
 - **h11 gets a head only when it is whole.** Its size and the number of its fields are checked
   before anything is parsed, whatever the pieces in which it came: h11 alone limits only what is
@@ -31,12 +31,10 @@ from gateway.errors import (
     RequestHeadTooLarge,
     TransferCodingNotImplemented,
 )
-from gateway.front.http1_response import CONTINUE, HTTP1Response
+from gateway.front.http1_response import HTTP1Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from hypercorn.typing import H11SendableEvent
 
     from gateway.errors import GatewayError
 
@@ -73,7 +71,7 @@ _END = h11.EndOfMessage()
 
 
 class HTTP1Requests:
-    """Replaces `h11.Connection` for a server. Names and errors are h11's where not said otherwise.
+    """The bytes of one connection, from both sides. Events, states and errors are h11's.
 
     A *cycle* is one request: its head, its body, and `answering`, until the next one begins.
     """
@@ -104,21 +102,18 @@ class HTTP1Requests:
         """Why the client's bytes were refused. They are the last of the connection."""
         self.pending = False
         """Whether a cycle has begun with input that `next_event` has not been asked about."""
-        self.they_are_waiting_for_100_continue = False
+        self.is_waiting_for_100 = False
+        """Whether the client sends no body before it is told to go on."""
 
     @property
     def our_state(self) -> object:
+        """As h11's: `IDLE`, `SEND_RESPONSE`, `SEND_BODY`, `DONE` or `ERROR`."""
         return self._response.state
 
     @property
-    def their_state(self) -> object:
-        if self.refusal is not None:
-            return h11.ERROR
-        return h11.DONE if self.answering else h11.SEND_BODY
-
-    @property
-    def trailing_data(self) -> tuple[bytes, bool]:
-        return self._unfed, self._ended
+    def can_go_on(self) -> bool:
+        """Whether request and response are complete, and the next request may come."""
+        return self.answering and self.persistent and self._response.state is h11.DONE
 
     @property
     def read_ahead(self) -> bool:
@@ -138,7 +133,7 @@ class HTTP1Requests:
     # In
 
     def receive_data(self, data: bytes) -> None:
-        """Add bytes from the client. Unlike h11's, an empty `data` means nothing."""
+        """Add bytes from the client."""
         if self.answering and not self.persistent:
             return
         self._unfed = self._unfed + data if self._unfed else data
@@ -150,7 +145,8 @@ class HTTP1Requests:
         self._ended = True
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA]:
-        """As h11's, but never `h11.PAUSED`: while `answering`, there is nothing to do.
+        """The next part of a request, or h11.NEED_DATA, as there is nothing to do while
+        `answering`; h11.ConnectionClosed after the end of all requests.
 
         Raises h11.RemoteProtocolError; `refusal` then says why.
         """
@@ -170,9 +166,8 @@ class HTTP1Requests:
         return event
 
     def start_next_cycle(self) -> None:
-        """As h11's. Raises h11.LocalProtocolError if the connection is not to go on."""
-        if not self.persistent:
-            raise h11.LocalProtocolError("the connection ends with this request")
+        """Go on to the next request."""
+        assert self.can_go_on
         self._response = HTTP1Response()
         self.answering = False
         self.request, self.fields = None, []
@@ -263,7 +258,7 @@ class HTTP1Requests:
             and not (chunked and length is not None)
             and not self.websocket
         )
-        self.they_are_waiting_for_100_continue = (
+        self.is_waiting_for_100 = (
             b"expect" in noted
             and b"100-continue" in _tokens(noted[b"expect"])
             and is_1_1
@@ -287,15 +282,8 @@ class HTTP1Requests:
 
     # Out
 
-    def send(self, event: H11SendableEvent) -> bytes:
-        """`100 Continue`, whatever the event: it is the only one that is sent in this way."""
-        del event
-        self.they_are_waiting_for_100_continue = False
-        return CONTINUE
-
     def begin_response(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The head of the response to the present request."""
-        self.they_are_waiting_for_100_continue = False
         last = not self.persistent or self._is_last()
         head = self._response.begin(status, fields, last=last, keep_alive=self._keep_alive)
         self.persistent = not self._response.last

@@ -50,9 +50,8 @@ async def serve_http(
     Drains once `drain_trigger` has returned, and closes once `shutdown_trigger` has. Returns when
     every connection has ended, at the latest `config.graceful_timeout` seconds after that.
     """
-    wrapped = ASGIWrapper(app)
     state: LifespanState = {}
-    lifespan = Lifespan(wrapped, config, state)
+    lifespan = Lifespan(ASGIWrapper(app), config, state)
     context = WorkerContext(None)
 
     async def drain() -> None:
@@ -63,7 +62,7 @@ async def serve_http(
         await application.start(lifespan.handle_lifespan)
         await lifespan.wait_for_startup()
         async with trio.open_nursery() as connections:
-            serve = partial(_serve_connection, wrapped, config, context, state)
+            serve = partial(_serve_connection, app, config, context, state)
             async with trio.open_nursery() as until_shutdown:
                 for listener in config.create_sockets().insecure_sockets:
                     until_shutdown.start_soon(
@@ -113,7 +112,7 @@ def _accept_nowait(listener: socket.socket) -> socket.socket | None:
 
 
 async def _serve_connection(
-    app: ASGIWrapper,
+    app: Any,
     config: Config,
     context: WorkerContext,
     state: LifespanState,

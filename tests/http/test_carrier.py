@@ -20,14 +20,14 @@ PARTS = 60
 async def test_a_defect_in_one_connection_closes_that_one_and_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    handle = asgi.HTTP1Protocol.handle
+    receive = asgi.HTTP1Protocol.receive
 
-    async def defective(self: Any, event: Any) -> None:
-        if b"defect" in getattr(event, "data", b""):
+    async def defective(self: Any, data: bytes) -> None:
+        if b"defect" in data:
             raise ValueError("met a defect")
-        await handle(self, event)
+        await receive(self, data)
 
-    monkeypatch.setattr(asgi.HTTP1Protocol, "handle", defective)
+    monkeypatch.setattr(asgi.HTTP1Protocol, "receive", defective)
     async with bare_server() as port, connected(port) as other:
         async with connected(port) as connection:
             await connection.send(b"defect")

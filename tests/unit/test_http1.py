@@ -121,11 +121,9 @@ def test_more_than_may_come_early_is_dropped_and_ends_the_connection_after_the_r
     for _ in range(3):
         requests.receive_data(b"x" * MAX_AHEAD_BYTES)
         assert events(requests) == []
-    assert requests.trailing_data == (b"", False)
-    assert not requests.persistent
+    assert not requests.read_ahead
     respond(requests)
-    with pytest.raises(h11.LocalProtocolError):
-        requests.start_next_cycle()
+    assert not requests.can_go_on
 
 
 def test_a_client_that_shuts_down_its_side_is_served_in_full() -> None:
@@ -160,7 +158,6 @@ def refused(data: bytes, split=whole) -> tuple[int, str]:
         receive(requests, split(data))
     assert requests.refusal is not None
     assert raised.value.error_status_hint == requests.refusal.status
-    assert requests.their_state is h11.ERROR
     return requests.refusal.status, requests.refusal.type
 
 
@@ -293,9 +290,7 @@ def test_a_client_waits_to_be_told_to_go_on_unless_it_has_gone_on(
     requests = HTTP1Requests()
     requests.receive_data(head(*start, request=f"POST / HTTP/{version}") + more)
     assert isinstance(requests.next_event(), h11.Request)
-    assert requests.they_are_waiting_for_100_continue is waits
-    requests.send(h11.InformationalResponse(status_code=100, headers=[]))
-    assert not requests.they_are_waiting_for_100_continue
+    assert requests.is_waiting_for_100 is waits
 
 
 def test_a_connection_that_is_to_end_says_so_when_its_next_response_begins() -> None:
@@ -310,5 +305,4 @@ def test_a_connection_that_is_to_end_says_so_when_its_next_response_begins() -> 
     receive(requests, [GET])
     assert b"connection: close" in requests.begin_response(200, [(b"content-length", b"0")])
     requests.end_response()
-    with pytest.raises(h11.LocalProtocolError):
-        requests.start_next_cycle()
+    assert not requests.can_go_on
