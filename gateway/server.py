@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import resource
 import shlex
 from functools import partial
@@ -40,6 +41,13 @@ log = logging.getLogger("gateway")
 MAX_DESCRIPTORS = 65_536
 """What the gateway allows itself, if the system does: a bound on the connections that say nothing,
 and with it on their memory."""
+
+DESCRIPTORS_PER_WORKER = 5
+"""Three pipes, the process, and the claim on its user id."""
+
+SPARE_DESCRIPTORS = 128
+"""For what is open for a moment: a start of a worker takes some thirty, and one that has ended but
+is not reaped keeps its own; looks into /proc; refused connections."""
 
 UNREAD_SECONDS = 30.0
 """A client may leave a response unread that is no agent's, such as a status; agents have their
@@ -93,7 +101,12 @@ async def serve(
                 await serving.start(shutdown.run_agents)
                 await serving.start(
                     shutdown.run_http,
-                    partial(serve_http, app, _http_config(listeners, settings.server.keep_alive)),
+                    partial(
+                        serve_http,
+                        app,
+                        _http_config(listeners, settings.server.keep_alive),
+                        max_connections=_max_connections(settings),
+                    ),
                 )
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
                 _log_agents(settings, address)
@@ -149,8 +162,24 @@ def _http_config(listeners: Sequence[socket.socket], keep_alive: float) -> Confi
     return config
 
 
+def _max_connections(settings: Settings) -> int:
+    """How many connections leave enough descriptors for every worker that may be started."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    workers = sum(agent.workers.max for agent in settings.agents.values())
+    reserved = len(os.listdir("/proc/self/fd")) + SPARE_DESCRIPTORS
+    reserved += workers * DESCRIPTORS_PER_WORKER
+    least = limit // 4
+    if limit - reserved < least:
+        message = (
+            f"the limit of {limit} open files is too low for {workers} workers, which need "
+            f"{reserved}, beside connections: raise it (ulimit -n, LimitNOFILE=)"
+        )
+        logs.event(log, logging.WARNING, message)
+    return max(limit - reserved, least)
+
+
 def _raise_descriptor_limit() -> None:
-    """Every connection takes a descriptor and every worker four: take what the system allows."""
+    """Every connection takes a descriptor and every worker some: take what the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

@@ -47,7 +47,7 @@ PURE_STANDARD_LIBRARY = {
 """What the protocol may import besides msgspec: a list of what does no I/O, knows no time and
 starts nothing is shorter than one of what does."""
 
-GROUND = {"clock", "config", "errors", "exchange", "observe"}
+GROUND = {"clock", "config", "errors", "exchange", "observe", "readiness"}
 """What every room of the gateway may know. Of rooms, it knows none."""
 
 ROOMS = ("sandbox", "workers", "agents", "front")

@@ -3,12 +3,28 @@
 *Draining* closes nothing that is in use: every response tells its client that the connection ends
 with it, so that the next request goes elsewhere. *Closing* stops listening. Connections that were
 established by then are still accepted, and every connection has a limited time to end.
+
+# When there is no room
+
+Connections come from outside in any number, and each takes a descriptor. Workers take descriptors
+of the same process, so connections may have only as many as leave enough for all workers
+(`max_connections`). One more is accepted, told so with a 503, and closed: its client can go
+elsewhere, or wait, and a load balancer sees at once what a full backlog would hide. A connection
+for which the kernel has no epoll watch (`gateway.readiness`) ends in the same way.
+
+`accept` itself fails where the system has no descriptor left, whatever this process allows itself.
+Connections then wait in the backlog, and accepting is tried again.
+
+Neither is logged for each connection, since whoever floods the gateway would fill the disk with it:
+the first is logged, and then a count (`Refusals`).
 """
 
 from __future__ import annotations
 
-import errno
 import logging
+import math
+import os
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +34,13 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
+from gateway.errors import Overloaded
 from gateway.front.connections import Connection
+from gateway.front.dialect import retry_headers
+from gateway.front.head import new_request_id
+from gateway.front.native.errors import encode_error
 from gateway.observe import logs
+from gateway.readiness import EXHAUSTED, register
 
 if TYPE_CHECKING:
     import socket
@@ -30,11 +51,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.http")
 
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
-"""The process or the system has no room for another connection: accept(2), epoll_ctl(2)."""
-
 _EXHAUSTED_SECONDS = 0.1
-"""Before the next attempt to accept a connection then."""
+"""Before the next attempt to accept a connection, where the system has no descriptor left."""
+
+REPORT_SECONDS = 10.0
+"""Between two lines of the log on refused connections."""
+
+_REFUSED_SECONDS = 0.5
+"""For a refused client to send its request and to read the answer."""
+
+MAX_REFUSED = 32
+"""Refused connections that are open at a time. Any more are closed at once."""
+
+_REFUSED_READ_BYTES = 64 * 1024
+"""Of what a refused client has sent already: a socket that is closed with unread bytes resets the
+connection, and the client might lose its response."""
 
 
 async def serve_http(
@@ -43,12 +74,14 @@ async def serve_http(
     *,
     drain_trigger: Callable[[], Awaitable[None]],
     shutdown_trigger: Callable[[], Awaitable[None]],
+    max_connections: float = math.inf,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI application on the sockets of `config.bind`, as `hypercorn.trio.serve` does.
 
-    Drains once `drain_trigger` has returned, and closes once `shutdown_trigger` has. Returns when
-    every connection has ended, at the latest `config.graceful_timeout` seconds after that.
+    Any connection beyond `max_connections` is refused. Drains once `drain_trigger` has returned,
+    and closes once `shutdown_trigger` has. Returns when every connection has ended, at the latest
+    `config.graceful_timeout` seconds after that.
     """
     state: LifespanState = {}
     lifespan = Lifespan(ASGIWrapper(app), config, state)
@@ -62,25 +95,70 @@ async def serve_http(
         await application.start(lifespan.handle_lifespan)
         await lifespan.wait_for_startup()
         async with trio.open_nursery() as connections:
-            serve = partial(_serve_connection, app, config, context, state)
+            refusals = Refusals()
+            places = _Places(max_connections)
+            connect = partial(_serve_connection, app, config, context, state)
+
+            def serve(stream: trio.SocketStream) -> None:
+                connections.start_soon(_serve_in_place, places, refusals, connect, stream)
+
             async with trio.open_nursery() as until_shutdown:
                 for listener in config.create_sockets().insecure_sockets:
-                    until_shutdown.start_soon(
-                        _accept, listener, partial(connections.start_soon, serve)
-                    )
+                    until_shutdown.start_soon(_accept, listener, serve, refusals)
                 until_shutdown.start_soon(drain)
                 task_status.started()
                 await shutdown_trigger()
                 until_shutdown.cancel_scope.cancel()
             await context.terminated.set()
             connections.cancel_scope.deadline = trio.current_time() + config.graceful_timeout
+        refusals.report()
         await lifespan.wait_for_shutdown()
         application.cancel_scope.cancel()
 
 
-async def _accept(listener: socket.socket, serve: Callable[[trio.SocketStream], None]) -> None:
+class Refusals:
+    """Logs that connections are refused: the first at once, the others as a count."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._unreported = 0
+        self._silent_until = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Refusals {self._unreported} unreported>"
+
+    def add(self, reason: str) -> None:
+        self._reason = reason
+        self._unreported += 1
+        if trio.current_time() >= self._silent_until:
+            self.report()
+
+    def report(self) -> None:
+        """Log what has not been logged yet, if anything."""
+        if self._unreported:
+            count, self._unreported = self._unreported, 0
+            self._silent_until = trio.current_time() + REPORT_SECONDS
+            what = "a connection was" if count == 1 else f"{count} connections were"
+            logs.event(log, logging.ERROR, f"{what} refused: {self._reason}")
+
+
+class _Places:
+    """The descriptors that connections may have."""
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+        self.taken = 0
+        self.refused = 0
+        """Refused connections that are not closed yet."""
+
+    def __repr__(self) -> str:
+        return f"<Places {self.taken} of {self.number} taken>"
+
+
+async def _accept(
+    listener: socket.socket, serve: Callable[[trio.SocketStream], None], refusals: Refusals
+) -> None:
     """Accept connections until cancelled, and then those that are established already."""
-    exhausted = False
     with listener:
         accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
         try:
@@ -88,15 +166,11 @@ async def _accept(listener: socket.socket, serve: Callable[[trio.SocketStream], 
                 try:
                     stream = await accepting.accept()
                 except OSError as error:
-                    if error.errno not in _EXHAUSTED:
+                    if error.errno not in EXHAUSTED:
                         raise
-                    if not exhausted:  # once, however many are refused
-                        reason = error.strerror
-                        logs.event(log, logging.ERROR, f"no connection can be accepted: {reason}")
-                    exhausted = True
+                    refusals.add(f"none can be accepted now: {error.strerror}")
                     await trio.sleep(_EXHAUSTED_SECONDS)
                 else:
-                    exhausted = False
                     serve(stream)
         finally:
             # Closing the listener resets the connections that wait in its queue.
@@ -109,6 +183,63 @@ def _accept_nowait(listener: socket.socket) -> socket.socket | None:
         return listener.accept()[0]
     except OSError:
         return None
+
+
+async def _serve_in_place(
+    places: _Places,
+    refusals: Refusals,
+    serve: Callable[[trio.SocketStream], Awaitable[None]],
+    stream: trio.SocketStream,
+) -> None:
+    """Serve a connection, or refuse it where there is no room for it."""
+    if places.taken >= places.number:
+        reason = f"{places.number} are open, and other descriptors are kept for workers"
+        await _refuse(stream, places, refusals, reason)
+        return
+    places.taken += 1
+    try:
+        try:
+            await register(stream.socket.fileno())
+        except OSError as error:
+            await _refuse(stream, places, refusals, f"it cannot be watched: {error.strerror}")
+        else:
+            await serve(stream)
+    finally:
+        places.taken -= 1
+
+
+async def _refuse(
+    stream: trio.SocketStream, places: _Places, refusals: Refusals, reason: str
+) -> None:
+    """Answer whatever the client asks for with a 503. Waits for no event, since none may come."""
+    refusals.add(reason)
+    descriptor = stream.socket.detach()
+    places.refused += 1
+    try:
+        with suppress(OSError):  # the client has left
+            os.write(descriptor, _refusal())
+        if places.refused <= MAX_REFUSED:
+            await trio.sleep(_REFUSED_SECONDS)
+        with suppress(OSError):  # it has sent nothing, or has left
+            os.read(descriptor, _REFUSED_READ_BYTES)
+    finally:
+        places.refused -= 1
+        os.close(descriptor)
+
+
+def _refusal() -> bytes:
+    request_id = new_request_id()
+    error = Overloaded("the gateway has no room for another connection", retry_after=1)
+    response = encode_error(error, request_id)
+    fields = [
+        *response.headers,
+        *retry_headers(error, handed_over=False),
+        (b"content-length", b"%d" % len(response.body)),
+        (b"x-request-id", request_id.encode()),
+        (b"connection", b"close"),
+    ]
+    head = b"".join(b"%b: %b\r\n" % field for field in fields)
+    return b"HTTP/1.1 503 Service Unavailable\r\n%b\r\n%b" % (head, response.body)
 
 
 async def _serve_connection(

@@ -25,6 +25,7 @@ from gateway.errors import (
     InvalidAgentResponse,
     InvalidRequest,
 )
+from gateway.readiness import readable, writable
 from gateway.workers.events import Answered, Paused, Spoke
 from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
@@ -242,9 +243,9 @@ class Link:
 
     async def _write_rest(self) -> None:
         try:
-            await trio.lowlevel.wait_writable(self._process.stdin)
+            await writable(self._process.stdin)
             while not self._write_some():
-                await trio.lowlevel.wait_writable(self._process.stdin)
+                await writable(self._process.stdin)
         except (trio.ClosedResourceError, OSError):
             self._give_up_writing()
 
@@ -258,7 +259,7 @@ class Link:
     async def run(self) -> None:
         """Read until the end of stdout, or until the worker has broken the protocol for good."""
         while not self._connection.broken:
-            await trio.lowlevel.wait_readable(self._process.stdout)
+            await readable(self._process.stdout)
             data = self._read()
             if data == b"":
                 return

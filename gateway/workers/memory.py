@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import trio
 
@@ -20,6 +22,8 @@ WATCH_SECONDS = 0.25
 
 NEAR_SECONDS = 0.05
 """Between two looks at a worker that holds more than half of its limit."""
+
+_Measured = TypeVar("_Measured")
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -46,24 +50,26 @@ async def measure_all(pids: dict[int, int | None]) -> dict[int, int]:
     def measure() -> list[int]:
         return [resident_bytes(pid) for pid in pids.values()]
 
-    # In a thread: a tree of many processes takes milliseconds to walk through.
-    return dict(zip(pids, await trio.to_thread.run_sync(measure), strict=True))
+    return dict(zip(pids, await _in_thread(measure), strict=True))
 
 
 async def exceeds(pid: int, limit: int) -> int:
     """Wait until a process and its descendants hold more than `limit` bytes; returns how many."""
     while True:
-        used = await _in_thread(resident_bytes, pid)
+        used = await _in_thread(partial(resident_bytes, pid))
         if used > limit:  # what processes share counts once for each: look again
-            used = await _in_thread(proportional_bytes, pid)
+            used = await _in_thread(partial(proportional_bytes, pid))
         if used > limit:
             return used
         await trio.sleep(NEAR_SECONDS if used > limit // 2 else WATCH_SECONDS)
 
 
-async def _in_thread(measure: Callable[[int | None], int], pid: int) -> int:
-    # A tree of many processes takes milliseconds.
-    return await trio.to_thread.run_sync(measure, pid)
+async def _in_thread(measure: Callable[[], _Measured]) -> _Measured:
+    # A tree of many processes takes milliseconds to walk through.
+    try:
+        return await trio.to_thread.run_sync(measure)
+    except RuntimeError:  # the user may have no more threads: better late than not at all
+        return measure()
 
 
 def tree(pid: int | None) -> Iterator[int]:

@@ -4,6 +4,9 @@ A worker leads a session of its own, so its process group has its pid as number 
 as a whole. Its standard streams are three pipes whose ends in the gateway are non-blocking. This
 module does not know what goes through the pipes.
 
+What a start takes of the process, its user and the system (descriptors, processes, epoll watches)
+is taken by `spawn` and `register`, and where there is none left, one start fails.
+
 A worker is spawned synchronously on the thread that runs trio: its parent-death signal is sent when
 the *thread* that spawned it ends (prctl(2), PR_SET_PDEATHSIG), and trio's worker threads end when
 they have been idle.
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from gateway.readiness import readable, register
 from protocol.framing import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
@@ -39,6 +43,9 @@ LARGE_PIPE_BYTES = 1024 * 1024
 """Capacity requested for a pipe once something large goes through it: the most that an unprivileged
 process may request by default (fs.pipe-max-size). It is not requested at the start, because the
 pages of all pipes of one user share a limit (fs.pipe-user-pages-soft)."""
+
+
+_LOOK_ONLY = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 class SpawnError(Exception):
@@ -69,18 +76,33 @@ class WorkerProcess:
         """As in `subprocess.Popen`: None until it was reaped, negative for a signal."""
         return self._popen.returncode
 
+    async def register(self) -> None:
+        """Take the kernel's watches for the process and its pipes. Raises SpawnError."""
+        try:
+            for descriptor in (self._pidfd, self.stdin, self.stdout, self.stderr):
+                await register(descriptor)
+        except OSError as error:
+            raise SpawnError(f"its pipes cannot be watched: {error.strerror}") from error
+
     async def wait(self) -> int:
         """Wait for the process to end, kill the rest of its group, and reap it; the return code.
 
         The group is killed after the leader's end and before its reaping: until then the kernel
         cannot reuse the group's number, which is the leader's pid, for another group.
         """
-        await trio.lowlevel.wait_readable(self._pidfd)
+        while self._popen.returncode is None and not self._has_ended():
+            await readable(self._pidfd)
         if self._popen.returncode is None:
             self.signal_group(signal.SIGKILL)
             self._popen.wait()
         assert self._popen.returncode is not None
         return self._popen.returncode
+
+    def _has_ended(self) -> bool:
+        """Whether the process is a zombie. Does not reap it."""
+        with suppress(ChildProcessError):  # somebody else has reaped it
+            return os.waitid(os.P_PIDFD, self._pidfd, _LOOK_ONLY) is not None
+        return True
 
     def signal_group(self, number: signal.Signals) -> None:
         """Signal every process of the group, unless its leader was reaped."""

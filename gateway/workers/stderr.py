@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway.observe import logs
+from gateway.readiness import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +109,7 @@ class StderrRelay:
     async def run(self) -> None:
         """Read and log until the end of stderr."""
         while True:
-            await trio.lowlevel.wait_readable(self._descriptor)
+            await readable(self._descriptor)
             data = self._read()
             if data == b"":
                 break

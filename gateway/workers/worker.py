@@ -79,6 +79,8 @@ class Process(Protocol):
     @property
     def returncode(self) -> int | None: ...
 
+    async def register(self) -> None: ...
+
     async def wait(self) -> int: ...
 
     def signal_group(self, number: signal.Signals) -> None: ...
@@ -204,13 +206,14 @@ class Worker:
                 self._watched_memory = launch.watched_memory
                 self._shares_cpus = launch.shares_cpus
         except (SpawnError, OSError) as error:
-            logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
-            failure = WorkerCrashed(f"the worker could not be started: {error}")
-            self._report(self.id, Ended(Reason.NOT_STARTED, failure))
+            self._report_not_started(error)
             return
         self._process = process
         try:
+            await process.register()
             await self._live(process)
+        except SpawnError as error:
+            self._report_not_started(error)
         finally:
             # Shielded and bounded: a process is never left behind, nor waited for for ever.
             with trio.move_on_after(KILL_WAIT, shield=True):
@@ -218,6 +221,11 @@ class Worker:
                 await process.wait()
             process.close()
             release()
+
+    def _report_not_started(self, error: SpawnError | OSError) -> None:
+        logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
+        failure = WorkerCrashed(f"the worker could not be started: {error}")
+        self._report(self.id, Ended(Reason.NOT_STARTED, failure))
 
     def _tell(self, event: WorkerEvent) -> None:
         """Report an event, unless the end of the worker has been reported."""

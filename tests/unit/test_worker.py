@@ -81,6 +81,9 @@ class FakeProcess:
 
     # What a worker does with it
 
+    async def register(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def wait(self) -> int:
         await self._exited.wait()
         assert self.returncode is not None
