@@ -111,6 +111,7 @@ async def serve(
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
                 _log_agents(settings, address)
                 _log_what_the_kernel_does_not_hold(launchers)
+                _log_what_is_shared(launchers)
                 # In a thread, and left behind if it does not return: nobody may read stdout.
                 nursery.start_soon(
                     partial(trio.to_thread.run_sync, announce, address, abandon_on_cancel=True)
@@ -148,6 +149,21 @@ def _log_what_the_kernel_does_not_hold(launchers: Mapping[str, Launcher]) -> Non
                 lines.setdefault(f"{limit} is {held}: {found['reason']}", []).append(name)
     for line, names in lines.items():
         logs.event(log, logging.WARNING, line, agents=",".join(names))
+
+
+def _log_what_is_shared(launchers: Mapping[str, Launcher]) -> None:
+    """One line for each reason for which workers have the gateway's own user id."""
+    lines: dict[str, list[str]] = {}
+    for name, launcher in launchers.items():
+        why = launcher.describe().get("why_shared")
+        if why:
+            lines.setdefault(why, []).append(name)
+    for why, names in lines.items():
+        message = (
+            "workers share limits of the gateway's user (epoll watches, descriptors in flight, "
+            f"pipes; see gateway --check), since {why}"
+        )
+        logs.event(log, logging.WARNING, message, agents=",".join(names))
 
 
 def _http_config(listeners: Sequence[socket.socket], keep_alive: float) -> Config:

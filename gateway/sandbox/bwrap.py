@@ -11,20 +11,29 @@ A start is a chain of programs, each of which executes the next:
     sh        joins the control groups, and puts the worker's pipes out of bubblewrap's way
     bwrap     makes the namespaces, mounts the files, loads the system call filter
     sh        inside: sets the resource limits, and takes the worker's pipes back
-    setpriv   inside, with root only: takes on the worker's user id and drops every capability
+    setpriv   inside, unless the worker keeps the gateway's user id: takes on its own, and drops
+              every capability
     listener  inside, with a network only: opens the proxy's port
     COMMAND   the agent's own
 
-There are two forms, because bubblewrap can be started by two kinds of user. For an ordinary one it
-makes a user namespace, in which the worker has no rights. For root it makes none: inside one, the
-worker would still be root for the host's files. Instead the mounts are made as root, so that what
-lies in a private folder can be mounted too, and `setpriv` changes to a user id of the worker's own
-as the last step.
+There are three forms, because bubblewrap can be started by three kinds of user:
+
+*Root* starts bubblewrap without a user namespace: inside one, the worker would still be root for
+the host's files. The mounts are made as root, so that what lies in a private folder can be mounted
+too, and `setpriv` then changes to a user id of the worker's own.
+
+*An ordinary user with subordinate ids* has bubblewrap make a user namespace, and wait. The first
+shell has forked before: that process reads from bubblewrap who waits, maps the user's own id to
+root and the worker's to `WORKER_UID`, and lets bubblewrap go on by ending. `setpriv` changes to the
+worker's id as with root. If a map is missing, that change fails, and the command is not run.
+
+*An ordinary user without them* has a user namespace in which its own id is the worker's.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 
     from gateway.config.sandbox import SandboxSettings
     from gateway.sandbox.mounts import Mount
+    from gateway.sandbox.subordinate import Mappers
 
 HOSTNAME = "worker"
 HOME = "/tmp"  # noqa: S108 - the sandbox's own
@@ -46,14 +56,30 @@ ULIMIT_BLOCK = 512
 
 _KEPT_CAPABILITIES = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 """What `setpriv` needs for giving up everything, these included."""
-_OUTSIDE = (
-    'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; '
-    'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
-)
+_JOIN = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 126; shift; done; shift; '
+_BECOME = 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null'
 """A process that joins its groups before it becomes bubblewrap is never without limits. bubblewrap
 outlives the start and keeps its standard streams open: were they the worker's, the gateway could
 not see the worker close them. It closes every other descriptor that it inherits."""
-_INSIDE = 'exec "$@" <&3 >&4 3<&- 4>&-'
+INFO_FD, BLOCK_FD = 5, 8
+"""Where bubblewrap says who waits for ids, and where it waits."""
+_MAP = (
+    "exec 7<<E 8<<E\nE\nE\n"
+    "exec 5>/proc/self/fd/7 6>/proc/self/fd/8 || exit 126; "
+    "( exec 5>&- 8<&-; while read -r key value; do "
+    """case $key in '"child-pid":') pid=${{value%,}};; '}}') break;; esac; done <&7; """
+    '{newuidmap} "$pid" {uid_map} && {nsenter} --user --preserve-credentials --target "$pid" '
+    "{sh} -c 'echo 0 >/proc/sys/user/max_user_namespaces' "
+    '&& {newgidmap} "$pid" {gid_map} ) </dev/null >/dev/null & '
+    "exec 6>&- 7<&-; "
+)
+"""Maps ids for bubblewrap, beside it. A shell makes a pipe of an empty here-document, and opens its
+other end by its path. Only bubblewrap holds the end at which it says who waits, and only this
+process the one that bubblewrap waits for: whichever dies, the other sees the end. Further user
+namespaces are disabled between the maps, because the second is what the worker cannot do without.
+(bubblewrap's own way of disabling them does not go with ids from outside. It ignores children that
+it does not know.)"""
+_INSIDE = f'exec "$@" <&3 >&4 3<&- 4>&- {BLOCK_FD}<&-'
 """Once its limits are set, the worker takes its stdin and stdout back."""
 
 
@@ -64,6 +90,15 @@ class Tools:
     bwrap: str
     setpriv: str
     sh: str
+
+
+@dataclass(frozen=True, slots=True)
+class IdMapping:
+    """What maps a worker's ids into a user namespace."""
+
+    mappers: Mappers
+    uid_map: tuple[str, ...]
+    gid_map: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,35 +142,69 @@ class Confinement:
     """Paths of the command that are shown only if the operator names them."""
     code: tuple[str, ...] = ()
     """The paths of the program and of everything that was guessed, as spelled and resolved."""
+    subordinate: bool = False
+    """Whether each worker has a subordinate id of the user that runs the gateway."""
+    why_shared: str = ""
+    """Why the workers have the gateway's own user id on the host, if they do."""
+
+    @property
+    def changes_user(self) -> bool:
+        """Whether each worker has a user id of its own on the host."""
+        return self.as_root or self.subordinate
 
 
-def outside_command(tools: Tools, join_files: Sequence[str]) -> tuple[str, ...]:
+def outside_command(
+    tools: Tools,
+    join_files: Sequence[str],
+    *,
+    mapping: IdMapping | None = None,
+    most_processes: int | None = None,
+) -> tuple[str, ...]:
     """What stands before bubblewrap: it writes 0 to each of `join_files`, which joins that group.
 
-    Its stdin and stdout become the descriptors 3 and 4 of what runs inside.
+    Its stdin and stdout become the descriptors 3 and 4 of what runs inside. `most_processes` of the
+    gateway's user may run, the gateway's own among them, for a worker to start another one.
     """
-    return (tools.sh, "-c", _OUTSIDE, "join-cgroup", *join_files, "--")
+    script = _JOIN
+    if most_processes is not None:
+        script += _limit_processes("-S ", most_processes) + " || exit 126; "
+    if mapping is not None:
+        script += _MAP.format(
+            sh=shlex.quote(tools.sh),
+            nsenter=shlex.quote(mapping.mappers.nsenter),
+            newuidmap=shlex.quote(mapping.mappers.newuidmap),
+            newgidmap=shlex.quote(mapping.mappers.newgidmap),
+            uid_map=" ".join(mapping.uid_map),
+            gid_map=" ".join(mapping.gid_map),
+        )
+    return (tools.sh, "-c", script + _BECOME, "join-cgroup", *join_files, "--")
+
+
+def _limit_processes(kind: str, number: int) -> str:
+    # The letter is p in dash and ash, and u in bash and ksh.
+    return f"{{ ulimit {kind}-p {number} 2>/dev/null || ulimit {kind}-u {number}; }}"
 
 
 def inside_command(
     tools: Tools, confinement: Confinement, *, uid: int, rlimits: Mapping[str, int], mark: str
 ) -> tuple[str, ...]:
-    """What stands inside before the agent's command: limits, and with root the drop of privileges.
+    """What stands inside before the agent's command: limits, and the change to the worker's user.
 
-    `rlimits` are the kernel's numbers by the names "nofile", "fsize" and "nproc". The limit on
-    processes must be set inside: outside, it would count all processes of the gateway's user.
+    `rlimits` are the kernel's numbers by the names "nofile", "fsize" and "nproc"; what is absent is
+    not limited here. The limit on processes must be set inside: outside, it would count all
+    processes of the gateway's user.
     `mark` stands on the command line of every process of the start, and of bubblewrap to the end.
     """
-    words = [f": {mark}", "ulimit -c 0", f"ulimit -n {rlimits['nofile']}"]
+    words = [f": {mark}", "ulimit -c 0"]
+    if "nofile" in rlimits:
+        words.append(f"ulimit -n {rlimits['nofile']}")
     if "fsize" in rlimits:
         words.append(f"ulimit -f {rlimits['fsize'] // ULIMIT_BLOCK}")
     if "nproc" in rlimits:
-        # The letter is p in dash and ash, and u in bash and ksh.
-        number = rlimits["nproc"]
-        words.append(f"{{ ulimit -p {number} 2>/dev/null || ulimit -u {number}; }}")
+        words.append(_limit_processes("", rlimits["nproc"]))
     script = f"{{ {' && '.join(words)}; }} || exit 126; {_INSIDE}"
     limited = (tools.sh, "-c", script, "set-limits")
-    if not confinement.as_root:
+    if not confinement.changes_user:
         return limited
     groups = ",".join(map(str, confinement.groups))
     return (
@@ -153,7 +222,7 @@ def bwrap_options(confinement: Confinement, *, files: Mapping[str, int]) -> list
     in the sandbox's own /etc.
     """
     return [
-        *_namespaces(as_root=confinement.as_root),
+        *_namespaces(confinement),
         *_environment(confinement.env),
         *_own_folders(confinement),
         *_shown(confinement, files=files),
@@ -164,14 +233,16 @@ def bwrap_options(confinement: Confinement, *, files: Mapping[str, int]) -> list
     ]
 
 
-def _namespaces(*, as_root: bool) -> list[str]:
+def _namespaces(confinement: Confinement) -> list[str]:
     options = [f"--unshare-{each}" for each in ("pid", "ipc", "uts", "net", "cgroup")]
-    if as_root:
+    if not confinement.as_root:
+        options.append("--unshare-user")
+    if confinement.changes_user:
         options += ["--cap-drop", "ALL"]
         for capability in _KEPT_CAPABILITIES:
             options += ["--cap-add", capability]
     else:
-        options += ["--unshare-user", "--disable-userns", "--cap-drop", "ALL"]
+        options += ["--disable-userns", "--cap-drop", "ALL"]
         options += ["--uid", str(WORKER_UID), "--gid", str(WORKER_UID)]
     return [*options, "--die-with-parent", "--new-session", "--hostname", HOSTNAME]
 

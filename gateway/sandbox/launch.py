@@ -47,9 +47,9 @@ class Launch:
     pass_fds: tuple[int, ...] = ()
     """Descriptors that the process inherits under the same numbers. The launcher closes its own
     copies when the `with` block of `Launcher.launch` ends, which is right after the spawn."""
-    uid: int | None = None
-    """The worker's user id, if not the gateway's. That user is given the worker's pipes, so that
-    the worker can open /dev/stderr and the like."""
+    other_user: bool = False
+    """Whether the worker has another user id than the gateway. Then everybody may open its pipes,
+    whom the kernel lets see them, so that the worker can open /dev/stderr and the like."""
     release: Callable[[], None] = lambda: None
     """The owner of the process calls this when every process of this start has ended."""
     watched_memory: int = 0

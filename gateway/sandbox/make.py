@@ -25,6 +25,7 @@ from gateway.sandbox.listener import PORT as PROXY_PORT
 from gateway.sandbox.mounts import (
     check_mounts_apart,
     find_masked,
+    find_private,
     find_protected,
     find_shown_secrets,
     plan_mounts,
@@ -34,7 +35,13 @@ from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.seccomp import filter_program
+from gateway.sandbox.shared import keep_half_of_the_signals
 from gateway.sandbox.strict import StrictLauncher
+from gateway.sandbox.subordinate import (
+    NoSubordinateIds,
+    SubordinateIds,
+    find_subordinate_ids,
+)
 from gateway.sandbox.uids import UidBlock, free_range
 
 if TYPE_CHECKING:
@@ -121,7 +128,6 @@ def _make_strict(
     cwd: str,
     secrets: Sequence[str],
 ) -> StrictLauncher:
-    seccomp = filter_program()
     tools = _find_tools()
     needs = discover(argv, cwd=cwd, search_path=environ.get("PATH", os.defpath))
     mounts = plan_mounts(
@@ -149,22 +155,29 @@ def _make_strict(
         os.path.join(cwd, os.path.expanduser(path))
         for path in (*settings.mounts_ro, *settings.mounts_rw)
     ]
+    masked = find_masked(
+        mounts,
+        projects=needs.projects if settings.cwd is None else [*needs.projects, cwd],
+        named=[*needs.files, *named],
+    )
+    subordinate, why_shared = None, ""
+    if not as_root:
+        keep_half_of_the_signals()
+        subordinate, why_shared = _subordinate_ids(mounts, masked)
     confinement = Confinement(
         argv=(needs.program, *unshadowed(argv)[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
         cwd=cwd,
         mounts=mounts,
         settings=settings,
-        seccomp=seccomp,
+        seccomp=filter_program(shares_limits=not as_root),
         as_root=as_root,
+        subordinate=subordinate is not None,
+        why_shared=why_shared,
         groups=_writing_groups(mounts) if as_root else (),
         system=_find_system(network=bool(settings.network_hosts)),
         protected=find_protected(mounts),
-        masked=find_masked(
-            mounts,
-            projects=needs.projects if settings.cwd is None else [*needs.projects, cwd],
-            named=[*needs.files, *named],
-        ),
+        masked=masked,
         exposed=find_shown_secrets(mounts, named=named),
         not_shown=tuple(dict.fromkeys(needs.not_shown)),
         code=(
@@ -179,7 +192,13 @@ def _make_strict(
         uid = None if uids is None else uids.take()
         proxy = Proxy(agent_name, settings.network_hosts, uid=uid, tools=tools, seccomp=seccomp)
     return StrictLauncher(
-        confinement, tools=tools, cgroups=cgroups, uids=uids, guard=_guard(), proxy=proxy
+        confinement,
+        tools=tools,
+        cgroups=cgroups,
+        uids=uids,
+        subordinate=subordinate,
+        guard=_guard(),
+        proxy=proxy,
     )
 
 
@@ -187,6 +206,34 @@ def _make_strict(
 def _guard() -> Guard:
     """The one guard of this process, for all of its agents."""
     return Guard()
+
+
+@functools.cache
+def _all_subordinate_ids() -> SubordinateIds | NoSubordinateIds:
+    """Those of the user that runs this process, for all of its agents; or why there are none."""
+    try:
+        return find_subordinate_ids(search_path=_SYSTEM_PATH)
+    except NoSubordinateIds as error:
+        return error
+
+
+def _subordinate_ids(
+    mounts: Sequence[Mount], masked: Sequence[Mount]
+) -> tuple[SubordinateIds | None, str]:
+    """Where an agent's workers get user ids from, or why they have to have the gateway's own.
+
+    A worker with another id could not change what is the user's (`mounts_rw`), nor read what only
+    the user may.
+    """
+    if any(mount.writable for mount in mounts):
+        return None, "mounts_rw is the user's own, and nobody else could write there"
+    found = _all_subordinate_ids()
+    if isinstance(found, NoSubordinateIds):
+        return None, str(found)
+    private = find_private(mounts, besides={mount.source for mount in masked})
+    if private is not None:
+        return None, f"only its owner can read {private} (chmod -R o+rX)"
+    return found, ""
 
 
 def check_apart(launchers: Mapping[str, Launcher]) -> None:

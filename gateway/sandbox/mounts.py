@@ -12,8 +12,11 @@ mount.
 
 from __future__ import annotations
 
+import functools
 import os
+import stat
 import sys
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +28,7 @@ from gateway.sandbox.places import CERTIFICATES, contains, is_system, is_wide_to
 from gateway.sandbox.refusals import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 _OURS = ("/proc", "/sys", "/dev")
 """The sandbox has its own, or none."""
@@ -35,6 +38,10 @@ _PROTECTED = frozenset(
 ) | {"gateway.toml", "venv", ".venv"}
 """What tools of the operator's execute when they are used in a folder: read-only where an agent may
 change the rest."""
+
+_MOST_LOOKED_AT = 5_000
+"""Files and folders of a mount, those further up first: a small part of a second. What a umask has
+made private is private from the top on."""
 
 _SHELL_FILES = (".bashrc", ".bash_profile", ".profile", ".zshrc")
 """What makes a folder somebody's home, whatever its name."""
@@ -159,6 +166,42 @@ def find_masked(
             if source not in exempt:
                 masked[mount.shows(source)] = Mount(mount.shows(source), source)
     return tuple(masked.values())
+
+
+def find_private(mounts: Sequence[Mount], *, besides: Collection[str]) -> str | None:
+    """Something in the mounts that others than its owner and its group cannot read, if there is any
+    among the first `_MOST_LOOKED_AT` files and folders of a mount; `besides` are resolved paths
+    that do not count."""
+    for mount in mounts:
+        changed = os.lstat(mount.source).st_ctime_ns
+        for path in _private_in(mount.source, changed):
+            if path not in besides:
+                return path
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _private_in(source: str, changed: int) -> tuple[str, ...]:
+    """Cached, because agents share interpreters and projects."""
+    del changed
+    found: list[str] = []
+    todo = deque([source])
+    for _ in range(_MOST_LOOKED_AT):
+        if not todo:
+            break
+        path = todo.popleft()
+        try:
+            mode = os.lstat(path).st_mode
+            needed = 0o005 if stat.S_ISDIR(mode) else 0o004 if stat.S_ISREG(mode) else 0
+            if mode & needed != needed:
+                found.append(path)
+            elif stat.S_ISDIR(mode):
+                todo.extend(entry.path for entry in os.scandir(path))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            found.append(path)
+    return tuple(found)
 
 
 def find_shown_secrets(mounts: Sequence[Mount], *, named: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,9 @@ allow list, keeps from a container without capabilities is denied here too. Beyo
 denied that no agent needs: those that tell of the machine's mounts and security modules, file
 handles, and memory that is secret even from the kernel.
 
+What only takes from others is denied as well: calls that draw on a limit which the kernel keeps for
+all processes of a user, or of the machine, and which nothing else bounds (`shared`).
+
 A file that a worker leaves in a writable mount lies on the host, where a set-user-id bit would lend
 out the rights of its owner. So no call may set these bits. (`mkdir` cannot; `openat2` takes its
 mode in memory, where a filter cannot look, and is therefore absent.)
@@ -129,10 +132,22 @@ _ABSENT: dict[str, _Numbers] = {
     "open_tree_attr": (467, 467),
 }
 
+# What draws on a limit of the whole machine that has no other bound (fs.aio-max-nr).
+_ABSENT["io_setup"] = (206, 0)
+
+_ABSENT_WHERE_SHARED: dict[str, _Numbers] = {
+    # What the kernel counts for the user who made a user namespace, too: the user's other programs
+    # would have none left (fs.inotify, RLIMIT_MSGQUEUE).
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "mq_open": (240, 180),
+}
+
 _CLONE: _Numbers = (56, 220)
 _SOCKET: _Numbers = (41, 198)
 _SOCKETPAIR: _Numbers = (53, 199)
 _IOCTL: _Numbers = (16, 29)
+_SHMCTL: _Numbers = (31, 195)
 
 _SET_MODE: dict[str, tuple[_Numbers, int]] = {
     # name: numbers, and which argument is the mode
@@ -156,6 +171,7 @@ _CREATING = 0x40_0040  # O_CREAT, __O_TMPFILE
 _CLONE_NEW = 0x7E02_0000
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _SOCK_STREAM, _SOCK_TYPE_MASK = 1, 0xF
+_SHM_LOCK = 11
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into, and reach past, the terminal
 
 _ARCHITECTURES = {
@@ -173,11 +189,12 @@ _LD_ABS, _AND, _JEQ, _JGE, _JSET, _RET = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
 
 
-def filter_program(machine: str | None = None) -> bytes:
+def filter_program(machine: str | None = None, *, shares_limits: bool = False) -> bytes:
     """The filter as an array of `struct sock_filter`, as `bwrap --seccomp` reads it.
 
-    `machine` is as in `os.uname().machine`, by default this one's. Raises SandboxError for an
-    architecture whose system call numbers are not known here.
+    `machine` is as in `os.uname().machine`, by default this one's. `shares_limits`: what the worker
+    takes of limits on users counts for the gateway's user. Raises SandboxError for an architecture
+    whose system call numbers are not known here.
     """
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
@@ -193,7 +210,8 @@ def filter_program(machine: str | None = None) -> bytes:
     program.load(_NR)
     if machine == "x86_64":
         program.when(_JGE, _X32_BIT, _KILL_PROCESS)
-    for table, number in ((_FORBIDDEN, errno.EPERM), (_ABSENT, errno.ENOSYS)):
+    absent = _ABSENT | _ABSENT_WHERE_SHARED if shares_limits else _ABSENT
+    for table, number in ((_FORBIDDEN, errno.EPERM), (absent, errno.ENOSYS)):
         for numbers in table.values():
             if (call := numbers[column]) is not None:
                 program.when(_JEQ, call, _ERRNO | number)
@@ -242,6 +260,12 @@ def _judged() -> Iterator[tuple[_Numbers, _Program]]:
     ioctl.when(_JEQ, _TIOCLINUX, _ERRNO | errno.EPERM)
     ioctl.always(_ALLOW)
     yield _IOCTL, ioctl
+
+    shm = _Program()
+    shm.load(_argument(1))
+    shm.when(_JEQ, _SHM_LOCK, _ERRNO | errno.EPERM)
+    shm.always(_ALLOW)
+    yield _SHMCTL, shm
 
     for calls, only_if_creating in ((_SET_MODE, False), (_MAY_SET_MODE, True)):
         for numbers, position in calls.values():

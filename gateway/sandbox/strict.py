@@ -23,10 +23,13 @@ from typing import TYPE_CHECKING, Any
 from gateway.sandbox import cgroups as groups
 from gateway.sandbox import listener
 from gateway.sandbox.bwrap import (
+    BLOCK_FD,
     HOME,
     HOSTNAME,
+    INFO_FD,
     ULIMIT_BLOCK,
     WORKER_UID,
+    IdMapping,
     bwrap_options,
     inside_command,
     outside_command,
@@ -34,7 +37,9 @@ from gateway.sandbox.bwrap import (
 from gateway.sandbox.claims import take_over
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.refusals import explain_refusal
+from gateway.sandbox.shared import most_processes, shared_limits
 from gateway.sandbox.sources import Sources
+from gateway.sandbox.subordinate import Ids, map_arguments
 from gateway.sandbox.symptoms import diagnose
 from gateway.sandbox.uids import UidBlock
 
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from gateway.sandbox.guard import Guard
     from gateway.sandbox.mounts import Mount
     from gateway.sandbox.proxy import Proxy
+    from gateway.sandbox.subordinate import Claim, Mappers, SubordinateIds
     from gateway.sandbox.symptoms import Diagnosis
 
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime")
@@ -69,15 +75,18 @@ class StrictLauncher:
         tools: Tools,
         cgroups: groups.Cgroups,
         uids: UidBlock | None,
+        subordinate: SubordinateIds | None = None,
         guard: Guard,
         proxy: Proxy | None = None,
     ) -> None:
-        """`uids` are given where the gateway is root, `proxy` where the agent has a network."""
+        """`uids` are given where the gateway is root, `subordinate` where it is not and its workers
+        have ids of their own nevertheless, `proxy` where the agent has a network."""
         self.confinement = confinement
         self._sources = Sources(confinement.mounts)
         self._tools = tools
         self._cgroups = cgroups
         self._uids = uids
+        self._subordinate = subordinate if confinement.subordinate else None
         self._guard = guard
         self._proxy = proxy
         self._token = secrets.token_hex(4)
@@ -98,6 +107,7 @@ class StrictLauncher:
             tools=self._tools,
             cgroups=self._cgroups,
             uids=self._uids,
+            subordinate=self._subordinate,
             guard=self._guard,
             proxy=self._proxy,
         )
@@ -108,8 +118,10 @@ class StrictLauncher:
         self.remove_groups()
         confinement = self._as_it_is_now()
         self._guard.ensure()
+        rlimits = self.rlimits()
         uid = WORKER_UID if self._uids is None else self._uids.take()
         with contextlib.ExitStack() as stack:
+            claim = None if self._subordinate is None else self._subordinate.take()
             # bubblewrap reads each file to its end, which moves the offset that all copies share:
             # every start needs its own.
             files = {
@@ -127,23 +139,32 @@ class StrictLauncher:
                 held = _inheritable(stack, handed_out)
                 options += ["--sync-fd", str(held)]
                 inherited += [handed_out, held]
-                before = listener.command(handed_out)
+                before = listener.command(handed_out, rlimits.pop("nofile"))
+            mapping = None
+            if claim is not None and self._subordinate is not None:
+                mapping = _mapping(self._subordinate.mappers, claim.ids)
+                options += ["--info-fd", str(INFO_FD), "--userns-block-fd", str(BLOCK_FD)]
             # In a file, because the worker can read the command line in /proc/1/cmdline.
             arguments = _memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
             group = self._new_group()
             join_files = [str(folder / self._cgroups.join_file) for folder in group]
             # Called by the owner of the process: before the worker joined, the group is empty too.
-            release = partial(self._ended.append, group)
+            release = partial(self._release, group, claim)
             try:
                 yield Launch(
                     argv=(
-                        *outside_command(self._tools, join_files),
+                        *outside_command(
+                            self._tools,
+                            join_files,
+                            mapping=mapping,
+                            most_processes=self._most_processes,
+                        ),
                         *(self._tools.bwrap, "--args", str(arguments), "--"),
                         *inside_command(
                             self._tools,
                             confinement,
                             uid=uid,
-                            rlimits=self.rlimits(),
+                            rlimits=rlimits,
                             mark=self._guard.mark,
                         ),
                         *before,
@@ -153,7 +174,7 @@ class StrictLauncher:
                     env={},
                     cwd="/",
                     pass_fds=(*inherited, arguments),
-                    uid=uid if confinement.as_root else None,
+                    other_user=confinement.changes_user,
                     release=release,
                     watched_memory=self._watched_memory,
                     shares_cpus="cpu" in self._cgroups.folders,
@@ -162,6 +183,11 @@ class StrictLauncher:
             except BaseException:
                 release()  # no process was started
                 raise
+
+    def _release(self, group: tuple[Path, ...], claim: Claim | None) -> None:
+        self._ended.append(group)
+        if claim is not None:
+            claim.release()
 
     def exit_status(self, returncode: int) -> int:
         """As `gateway.sandbox.launch.Launcher.exit_status`.
@@ -185,9 +211,9 @@ class StrictLauncher:
         confinement, settings, rlimits = self.confinement, self.confinement.settings, self.rlimits()
         return {
             "level": "strict",
-            "user": "an own user id for each worker"
-            if confinement.as_root
-            else "the gateway's own, without its rights, in a user namespace",
+            "user": self._user,
+            "why_shared": confinement.why_shared or None,
+            "shared_limits": list(self.shared_limits),
             "network": list(settings.network_hosts) or False,
             "limits": {name: self._limit(name) for name in groups.CONTROLLERS}
             | {
@@ -264,6 +290,28 @@ class StrictLauncher:
         return {"value": value, "enforced": False, "reason": reason}
 
     @property
+    def _user(self) -> str:
+        if self.confinement.as_root:
+            return "an own user id for each worker"
+        if self.confinement.subordinate:
+            return "an own user id for each worker, of the user's subordinate ids"
+        return "the gateway's own, without its rights, in a user namespace"
+
+    @property
+    def shared_limits(self) -> tuple[str, ...]:
+        """The limits of the gateway's user that its workers count against as well, in words."""
+        if self.confinement.as_root:
+            return ()
+        rlimits, pids = self.rlimits(), self.confinement.settings.pids
+        return shared_limits(
+            nofile=rlimits["nofile"], pids=pids, own_ids=self.confinement.subordinate
+        )
+
+    @property
+    def _most_processes(self) -> int | None:
+        return None if self.confinement.as_root else most_processes()
+
+    @property
     def _watched_memory(self) -> int:
         held = "memory" in self._cgroups.folders
         return 0 if held else self.confinement.settings.memory_bytes
@@ -289,8 +337,8 @@ class StrictLauncher:
             whole = -(-settings.fsize_bytes // ULIMIT_BLOCK) * ULIMIT_BLOCK
             found["fsize"] = _capped(resource.RLIMIT_FSIZE, whole) // ULIMIT_BLOCK * ULIMIT_BLOCK
         if settings.pids:
-            # In a user namespace, bubblewrap's init counts as well.
-            own = 0 if self.confinement.as_root else 1
+            # bubblewrap's init counts as well, if it has the same user id.
+            own = 0 if self.confinement.changes_user else 1
             found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids + own)
         return found
 
@@ -327,6 +375,11 @@ def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
+
+
+def _mapping(mappers: Mappers, ids: Ids) -> IdMapping:
+    own = Ids(os.getuid(), os.getgid())
+    return IdMapping(mappers, *map_arguments(ids, own, inside=WORKER_UID))
 
 
 def _inheritable(stack: contextlib.ExitStack, descriptor: int) -> int:

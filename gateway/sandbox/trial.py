@@ -107,7 +107,9 @@ def _try(launcher: StrictLauncher, *, secrets: Sequence[str], port: int) -> tupl
         why = trial.explain(process.returncode, tail) or (tail[-1] if tail else "it said nothing")
         raise SandboxError(f"the sandbox cannot be put in force: {why}")
     findings = msgspec.json.decode(line, type=Findings)
-    return _judge(findings, uid=uid, as_root=trial.confinement.as_root, rlimits=trial.rlimits())
+    return _judge(
+        findings, uid=uid, as_root=trial.confinement.changes_user, rlimits=trial.rlimits()
+    )
 
 
 def _judge(
@@ -153,7 +155,7 @@ def _judge(
             f"it sees {findings.processes} processes",
         ),
         (
-            uid is not None and (uid != 0 if as_root else uid == os.geteuid()),
+            uid is not None and (uid not in {0, os.geteuid()} if as_root else uid == os.geteuid()),
             expected_uid,
             f"its user id outside is {uid}",
         ),

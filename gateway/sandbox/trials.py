@@ -147,5 +147,8 @@ def _description(launcher: StrictLauncher) -> str:
         confinement.settings, env={}, env_allow=(), cwd=None, mounts_ro=(), mounts_rw=()
     )
     return repr(
-        (settings, confinement.seccomp, confinement.as_root, confinement.groups, confinement.system)
+        (
+            *(settings, confinement.seccomp, confinement.as_root, confinement.subordinate),
+            *(confinement.groups, confinement.system),
+        )
     )

@@ -138,9 +138,9 @@ def spawn(launch: Launch) -> WorkerProcess:
             stdin, to_stdin = _pipe(theirs, ours)
             from_stdout, stdout = _pipe(ours, theirs)
             from_stderr, stderr = _pipe(ours, theirs)
-            if launch.uid is not None:
+            if launch.other_user:
                 for descriptor in (stdin, stdout, stderr):
-                    os.fchown(descriptor, launch.uid, -1)
+                    os.fchmod(descriptor, 0o666)
             popen = subprocess.Popen(
                 launch.argv,
                 stdin=stdin,
