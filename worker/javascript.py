@@ -1,0 +1,80 @@
+"""`agent-worker bot.ts`: hand an agent in TypeScript or JavaScript to a runtime that serves it.
+
+The wire is moved here, before the runtime starts: no runtime of JavaScript can do it as well (a
+socket cannot be reopened, and Deno keeps its descriptors to itself). The rest of the command is
+`worker/typescript/main.js`, which checks the file and reports every mistake.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import NoReturn
+
+from . import stdio
+
+ENDINGS = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts")
+"""Of the files that are served here."""
+
+RUNTIMES = ("node", "bun", "deno")
+"""The first of these in PATH serves, unless the command names one."""
+
+_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "typescript", "main.js")
+_USAGE = "usage: agent-worker [--runtime node|bun|deno|PATH] PATH/TO/FILE.ts[:AGENT]"
+
+
+def serve(arguments: list[str]) -> NoReturn:
+    """Replace this process by a runtime that serves the agent. Exits with 2 for a wrong option."""
+    runtime, rest = _parse(arguments)
+    program = _find(runtime)
+    try:
+        wire = stdio.take_stdio()
+    except OSError as error:
+        _fail(f"stdin or stdout is closed: {error}")
+    for descriptor in wire:
+        os.set_inheritable(descriptor, True)  # main.js takes them over
+    argv = [*_command(program), _MAIN, f"--wire={wire.stdin},{wire.stdout}", *rest]
+    try:
+        os.execv(program, argv)
+    except OSError as error:
+        _fail(f"{program} cannot be started: {error}")
+
+
+def _parse(arguments: list[str]) -> tuple[str | None, list[str]]:
+    runtime = None
+    others = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name == "--runtime":
+            runtime = value if equals else next(rest, "")
+            if not runtime:
+                _fail(f"--runtime needs a name or a path; {_USAGE}", status=2)
+        elif argument in {"-h", "--help"}:
+            print(f"{_USAGE}\n\n{__doc__}")  # noqa: T201  (--help asks for it)
+            raise SystemExit(0)
+        else:
+            others.append(argument)
+    return runtime, others
+
+
+def _find(runtime: str | None) -> str:
+    found = next(filter(None, map(shutil.which, [runtime] if runtime else RUNTIMES)), None)
+    if found is not None:
+        return found
+    if runtime:
+        _fail(f"there is no {runtime!r} in PATH")
+    _fail("there is no JavaScript runtime in PATH; install Node 20 or newer, or Bun")
+
+
+def _command(program: str) -> list[str]:
+    if os.path.basename(program).startswith("deno"):
+        # The sandbox says what an agent may do, and nobody is there to answer a prompt.
+        return [program, "run", "--allow-all", "--no-prompt"]
+    return [program]
+
+
+def _fail(message: str, *, status: int = 1) -> NoReturn:
+    sys.stderr.write(f"agent-worker: {message}\n")
+    raise SystemExit(status)

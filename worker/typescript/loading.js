@@ -1,0 +1,85 @@
+// How a runtime comes to import an agent's file: TypeScript, and the SDK by its name.
+
+import * as nodeModule from "node:module";
+import process from "node:process";
+import { pathToFileURL } from "node:url";
+
+// Newer than the oldest Node that this runs on, and missing elsewhere.
+const modules = /** @type {any} */ (nodeModule);
+
+const NAME = "agent-gateway-worker";
+const SDK = new URL("./index.js", import.meta.url).href;
+const TYPESCRIPT = /\.[cm]?tsx?$/;
+
+/**
+ * Make the runtime ready to import an agent's file.
+ *
+ * @param {string} file its absolute path
+ * @returns {Promise<string | undefined>} why it cannot
+ */
+export async function prepare(file) {
+  const require = modules.createRequire(file);
+  const unable = TYPESCRIPT.test(file) ? await stripTypes(file, require) : undefined;
+  await provideSdk(require);
+  return unable;
+}
+
+/**
+ * Node 22.18 and newer, Bun and Deno run TypeScript as it is; older ones with the agent's own tsx.
+ *
+ * @param {string} file
+ * @param {NodeJS.Require} require
+ */
+async function stripTypes(file, require) {
+  const { Bun, Deno } = /** @type {any} */ (globalThis);
+  if (Bun || Deno || /** @type {any} */ (process.features).typescript) return undefined;
+  let tsx;
+  try {
+    tsx = require.resolve("tsx/esm/api");
+  } catch {
+    const flag = "from 22.6 with NODE_OPTIONS=--experimental-strip-types";
+    return (
+      `Node ${process.versions.node} does not run TypeScript, and tsx is not installed beside ` +
+      `${file}: npm install tsx there, or use Node 22.18 or newer (${flag}), Bun or Deno`
+    );
+  }
+  (await import(pathToFileURL(tsx).href)).register();
+  return undefined;
+}
+
+/**
+ * Let the agent import the SDK that serves it, without an installation of its own.
+ *
+ * @param {NodeJS.Require} require
+ */
+async function provideSdk(require) {
+  const { Bun } = /** @type {any} */ (globalThis);
+  try {
+    require.resolve(NAME);
+    return;
+  } catch {
+    // not installed
+  }
+  if (Bun) {
+    const exports = await import("./index.js");
+    const setup = (/** @type {any} */ build) =>
+      build.module(NAME, () => ({ exports, loader: "object" }));
+    Bun.plugin({ name: NAME, setup });
+  } else if ("registerHooks" in modules) {
+    const resolve = (
+      /** @type {string} */ name,
+      /** @type {any} */ context,
+      /** @type {any} */ next,
+    ) => (name === NAME ? found() : next(name, context));
+    modules.registerHooks({ resolve });
+  } else if ("register" in modules) {
+    // Node 20 has only hooks that run in a thread of their own, which takes 40 ms to start.
+    const hook = `export const resolve = (name, context, next) =>
+      name === ${JSON.stringify(NAME)} ? ${JSON.stringify(found())} : next(name, context);`;
+    modules.register(`data:text/javascript,${encodeURIComponent(hook)}`);
+  }
+}
+
+function found() {
+  return { url: SDK, shortCircuit: true };
+}

@@ -1,0 +1,64 @@
+// The first milliseconds of a worker: the checks that it can be served, and `ready`.
+//
+// `ready` says that the agent is loaded and which handlers it has. The rest of the server is imported
+// while the gateway routes the first request.
+
+import fs from "node:fs";
+import process from "node:process";
+import { takeStdio } from "./stdio.js";
+import { readyLine } from "./wire.js";
+
+const KEY = Symbol.for("agent-gateway-worker.host");
+const shared = /** @type {Record<symbol, Host | undefined>} */ (globalThis);
+shared[KEY] ??= {};
+
+/**
+ * What this process serves. Shared with another copy of the SDK, in the agent's own node_modules.
+ *
+ * @typedef {{wire?: import("./stdio.js").Wire, isServing?: boolean}} Host
+ */
+const host = /** @type {Host} */ (shared[KEY]);
+
+/** @returns {string | undefined} why this runtime is too old */
+export function tooOld() {
+  if ("isWellFormed" in String.prototype) return undefined;
+  return `the runtime is Node ${process.versions.node}, expected 20 or newer`;
+}
+
+/** Whether this process serves an agent already. */
+export const isServing = () => host.isServing === true;
+
+/**
+ * Serve over a wire that was moved before the agent's module was imported.
+ *
+ * @param {import("./stdio.js").Wire} wire
+ */
+export function useWire(wire) {
+  host.wire = wire;
+}
+
+/**
+ * Declare the agent, and serve it until the process ends.
+ *
+ * Throws TypeError or RangeError for an agent that cannot be served.
+ *
+ * @param {import("./agent.js").Agent} agent
+ */
+export async function run(agent) {
+  const why = tooOld();
+  if (why) throw new TypeError(why);
+  if (isServing()) throw new TypeError("this process serves an agent already");
+  if (agent.handlers.size === 0) {
+    throw new TypeError(
+      `agent "${agent.name}" has no handlers; call agent.invoke or agent.chat first`,
+    );
+  }
+  const { concurrency, description, metadata } = agent;
+  const handlers = [...agent.handlers.keys()];
+  const ready = readyLine({ handlers, concurrency, description, metadata });
+  host.isServing = true;
+  const wire = host.wire ?? takeStdio();
+  fs.writeSync(wire.output, ready); // one write suffices: the pipe is empty and blocking
+  const { serve } = await import("./server.js");
+  serve(agent, wire);
+}
