@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 
 from protocol import LocalProtocolError
 
-from . import shadowing, start, stdio
+from . import javascript, shadowing, start, stdio
 from .agent import Agent
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 USAGE = "[--backend asyncio|trio] PATH/TO/FILE.py:AGENT | MODULE:AGENT"
 
-OTHER_LANGUAGES: dict[str, Callable[[list[str]], NoReturn]] = {}
+OTHER_LANGUAGES: dict[str, Callable[[list[str]], NoReturn]] = dict.fromkeys(
+    javascript.ENDINGS, javascript.serve
+)
 """By the ending of the file that a command line names, with its dot: the function that replaces
 this process by one that serves it. It gets all the arguments."""
 

@@ -8,7 +8,6 @@ socket cannot be reopened, and Deno keeps its descriptors to itself). The rest o
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from typing import NoReturn
 
@@ -20,7 +19,8 @@ ENDINGS = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts")
 RUNTIMES = ("node", "bun", "deno")
 """The first of these in PATH serves, unless the command names one."""
 
-_MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "typescript", "main.js")
+_FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "typescript")
+_MAIN = os.path.join(_FOLDER, "main.js")
 _USAGE = "usage: agent-worker [--runtime node|bun|deno|PATH] PATH/TO/FILE.ts[:AGENT]"
 
 
@@ -34,9 +34,9 @@ def serve(arguments: list[str]) -> NoReturn:
         _fail(f"stdin or stdout is closed: {error}")
     for descriptor in wire:
         os.set_inheritable(descriptor, True)  # main.js takes them over
-    argv = [*_command(program), _MAIN, f"--wire={wire.stdin},{wire.stdout}", *rest]
+    argv = [*_command(program, rest), _MAIN, f"--wire={wire.stdin},{wire.stdout}", *rest]
     try:
-        os.execv(program, argv)
+        os.execv(program, argv)  # noqa: S606  (the same process, so that signals reach the runtime)
     except OSError as error:
         _fail(f"{program} cannot be started: {error}")
 
@@ -60,19 +60,32 @@ def _parse(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _find(runtime: str | None) -> str:
+    import shutil  # noqa: PLC0415  (an agent in Python does not need it)
+
     found = next(filter(None, map(shutil.which, [runtime] if runtime else RUNTIMES)), None)
     if found is not None:
         return found
     if runtime:
         _fail(f"there is no {runtime!r} in PATH")
-    _fail("there is no JavaScript runtime in PATH; install Node 20 or newer, or Bun")
+    return _fail("there is no JavaScript runtime in PATH; install Node 20 or newer, or Bun")
 
 
-def _command(program: str) -> list[str]:
-    if os.path.basename(program).startswith("deno"):
-        # The sandbox says what an agent may do, and nobody is there to answer a prompt.
-        return [program, "run", "--allow-all", "--no-prompt"]
-    return [program]
+def _command(program: str, arguments: list[str]) -> list[str]:
+    if not os.path.basename(program).startswith("deno"):
+        return [program]
+    # The sandbox says what an agent may do, and nobody is there to answer a prompt.
+    command = [program, "run", "--allow-all", "--no-prompt"]
+    if not any(map(_has_deno_settings, arguments)):
+        command.append(f"--import-map={os.path.join(_FOLDER, 'deno.json')}")
+    return command
+
+
+def _has_deno_settings(file: str) -> bool:
+    """Whether the project has an import map of its own, which ours would replace."""
+    folder = os.path.dirname(os.path.abspath(file))
+    if any(os.path.exists(os.path.join(folder, name)) for name in ("deno.json", "deno.jsonc")):
+        return True
+    return folder != os.sep and _has_deno_settings(folder)
 
 
 def _fail(message: str, *, status: int = 1) -> NoReturn:

@@ -7,10 +7,11 @@
 // the handler has really ended: an answer means that no code of the request runs any more.
 //
 // There are two exceptions, since a promise cannot be stopped from outside. A request whose handler
-// has not ended GRACE after its cancel is *abandoned*: answered as cancelled, and its handler is left
-// to itself, which is logged. There may be as many of these as the agent has places; with more, the
-// gateway replaces the worker. And an error that no handler caught (attribution.js) ends its request
-// at once.
+// has not ended GRACE after its cancel is answered as cancelled, and its handler is left to itself,
+// which is logged. And an error that no handler caught (attribution.js) ends its request at once.
+// Such a request is *abandoned* until its handler has ended. No cancelled request becomes one while
+// there are as many of them as the agent has places: it stays unanswered, and so the gateway
+// replaces the worker.
 //
 // The server ends in one of three ways:
 //
@@ -150,6 +151,7 @@ class Server {
       log(`an error that nobody caught, of ${whose}\n${trace(error)}\n`);
       return;
     }
+    this.#abandoned.add(request); // until its handler has ended
     this.#finish(request, this.#failure(request, error));
     this.#interrupt(request, "the request has failed");
   }

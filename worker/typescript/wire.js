@@ -113,7 +113,8 @@ function checked(method, params) {
 
 /** @param {unknown} id @param {string} method */
 function integer(id, method) {
-  if (Number.isSafeInteger(id)) return /** @type {number} */ (id);
+  // 2^53 itself is a double of its own, and the largest id that there is.
+  if (Number.isInteger(id) && Number(id) <= 2 ** 53) return Number(id);
   throw new ProtocolError(`the gateway sent ${method} with the id ${id}`);
 }
 
