@@ -41,8 +41,9 @@ export class Outbox {
     this.#lines += line;
     if (this.#flushIsDue || this.#leaving) return;
     this.#flushIsDue = true;
-    // After all microtasks: an async generator that does not wait runs in one go until then.
-    process.nextTick(this.#flush);
+    // After all microtasks: an async generator that does not wait runs in one go until then. (Bun's
+    // process.nextTick does not wait for them.)
+    setImmediate(this.#flush);
   }
 
   /** Whether producers should wait for room. */
