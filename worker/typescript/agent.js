@@ -3,6 +3,7 @@
 // This module does not know how handlers are run.
 
 import { describe } from "./errors.js";
+import { run } from "./run.js";
 import { isSchema } from "./schema.js";
 
 /**
@@ -66,10 +67,11 @@ export class Agent {
     return this.#register("chat", handler, options);
   }
 
-  /** Serve requests from stdin until stdin ends. Then the process exits. */
-  async run() {
-    // An agent that is only imported needs neither.
-    const { run } = await import("./run.js");
+  /**
+   * Serve requests from stdin until stdin ends. Then the process exits. The wire is moved out of the
+   * agent's reach before this returns.
+   */
+  run() {
     return run(this);
   }
 

@@ -2,7 +2,7 @@
 
 import * as nodeModule from "node:module";
 import process from "node:process";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 
 // Newer than the oldest Node that this runs on, and missing elsewhere.
 const modules = /** @type {any} */ (nodeModule);
@@ -35,7 +35,7 @@ async function stripTypes(file, require) {
   if (Bun || Deno || /** @type {any} */ (process.features).typescript) return undefined;
   let tsx;
   try {
-    tsx = require.resolve("tsx/esm/api");
+    tsx = require.resolve("tsx");
   } catch {
     const flag = "from 22.6 with NODE_OPTIONS=--experimental-strip-types";
     return (
@@ -43,7 +43,7 @@ async function stripTypes(file, require) {
       `${file}: npm install tsx there, or use Node 22.18 or newer (${flag}), Bun or Deno`
     );
   }
-  (await import(pathToFileURL(tsx).href)).register();
+  await import(pathToFileURL(tsx).href); // as `node --import tsx` does
   return undefined;
 }
 
@@ -77,7 +77,19 @@ async function provideSdk(require) {
     const hook = `export const resolve = (name, context, next) =>
       name === ${JSON.stringify(NAME)} ? ${JSON.stringify(found())} : next(name, context);`;
     modules.register(`data:text/javascript,${encodeURIComponent(hook)}`);
+    provideToRequire(modules.Module);
   }
+}
+
+/**
+ * The same for `require`, to which tsx translates the imports of a project that is no ES module.
+ *
+ * @param {any} Module
+ */
+function provideToRequire(Module) {
+  const resolve = Module._resolveFilename;
+  Module._resolveFilename = (/** @type {string} */ name, /** @type {unknown[]} */ ...rest) =>
+    name === NAME ? fileURLToPath(SDK) : resolve.call(Module, name, ...rest);
 }
 
 function found() {
