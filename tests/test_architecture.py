@@ -7,6 +7,7 @@ another knows it.
 from __future__ import annotations
 
 import ast
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,13 +136,42 @@ def by_name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", modules("protocol"), ids=by_name)
+CONFORMANCE = "protocol.conformance"
+"""A program that ships with the specification, for those who write workers: it starts a worker and
+talks to it. Nothing else may know it, so that the wire itself stays without I/O."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in modules("protocol") if not is_in(name_of(path), [CONFORMANCE])],
+    ids=by_name,
+)
 def test_the_protocol_knows_msgspec_and_nothing_that_does_io(path: Path) -> None:
     others = {name for name in imports(path) if top(name) != "protocol"}
     assert others <= PURE_STANDARD_LIBRARY | {"msgspec"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "io":
             assert [alias.name for alias in node.names] == ["BytesIO"]
+
+
+@pytest.mark.parametrize("path", modules("protocol/conformance"), ids=by_name)
+def test_the_conformance_suite_needs_nothing_but_the_protocol(path: Path) -> None:
+    others = {top(name) for name in imports(path)} - {"protocol", "msgspec"}
+    assert others <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for package in ("gateway", "protocol", "worker")
+        for path in modules(package)
+        if not is_in(name_of(path), [CONFORMANCE])
+    ],
+    ids=by_name,
+)
+def test_nothing_knows_the_conformance_suite(path: Path) -> None:
+    assert not any(is_in(name, [CONFORMANCE]) for name in imports(path))
 
 
 @pytest.mark.parametrize("path", modules("worker"), ids=by_name)
