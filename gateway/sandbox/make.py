@@ -190,7 +190,13 @@ def _make_strict(
     proxy = None
     if settings.network_hosts:
         uid = None if uids is None else uids.take()
-        proxy = Proxy(agent_name, settings.network_hosts, uid=uid, tools=tools, seccomp=seccomp)
+        proxy = Proxy(
+            agent_name,
+            settings.network_hosts,
+            uid=uid,
+            tools=tools,
+            seccomp=confinement.seccomp,
+        )
     return StrictLauncher(
         confinement,
         tools=tools,
