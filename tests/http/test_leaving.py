@@ -6,6 +6,7 @@ descriptor. Whoever has shut down one side only gets what it asked for.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ async def test_200_clients_that_leave_in_every_way_leave_nothing(gateway: Runnin
 async def test_a_half_closed_client_gets_its_answer(shared: Shared, stream: bool) -> None:
     async with connected(shared.port) as connection:
         script: list[Any] = [["say", "one"], ["say", "two"], ["end"]]
+        # With the last byte: an EOF that comes after the first word says that the client leaves.
+        connection.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         await connection.request(INVOKE, {"input": script if stream else 1, "stream": stream})
         await connection.stream.send_eof()
         answer = await connection.answer()
