@@ -4,7 +4,6 @@
 
 import { describe } from "./errors.js";
 import { run } from "./run.js";
-import { isSchema } from "./schema.js";
 
 /**
  * Requests that one worker runs at the same time: enough to overlap the waiting that agents mostly
@@ -98,4 +97,11 @@ function plainObject(metadata) {
     throw new TypeError(`metadata is ${describe(metadata)}, expected an object`);
   }
   return JSON.parse(text);
+}
+
+/** @param {any} schema @returns {schema is import("./index.js").StandardSchema} */
+function isSchema(schema) {
+  // arktype's schemas are functions.
+  const found = schema?.["~standard"];
+  return found?.version === 1 && typeof found.validate === "function";
 }

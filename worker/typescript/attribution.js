@@ -6,7 +6,6 @@
 // is: it is logged, and nobody pays for it.
 
 import { AsyncLocalStorage } from "node:async_hooks";
-import process from "node:process";
 import { ProcessExit } from "./errors.js";
 
 const current = new AsyncLocalStorage();

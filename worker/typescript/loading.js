@@ -1,7 +1,6 @@
 // How a runtime comes to import an agent's file: TypeScript, and the SDK by its name.
 
 import * as nodeModule from "node:module";
-import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 // Newer than the oldest Node that this runs on, and missing elsewhere.

@@ -6,10 +6,9 @@
 
 import fs from "node:fs";
 import path from "node:path";
-import process from "node:process";
 import { pathToFileURL } from "node:url";
 import { Agent } from "./agent.js";
-import { describe, trace } from "./errors.js";
+import { describe } from "./errors.js";
 import { prepare } from "./loading.js";
 import { isServing, run, tooOld, useWire } from "./run.js";
 import { adopt, takeStdio } from "./stdio.js";
@@ -123,8 +122,9 @@ function fromExports(/** @type {Record<string, any>} */ module, /** @type {strin
   }
 }
 
-/** @param {string} file @param {unknown} error @returns {never} */
-function failImporting(file, error) {
+/** @param {string} file @param {unknown} error @returns {Promise<never>} */
+async function failImporting(file, error) {
+  const { trace } = await import("./explain.js");
   process.stderr.write(`${trace(error)}\n`);
   const what = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   return fail(`importing ${file} failed: ${what}`);

@@ -5,13 +5,6 @@ import { InvalidInput } from "./errors.js";
 /** Issues that a caller is shown. */
 const MAX_ISSUES = 10;
 
-/** @param {any} schema @returns {schema is import("./index.js").StandardSchema} */
-export function isSchema(schema) {
-  // arktype's schemas are functions.
-  const found = schema?.["~standard"];
-  return found?.version === 1 && typeof found.validate === "function";
-}
-
 /**
  * The value as the schema makes it. Throws InvalidInput, which names the paths that do not match.
  *

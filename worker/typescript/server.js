@@ -22,11 +22,11 @@
 // - when stdout is closed, or a line of the gateway breaks the protocol, as on a signal, with status 1.
 
 import { constants } from "node:os";
-import process from "node:process";
 import { attribute, exit, onBehalfOf } from "./attribution.js";
 import { ChunkText, chunksOf } from "./chunks.js";
 import { Context, readContext } from "./context.js";
-import { ErrorCode, explain, InvalidInput, ProtocolError, trace } from "./errors.js";
+import { ErrorCode, InvalidInput, ProtocolError } from "./errors.js";
+import { explain, trace } from "./explain.js";
 import { Outbox } from "./outbox.js";
 import { readFrom, writerTo } from "./pipes.js";
 import { validate } from "./schema.js";

@@ -14,7 +14,9 @@
 
 import { Console } from "node:console";
 import fs from "node:fs";
-import process from "node:process";
+
+// `process` is the global everywhere in this package: importing node:process makes all three standard
+// streams at once, which costs a tenth of a start.
 
 const { O_APPEND, O_RDONLY, O_WRONLY } = fs.constants;
 

@@ -21,8 +21,6 @@ export const MAX_LINE_BYTES = 8 * 1024 * 1024;
 /** Depth of arrays and objects in one line, the message itself included. */
 export const MAX_NESTING = 512;
 
-const MAX_DESCRIPTION = 4096; // characters
-const MAX_METADATA_BYTES = 65536;
 const ROLES = ["system", "user", "assistant", "tool"];
 const NEWLINE = 10;
 
@@ -140,20 +138,6 @@ export function overflows(value, text) {
 function holdsInfinity(value) {
   if (typeof value === "number") return !Number.isFinite(value);
   return typeof value === "object" && value !== null && Object.values(value).some(holdsInfinity);
-}
-
-/**
- * @param {{handlers: string[], concurrency: number, description?: string, metadata: object}} declared
- */
-export function readyLine({ handlers, concurrency, description, metadata }) {
-  const params = { protocol: 1, handlers, concurrency, description, metadata };
-  if (description !== undefined && description.length > MAX_DESCRIPTION) {
-    throw new RangeError(`the description is longer than ${MAX_DESCRIPTION} characters`);
-  }
-  if (Buffer.byteLength(JSON.stringify(metadata)) > MAX_METADATA_BYTES) {
-    throw new RangeError(`metadata is longer than ${MAX_METADATA_BYTES} bytes as JSON`);
-  }
-  return line(`{"jsonrpc":"2.0","method":"ready","params":${stringify(params)}}`);
 }
 
 /** @param {number} id @param {unknown} output */

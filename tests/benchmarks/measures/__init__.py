@@ -6,6 +6,7 @@ from tests.benchmarks.bench import Measure
 from tests.benchmarks.measures import (
     ceiling,
     growth,
+    languages,
     many,
     neighbours,
     overload,
@@ -21,6 +22,7 @@ ALL: tuple[Measure, ...] = (
     *many.MEASURES,
     *workers.MEASURES,
     *neighbours.MEASURES,
+    *languages.MEASURES,
     *overload.MEASURES,
     *growth.MEASURES,
 )

@@ -4,8 +4,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Agent } from "../agent.js";
 import { Context, readContext } from "../context.js";
-import { ErrorCode, explain, InvalidInput, MAX_ERROR_TEXT, trace } from "../errors.js";
+import { ErrorCode, InvalidInput } from "../errors.js";
+import { explain, MAX_ERROR_TEXT, trace } from "../explain.js";
 import { HIGH_WATER, Outbox } from "../outbox.js";
+import { readyLine } from "../run.js";
 import { validate } from "../schema.js";
 
 class NoMoney extends Error {}
@@ -116,6 +118,17 @@ for (const [make, why] of /** @type {[() => unknown, RegExp][]} */ ([
     assert.throws(make, why);
   });
 }
+
+test("ready declares an agent, and what it may not hold is told", () => {
+  const agent = new Agent("a", { concurrency: 2, description: "d", metadata: { v: "1" } });
+  assert.equal(
+    readyLine(agent.invoke(() => 1)),
+    '{"jsonrpc":"2.0","method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":2,"description":"d","metadata":{"v":"1"}}}\n',
+  );
+  assert.throws(() => readyLine(new Agent("a", { description: "x".repeat(4097) })), /description/);
+  const metadata = { x: "x".repeat(65536) };
+  assert.throws(() => readyLine(new Agent("a", { metadata })), /metadata/);
+});
 
 /** An outbox whose writes end when the test says so. */
 function outbox() {

@@ -14,7 +14,6 @@ import {
   outputLine,
   overflows,
   read,
-  readyLine,
 } from "../wire.js";
 
 const LONE = "half of a surrogate pair";
@@ -80,10 +79,6 @@ for (const line of [
 }
 
 test("answers are the lines of the golden transcript", () => {
-  assert.equal(
-    readyLine({ handlers: ["invoke"], concurrency: 2, description: "d", metadata: { v: "1" } }),
-    '{"jsonrpc":"2.0","method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":2,"description":"d","metadata":{"v":"1"}}}\n',
-  );
   assert.equal(outputLine(1, { n: 5 }), '{"jsonrpc":"2.0","id":1,"result":{"output":{"n":5}}}\n');
   assert.equal(
     messageLine(1, "Hi."),
@@ -175,10 +170,4 @@ test("numbers beyond every double are found, and others are not", () => {
   for (const text of ["1e308", '"1e999"', "1.5e-999", `"${"9".repeat(400)}"`]) {
     assert.equal(overflows(JSON.parse(text), text), false, text);
   }
-});
-
-test("what ready may not hold is told", () => {
-  const ready = { handlers: ["chat"], concurrency: 1, metadata: {} };
-  assert.throws(() => readyLine({ ...ready, description: "x".repeat(4097) }), /description/);
-  assert.throws(() => readyLine({ ...ready, metadata: { x: "x".repeat(65536) } }), /metadata/);
 });
