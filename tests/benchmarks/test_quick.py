@@ -18,12 +18,15 @@ from tests.benchmarks.measures.growth import fit
 from tests.benchmarks.plots import draw, margin
 from tests.benchmarks.servers import ROOT
 from tests.conftest import need
+from tests.javascript import need_runtime
 
 
 @pytest.mark.parametrize("measure", ALL, ids=lambda measure: measure.name)
 def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
     if measure.needs_wrk:
         need(wrk.available(), "wrk is the load generator of this benchmark")
+    if measure.name == "typescript":
+        need_runtime("node24")
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", measure.name]
     run = subprocess.run(
