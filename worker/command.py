@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .loops import Backend
 
-USAGE = "[--backend asyncio|trio] PATH/TO/FILE.py:AGENT | MODULE:AGENT"
+USAGE = "[--backend asyncio|trio] PATH/TO/FILE.py:AGENT | MODULE:AGENT | PATH/TO/FILE.ts"
 
 OTHER_LANGUAGES: dict[str, Callable[[list[str]], NoReturn]] = dict.fromkeys(
     javascript.ENDINGS, javascript.serve

@@ -17,11 +17,15 @@ const BRAND = Symbol.for("agent-gateway-worker.Agent");
 /**
  * @typedef {import("./wire.js").Method} Method
  * @typedef {(payload: any, context: any) => unknown} HandlerFunction
+ * @typedef {{whole?: HandlerFunction, stream?: HandlerFunction}} Wrapped
  * @typedef {{call: HandlerFunction, schema?: import("./index.js").StandardSchema}} Handler
  */
 
 /** Something that answers requests, with one handler for `invoke`, one for `chat`, or both. */
 export class Agent {
+  /** @type {Map<Method, Wrapped>} */
+  #wrapped = new Map();
+
   /**
    * @param {string} name letters, digits, `-` and `_`
    * @param {import("./index.js").AgentOptions} [options]
@@ -66,12 +70,50 @@ export class Agent {
     return this.#register("chat", handler, options);
   }
 
+  // The reference's names. Their handlers wrap what they answer, and one of the two that a method may
+  // have is chosen by what the caller asks for.
+
+  /** @param {HandlerFunction} handler returns `{ output }` */
+  onInvoke(handler) {
+    return this.#registerWrapped("invoke", { whole: handler });
+  }
+
+  /** @param {HandlerFunction} handler yields `{ chunk }` */
+  onInvokeStream(handler) {
+    return this.#registerWrapped("invoke", { stream: handler });
+  }
+
+  /** @param {HandlerFunction} handler returns `{ message }` */
+  onChat(handler) {
+    return this.#registerWrapped("chat", { whole: handler });
+  }
+
+  /** @param {HandlerFunction} handler yields `{ chunk }` */
+  onChatStream(handler) {
+    return this.#registerWrapped("chat", { stream: handler });
+  }
+
   /**
    * Serve requests from stdin until stdin ends. Then the process exits. The wire is moved out of the
    * agent's reach before this returns.
    */
   run() {
     return run(this);
+  }
+
+  /** @param {Method} method @param {Wrapped} handlers */
+  #registerWrapped(method, handlers) {
+    const known = this.#wrapped.get(method);
+    if (known !== undefined && !Object.keys(handlers).some((kind) => kind in known)) {
+      Object.assign(known, handlers);
+      return this;
+    }
+    this.#wrapped.set(method, handlers);
+    return this.#register(method, (payload, context) => {
+      const { whole, stream } = handlers;
+      if (stream && (context.stream || !whole)) return unwrapChunks(stream(payload, context));
+      return unwrap(method === "invoke" ? "output" : "message", whole?.(payload, context));
+    });
   }
 
   /** @param {Method} method @param {HandlerFunction} handler @param {{schema?: any}} [options] */
@@ -104,4 +146,18 @@ function isSchema(schema) {
   // arktype's schemas are functions.
   const found = schema?.["~standard"];
   return found?.version === 1 && typeof found.validate === "function";
+}
+
+/** @param {string} member @param {unknown} result */
+async function unwrap(member, result) {
+  const answer = /** @type {any} */ (await result);
+  if (typeof answer === "object" && answer !== null && member in answer) return answer[member];
+  throw new TypeError(
+    `the handler returned ${describe(answer)}, expected an object with ${member}`,
+  );
+}
+
+/** @param {any} chunks */
+async function* unwrapChunks(chunks) {
+  for await (const each of chunks) yield typeof each === "string" ? each : each?.chunk;
 }

@@ -120,12 +120,37 @@ export class Agent {
     options?: HandlerOptions,
   ): this;
 
+  /** The reference's `invoke`: the handler returns `{ output }`. */
+  // biome-ignore lint/suspicious/noExplicitAny: without a schema nothing is known of the input
+  onInvoke<Input = any>(
+    handler: (input: Input, ctx: Context) => { output: unknown } | Promise<{ output: unknown }>,
+  ): this;
+  /** The reference's streaming `invoke`: the handler yields `{ chunk }`. */
+  // biome-ignore lint/suspicious/noExplicitAny: without a schema nothing is known of the input
+  onInvokeStream<Input = any>(handler: (input: Input, ctx: Context) => WrappedChunks): this;
+  /** The reference's `chat`: the handler returns `{ message }`. */
+  onChat(
+    handler: (
+      messages: Message[],
+      ctx: Context,
+    ) => { message: string | Answer } | Promise<{ message: string | Answer }>,
+  ): this;
+  /** The reference's streaming `chat`: the handler yields `{ chunk }`. */
+  onChatStream(handler: (messages: Message[], ctx: Context) => WrappedChunks): this;
+
   /**
    * Serve requests from stdin until stdin ends. From then on the process's stdin is empty and its
    * stdout is its stderr. The process exits by itself.
    */
   run(): Promise<void>;
 }
+
+export type WrappedChunks =
+  | AsyncIterable<string | { chunk: string }>
+  | Iterable<string | { chunk: string }>;
+
+/** The reference's name for `agent.run()`. There is no port: the gateway listens. */
+export function serve(agent: Agent, options?: { port?: number }): Promise<void>;
 
 export type ChatAnswer = string | Answer | Stream;
 

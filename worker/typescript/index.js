@@ -5,3 +5,12 @@
 
 export { Agent } from "./agent.js";
 export { Context, InvalidInput } from "./context.js";
+
+/**
+ * The reference's name for `agent.run()`. There is no port: the gateway listens.
+ *
+ * @param {{run(): Promise<void>}} agent
+ */
+export function serve(agent) {
+  return agent.run();
+}

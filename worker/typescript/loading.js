@@ -8,7 +8,8 @@ const modules = /** @type {any} */ (nodeModule);
 
 const NAME = "agent-gateway-worker";
 const SDK = new URL("./index.js", import.meta.url).href;
-const TYPESCRIPT = /\.[cm]?tsx?$/;
+const TYPESCRIPT = /\.[cm]?ts$/;
+const STRIPS_TYPES = /--experimental-(strip|transform)-types/;
 
 /**
  * Make the runtime ready to import an agent's file.
@@ -32,6 +33,8 @@ export async function prepare(file) {
 async function stripTypes(file, require) {
   const { Bun, Deno } = /** @type {any} */ (globalThis);
   if (Bun || Deno || /** @type {any} */ (process.features).typescript) return undefined;
+  // Before 22.10, Node does not tell.
+  if (STRIPS_TYPES.test(`${process.execArgv} ${process.env.NODE_OPTIONS}`)) return undefined;
   let tsx;
   try {
     tsx = require.resolve("tsx");

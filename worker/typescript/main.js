@@ -54,7 +54,7 @@ function parse(words) {
     else targets.push(word);
   }
   if (targets.length !== 1) fail(`expected one agent to serve, got ${targets.length}; ${USAGE}`, 2);
-  const [, file = "", name] = /^(.+\.[cm]?[jt]sx?)(?::(\w+))?$/.exec(targets[0] ?? "") ?? [];
+  const [, file = "", name] = /^(.+\.[cm]?[jt]s)(?::(\w+))?$/.exec(targets[0] ?? "") ?? [];
   if (!file) fail(`${JSON.stringify(targets[0])} does not name an agent; ${USAGE}`, 2);
   return { file, name, wire };
 }

@@ -121,8 +121,11 @@ function quote(text) {
   return JSON.stringify(text.slice(0, 80));
 }
 
-/** A text holds a number beyond every double: many digits, or an exponent of three. */
-const MAY_OVERFLOW = /\d{200}|e\+?\d{3}/i;
+/**
+ * A text that holds a number beyond every double has many digits in a row, or three in an exponent.
+ * Looking behind keeps the search linear, whatever a caller sends.
+ */
+const MAY_OVERFLOW = /(?<!\d)\d{200}|e\+?\d{3}/i;
 
 /**
  * Whether a value that was parsed from `text` holds a number that became infinite.

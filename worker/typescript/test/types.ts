@@ -31,6 +31,22 @@ new Agent("c").chat(function* () {
   yield new Uint8Array();
 });
 
+new Agent("e")
+  .onInvoke(async (input, ctx) => ({ output: [input, ctx.userId] }))
+  .onInvokeStream(async function* () {
+    yield { chunk: "text" };
+  })
+  .onChat((messages) => ({ message: { role: "assistant", content: `${messages.length}` } }))
+  .onChatStream(function* () {
+    yield "text";
+  });
+// @ts-expect-error: the reference's handlers wrap what they return
+new Agent("f").onInvoke(() => "text");
+// @ts-expect-error: and what they yield
+new Agent("f").onChatStream(function* () {
+  yield { text: "text" };
+});
+
 // @ts-expect-error: a name is needed
 new Agent();
 // @ts-expect-error: concurrency is a number

@@ -119,6 +119,37 @@ for (const [make, why] of /** @type {[() => unknown, RegExp][]} */ ([
   });
 }
 
+/** @param {unknown} stream */
+async function collected(stream) {
+  const chunks = [];
+  for await (const chunk of /** @type {AsyncIterable<unknown>} */ (stream)) chunks.push(chunk);
+  return chunks;
+}
+
+test("the reference's handlers are unwrapped, and chosen by what the caller asks for", async () => {
+  const agent = new Agent("a")
+    .onInvoke((input) => ({ output: `whole ${input}` }))
+    .onInvokeStream(function* (input) {
+      yield { chunk: "stream " };
+      yield input;
+    })
+    .onChat(async () => ({ message: { role: "assistant", content: "hi" } }));
+  const invoke = agent.handlers.get("invoke")?.call;
+  assert.equal(await invoke?.("x", new Context()), "whole x");
+  assert.deepEqual(await collected(invoke?.("x", new Context({ stream: true }))), ["stream ", "x"]);
+  const chat = agent.handlers.get("chat")?.call;
+  assert.deepEqual(await chat?.([], new Context()), { role: "assistant", content: "hi" });
+  const streaming = new Agent("a").onChatStream(() => ["a"]).handlers.get("chat")?.call;
+  assert.deepEqual(await collected(streaming?.([], new Context())), ["a"]);
+  assert.throws(() => agent.onInvoke(() => 1), /has a handler for invoke already/);
+  assert.throws(() => agent.chat(() => ""), /has a handler for chat already/);
+  const bare = new Agent("a").onInvoke(() => "x").handlers.get("invoke")?.call;
+  await assert.rejects(
+    async () => bare?.(1, new Context()),
+    /a string, expected an object with output/,
+  );
+});
+
 test("ready declares an agent, and what it may not hold is told", () => {
   const agent = new Agent("a", { concurrency: 2, description: "d", metadata: { v: "1" } });
   assert.equal(

@@ -157,6 +157,12 @@ test("a message is what its JSON says, and other members pass", () => {
   assert.match(messageLine(1, answer), /\{"role":"tool","content":null,"tool_call_id":"c"\}/);
 });
 
+test("looking for such numbers takes no longer for a text that is made for it", () => {
+  // Quadratic, this would take minutes.
+  assert.equal(overflows(null, `${"9".repeat(199)} `.repeat(40_000)), false);
+  assert.equal(overflows(null, "e99".repeat(2_000_000)), false);
+});
+
 test("numbers beyond every double are found, and others are not", () => {
   for (const text of [
     "1e999",
