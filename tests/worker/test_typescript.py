@@ -497,6 +497,30 @@ async def test_output_that_nobody_reads_suspends_generators_until_it_is_read(
         assert await worker.process.wait() == 128 + signal.SIGTERM
 
 
+@pytest.mark.parametrize("prefix", ["", "async"])
+async def test_a_generator_that_computes_gives_others_a_turn_when_it_yields(
+    serve: Serve, prefix: str
+) -> None:
+    source = f"""
+        let go = true;
+        export const agent = new Agent("a");
+        agent.chat({prefix} function* () {{
+          while (go) {{
+            for (const end = Date.now() + 50; Date.now() < end; );
+            yield ".";  // far too little to fill anything
+          }}
+          yield "stopped";
+        }});
+        agent.invoke(() => {{ go = false; }});
+    """
+    async with serve(source) as worker:
+        chat = await worker.send_chat(USER)
+        assert isinstance(await worker.next_event(), Chunk)
+        stop = await worker.send_invoke()
+        answers = await worker.answers(chat, stop)
+        assert answers[chat].text.strip(".") == "stopped"
+
+
 async def test_a_gateway_that_closes_stdout_ends_the_worker(serve: Serve) -> None:
     async with serve(ENDLESS.replace("ASYNC", "async")) as worker:
         await worker.send_chat(USER)

@@ -56,7 +56,11 @@ export class Chunks {
 
 /** @param {AsyncIterator<unknown> | Iterator<unknown>} iterator */
 async function closed(iterator) {
-  await iterator.return?.();
+  try {
+    await iterator.return?.();
+  } catch {
+    // Why it is closed is what counts: a cancel, or an error of its own before.
+  }
 }
 
 /**

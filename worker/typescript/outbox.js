@@ -11,15 +11,15 @@
  */
 export const HIGH_WATER = 96 * 1024;
 
-/** Milliseconds that a line of a producer that never waits may be held back to be joined. */
-const PATIENCE = 10;
+/** Milliseconds that producers may go on without giving the event loop a turn. */
+const PATIENCE = 1;
 
 export class Outbox {
   #write;
   #onBroken;
   #lines = "";
   #leaving = 0;
-  #since = 0;
+  #lastTurn = 0;
   #broken = false;
   #flushIsDue = false;
   /** @type {(() => void)[]} */
@@ -51,11 +51,12 @@ export class Outbox {
     return this.#lines.length + this.#leaving > HIGH_WATER;
   }
 
-  /** Whether lines have waited for long, because a producer gave the event loop no turn. */
+  /**
+   * Whether the event loop had no turn for long: a producer computes, and its lines should leave
+   * before it goes on.
+   */
   get isLate() {
-    const now = performance.now();
-    if (this.#lines.length + this.#leaving === 0) this.#since = now;
-    return now - this.#since > PATIENCE;
+    return performance.now() - this.#lastTurn > PATIENCE;
   }
 
   /**
@@ -66,8 +67,16 @@ export class Outbox {
   async room(unless) {
     this.#flush();
     while (this.isFull && !unless()) await this.#progress();
-    await new Promise((resolve) => setImmediate(resolve));
-    this.#since = performance.now();
+    await this.turn();
+  }
+
+  /**
+   * Give other tasks a turn, and let the queued lines leave.
+   *
+   * @returns {Promise<void>}
+   */
+  turn() {
+    return new Promise((resolve) => setImmediate(resolve));
   }
 
   /** Resolves when everything has been written. */
@@ -90,6 +99,7 @@ export class Outbox {
 
   #flush = () => {
     this.#flushIsDue = false;
+    this.#lastTurn = performance.now();
     if (!this.#lines || this.#leaving) return;
     const text = this.#lines;
     this.#lines = "";

@@ -126,8 +126,8 @@ class Server {
     try {
       for (const line of this.#lines.feed(data)) this.#receive(line);
     } catch (error) {
-      if (!(error instanceof ProtocolError)) throw error;
-      log(`${error.message}; ending\n`);
+      // Whatever it is, a request may have been lost by it.
+      log(`${error instanceof ProtocolError ? error.message : trace(error)}; ending\n`);
       this.#stop(1);
     }
   }
@@ -235,8 +235,8 @@ class Server {
         }
         const piece = text.take(step.value);
         if (piece !== undefined) outbox.put(write(piece));
-        if (outbox.isFull || (!chunks.isAsync && outbox.isLate))
-          await outbox.room(() => request.isOver);
+        if (outbox.isFull) await outbox.room(() => request.isOver);
+        else if (outbox.isLate) await outbox.turn();
       }
     } finally {
       await chunks.close();
@@ -296,7 +296,7 @@ class Server {
   #interrupt(/** @type {Request} */ request, /** @type {string} */ why) {
     onBehalfOf(request, () => {
       Context.abort(request.context, new DOMException(why, "AbortError"));
-      request.chunks?.close()?.catch(() => {}); // `#stream` waits for it, and reports it
+      request.chunks?.close();
     });
     this.#outbox.wake();
   }

@@ -72,6 +72,20 @@ test("closing ends a read of a stream that waits", async () => {
   assert.equal(reason, undefined);
 });
 
+test("an error while closing does not hide why it is closed", async () => {
+  const generator = (function* () {
+    try {
+      yield "a";
+    } finally {
+      // biome-ignore lint/correctness/noUnsafeFinally: an agent may do so
+      throw new Error("closing");
+    }
+  })();
+  const chunks = chunksOf(generator);
+  chunks?.next();
+  await chunks?.close();
+});
+
 test("closing runs a generator's finally once, and not when it has ended", async () => {
   let closed = 0;
   const generator = (function* () {
