@@ -15,7 +15,7 @@ from protocol.payloads import check_chat_message
 from protocol.worker_side import WorkerConnection
 
 from .context import InvalidInput
-from .messages import as_message, as_piece, describe, dump_model
+from .messages import as_message, as_piece, describe, to_plain
 
 MAX_ERROR_TEXT = 4096
 """Characters of an exception's text that a caller is shown: some exceptions quote their whole
@@ -43,7 +43,7 @@ def encode_answer(
         try:
             return send(request_id, value)
         except TypeError:
-            return send(request_id, msgspec.to_builtins(value, enc_hook=dump_model))
+            return send(request_id, msgspec.to_builtins(value, enc_hook=to_plain))
     except LocalProtocolError as error:
         if problem := _problem_of(value) if method == "chat" else None:
             raise _not_a_message(result, f": {problem}") from None
@@ -87,14 +87,36 @@ def explain_exception(error: BaseException) -> tuple[int, str]:
     """
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  (an agent's own exception class may have any defect)
-        text = ""
+    text = _text_of(error)
     if isinstance(error, InvalidInput):
         return ErrorCode.INVALID_INPUT, _presentable(text or "the agent refused its input")
+    said = _named(error, text)
+    cause = _first_cause(error)
+    if cause is not error and _text_of(cause) not in text:
+        # Clients of models raise "Connection error." from what tells that there is no network.
+        said += f" (caused by {_named(cause, _text_of(cause))})"
+    return ErrorCode.INTERNAL, _presentable(said)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Where a chain of `raise … from` begins."""
+    seen = {id(error)}
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
+        error = error.__cause__
+        seen.add(id(error))
+    return error
+
+
+def _named(error: BaseException, text: str) -> str:
     kind = type(error).__name__
-    return ErrorCode.INTERNAL, _presentable(f"{kind}: {text}" if text else kind)
+    return f"{kind}: {text}" if text else kind
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (an agent's own exception class may have any defect)
+        return ""
 
 
 def _presentable(text: str) -> str:
@@ -112,4 +134,4 @@ def _not_a_message(result: object, problem: str = "") -> TypeError:
 
 def _problem_of(message: object) -> str | None:
     """What is wrong with a message, if that is why it could not be sent."""
-    return check_chat_message(msgspec.json.encode(message, enc_hook=dump_model))
+    return check_chat_message(msgspec.json.encode(message, enc_hook=to_plain))

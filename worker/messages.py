@@ -7,7 +7,8 @@ frameworks"). What is not recognised is an error that names its type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -55,7 +56,8 @@ def as_message(value: object) -> object:
         return value
     members = _members(value)
     if "role" in members and "content" in members:
-        return members
+        # What is null is not there: `tool_calls` of most messages.
+        return {k: v for k, v in members.items() if v is not None or k == "content"}
     message = _adapted(value)
     if message is None:
         raise TypeError(f"{describe(value)} is no message")
@@ -79,9 +81,9 @@ def as_piece(value: object) -> str | None:
     if message is None or "content" not in message:
         return None
     content = message["content"]
-    if isinstance(content, str) and not message.get("tool_calls"):
+    if isinstance(content, str) and message.get("tool_calls") is None:
         return content
-    return msgspec.json.encode(msgspec.to_builtins(message, enc_hook=dump_model)).decode()
+    return msgspec.json.encode(msgspec.to_builtins(message, enc_hook=to_plain)).decode()
 
 
 def describe(value: object) -> str:
@@ -95,18 +97,34 @@ def describe(value: object) -> str:
     return name
 
 
-def dump_model(value: Any) -> object:
-    """The plain values of a Pydantic model, without importing Pydantic. Raises TypeError."""
-    dump = getattr(value, "model_dump", None)
-    if dump is None:
-        raise TypeError(f"{type(value).__name__} has no JSON form")
-    return dump(mode="json")
+def to_plain(value: Any) -> object:
+    """The plain values of what msgspec does not know. Raises TypeError.
+
+    That is Pydantic's models, what is derived from a plain type, any mapping or sequence, and the
+    numbers and arrays of NumPy and of those who imitate it.
+    """
+    # Not str(value), which may be overridden.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (Sequence, Set, deque)):
+        return list(value)
+    for name in ("model_dump", "tolist"):
+        dump = getattr(value, name, None)
+        if callable(dump):
+            return dump(mode="json") if name == "model_dump" else dump()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def _members(value: object) -> Mapping[str, Any]:
     """Those of an object of values: a dataclass, a model, and so on. Empty if it is none."""
     try:
-        plain = msgspec.to_builtins(value, enc_hook=dump_model)
+        plain = msgspec.to_builtins(value, enc_hook=to_plain)
     except Exception:  # noqa: BLE001  (a framework's object may hold anything: it is not sent so)
         return {}
     return plain if isinstance(plain, dict) else {}
@@ -152,7 +170,7 @@ def _content(value: object) -> object:
             return str.__str__(content)
         if isinstance(content, (list, tuple)):
             with suppress(Exception):  # as above
-                return _text(msgspec.to_builtins(content, enc_hook=dump_model))
+                return _text(msgspec.to_builtins(content, enc_hook=to_plain))
     return None
 
 

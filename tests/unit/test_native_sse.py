@@ -82,6 +82,7 @@ def test_one_result_is_an_event_before_the_end() -> None:
         ("invoke", '"é\\u00e9"'.encode(), "éé"),
         ("chat", b'{"role":"assistant","content":"Hi"}', "Hi"),
         ("chat", b'{"content":"Hi","role":"assistant","name":"n"}', "Hi"),
+        ("chat", b'{"role":"assistant","content":"Hi","tool_calls":null}', "Hi"),
         ("chat", b'{"role":"assistant","content":null}', '{"role":"assistant","content":null}'),
         ("chat", b'{"role":"assistant","content":[]}', '{"role":"assistant","content":[]}'),
         (

@@ -84,7 +84,7 @@ TEXT = {"type": "text", "text": "hi"}
         (LangChain(content=[TEXT]), hi()),
         (LangChain(content=["h", {"type": "text", "text": "i"}]), hi()),
         (LangChain(content=[TEXT, TOOL]), hi([TEXT, TOOL])),
-        (OpenAI(), {**hi(), "refusal": None}),  # type: ignore[dict-item]
+        (OpenAI(), hi()),
         (SimpleNamespace(output="hi"), hi()),
         (SimpleNamespace(final_output="hi", raw_item=None), hi()),
         (SimpleNamespace(output=1, response=SimpleNamespace(kind="response", text="hi")), hi()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import enum
@@ -20,7 +21,7 @@ import pydantic
 import pytest
 import trio
 
-from protocol import Result
+from protocol import ErrorCode, Result
 from protocol.gateway_side import GatewayConnection
 from protocol.worker_side import WorkerConnection
 from worker import Agent, Context, InvalidInput
@@ -233,6 +234,22 @@ class Word(str):
     __slots__ = ()
 
 
+class Size(int):
+    def __str__(self) -> str:
+        return "three"
+
+
+class Share(float):
+    __slots__ = ()
+
+
+class Array:
+    """As NumPy's."""
+
+    def tolist(self) -> list[float]:
+        return [1.5]
+
+
 class Choice(str, enum.Enum):  # noqa: UP042  (StrEnum is another case)
     A = "a"
 
@@ -257,6 +274,10 @@ def answer(method: str, result: object) -> Any:
         (Model(when=datetime.date(2026, 1, 2)), {"when": "2026-01-02"}),
         ({"deep": [Model(when=datetime.date(2026, 1, 2))]}, {"deep": [{"when": "2026-01-02"}]}),
         (float("nan"), None),
+        ({"a": Word("x"), "b": [Size(3), Share(0.5)]}, {"a": "x", "b": [3, 0.5]}),
+        (collections.ChainMap({"a": collections.deque([1])}), {"a": [1]}),
+        ([range(2), {"k": 1}.keys()], [[0, 1], ["k"]]),
+        (Array(), [1.5]),
         (msgspec.Raw(b'{"a":\n1}'), {"a": 1}),
     ],
 )
@@ -268,6 +289,7 @@ def test_anything_with_a_json_form_is_an_output(output: object, expected: object
     ("message", "expected"),
     [
         ("hi", {"role": "assistant", "content": "hi"}),
+        (Word("hi"), {"role": "assistant", "content": "hi"}),
         ({"role": "tool", "content": [1]}, {"role": "tool", "content": [1]}),
         (msgspec.defstruct("M", [("role", str), ("content", None)])("user", None),
          {"role": "user", "content": None}),
@@ -446,3 +468,37 @@ def test_mypy_takes_right_handlers_and_refuses_wrong_ones(tmp_path: Path) -> Non
     assert any("def (value: dict[str, int], context: worker.context.Context)" in x for x in lines)
     assert [int(line.split(":")[1]) for line in errors] == [13, 15, 19], done.stdout
     assert "Found 3 errors" in summary
+
+
+# Exceptions
+
+
+def caused(*texts: str) -> BaseException:
+    """A chain of exceptions, the last one caused by the one before, and so on."""
+    error: BaseException | None = None
+    for text in texts:
+        latest = ValueError(text)
+        latest.__cause__ = error
+        error = latest
+    assert error is not None
+    return error
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["outer"], "ValueError: outer"),
+        (["no route", "inner", "outer"], "ValueError: outer (caused by ValueError: no route)"),
+        (["no route", "inner", "outer: no route"], "ValueError: outer: no route"),
+        (["", "outer"], "ValueError: outer"),
+    ],
+)
+def test_the_first_cause_of_a_failure_is_told_with_it(texts: list[str], message: str) -> None:
+    assert explain_exception(caused(*texts)) == (ErrorCode.INTERNAL, message)
+
+
+def test_a_failure_that_is_its_own_cause_is_told_once() -> None:
+    error = caused("first", "second")
+    assert error.__cause__ is not None
+    error.__cause__.__cause__ = error
+    assert explain_exception(error)[1] == "ValueError: second (caused by ValueError: first)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 class _ChatMessage(Struct, gc=False):
     content: Raw = Raw(b"null")
-    tool_calls: Raw | UnsetType = UNSET
+    tool_calls: Raw = Raw(b"null")
 
 
 _decode_message = msgspec.json.Decoder(_ChatMessage).decode
@@ -29,7 +29,7 @@ def as_chunk(method: Method, result: Payload) -> bytes:
     if method == "chat":
         message = _decode_message(result)
         content = bytes(message.content)
-        if content[:1] == b'"' and message.tool_calls is UNSET:
+        if content[:1] == b'"' and bytes(message.tool_calls) == b"null":
             return content
     else:
         content = bytes(result)

@@ -1,0 +1,1 @@
+"""Agents that are written with frameworks, each in a file of its own; the README is beside them."""
