@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -47,6 +48,7 @@ def environment(tmp_path: Path) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     run_pip(environment, "install", "--quiet", str(PROJECT / "worker"))
     (tmp_path / "project/agent.py").write_text(AGENT)
+    shutil.copy(PROJECT / "worker/examples/frameworks/sqlite_notes.py", tmp_path / "project")
     return environment
 
 
@@ -64,10 +66,14 @@ async def test_an_agent_is_served_from_an_environment_that_has_nothing_else_of_o
     toml = f"""
 [agents.alone]
 command = "{environment}/bin/agent-worker {environment.parent}/agent.py:agent"
+[agents.notes]
+command = "{environment}/bin/agent-worker {environment.parent}/sqlite_notes.py:agent"
 """
     async with running_gateway(toml=toml, folder=tmp_path) as gateway:
         answer = await gateway.post("/agent/alone/invoke", input=5)
         asked, prefix, modules = answer.json()["output"]
+        noted = await gateway.post("/agent/notes/invoke", input={"note": "milk"})
+        assert noted.json() == {"output": ["milk"]}
     assert (asked, prefix) == (5, str(environment))
     assert {"worker", "protocol", "anyio", "msgspec"} <= set(modules)
     found = run_pip(environment, "freeze")

@@ -1,6 +1,6 @@
 """LangGraph: a graph that remembers each conversation in its checkpointer.
 
-    gateway --agent recall="python -m worker worker/examples/frameworks/langgraph_memory.py:agent"
+    gateway --agent recall="agent-worker worker/examples/frameworks/langgraph_memory.py:agent"
 
 The caller sends its new message and a `conversation_id`; what was said before is in the worker's
 memory, where the gateway brings the conversation back to. For memory that outlives the worker, take

@@ -1,7 +1,7 @@
 """A model over the network, by OpenAI's client, which streams what the model says.
 
     [agents.poet]
-    command = "python -m worker worker/examples/frameworks/model_over_network.py:agent"
+    command = "agent-worker worker/examples/frameworks/model_over_network.py:agent"
 
     [agents.poet.sandbox]
     network = ["api.openai.com:443"]    # everything else is out of reach

@@ -1,6 +1,8 @@
 """openai-agents: a session for each conversation, and its words as they come.
 
-gateway --agent clerk="python -m worker worker/examples/frameworks/openai_agents_sessions.py:agent"
+    gateway --agent clerk="agent-worker worker/examples/frameworks/openai_agents_sessions.py:agent"
+
+Only the deltas of text are for the user; calls of tools and hand-offs are among the events, too.
 """
 
 from __future__ import annotations

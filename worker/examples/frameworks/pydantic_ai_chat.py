@@ -1,6 +1,6 @@
 """pydantic-ai: an agent with a tool that streams its words, and one that answers with a model.
 
-    gateway --agent guide="python -m worker worker/examples/frameworks/pydantic_ai_chat.py:agent"
+    gateway --agent guide="agent-worker worker/examples/frameworks/pydantic_ai_chat.py:agent"
 
 The caller sends the whole conversation each time, so that the agent keeps nothing.
 """

@@ -1,7 +1,7 @@
 """SQLite in the agent's own folder, which is its home: notes that outlive the worker.
 
     [agents.notes]
-    command = "python -m worker worker/examples/frameworks/sqlite_notes.py:agent"
+    command = "agent-worker worker/examples/frameworks/sqlite_notes.py:agent"
     state = true
 
 Without `state`, the home is empty for each worker and ends with it. LangGraph's `SqliteSaver` and
