@@ -31,6 +31,7 @@ from msgspec import inspect as types
 from protocol import Method, Payload
 
 from .context import Context, InvalidInput, decode
+from .messages import converter_to
 from .parameters import Parameter, Roles, resolve
 
 Reader = Callable[[Payload], Any]
@@ -59,7 +60,9 @@ def arguments(
 
     def reader(parameter: Parameter, path: str) -> Reader:
         try:
-            return reader_of(_hint(parameter, function), path)
+            hint = _hint(parameter, function)
+            convert = None if method == "invoke" else converter_to(hint)
+            return _converted(convert, path) if convert else reader_of(hint, path)
         except UncheckableError as error:
             reason = " ".join(str(error).split())
             complaints.append(f"the values of {parameter.name!r} are not checked: {reason}")
@@ -110,6 +113,17 @@ def reader_of(hint: Any, path: str) -> Reader:
 
 
 # How a payload becomes the values of parameters
+
+
+def _converted(convert: Callable[[Any], object], path: str) -> Reader:
+    def read(text: Payload) -> object:
+        messages = decode(text, path)
+        try:
+            return convert(messages)
+        except Exception as error:  # noqa: BLE001  (a framework's own words for what it does not take)
+            raise InvalidInput(f"{path}: {error}") from None
+
+    return read
 
 
 def _whole(name: str, reader: Reader) -> Callable[[Payload], dict[str, Any]]:

@@ -7,8 +7,10 @@ frameworks"). What is not recognised is an error that names its type.
 
 from __future__ import annotations
 
+import sys
+import typing
 from collections import deque
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from enum import Enum
 from typing import Any
@@ -84,6 +86,24 @@ def as_piece(value: object) -> str | None:
     if isinstance(content, str) and message.get("tool_calls") is None:
         return content
     return msgspec.json.encode(msgspec.to_builtins(message, enc_hook=to_plain)).decode()
+
+
+def converter_to(kind: object) -> Callable[[Any], object] | None:
+    """What makes a framework's own messages of the wire's, if a parameter is a list of `kind`.
+
+    None for a type that reads `role` and `content` itself, as most do.
+    """
+    for arm in (kind, *typing.get_args(kind)):
+        if getattr(arm, "__module__", "").startswith("langchain_core.messages"):
+            return getattr(sys.modules["langchain_core.messages"], "convert_to_messages", None)
+        convert = getattr(arm, "from_openai_dict_format", None)  # haystack's
+        if convert is not None:
+            return lambda messages: [convert(message) for message in messages]
+        if arm is not kind and typing.get_args(arm):
+            found = converter_to(arm)
+            if found is not None:
+                return found
+    return None
 
 
 def describe(value: object) -> str:

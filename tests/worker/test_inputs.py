@@ -370,6 +370,26 @@ def test_messages_are_read_as_what_they_are_annotated_with() -> None:
     assert call(of_many, [hi], method="chat") == ([hi], "u")
 
 
+class Converted:
+    """As haystack's."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @classmethod
+    def from_openai_dict_format(cls, message: dict[str, Any]) -> Converted:
+        return cls(message["content"])
+
+
+def of_converted(messages: list[Converted]) -> Any:
+    return messages[-1].text
+
+
+def test_messages_are_converted_where_their_type_has_a_way_to() -> None:
+    assert call(of_converted, [{"role": "user", "content": "hi"}], method="chat") == "hi"
+    assert call(of_converted, [{"role": "user"}], method="chat") == "messages: 'content'"
+
+
 def missing(x: Undefined) -> Any:  # type: ignore[name-defined]  # noqa: F821
     return x
 

@@ -173,7 +173,7 @@ async def test_an_answer_that_is_no_message_is_an_error_that_names_its_type(serv
 
 FRAMEWORKS = """
     from agents import Agent as OpenAIAgent, MessageOutputItem
-    from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+    from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
     from openai.types.responses import ResponseOutputMessage, ResponseOutputText
     from pydantic_ai import Agent as PydanticAgent
     from pydantic_ai.models.test import TestModel
@@ -188,8 +188,9 @@ FRAMEWORKS = """
     tool = {"name": "search", "args": "{", "id": "1", "index": 0}
 
     @agent.chat
-    async def answer(messages):
-        said = messages[0]["content"]
+    async def answer(messages: list[BaseMessage]):
+        assert type(messages[0]) is HumanMessage
+        said = messages[0].content
         if said == "langchain":
             return AIMessage("hi")
         if said == "blocks":
@@ -217,3 +218,7 @@ async def test_the_frameworks_own_messages_are_taken(tmp_path: Path) -> None:
             assert answer.value == hi(), kind
         answer = await worker.chat([{"role": "user", "content": "chunks"}], stream=True)
         assert answer.chunks == ("h", "i")
+        code, message = (await worker.chat([{"role": "robot", "content": "x"}])).failure
+        assert code == ErrorCode.INVALID_INPUT
+        assert message.startswith("messages: ")
+        assert "robot" in message
