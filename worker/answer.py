@@ -15,7 +15,7 @@ from protocol.payloads import check_chat_message
 from protocol.worker_side import WorkerConnection
 
 from .context import InvalidInput
-from .messages import as_message, as_piece, describe, to_plain
+from .messages import as_message, as_output, as_piece, describe, to_plain
 
 MAX_ERROR_TEXT = 4096
 """Characters of an exception's text that a caller is shown: some exceptions quote their whole
@@ -32,8 +32,9 @@ def encode_answer(
     Raises TypeError or ValueError, worded for the agent's author, when the result cannot be sent.
     """
     send: Callable[[int, object], bytes] = connection.send_output
-    value = result
-    if method == "chat":
+    if method == "invoke":
+        value = as_output(result)
+    else:
         send = connection.send_message
         try:
             value = as_message(result)

@@ -33,6 +33,9 @@ _TEXT_OF_A_RESULT = ("output", "final_output", "text", "raw")
 """Of the result of a run: pydantic-ai's AgentRunResult, openai-agents' RunResult, agent-framework's
 AgentResponse, crewai's CrewOutput."""
 
+_OUTPUT_OF_A_RUN = ("output", "final_output")
+"""The same for an invoke, of whatever type."""
+
 _MESSAGE_OF_A_RESULT = ("message", "response", "raw_item", "chat_message")
 """llama-index's ChatResponse; its AgentOutput, and pydantic-ai's results; openai-agents' items;
 autogen's Response."""
@@ -64,6 +67,21 @@ def as_message(value: object) -> object:
     if message is None:
         raise TypeError(f"{describe(value)} is no message")
     return message
+
+
+def as_output(value: object) -> object:
+    """What an invoke handler has returned, or what it is made for.
+
+    A dataclass with private fields is a framework's: the result of a run stands for its output,
+    without the history that it carries, and a message for its role and content.
+    """
+    if not any(name.startswith("_") for name in getattr(type(value), "__dataclass_fields__", ())):
+        return value
+    for name in _OUTPUT_OF_A_RUN:
+        if hasattr(value, name):
+            return getattr(value, name)
+    message = _adapted(value)
+    return value if message is None else message
 
 
 def as_piece(value: object) -> str | None:

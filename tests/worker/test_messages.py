@@ -15,7 +15,7 @@ import pytest
 from protocol import ErrorCode
 from protocol.worker_side import WorkerConnection
 from worker.answer import chunk_encoder
-from worker.messages import as_message, as_piece
+from worker.messages import as_message, as_output, as_piece
 
 from . import driver
 from .conftest import Serve
@@ -97,6 +97,36 @@ def test_a_message_of_a_framework_becomes_a_message_of_the_wire(
     value: object, message: object
 ) -> None:
     assert as_message(value) == message
+
+
+@dataclasses.dataclass
+class Run:
+    """As pydantic-ai's."""
+
+    output: object
+    _state: object = None
+
+
+@dataclasses.dataclass
+class Own:
+    output: str
+
+
+@pytest.mark.parametrize(
+    ("value", "output"),
+    [
+        (Run({"a": 1}, object()), {"a": 1}),
+        (Run(None), None),
+        (Haystack(Role.ASSISTANT, ["hi"]), hi()),
+        (Own("x"), Own("x")),
+        ("x", "x"),
+        ({"output": 1, "_state": 2}, {"output": 1, "_state": 2}),
+    ],
+)
+def test_the_result_of_a_run_is_its_output_without_what_is_private(
+    value: object, output: object
+) -> None:
+    assert as_output(value) == output
 
 
 class Loop:
