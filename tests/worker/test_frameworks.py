@@ -62,6 +62,12 @@ async def test_every_conversation_of_many_is_remembered_to_its_end_by_a_langgrap
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(converse, f"c{number}-")
+        for user in ("u", "v"):  # who share no conversation
+            context = {"conversation_id": "c", "user_id": user}
+            streamed = await gateway.stream(
+                "/agent/recall/chat", messages=said(f"I am {user}"), context=context
+            )
+            assert words(streamed) == [f"You said: I am {user}."]
         status = await gateway.state("recall")
         used = sum(worker["served"] > 0 for worker in status["workers"])
         assert used > 1 or not workers
@@ -69,16 +75,6 @@ async def test_every_conversation_of_many_is_remembered_to_its_end_by_a_langgrap
         f"You said: {', '.join(f'c{number}-{turn}' for turn in range(1, 5))}."
         for number in range(20)
     )
-
-
-async def test_a_langgraph_agent_s_pieces_are_chunks_and_users_share_no_conversation() -> None:
-    async with running_gateway({"recall": command("langgraph_memory")}) as gateway:
-        for user in ("u", "v"):
-            context = {"conversation_id": "c", "user_id": user}
-            streamed = await gateway.stream(
-                "/agent/recall/chat", messages=said(f"I am {user}"), context=context
-            )
-            assert words(streamed) == [f"You said: I am {user}."]
 
 
 async def test_a_pydantic_ai_agent_streams_and_takes_and_returns_models() -> None:
