@@ -44,6 +44,12 @@ _STREAM_ID = 1
 """HTTP/1.1 has one stream at a time."""
 
 
+REFUSAL_SECONDS = 0.1
+"""Before the response to bytes that are refused, which end their connection. A client that sends
+such bytes again and again would otherwise have the event loop read, refuse and accept for it alone,
+at a thousand connections a second."""
+
+
 class Transport(Protocol):
     """What a protocol needs of its connection."""
 
@@ -101,6 +107,7 @@ class HTTP1Protocol:
                 elif isinstance(event, h11.EndOfMessage):
                     await self._stream.handle(EndBody(stream_id=_STREAM_ID))
         except h11.RemoteProtocolError:
+            await trio.sleep(REFUSAL_SECONDS)
             if self._requests.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
                 self._respond_to_refused()
             await self._transport.end()

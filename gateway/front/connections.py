@@ -48,8 +48,9 @@ told apart by an interim response (`100 Continue`, which every client of HTTP/1.
 
 **Our end.** After the last response, and after a refusal, our side is shut down, and what the
 client still sends is read and dropped until it closes its side (RFC 9112, 9.6): closing at once
-would reset the connection, and the client could lose a response that it has not read yet. The
-connection is over when the reader has ended and every application has returned. A defect ends the
+would reset the connection, and the client could lose a response that it has not read yet. A refusal
+comes a moment late (`asgi.REFUSAL_SECONDS`), so that nobody can be refused often. The connection is
+over when the reader has ended and every application has returned. A defect ends the
 connection in which it was met, and no other.
 
 **Draining.** Once `WorkerContext.terminated` is set, each response is the last of its connection

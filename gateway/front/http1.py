@@ -49,14 +49,15 @@ MAX_AHEAD_BYTES = 256 * 1024
 it, and its connection after the answer: those requests were never begun (RFC 9112, 9.3.2)."""
 
 _SLICE_BYTES = 16 * 1024
-"""Most that h11 gets at a time of a chunked body: the trailers that it may find in it are parsed at
-once, and cannot be counted before."""
+"""Most that h11 gets at a time of a chunked body, and no more than `MAX_FIELDS` lines: the trailers
+that it may find in it are parsed at once, and cannot be counted before."""
 
 _INCOMPLETE_BYTES = 4 * 1024
 """Most of a chunk's size line or of the trailers that h11 keeps while they are incomplete."""
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
-_EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
+_EMPTY_LINES = re.compile(rb"(?:\r?\n){1,100}")
+"""Before a request. With more of them, what follows is no request line."""
 
 _ERRORS: dict[int, type[GatewayError]] = {
     501: TransferCodingNotImplemented,
@@ -207,9 +208,16 @@ class HTTP1Requests:
     def _next_of_chunks(self) -> h11.Event | type[h11.NEED_DATA]:
         event = self._h11.next_event()
         while event is h11.NEED_DATA and self._unfed:
-            self._h11.receive_data(self._take(_SLICE_BYTES))
+            self._h11.receive_data(self._take(self._slice_length()))
             event = self._h11.next_event()
         return cast("h11.Event", event)
+
+    def _slice_length(self) -> int:
+        """How much of a chunked body h11 may get at once."""
+        if self._unfed.count(b"\n", 0, _SLICE_BYTES) <= MAX_FIELDS:
+            return _SLICE_BYTES
+        *lines, _ = self._unfed[:_SLICE_BYTES].split(b"\n", MAX_FIELDS)
+        return sum(map(len, lines)) + len(lines)
 
     def _take(self, length: int) -> bytes:
         data, self._unfed = self._unfed[:length], self._unfed[length:]

@@ -212,6 +212,30 @@ def test_trailers_have_a_limit() -> None:
     assert refused(start + trailer * 20_000 + b"\r\n") == TOO_LARGE
 
 
+def test_h11_never_parses_more_trailers_at_once_than_a_head_may_have_fields(monkeypatch) -> None:
+    most = 0
+    receive_data = h11.Connection.receive_data
+
+    def count(self: h11.Connection, data: bytes) -> None:
+        nonlocal most
+        most = max(most, data.count(b"\n"))
+        receive_data(self, data)
+
+    monkeypatch.setattr(h11.Connection, "receive_data", count)
+    assert refused(CHUNKED[:-2] + b"a:\n" * 5_000 + b"\r\n") == TOO_LARGE
+    assert most == MAX_FIELDS
+    lines = b"\n" * 100_000
+    chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(lines), lines)
+    found = receive(HTTP1Requests(), [head("Transfer-Encoding: chunked") + chunk])
+    assert body(found) == lines
+    assert most == MAX_FIELDS
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r\n"])
+def test_empty_lines_without_end_are_not_looked_through(line: bytes) -> None:
+    assert refused(line * 100_000)[0] == 400
+
+
 @split
 @pytest.mark.parametrize(
     ("data", "status", "kind"),

@@ -6,6 +6,7 @@ from tests.benchmarks.bench import Measure
 from tests.benchmarks.measures import (
     ceiling,
     growth,
+    heads,
     languages,
     many,
     neighbours,
@@ -24,5 +25,6 @@ ALL: tuple[Measure, ...] = (
     *neighbours.MEASURES,
     *languages.MEASURES,
     *overload.MEASURES,
+    *heads.MEASURES,
     *growth.MEASURES,
 )
