@@ -43,6 +43,7 @@ class Reply:
 
     def __init__(self, request: ClientRequest, codec: Codec, exchange: Exchange) -> None:
         self.client_gone = False
+        self._given_up = False  # the client does not read, which was logged
         self._request = request
         self._codec = codec
         self._exchange = exchange
@@ -93,6 +94,7 @@ class Reply:
             until = self._writing_since + self._exchange.write_seconds
             self._write_scope = trio.CancelScope(deadline=clock.as_deadline(until))
         # The send itself is shielded, and ends when TCP_USER_TIMEOUT does; the worker is freed now.
+        self._given_up = True
         elapsed = clock.now() - self._writing_since
         error = ClockRanOut("write", elapsed, self._exchange.write_seconds)
         self._request.log_error(error)
@@ -130,7 +132,8 @@ class Reply:
             await self._send_part(data)
             data = await self._next_part(encoder)
         if exchange.error is not None:
-            self._request.log_error(exchange.error)
+            if not self._given_up:
+                self._request.log_error(exchange.error)
             return data + encoder.error(exchange.error)
         data += encoder.end(exchange.result)
         exchange.forget_answer()

@@ -42,11 +42,6 @@ BODY_SECONDS = 60.0
 PREALLOCATION_FACTOR = 32
 """Preallocate at most 32 times the bytes received, whatever Content-Length claims."""
 
-DISCARD_SECONDS = 5.0
-"""How long the rest of a refused body is read and discarded, so that the client can finish sending
-and reads the response instead of a reset."""
-
-
 LIMIT_UNREAD = "limit_unread"
 """The key of `scope["state"]` under which a connection puts what limits how long its client may
 leave a response unread: a function of seconds, infinity for no limit."""
@@ -155,38 +150,13 @@ class ClientRequest:
             await self.respond(response._replace(headers=[*response.headers, *more]))
 
     async def respond(self, response: Response) -> None:
-        """Send a whole response, whether the request's body was read or not."""
+        """Send a whole response. It is the last one of its connection if the request's body was not
+        read."""
         headers = headers_of(response)
-        if self._body_read or not self.head.has_body:
-            await self.send_head(response.status, headers)
-            await self.send(_part(response.body, last=True))
-        else:
+        if self.head.has_body and not self._body_read:
             headers.append((b"connection", b"close"))
-            await self._respond_early(response.status, headers, response.body)
-
-    async def _respond_early(
-        self, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-    ) -> None:
-        """Respond to a request whose body has not been read.
-
-        Hypercorn's reader of the connection waits until the body is received here, and the end of
-        the response waits for that reader: so the body is received, and discarded, meanwhile.
-        """
-        discarded = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._discard_body, discarded)
-            await self.send_head(status, headers)
-            await self.send(_part(body))
-            with trio.move_on_after(DISCARD_SECONDS):
-                await discarded.wait()
-            await self.send(_part(b"", last=True))
-            nursery.cancel_scope.cancel()
-
-    async def _discard_body(self, discarded: trio.Event) -> None:
-        message = await self._receive()
-        while message["type"] != "http.disconnect" and message["more_body"]:
-            message = await self._receive()
-        discarded.set()
+        await self.send_head(response.status, headers)
+        await self.send({"type": "http.response.body", "body": response.body, "more_body": False})
 
 
 def _preallocate(buffer: BytesIO, size: int) -> None:
@@ -208,7 +178,3 @@ def _held_in(scopes: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
     """The headers of a whole response, in a new list."""
     return [*response.headers, (b"content-length", b"%d" % len(response.body))]
-
-
-def _part(body: bytes, *, last: bool = False) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": not last}

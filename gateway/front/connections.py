@@ -109,8 +109,9 @@ in time may be on its way."""
 _DRAIN_SECONDS = 1.0
 """For connections without a request, once the gateway drains."""
 
-_LINGER_SECONDS = 2.0
-"""For a client to read the last response and to close its side."""
+_LINGER_SECONDS = 5.0
+"""For a client to send the rest of a body that is refused, to read the last response, and to close
+its side."""
 
 _PROBE_SECONDS = 0.5
 """Before a client that has shut down its side is sent the first interim response; each further one

@@ -16,7 +16,8 @@ One request goes through the seam in this order:
    state of one request, for as long as that lasts. It may be shared if it has no state.
 2. `Codec.agent` is looked up before the body is read, if the path names an agent.
 3. `Codec.decode(head, body)` makes a `Call`. Where the body names the agent, it is read here. What
-   a response needs of the request (a JSON-RPC id, a model's name) is kept by the codec.
+   a response needs of the request (a JSON-RPC id, a model's name) is kept by the codec. A request
+   that is for no agent (a handshake of the client protocol's own) gets its `Response` here.
 4. The dispatcher makes an `Exchange` of the call.
 5. An exchange that is not a stream is awaited, and `Codec.encode(exchange, chunks)` writes the one
    response. One that is a stream (`Call.stream`; a dialect may set it whatever the body says)
@@ -109,8 +110,9 @@ class Codec(Protocol):
     def agent(self) -> str | None:
         """The agent that the path names; None: the body names it."""
 
-    def decode(self, head: RequestHead, body: bytes) -> Call:
-        """Check a whole body. Raises InvalidRequest.
+    def decode(self, head: RequestHead, body: bytes) -> Call | Response:
+        """Check a whole body. Returns a response if no agent is needed for it. Raises
+        InvalidRequest.
 
         The codec must not keep `body`: the exchange outlives it, perhaps by hours.
         """

@@ -122,12 +122,15 @@ class CallRoutes:
         if codec.agent is not None:
             self._dispatcher.agent(codec.agent)
         check_media_type(request.head)
-        # Neither the body nor the call has a name here: it would be held until the response ends.
-        exchange = self._dispatcher.submit(
-            codec.decode(
-                request.head, await request.read_body(self._max_body, self._dispatcher.reading)
-            )
+        # Neither the body nor the call keeps a name here: it would be held until the response ends.
+        asked = codec.decode(
+            request.head, await request.read_body(self._max_body, self._dispatcher.reading)
         )
+        if isinstance(asked, Response):
+            await request.respond(asked)
+            return
+        exchange = self._dispatcher.submit(asked)
+        del asked
         answer = Reply(request, codec, exchange)
         try:
             await answer.send(give_up=partial(self._dispatcher.leave, exchange))

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from gateway.front import client, connections
+from gateway.front import connections
 from tests.harness import running_gateway
 from tests.http.carrier import bare_server
 from tests.http.conftest import SCRIPTED, Shared
@@ -106,7 +106,7 @@ async def test_half_a_head_does_not_hold_a_connection(monkeypatch) -> None:
 
 
 async def test_a_client_that_sends_for_ever_is_cut_off_after_its_answer(monkeypatch) -> None:
-    monkeypatch.setattr(client, "DISCARD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "_LINGER_SECONDS", 0.2)
     async with bare_server() as port, connected(port) as connection:
         await connection.send(head("/agent/nobody/invoke", None) + b"1\r\nx\r\n")
         assert (await connection.answer()).status == 404

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from gateway import clock
 from gateway.front import connections
 from tests.http.carrier import application, bare_server, with_lifespan
 from tests.http.conftest import Shared
@@ -112,6 +113,28 @@ async def test_a_request_that_has_arrived_at_the_deadline_is_served(
                 assert (await connection.answer()).status == 200
                 mock_clock.jump(75)
                 assert await connection.has_ended()
+
+
+async def test_the_rest_of_a_head_that_came_while_the_gateway_stood_still_is_in_time(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clock.keep)
+        async with bare_server() as port:
+            for _ in range(10):  # which task comes first is trio's to choose
+                async with connected(port) as connection:
+                    await connection.send(LIVE[:20])
+                    await arrived()
+                    os.write(connection.stream.socket.fileno(), LIVE[20:])
+                    mock_clock.jump(1000)
+                    assert (await connection.answer()).status == 200
+        nursery.cancel_scope.cancel()
+
+
+async def arrived() -> None:
+    """Let the gateway, which is in this process, read what was sent to it."""
+    for _ in range(20):
+        await trio.lowlevel.checkpoint()
 
 
 LARGE = b"x" * 24_000_000

@@ -18,7 +18,7 @@ from gateway.front.answers import KEEP_ALIVE_SECONDS
 from gateway.front.app import DIALECTS
 from gateway.front.dialect import Headers, RequestHead, Response, caller_timeout, error_headers
 from protocol import Payload
-from tests.unit.asgi import SCOPE, FakeClient, converse
+from tests.unit.asgi import SCOPE, FakeClient, converse, say_nothing
 
 JSON = (b"content-type", b"application/json")
 
@@ -34,9 +34,11 @@ class RpcCodec:
     def __init__(self) -> None:
         self.id: object = None
 
-    def decode(self, head: RequestHead, body: bytes) -> Call:
+    def decode(self, head: RequestHead, body: bytes) -> Call | Response:
         request = json.loads(body)
         self.id = request["id"]
+        if request["method"] == "ping":
+            return Response(200, [JSON], json.dumps({"id": self.id, "result": "pong"}).encode())
         if "agent" not in request:
             raise InvalidRequest("no agent is named")
         return Call(
@@ -119,6 +121,12 @@ async def test_one_answer_is_under_the_id_of_its_request() -> None:
 
     client = await ask(answer, id=7, method="call", agent="b", params={"x": 1})
     assert (client.status, json.loads(client.body)) == (200, {"id": 7, "result": [1]})
+
+
+async def test_what_is_for_no_agent_is_answered_without_one() -> None:
+    client = await ask(say_nothing, id=7, method="ping")
+    assert (client.status, json.loads(client.body)) == (200, {"id": 7, "result": "pong"})
+    assert b"connection" not in client.headers
 
 
 async def test_a_stream_is_numbered_from_its_own_first_event_to_its_own_last(

@@ -174,7 +174,7 @@ async def test_a_client_that_leaves_is_left_at_once_and_told_nothing(
 
 
 async def test_a_client_that_does_not_read_is_given_up_when_its_clock_runs_out(
-    autojump_clock,
+    autojump_clock, caplog
 ) -> None:
     class Deaf(FakeClient):
         async def send(self, message: dict[str, Any]) -> None:
@@ -194,7 +194,9 @@ async def test_a_client_that_does_not_read_is_given_up_when_its_clock_runs_out(
         ended.append((trio.current_time() - began, exchange.error.details["clock"]))
 
     client = Deaf(b'{"input": 1, "stream": true}')
-    dispatcher = await converse(client, talk, clocks=Clocks(write=30))
+    with caplog.at_level("INFO", logger="gateway.http"):
+        dispatcher = await converse(client, talk, clocks=Clocks(write=30))
+    assert len(caplog.records) == 1
     ((at, clock),) = ended
     assert (at, clock) == (pytest.approx(30, abs=1), "write")
     assert dispatcher.left[0] is False  # left when the clock ran out, and again at the end
