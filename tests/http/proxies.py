@@ -20,13 +20,26 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
 
 
-def configuration(name: str, folder: Path, port: int, gateways: tuple[int, int]) -> Path:
+IDLE = {"nginx": "keepalive_timeout 60s", "haproxy": "pool-purge-delay 30s"}
+"""For how long a connection to a gateway is kept without a request."""
+
+
+def configuration(
+    name: str,
+    folder: Path,
+    port: int,
+    gateways: tuple[int, int],
+    *,
+    idle_seconds: int | None = None,
+) -> Path:
     """Write a proxy's configuration to `folder`, with these ports on the loopback."""
     source = DEPLOY / {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}[name]
     text = source.read_text(encoding="utf-8")
     text = _replaced(text, FRONTS[name], FRONTS[name].split()[0] + f" 127.0.0.1:{port}")
     for there, here in zip(GATEWAYS, gateways, strict=True):
         text = _replaced(text, there, f"127.0.0.1:{here}")
+    if idle_seconds is not None:
+        text = _replaced(text, IDLE[name], f"{IDLE[name].split()[0]} {idle_seconds}s")
     if name == "nginx":
         kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         paths = "".join(f" {kind}_temp_path {folder}/{kind};" for kind in kinds)

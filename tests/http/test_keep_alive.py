@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,11 @@ import trio
 
 from gateway import clock
 from gateway.front import connections
+from tests.conftest import need
 from tests.http.carrier import application, bare_server, with_lifespan
 from tests.http.conftest import Shared
-from tests.http.raw import Connection, connected
+from tests.http.proxies import command, configuration, free_ports, program
+from tests.http.raw import Connection, becomes, connected
 
 INVOKE = "/agent/scripted/invoke"
 LIVE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -95,6 +99,55 @@ async def test_requests_that_aim_at_the_end_of_a_connection_are_all_answered() -
     async with bare_server(keep_alive=1) as port, trio.open_nursery() as nursery:
         for number in range(300):
             nursery.start_soon(aim, port, (number - 150) / 15)
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+async def test_requests_that_aim_at_the_end_of_a_proxys_connections_are_all_answered(
+    name: str, tmp_path: Path
+) -> None:
+    """The proxy keeps idle connections for 1 s and the gateways for 2: in the ratio in which
+    `gateway/deploy/` has 60 s, or 30, and 75."""
+    need(program(name), f"{name} is not installed")
+    (port,) = free_ports(1)
+    runs = 0
+
+    @application
+    async def app(send: Any) -> None:
+        nonlocal runs
+        runs += 1
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async def post() -> None:
+        async with connected(port) as connection:  # clients come anew, gateways' connections stay
+            await connection.request("/agent/a/invoke", {"input": 1})
+            answer = await connection.answer()
+            assert (answer.status, answer.body) == (200, b"done")
+
+    async def aim(milliseconds: float) -> None:
+        await post()
+        await trio.sleep(1 + milliseconds / 1000)
+        await post()
+
+    async with bare_server(app, keep_alive=2) as one, bare_server(app, keep_alive=2) as two:
+        path = configuration(name, tmp_path, port, (one, two), idle_seconds=1)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(trio.run_process, command(name, path), check=False))
+            await becomes(partial(listens, port))
+            before = runs
+            async with trio.open_nursery() as clients:
+                for number in range(300):
+                    clients.start_soon(aim, (number - 150) / 15)
+            nursery.cancel_scope.cancel()
+    assert runs >= before + 600  # each once, besides what the proxy itself asks
+
+
+async def listens(port: int) -> bool:
+    try:
+        async with connected(port):
+            return True
+    except OSError:
+        return False
 
 
 async def test_a_request_that_has_arrived_at_the_deadline_is_served(
