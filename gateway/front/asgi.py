@@ -87,6 +87,7 @@ class HTTP1Protocol:
         self._state = state
         self._left = max_requests
         self._stream: HTTPStream | None = None
+        self._refused = False
 
     @property
     def idle(self) -> bool:
@@ -108,6 +109,7 @@ class HTTP1Protocol:
                     await self._stream.handle(EndBody(stream_id=_STREAM_ID))
         except h11.RemoteProtocolError:
             await trio.sleep(REFUSAL_SECONDS)
+            # The application may have responded meanwhile, to a head that was in order.
             if self._requests.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
                 self._respond_to_refused()
             await self._transport.end()
@@ -141,10 +143,10 @@ class HTTP1Protocol:
             self._transport.write(CONTINUE)
 
     async def _send(self, event: Event) -> None:
-        """Write what the application responds, unless its request was refused meanwhile."""
+        """Write what the application responds, unless its request has been refused meanwhile."""
         if isinstance(event, StreamClosed):
             await self._end()
-        elif self._requests.refusal is not None:
+        elif self._refused:
             return
         elif isinstance(event, Body):
             self._transport.write(self._requests.send_data(event.data))
@@ -169,6 +171,7 @@ class HTTP1Protocol:
         """Respond to what `http1` has refused."""
         requests, error = self._requests, self._requests.refusal
         assert error is not None
+        self._refused = True
         headers, body = _respond_to(error, requests.fields)
         headers.append((b"connection", b"close"))
         self._transport.write(requests.begin_response(error.status, headers))

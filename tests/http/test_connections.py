@@ -294,6 +294,18 @@ async def test_a_refusal_has_an_error_body_and_is_read_by_its_client(
         assert answer.error["request_id"] == "r-9"  # the head could be read
 
 
+@pytest.mark.parametrize("eof", [False, True])
+async def test_a_response_to_a_head_is_not_lost_because_the_body_is_refused(
+    shared: Shared, eof: bool
+) -> None:
+    async with connected(shared.port) as connection:
+        await connection.send(head("/agent/nobody/invoke", None) + (b"" if eof else b"x\r\n"))
+        if eof:
+            await connection.stream.send_eof()
+        assert (await connection.answer()).status == 404
+        assert await connection.has_ended()
+
+
 # RFC 9113: the preface, empty SETTINGS, and HEADERS of a GET whose `:path` is `/\xff`.
 HTTP_2 = (
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
