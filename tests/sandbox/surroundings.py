@@ -92,12 +92,18 @@ def run(level: Any, folder: Path, world: dict[str, Any]) -> dict[str, Any]:
     launcher = make_launcher(
         "escape",
         [sys.executable, str(folder / "agent" / "escapes.py"), *escapes.ATTEMPTS],
-        SandboxSettings(mounts_ro=(world["shared"],), mounts_rw=(world["common"],), nofile=NOFILE),
+        SandboxSettings(
+            mounts_ro=(world["shared"],),
+            # What may write as the gateway's user has no user id of its own.
+            mounts_rw=(world["common"],) if os.environ["WRITES"] == "True" else (),
+            nofile=NOFILE,
+        ),
         level=level,
         environ=os.environ,
         cwd=str(folder),
         secrets=[f"{folder}/secret"],
     )
+    print(launcher.describe().get("user"), file=sys.stderr)
     # The control of what finds descriptors: nothing but a leak of the gateway's leaves one.
     leak = (os.open(world["config"], os.O_RDONLY),) if level == "off" else ()
     with launcher.launch() as launch:

@@ -21,7 +21,7 @@ import pytest
 
 from tests.sandbox import escapes
 from tests.sandbox.surroundings import MARKER, WORKER_TIMEOUT
-from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox, uid_of
+from tests.sandbox.users import PROJECT, WITH_IDS, as_user, every_user, need_sandbox, uid_of
 
 
 @functools.cache
@@ -47,13 +47,20 @@ def outcomes(user: str) -> dict[str, dict[str, dict[str, Any]]]:
         done = subprocess.run(
             as_user(user, *command, addresses=True),
             cwd=PROJECT,
-            env={**os.environ, "HOME": f"{name}/home", "GATEWAY_KEY": MARKER},
+            env={
+                **os.environ,
+                "WRITES": str(user != WITH_IDS),
+                "HOME": f"{name}/home",
+                "GATEWAY_KEY": MARKER,
+            },
             capture_output=True,
             text=True,
             timeout=3 * WORKER_TIMEOUT,
             check=False,
         )
     assert done.returncode == 0, done.stderr
+    if user == WITH_IDS:
+        assert "subordinate ids" in done.stderr
     found: dict[str, dict[str, dict[str, Any]]] = json.loads(done.stdout)
     return found
 
@@ -61,9 +68,9 @@ def outcomes(user: str) -> dict[str, dict[str, dict[str, Any]]]:
 def cases() -> list[Any]:
     return [
         pytest.param(user, name, id=f"{name}-as-{user}")
-        for user in available_users()
+        for user in every_user()
         for name in escapes.ATTEMPTS
-        if not (user == "user" and name in escapes.NEEDS_ROOT)
+        if not (user != "root" and name in escapes.NEEDS_ROOT)
         if not (name in escapes.ONLY_X86 and platform.machine() != "x86_64")
     ]
 

@@ -13,9 +13,9 @@ import signal
 import pytest
 
 from tests.sandbox.running import running
-from tests.sandbox.users import available_users
+from tests.sandbox.users import every_user
 
-USERS = pytest.mark.parametrize("user", available_users())
+USERS = pytest.mark.parametrize("user", every_user())
 
 # Out of the session, out of the family, deaf to signals: what a process group does not catch.
 DAEMON = """

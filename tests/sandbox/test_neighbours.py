@@ -9,9 +9,9 @@ import uuid
 import pytest
 
 from tests.sandbox.running import running
-from tests.sandbox.users import available_users
+from tests.sandbox.users import every_user
 
-USERS = pytest.mark.parametrize("user", available_users())
+USERS = pytest.mark.parametrize("user", every_user())
 
 # Leaves something of itself in every place where workers could meet, and says where.
 LEAVE = """

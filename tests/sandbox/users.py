@@ -16,6 +16,9 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 ORDINARY_UID = 54321
 """Nobody's; it has no entry in /etc/passwd."""
+WITH_IDS_UID = 54322
+SUBORDINATE = range(1_300_000_000, 1_300_001_000)
+"""Far above what is given to users, and below what gateways of root's take."""
 
 # The private folders that lie above what the user needs are covered with public ones that hold that
 # alone, in a mount namespace of its own. Addresses that a worker must not reach are put on the
@@ -27,7 +30,17 @@ if [ "$1" = addresses ] && ip link set lo up 2>/dev/null; then
     ip addr add 192.0.2.1/32 dev lo
 fi
 shift
-closed=$1; kept=$2; uid=$3; shift 3
+closed=$1; kept=$2; uid=$3; ids=$4; shift 4
+if [ -n "$ids" ]; then
+    own=$(mktemp -d)
+    { cat /etc/passwd; echo "with-ids:x:$uid:$uid::/:/bin/sh"; } > "$own/passwd"
+    echo "with-ids:$ids" > "$own/ids"
+    chmod 644 "$own"/*
+    mount --bind "$own/passwd" /etc/passwd
+    mount --bind "$own/ids" /etc/subuid
+    mount --bind "$own/ids" /etc/subgid
+    rm -r "$own"
+fi
 if [ -n "$closed" ]; then
     stash=$(mktemp -d)
     mount --rbind "$closed" "$stash"
@@ -50,6 +63,16 @@ def available_users() -> list[str]:
     return ["root", "user"] if os.geteuid() == 0 else ["user"]
 
 
+WITH_IDS = "user-with-ids"
+"""An ordinary user that has subordinate ids, for what runs as it alone: no file of the machine is
+changed."""
+
+
+def every_user() -> list[str]:
+    """The same, and an ordinary user with subordinate ids."""
+    return [*available_users(), *([WITH_IDS] if os.geteuid() == 0 else [])]
+
+
 def as_user(user: str, *argv: str, addresses: bool = False) -> list[str]:
     """The command that runs `argv` as `user`.
 
@@ -59,17 +82,18 @@ def as_user(user: str, *argv: str, addresses: bool = False) -> list[str]:
         assert user == "user"
         return list(argv)
     closed, kept = ("", "") if user == "root" else _closed_folder()
-    uid = "0" if user == "root" else str(ORDINARY_UID)
+    uid = str(uid_of(user))
+    ids = f"{SUBORDINATE.start}:{len(SUBORDINATE)}" if user == WITH_IDS else ""
     # The word that the script looks for stands only where the network is not the machine's.
     network, word = (["--net"], "addresses") if addresses else ([], "")
     script = ["sh", "-c", _ENTER, "sh", word]
-    return ["unshare", "--mount", *network, *script, closed, kept, uid, *argv]
+    return ["unshare", "--mount", *network, *script, closed, kept, uid, ids, *argv]
 
 
 def uid_of(user: str) -> int:
     if os.geteuid() != 0:
         return os.geteuid()
-    return 0 if user == "root" else ORDINARY_UID
+    return {"root": 0, "user": ORDINARY_UID, WITH_IDS: WITH_IDS_UID}[user]
 
 
 @functools.cache
@@ -107,7 +131,7 @@ def need(*programs: str) -> None:
 def publicly(*argv: str, uid: str = "0") -> list[str]:
     """The command that root runs where what a test needs is not hidden from other users."""
     closed, kept = _closed_folder()
-    return ["unshare", "--mount", "sh", "-c", _ENTER, "sh", "", closed, kept, uid, *argv]
+    return ["unshare", "--mount", "sh", "-c", _ENTER, "sh", "", closed, kept, uid, "", *argv]
 
 
 def in_user_namespace(id_map: str, *argv: str) -> subprocess.Popen[str]:
@@ -158,6 +182,8 @@ except Exception as error:
 
 def need_sandbox(user: str) -> None:
     """Skip the test where no sandbox can be had; in CI, where it has to be, fail."""
+    if user == WITH_IDS:
+        need("newuidmap", "newgidmap")
     if (why := why_no_sandbox(user)) is not None:
         if os.environ.get("CI"):
             pytest.fail(why)
