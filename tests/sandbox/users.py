@@ -73,8 +73,10 @@ def every_user() -> list[str]:
     return [*available_users(), *([WITH_IDS] if os.geteuid() == 0 else [])]
 
 
-def as_user(user: str, *argv: str, addresses: bool = False) -> list[str]:
-    """The command that runs `argv` as `user`.
+def as_user(
+    user: str, *argv: str, addresses: bool = False, own_uid: int | None = None
+) -> list[str]:
+    """The command that runs `argv` as `user`, with root's help under the id `own_uid`.
 
     With `addresses`, and by root, in a network of its own that has addresses of other machines.
     """
@@ -82,7 +84,7 @@ def as_user(user: str, *argv: str, addresses: bool = False) -> list[str]:
         assert user == "user"
         return list(argv)
     closed, kept = ("", "") if user == "root" else _closed_folder()
-    uid = str(uid_of(user))
+    uid = str(uid_of(user) if own_uid is None else own_uid)
     ids = f"{SUBORDINATE.start}:{len(SUBORDINATE)}" if user == WITH_IDS else ""
     # The word that the script looks for stands only where the network is not the machine's.
     network, word = (["--net"], "addresses") if addresses else ([], "")

@@ -1,0 +1,130 @@
+"""What an agent uses up of the limits that the kernel keeps by user id.
+
+Each case runs as an ordinary user without subordinate ids, where agents share these limits with the
+gateway, and with them, where they do not: each is the other's control. The gateway survives either.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.harness import RunningGateway, running_gateway
+from tests.http.raw import becomes, connected
+from tests.sandbox.exhaust_agent import NOFILE
+from tests.sandbox.users import WITH_IDS, as_user, need_sandbox
+
+COMMAND = [sys.executable, "-u", str(Path(__file__).with_name("exhaust_agent.py"))]
+AGENTS = f"""
+[agents.hog]
+command = {json.dumps(COMMAND)}
+[agents.other]
+command = {json.dumps(COMMAND)}
+[agents.networked]
+command = {json.dumps(COMMAND)}
+workers = {{ min = 0 }}
+sandbox.network = ["a.example.com:443"]
+"""
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs users whose limits nobody else has"
+)
+
+OWN_UID = 1_200_000_000 + os.getpid()
+"""Whose limits are used up: nobody's but this run's."""
+
+WATCHES = int(Path("/proc/sys/fs/epoll/max_user_watches").read_text())
+MOST_WATCHES = 8_000_000
+"""To take them all, and to give them back, takes two processors some seconds for each million."""
+
+EITHER = pytest.mark.parametrize("user", ["user", WITH_IDS])
+
+
+@asynccontextmanager
+async def gateway_of(user: str, toml: str, *arguments: str) -> AsyncIterator[RunningGateway]:
+    """A gateway of that user."""
+    need_sandbox(user)
+    # Not pytest's folder: that is private, and an ordinary user has to get there.
+    with tempfile.TemporaryDirectory(prefix="limits-") as name:
+        os.chmod(name, 0o755)
+        async with running_gateway(
+            None,
+            *arguments,
+            toml=toml,
+            folder=Path(name),
+            prefix=as_user(user, own_uid=OWN_UID),
+        ) as gateway:
+            yield gateway
+
+
+async def ask(gateway: RunningGateway, agent: str, what: str) -> dict[str, Any]:
+    answer = await gateway.post(f"/agent/{agent}/invoke", input=what)
+    assert answer.status_code == 200, answer.text
+    output: dict[str, Any] = answer.json()["output"]
+    return output
+
+
+@EITHER
+async def test_an_agent_that_takes_all_epoll_watches_does_not_end_the_gateway(user: str) -> None:
+    if WATCHES > MOST_WATCHES:
+        pytest.skip(f"{WATCHES} epoll watches are too many to be used up")
+    async with gateway_of(user, AGENTS) as gateway:
+        assert (await ask(gateway, "hog", "watches"))["full"]
+        # The connection that is open, and the worker that runs, have their watches.
+        assert await ask(gateway, "other", "nothing") == {}
+        async with connected(gateway.port) as fresh:
+            await fresh.request("/live", method="GET")
+            answer = await fresh.answer()
+        if user == WITH_IDS:
+            assert answer.status == 200
+        else:
+            assert (answer.status, answer.error["type"]) == (503, "overloaded")
+            assert "No space left on device" in await gateway.logged("connection was refused")
+            [other] = (await gateway.state("other"))["workers"]
+            os.kill(other["pid"], signal.SIGKILL)
+            said = await gateway.logged("worker not started")
+            assert "its pipes cannot be watched: No space left on device" in said
+        [hog] = (await gateway.state("hog"))["workers"]
+        os.kill(hog["pid"], signal.SIGKILL)
+        await becomes(partial(_answers, gateway.port))
+
+
+async def _answers(port: int) -> bool:
+    async with connected(port) as fresh:
+        await fresh.request("/live", method="GET")
+        return (await fresh.answer()).status == 200
+
+
+@EITHER
+async def test_descriptors_in_flight_keep_no_worker_from_starting(user: str) -> None:
+    async with gateway_of(user, AGENTS) as gateway:
+        assert (await ask(gateway, "hog", "in_flight"))["sent"] > NOFILE
+        # Its port for the proxy is sent as a descriptor before it starts.
+        refused = (await ask(gateway, "networked", "may_send"))["error"]
+        assert refused == (None if user == WITH_IDS else "ETOOMANYREFS")
+
+
+@EITHER
+@pytest.mark.parametrize("level", ["off", "strict"])
+async def test_an_agent_leaves_the_users_inotify_instances_alone(user: str, level: str) -> None:
+    async with gateway_of(user, AGENTS, "--sandbox", level) as gateway:
+        taken = await ask(gateway, "hog", "inotify")
+        code = "import ctypes; print(ctypes.CDLL(None).inotify_init())"
+        command = as_user(user, sys.executable, "-c", code, own_uid=OWN_UID)
+        said = (await trio.run_process(command, capture_stdout=True)).stdout
+        if level == "strict":
+            assert taken == {"instances": 0, "error": "ENOSYS"}
+            assert int(said) >= 0
+        else:
+            assert (taken["error"], int(said)) == ("EMFILE", -1)
