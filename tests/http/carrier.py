@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ async def bare_server(
     keep_alive: float = 75,
     drain: trio.Event | None = None,
     stop: trio.Event | None = None,
+    max_connections: float = math.inf,
 ) -> AsyncIterator[int]:
     """Serve `app`, or the gateway's without agents; its port.
 
@@ -37,7 +39,12 @@ async def bare_server(
     async with trio.open_nursery() as nursery:
         await nursery.start(
             lambda **options: serve_http(
-                app, config, drain_trigger=draining.wait, shutdown_trigger=end.wait, **options
+                app,
+                config,
+                drain_trigger=draining.wait,
+                shutdown_trigger=end.wait,
+                max_connections=max_connections,
+                **options,
             )
         )
         yield port
