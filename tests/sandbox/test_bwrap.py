@@ -10,6 +10,7 @@ import pytest
 from gateway.sandbox import SandboxSettings
 from gateway.sandbox.bwrap import (
     Confinement,
+    IdMapping,
     System,
     Tools,
     bwrap_options,
@@ -17,6 +18,7 @@ from gateway.sandbox.bwrap import (
     outside_command,
 )
 from gateway.sandbox.mounts import Mount
+from gateway.sandbox.subordinate import Mappers
 
 TOOLS = Tools(bwrap="/usr/bin/bwrap", setpriv="/usr/bin/setpriv", sh="/bin/sh")
 
@@ -47,6 +49,35 @@ def test_an_ordinary_users_sandbox_is_a_user_namespace_without_rights() -> None:
     options = confined()
     follow(options, "--unshare-user", "--disable-userns", "--cap-drop", "ALL")
     assert "--cap-add" not in options
+
+
+def test_a_sandbox_for_a_subordinate_id_is_a_user_namespace_that_keeps_as_little() -> None:
+    options = confined(subordinate=True)
+    assert "--unshare-user" in options
+    assert "--disable-userns" not in options
+    assert "--uid" not in options
+    kept = [options[i + 1] for i, each in enumerate(options) if each == "--cap-add"]
+    assert kept == ["CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"]
+    words = inside_command(
+        TOOLS, dataclasses.replace(PLAIN, subordinate=True), uid=1000, rlimits={}, mark="m"
+    )
+    assert {"--reuid=1000", "--regid=1000", "--clear-groups", "--bounding-set=-all"} < set(words)
+
+
+def test_ids_are_mapped_beside_bubblewrap_by_the_programs_that_were_found() -> None:
+    mapping = IdMapping(
+        Mappers("/u b/newuidmap", "/newgidmap", "/nsenter", "/unshare"),
+        ("0", "1", "1", "1000", "7", "1"),
+        ("0", "2", "1", "1000", "8", "1"),
+    )
+    script = outside_command(TOOLS, [], mapping=mapping)[2]
+    assert """'/u b/newuidmap' "$pid" 0 1 1 1000 7 1 && /nsenter""" in script
+    assert """/newgidmap "$pid" 0 2 1 1000 8 1 )""" in script
+
+
+def test_processes_of_a_user_are_bounded_before_a_namespace_is_made_of_them() -> None:
+    assert "ulimit -S -p 70" in outside_command(TOOLS, [], most_processes=70)[2]
+    assert "ulimit" not in outside_command(TOOLS, [])[2]
 
 
 def test_roots_sandbox_keeps_only_what_the_drop_of_privileges_needs() -> None:

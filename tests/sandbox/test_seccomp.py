@@ -25,12 +25,20 @@ HEADERS = {
 }
 
 
-def verdict(machine: str, number: int, *arguments: int, arch: int | None = None) -> str:
+def verdict(
+    machine: str,
+    number: int,
+    *arguments: int,
+    arch: int | None = None,
+    shares_limits: bool = False,
+) -> str:
     """What the filter for `machine` says of a call: a simulator of the BPF that it uses."""
     arch = MACHINES[machine] if arch is None else arch
     padded = (*arguments, *(0,) * (6 - len(arguments)))
     data = struct.pack("<iIQ6Q", number, arch, 0, *padded)
-    program = list(struct.iter_unpack("<HBBI", filter_program(machine)))
+    program = list(
+        struct.iter_unpack("<HBBI", filter_program(machine, shares_limits=shares_limits))
+    )
     accumulator, position = 0, 0
     while True:
         code, if_true, if_false, operand = program[position]
@@ -106,10 +114,32 @@ def test_every_number_of_the_tables_is_the_headers(machine: str) -> None:
 
     column = list(MACHINES).index(machine)
     known = numbers(machine)
-    for name, pair in (seccomp._FORBIDDEN | seccomp._ABSENT).items():
+    for name, pair in (seccomp._FORBIDDEN | seccomp._ABSENT | seccomp._ABSENT_WHERE_SHARED).items():
         # What the header does not know is newer than it.
         if pair[column] is not None and name in known:
             assert pair[column] == known[name], name
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", ["inotify_init", "inotify_init1", "mq_open"])
+def test_what_counts_for_the_gateways_user_is_absent_where_it_is_shared(
+    machine: str, name: str
+) -> None:
+    number = numbers(machine).get(name)
+    if number is not None:
+        assert verdict(machine, number) == ALLOW
+        assert verdict(machine, number, shares_limits=True) == "ENOSYS"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_what_draws_on_the_machine_alone_is_absent(machine: str) -> None:
+    assert verdict(machine, numbers(machine)["io_setup"]) == "ENOSYS"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize(("command", "expected"), [(11, "EPERM"), (12, ALLOW), (2, ALLOW)])
+def test_shared_memory_cannot_be_locked(machine: str, command: int, expected: str) -> None:
+    assert verdict(machine, numbers(machine)["shmctl"], 1, command) == expected
 
 
 @pytest.mark.parametrize("machine", MACHINES)

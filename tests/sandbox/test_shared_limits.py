@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -128,3 +129,88 @@ async def test_an_agent_leaves_the_users_inotify_instances_alone(user: str, leve
             assert int(said) >= 0
         else:
             assert (taken["error"], int(said)) == ("EMFILE", -1)
+
+
+# A gateway reduced to one worker, which takes what it can; then the gateway takes its own.
+TAKE = """
+import json, os, signal, subprocess, sys
+from gateway.sandbox import SandboxSettings, make_launcher
+made = make_launcher(
+    "a", [sys.executable, "-I", "-c", sys.argv[2]], SandboxSettings(pids=0, memory="0"),
+    level=sys.argv[1], environ=os.environ, cwd="/",
+)
+with made.launch() as launch:
+    worker = subprocess.Popen(
+        launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    )
+taken = worker.stdout.readline().decode()
+children = []
+try:
+    for _ in range(10):
+        children.append(os.fork())
+        if not children[-1]:
+            signal.pause()
+except BlockingIOError:
+    pass
+for each in children:
+    os.kill(each, signal.SIGKILL)
+    os.waitpid(each, 0)
+os.killpg(worker.pid, signal.SIGKILL)
+print(json.dumps([int(taken), len(children), made.describe().get("shared_limits")]))
+"""
+
+FORK = """
+import os, signal
+count = 0
+try:
+    while count < 1000:
+        if not os.fork():
+            signal.pause()
+        count += 1
+except BlockingIOError:
+    pass
+print(count, flush=True)
+signal.pause()
+"""
+
+TIMERS = """
+import ctypes, signal
+libc = ctypes.CDLL(None)
+count = 0
+while count < 1000 and not libc.timer_create(1, None, ctypes.byref(ctypes.c_void_p())):
+    count += 1
+print(count, flush=True)
+signal.pause()
+"""
+
+
+def take(user: str, level: str, code: str, *limits: str) -> tuple[int, int, list[str]]:
+    need_sandbox(user)
+    command = ["prlimit", *limits, sys.executable, "-c", TAKE, level, code]
+    said = subprocess.check_output(as_user(user, *command, own_uid=OWN_UID + 1), timeout=60)
+    taken, left, shared = json.loads(said)
+    return taken, left, shared
+
+
+@EITHER
+def test_processes_of_workers_leave_some_to_the_gateway(user: str) -> None:
+    taken, left, shared = take(user, "strict", FORK, "--nproc=200")
+    assert 100 < taken < 175
+    assert left == 10
+    assert any("all workers can have 175 together" in each for each in shared)
+
+
+def test_without_the_sandbox_processes_of_a_worker_leave_none() -> None:
+    assert take("user", "off", FORK, "--nproc=200")[1] == 0
+
+
+@EITHER
+def test_pending_signals_of_workers_leave_half_to_the_users_programs(user: str) -> None:
+    taken, _, shared = take(user, "strict", TIMERS, "--sigpending=200")
+    assert 0 < taken <= 100
+    assert any("all workers can have 100 together" in each for each in shared)
+
+
+def test_without_the_sandbox_a_worker_takes_them_all() -> None:
+    assert take("user", "off", TIMERS, "--sigpending=200")[0] == 200
