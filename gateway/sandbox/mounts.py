@@ -171,7 +171,8 @@ def find_masked(
 def find_private(mounts: Sequence[Mount], *, besides: Collection[str]) -> str | None:
     """Something in the mounts that others than its owner and its group cannot read, if there is any
     among the first `_MOST_LOOKED_AT` files and folders of a mount; `besides` are resolved paths
-    that do not count."""
+    that do not count. Nor does what is hidden in a folder: mostly the caches of tools, many of
+    which are private, and nothing to an agent."""
     for mount in mounts:
         changed = os.lstat(mount.source).st_ctime_ns
         for path in _private_in(mount.source, changed):
@@ -196,7 +197,11 @@ def _private_in(source: str, changed: int) -> tuple[str, ...]:
             if mode & needed != needed:
                 found.append(path)
             elif stat.S_ISDIR(mode):
-                todo.extend(entry.path for entry in os.scandir(path))
+                todo.extend(
+                    entry.path
+                    for entry in os.scandir(path)
+                    if not entry.name.startswith(".") or entry.name == ".venv"
+                )
         except FileNotFoundError:
             continue
         except OSError:

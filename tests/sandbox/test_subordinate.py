@@ -218,6 +218,7 @@ def test_what_others_cannot_read_is_found_from_the_top(tmp_path: Path) -> None:
     (deep / "file").write_text("")
     (deep / "file").chmod(0o640)
     (tmp_path / "link").symlink_to("/root")
+    (tmp_path / ".cache").mkdir(mode=0o700)
     mounts = [Mount("/x", str(tmp_path))]
     assert find_private(mounts, besides=()) == str(deep / "file")
     assert find_private(mounts, besides={str(deep / "file")}) is None
