@@ -26,6 +26,7 @@ import sys
 
 import trio
 
+from gateway.readiness import EXHAUSTED, readable
 from gateway.sandbox.enclosure import RESOLV_CONF
 from gateway.sandbox.targets import Policy, ProxyRefusal, parse_connect
 
@@ -48,8 +49,6 @@ MAX_THREADS = 64
 
 # IPv6 prefixes that embed an IPv4 address in the last 32 bits, which is the one that is reached.
 _EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
-
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -221,7 +220,9 @@ async def serve_worker(worker: trio.socket.SocketType, policy: Policy) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_accept, listener, policy)
                 # Whatever arrives next, data or the end, ends the service.
-                await worker.recv(1)
+                _, more = await _receive_descriptors(worker)
+                for descriptor in more:
+                    os.close(descriptor)
                 nursery.cancel_scope.cancel()
 
 
@@ -249,7 +250,7 @@ async def _accept_one(listener: trio.socket.SocketType) -> trio.socket.SocketTyp
         try:
             client, _ = await listener.accept()
         except OSError as error:
-            if error.errno not in _EXHAUSTED:
+            if error.errno not in EXHAUSTED:
                 raise
             await trio.sleep(EXHAUSTED_PAUSE)
         else:
@@ -258,14 +259,18 @@ async def _accept_one(listener: trio.socket.SocketType) -> trio.socket.SocketTyp
 
 async def _receive_descriptors(source: trio.socket.SocketType) -> tuple[bytes, list[int]]:
     """One byte and the descriptor that came with it; nothing at the end of the stream."""
-    await trio.lowlevel.wait_readable(source.fileno())
-    borrowed = stdlib_socket.socket(fileno=os.dup(source.fileno()))
-    with borrowed:
+    while True:
+        await readable(source.fileno())
+        borrowed = stdlib_socket.socket(fileno=source.fileno())
         try:
             said, descriptors, _, _ = stdlib_socket.recv_fds(borrowed, 1, 1)
+        except BlockingIOError:
+            continue
         except ConnectionResetError:
             return b"", []
-    return said, list(descriptors)
+        finally:
+            borrowed.detach()
+        return said, list(descriptors)
 
 
 async def serve(control: trio.socket.SocketType, policy: Policy) -> None:

@@ -47,9 +47,9 @@ def shared_limits(*, nofile: int, pids: int, own_ids: bool) -> tuple[str, ...]:
 def _watches(nofile: int, pids: int) -> str:
     most = _number("/proc/sys/fs/epoll/max_user_watches")
     one = (nofile // 2) ** 2 * pids
-    if pids and one < most:
+    if pids and most is not None and one < most:
         return f"epoll watches: one worker can have {one} of the user's {most}"
-    return f"epoll watches: one worker can take all {most} of the user's"
+    return f"epoll watches: one worker can take all{_shown(most)} of the user's"
 
 
 def _in_flight(nofile: int) -> str:
@@ -58,11 +58,20 @@ def _in_flight(nofile: int) -> str:
 
 def _pipes() -> str:
     pages = _number("/proc/sys/fs/pipe-user-pages-soft")
-    return f"pages of pipes: one worker can take all {pages}, and further pipes are small"
+    return f"pages of pipes: one worker can take all{_shown(pages)}, and further pipes are small"
 
 
-def _number(path: str) -> int:
-    return int(Path(path).read_text())
+@functools.cache
+def _number(path: str) -> int | None:
+    """A limit of this machine; None where the kernel does not tell it."""
+    try:
+        return int(Path(path).read_text())
+    except OSError:
+        return None
+
+
+def _shown(number: int | None) -> str:
+    return "" if number is None else f" {number}"
 
 
 def most_processes() -> int | None:

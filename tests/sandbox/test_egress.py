@@ -31,6 +31,7 @@ from gateway.sandbox.egress import why_refused
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.targets import Policy
 from tests.sandbox.users import need_sandbox
+from tests.unit.exhausted import no_watches_left
 
 USER = "root" if os.geteuid() == 0 else "user"
 
@@ -305,6 +306,25 @@ async def test_a_lack_of_descriptors_is_waited_out(
     listener.answers = [OSError(errno.EINVAL, "closed")]
     with pytest.raises(OSError, match="closed"):
         await egress._accept_one(listener)
+
+
+async def test_without_epoll_watches_descriptors_still_arrive() -> None:
+    """Where the proxy shares its user's watches with workers."""
+    theirs, ours = socket.socketpair()
+    with theirs, trio.socket.from_stdlib_socket(ours) as source, no_watches_left() as full:
+        async with trio.open_nursery() as nursery:
+            received: list[tuple[bytes, list[int]]] = []
+
+            async def receive() -> None:
+                received.append(await egress._receive_descriptors(source))
+
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            assert full.refused
+            socket.send_fds(theirs, [b"W"], [theirs.fileno()])
+        [(said, [descriptor])] = received
+        os.close(descriptor)
+        assert said == b"W"
 
 
 POLICY = Policy(("a.com:1",))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -85,6 +88,46 @@ async def test_a_process_without_watches_cannot_be_registered_and_can_be_reaped(
         process.signal_group(signal.SIGKILL)
         assert await process.wait() == -signal.SIGKILL
     process.close()
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC]
+)
+def test_a_process_that_cannot_be_forked_is_a_start_that_fails(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(SpawnError, match=f"could not start '/bin/cat': {os.strerror(number)}"):
+        spawn(CAT)
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("free", range(12))
+async def test_a_start_for_which_descriptors_run_out_leaves_none(free: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = os.listdir("/proc/self/fd")
+    first = os.dup(0)
+    os.close(first)
+    failure = None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + free, hard))
+    try:
+        process = spawn(CAT)
+    except SpawnError as error:
+        failure = str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if failure is None:
+        assert free > 4
+        process.signal_group(signal.SIGKILL)
+        await process.wait()
+        process.close()
+    else:
+        assert "Too many open files" in failure
+    assert os.listdir("/proc/self/fd") == before
 
 
 async def test_a_start_without_watches_fails_alone_and_leaves_no_process() -> None:
