@@ -16,6 +16,7 @@ import msgspec
 import trio
 
 from gateway.config import Clocks
+from gateway.sandbox.words import in_words
 from gateway.workers.events import Ended, Reason, Spoke
 from gateway.workers.worker import Worker
 
@@ -50,6 +51,7 @@ class _Trial:
 
     def __init__(self, name: str, agent: AgentSettings, launcher: Launcher) -> None:
         self._name = name
+        self._agent = agent
         self._launcher = launcher
         self._decided = trio.Event()
         self._error: GatewayError | None = None
@@ -87,7 +89,9 @@ class _Trial:
             found |= self._no_handshake()
         if self._worker.stderr_tail:
             found["stderr"] = self._worker.stderr_tail
-        found["sandbox"] = self._launcher.describe()
+        described = self._launcher.describe()
+        found["in_words"] = in_words(described, workers=self._agent.workers.max)
+        found["sandbox"] = described
         return found
 
     def _no_handshake(self) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def find_masked(
     for mount in mounts:
         if mount.writable or not any(contains(root, mount.source) for root in roots):
             continue
-        for source in _secrets_of(mount):
+        for source in _secrets_in(mount.source):
             if source not in exempt:
                 masked[mount.shows(source)] = Mount(mount.shows(source), source)
     return tuple(masked.values())
@@ -210,17 +210,17 @@ def _private_in(source: str, changed: int) -> tuple[str, ...]:
 
 
 def find_shown_secrets(mounts: Sequence[Mount], *, named: Sequence[str]) -> tuple[str, ...]:
-    """What looks secret in what the operator named, and is therefore shown."""
+    """What looks secret in what the operator named, and is therefore shown: by a mount of its own,
+    or with the folder that it lies in."""
     roots = {os.path.realpath(path) for path in named}
-    return tuple(
-        sorted({each for mount in mounts if mount.source in roots for each in _secrets_of(mount)})
-    )
+    shown = (root for root in roots if any(contains(mount.source, root) for mount in mounts))
+    return tuple(sorted({each for root in shown for each in _secrets_in(root)}))
 
 
-def _secrets_of(mount: Mount) -> Iterable[str]:
-    if os.path.isdir(mount.source):
-        return find_secrets(mount.source)
-    return [mount.source] if looks_secret(mount.source) else []
+def _secrets_in(source: str) -> Iterable[str]:
+    if os.path.isdir(source):
+        return find_secrets(source)
+    return [source] if looks_secret(source) else []
 
 
 def _spelled(path: str) -> str:

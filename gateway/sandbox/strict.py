@@ -177,7 +177,7 @@ class StrictLauncher:
                     other_user=confinement.changes_user,
                     release=release,
                     watched_memory=self._watched_memory,
-                    shares_cpus="cpu" in self._cgroups.folders,
+                    shares_cpus=self._shares_cpus,
                     out_of_memory=partial(groups.out_of_memory, group),
                 )
             except BaseException:
@@ -224,10 +224,13 @@ class StrictLauncher:
                 if "fsize" in rlimits
                 else _UNLIMITED,
             },
+            "busy_cpus": f"cgroup v{self._cgroups.version}" if self._shares_cpus else "watch",
             "mounts": {
                 mount.path: "read-write" if mount.writable else "read-only"
                 for mount in (*confinement.mounts, *confinement.protected)
             },
+            "system": [path for path, _ in confinement.system.links]
+            + list(confinement.system.shown),
             "masked": [mount.path for mount in confinement.masked],
             "secrets_shown": list(confinement.exposed),
             "not_shown": list(confinement.not_shown),
@@ -310,6 +313,10 @@ class StrictLauncher:
     @property
     def _most_processes(self) -> int | None:
         return None if self.confinement.as_root else most_processes()
+
+    @property
+    def _shares_cpus(self) -> bool:
+        return "cpu" in self._cgroups.folders
 
     @property
     def _watched_memory(self) -> int:
