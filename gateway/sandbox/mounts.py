@@ -26,6 +26,7 @@ import protocol
 from gateway.sandbox.keyfiles import find_secrets, looks_secret
 from gateway.sandbox.places import CERTIFICATES, contains, is_system, is_wide_to_write
 from gateway.sandbox.refusals import SandboxError
+from gateway.sandbox.uids import is_a_workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -146,6 +147,12 @@ def find_protected(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
         if mount.writable and os.path.isdir(mount.source)
         for source in _protected(mount.source)
     )
+
+
+def find_executed(mounts: Sequence[Mount]) -> list[str]:
+    """What tools execute, and is in writable mounts now, by its known names."""
+    found = (f"{mount.source}/{name}" for mount in mounts if mount.writable for name in _PROTECTED)
+    return sorted(path for path in found if os.path.lexists(path))
 
 
 def find_masked(
@@ -295,6 +302,8 @@ def _protected(folder: str) -> Iterable[str]:
         path = os.path.join(folder, name)
         if name in _PROTECTED or os.path.exists(f"{path}/pyvenv.cfg"):
             if os.path.islink(path):
+                if is_a_workers(path):
+                    continue  # or an agent could keep the gateway from starting
                 raise SandboxError(
                     f"mounts_rw: {path} is a link, which cannot be kept from being replaced, and "
                     f"what it leads to is executed: name a folder in {folder}"

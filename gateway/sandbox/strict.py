@@ -82,7 +82,7 @@ class StrictLauncher:
         """`uids` are given where the gateway is root, `subordinate` where it is not and its workers
         have ids of their own nevertheless, `proxy` where the agent has a network."""
         self.confinement = confinement
-        self._sources = Sources(confinement.mounts)
+        self._sources = Sources(confinement.mounts, protected=confinement.protected)
         self._tools = tools
         self._cgroups = cgroups
         self._uids = uids
@@ -264,6 +264,7 @@ class StrictLauncher:
     def close(self) -> None:
         """Release everything that the launcher holds, after its workers have ended. Blocks
         briefly."""
+        self._sources.tell_what_appeared()
         _remove(self._made)
         if self._proxy is not None:
             self._proxy.close()

@@ -92,6 +92,14 @@ class UidBlock:
         raise OSError(f"every user id of {self!r} is in use")
 
 
+def is_a_workers(path: str) -> bool:
+    """Whether a file or link itself belongs to a user whom only workers of root's gateways are."""
+    try:
+        return FIRST_UID <= os.lstat(path).st_uid <= LAST_UID
+    except OSError:
+        return False
+
+
 def uids_in_use() -> set[int]:
     """The real, effective, saved and file system user ids of every process."""
     found: set[int] = set()

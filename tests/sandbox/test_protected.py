@@ -19,6 +19,7 @@ from gateway.sandbox import (
     check_apart,
     make_launcher,
 )
+from gateway.sandbox.uids import FIRST_UID
 from tests.sandbox.running import running
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 
@@ -229,3 +230,51 @@ def test_a_proxy_imports_nothing_from_the_folder_that_the_gateway_is_in(
         pass
     launcher.close()
     assert not (place / "executed").exists()
+
+
+@USERS
+def test_what_a_worker_makes_for_tools_to_execute_is_told_and_by_root_also_at_the_next_start(
+    user: str, place: Path
+) -> None:
+    need_sandbox(user)
+    shared(place / "work/.venv")
+    shared(place / "work")
+    code = f"""
+import os, subprocess, sys
+from gateway.sandbox import SandboxSettings, make_launcher
+made = make_launcher("agent", ["sh", "-c", sys.argv[1]], SandboxSettings(mounts_rw=("work",)),
+                     environ=os.environ, cwd={str(place)!r})
+for _ in range(2):
+    with made.launch() as launch:
+        subprocess.run(launch.argv, env=dict(launch.env), cwd=launch.cwd,
+                       pass_fds=launch.pass_fds, check=True)
+    print("ended", file=sys.stderr)
+made.close()
+"""
+    told = []
+    for script in ("mkdir -p work/.git/hooks work/src", "true"):
+        done = subprocess.run(
+            as_user(user, sys.executable, "-c", code, script),
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        told.append(done.stderr.splitlines())
+    first = told[0].pop(1)
+    assert first.startswith(f"'{place}/work/.git' may have been made by a worker: ")
+    again = [first] if user == "root" else []  # by an ordinary user's owner nobody can tell
+    assert told == [["ended", "ended"], [*again, "ended", "ended"]]
+
+
+def test_a_link_that_a_worker_left_does_not_keep_the_gateway_from_starting(place: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root's workers have users of their own")
+    shared(place / "work")
+    (place / "work/.git").symlink_to("/")
+    with pytest.raises(SandboxError, match="cannot be kept from being replaced"):
+        made("writer", place, mounts_rw=("work",))  # the control: somebody else's
+    os.lchown(place / "work/.git", FIRST_UID, FIRST_UID)
+    assert made("writer", place, mounts_rw=("work",)).confinement.protected == ()
