@@ -166,10 +166,13 @@ def _exhaust(described: Mapping[str, Any], workers: int) -> Iterable[str]:
         yield "The disk: they can write nothing to it."
     shared = described.get("shared_limits", ())
     if shared:
+        why = described.get("why_shared")
         yield (
-            "Shared with the gateway and all else that its user runs, so that workers can use them "
-            f"up for others: {'; '.join(shared)}."
+            "Some limits of the user that the gateway runs as count for workers too. They can use "
+            "these up, also for the gateway and for that user's other programs"
+            + (f" (since {why}):" if why else ":")
         )
+        yield from (f"Shared: {phrase}." for phrase in shared)
 
 
 def _limit(

@@ -161,9 +161,14 @@ def test_what_a_control_group_shares_is_said_to_be_the_kernels() -> None:
     assert any("gets a lower priority once the gateway has noticed" in each for each in words)
 
 
-def test_what_is_shared_with_the_gateways_user_is_listed() -> None:
-    words = in_words(described(shared_limits=["epoll watches: all of them"]), workers=1)
-    assert words["can exhaust"][-1].endswith("use them up for others: epoll watches: all of them.")
+def test_what_is_shared_with_the_gateways_user_is_listed_with_the_reason() -> None:
+    shared = {
+        "shared_limits": ["epoll watches: all of them"],
+        "why_shared": "there is no newuidmap",
+    }
+    *_, why, what = in_words(described(**shared), workers=1)["can exhaust"]
+    assert why.endswith("that user's other programs (since there is no newuidmap):")
+    assert what == "Shared: epoll watches: all of them."
 
 
 def test_a_network_of_everything_is_called_that() -> None:
