@@ -32,7 +32,8 @@ last part with the end of the message, and a short response is one write. An emp
 **Writing.** A write is tried at once, without a checkpoint; what the socket does not take is sent
 under `_write_lock`, so that writes keep their order. That send is shielded from cancellation: half
 of a write would leave the client with bytes that nothing can follow. The socket's TCP_USER_TIMEOUT
-bounds it: `limit_unread` sets it to the `write` clock of the agent that answers.
+bounds it, which `limit_unread` sets to the `write` clock of the agent that answers, and a least
+rate bounds a client that reads, but next to nothing.
 
 **Time.** A connection has a `_deadline`, except while a request is served, which has clocks of its
 own: `keep_alive` for the silence before a request, `_HEAD_SECONDS` for its head, then none until
@@ -101,6 +102,10 @@ sent ahead (`http1.MAX_AHEAD_BYTES`), and the objects and tasks that serve it.""
 
 _HEAD_SECONDS = 15.0
 """For the head of a request, from its first byte."""
+
+LEAST_READ_RATE = 16 * 1024
+"""Bytes a second that a client reads in the long run, besides the `write` clock: what it leaves
+unread is held for it. A slow telephone line takes as many."""
 
 _KEEP_ALIVE_GRACE_SECONDS = 1.0
 """By which a silent connection outlives the time that its client was told: a request that was sent
@@ -280,11 +285,18 @@ class Connection:
         with trio.CancelScope(shield=True):
             async with self._write_lock:
                 try:
-                    for part in left:
-                        await self._stream.send_all(part)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    # A client that reads a byte now and then is not silent to TCP_USER_TIMEOUT.
+                    with trio.fail_after(self._patience(sum(map(len, left)))):
+                        for part in left:
+                            await self._stream.send_all(part)
+                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                     self._abort()
                     await self._protocol.disconnect()
+
+    def _patience(self, count: int) -> float:
+        """Seconds for a client to read so many bytes, if the agent that answers is known."""
+        known = not math.isnan(self._unread_seconds)
+        return self._unread_seconds + count / LEAST_READ_RATE if known else math.inf
 
     def _write_some(self, parts: Sequence[bytes]) -> Sequence[bytes | memoryview]:
         """Write as much as is possible without waiting; returns what is left."""

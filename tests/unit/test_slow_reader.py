@@ -1,0 +1,75 @@
+"""A client that reads a byte now and then does not make the gateway hold an answer for ever."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from hypercorn.config import Config
+
+from gateway.front import connections
+from gateway.front.connections import LEAST_READ_RATE, Connection
+
+
+class Socket:
+    closed = False
+
+    def fileno(self) -> int:
+        return -1  # nothing can be written without waiting
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Dripping:
+    """A client that reads at a rate, in bytes a second."""
+
+    def __init__(self, rate: int) -> None:
+        self.socket = Socket()
+        self.rate = rate
+
+    async def send_all(self, data: bytes) -> None:
+        for _ in range(len(data) // self.rate):
+            await trio.sleep(1)
+
+
+class Protocol:
+    disconnected = False
+
+    async def disconnect(self) -> None:
+        self.disconnected = True
+
+
+async def written(rate: int, size: int, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, float]:
+    """Whether the connection was given up, and the seconds that it took, with a clock of 30."""
+    monkeypatch.setattr(connections, "set_unread_limit", lambda socket, seconds: None)
+    stream: Any = Dripping(rate)
+    context: Any = SimpleNamespace(terminated=trio.Event())
+    connection: Any = Connection(Config(), context, stream)
+    connection._protocol = protocol = Protocol()
+    connection.limit_unread(30)
+    began = trio.current_time()
+    await connection._write([bytes(size)])
+    assert stream.socket.closed == protocol.disconnected
+    return stream.socket.closed, trio.current_time() - began
+
+
+@pytest.mark.parametrize("rate", [1, LEAST_READ_RATE // 2])
+async def test_one_that_reads_next_to_nothing_is_given_up(
+    rate: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    size = 60 * LEAST_READ_RATE
+    gone, seconds = await written(rate, size, monkeypatch)
+    assert gone
+    assert seconds == pytest.approx(30 + 60)
+
+
+async def test_one_that_reads_slowly_gets_everything(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    gone, seconds = await written(LEAST_READ_RATE, 60 * LEAST_READ_RATE, monkeypatch)
+    assert not gone
+    assert seconds == pytest.approx(60)
