@@ -15,11 +15,12 @@ import glob
 import os
 import sys
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import filterfalse, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import protocol
+from gateway.sandbox import node
 from gateway.sandbox.commands import shell_script, simple_commands, wrapped
 from gateway.sandbox.editable import editable_sources, is_project
 from gateway.sandbox.places import contains, follow, is_shared, is_system, is_wide
@@ -148,6 +149,7 @@ def _add_command(
         _add_argument(needs, word, cwd=cwd)
     if "-m" in words[1:-1]:
         _add_module(needs, words[list(words).index("-m", 1) + 1], cwd=cwd)
+    _add_javascript(needs, words, program, cwd=cwd, search_path=search_path)
     for path in list(needs.files):
         if path not in needs.not_shown:
             _add_script(needs, path, cwd=cwd, search_path=search_path)
@@ -221,6 +223,7 @@ def _add_program(
     named = follow(os.path.dirname(program), project=needs.project) is not None
     by_operator = named and (
         (in_path and not _is_in_project(needs, program))
+        or node.leads_to_a_module(program)
         or all(_is_operators(link, target) for link, target in pairwise(chain))
     )
     if not (
@@ -392,3 +395,25 @@ def _add_module(needs: Needs, module: str, *, cwd: str) -> None:
     for candidate in (os.path.join(cwd, top), os.path.join(cwd, f"{top}.py")):
         if os.path.exists(candidate):
             needs.add_project(candidate if is_wide(cwd) else cwd)
+
+
+def _add_javascript(
+    needs: Needs, words: Sequence[str], program: str, *, cwd: str, search_path: str
+) -> None:
+    """What the JavaScript that the words name imports, and a runtime, where another program starts
+    it (`agent-worker bot.ts`)."""
+    named = node.entries(words, program=program, cwd=cwd)
+    paths = [
+        path
+        for path in named
+        if follow(path, project=needs.project) is not None or node.leads_to_a_module(path)
+    ]
+    shown, elsewhere = node.find_modules(paths)
+    for folder in shown:
+        needs.add_project(folder)
+    needs.not_shown = [*filterfalse(node.leads_to_a_module, needs.not_shown), *elsewhere]
+    if named and not node.is_runtime(program):
+        wanted = [word for word in words if word in node.RUNTIMES] or node.RUNTIMES
+        found = (find_program(word, cwd=cwd, search_path=search_path) for word in wanted)
+        if (runtime := next(filter(None, found), None)) is not None:
+            _add_program(needs, runtime, search_path=search_path, in_path=True, depth=0)

@@ -17,7 +17,7 @@ MAX_ENTRIES = 50_000
 """Entries of one folder, at any depth, that are searched: some tenths of a second."""
 
 _KEY_BYTES = 64 * 1024
-"""Bytes of a file that are searched for a private key: a bundle may begin with certificates."""
+"""Bytes of a file that are searched for a key: a bundle may begin with certificates."""
 
 _DATA = r"(?:\.(?:cfg|conf|csv|env|ini|json|toml|txt|xml|ya?ml))?"
 _BY_NAME = re.compile(
@@ -31,8 +31,11 @@ _BY_NAME = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-_BY_CONTENT = re.compile(r".+\.(?:key|p8|pem)", re.IGNORECASE)
-_PRIVATE_KEY = b"PRIVATE KEY-----"
+_BY_CONTENT = (
+    (re.compile(r".+\.(?:key|p8|pem)", re.IGNORECASE), re.compile(rb"PRIVATE KEY-----")),
+    # Of JavaScript's package managers: mostly settings, sometimes a registry's token or password.
+    (re.compile(r"\.npmrc|\.yarnrc(?:\.yml)?"), re.compile(rb"(?i)_auth|token|password")),
+)
 
 _NOT_SEARCHED = frozenset((".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages"))
 """What others wrote: libraries bring keys for their own tests."""
@@ -43,11 +46,12 @@ def looks_secret(path: str) -> bool:
     name = os.path.basename(path)
     if _BY_NAME.fullmatch(name):
         return True
-    if not _BY_CONTENT.fullmatch(name):
+    sign = next((sign for names, sign in _BY_CONTENT if names.fullmatch(name)), None)
+    if sign is None:
         return False
     try:
         with open(path, "rb") as file:
-            return _PRIVATE_KEY in file.read(_KEY_BYTES)
+            return sign.search(file.read(_KEY_BYTES)) is not None
     except OSError:  # what the gateway cannot read, its workers cannot
         return False
 

@@ -281,11 +281,13 @@ SECRETS = {
     "server.pem": KEY,
     "server.key": KEY,
     "store.p12": "",
+    "sub/.npmrc": "//registry.example.invalid/:_authToken=npm_x\n",
 }
 ORDINARY = {
     ".env.example": "",
     "credentials.py": "",
     "id_ed25519.pub": "",
+    ".npmrc": "registry=https://registry.example.invalid/\n",
     "ca.pem": "-----BEGIN CERTIFICATE-----\n",
     "sort.key": "name",
     "env/pyvenv.cfg": "",
