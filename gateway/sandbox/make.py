@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from gateway.sandbox import node
 from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
 from gateway.sandbox.commands import UNBUFFERED, unshadowed
@@ -63,8 +64,6 @@ _TOLD = 10
 """Paths that one line of the log names. `--check` shows all."""
 _OLDEST_BWRAP = (0, 8)
 """The first version with --disable-userns; --size and --perms are older."""
-_NODE_HEAP_SHARE = 0.75
-"""Of the memory limit, for Node's heap: the rest is for its code, stacks and buffers."""
 _VERSION_TIMEOUT = 10.0
 """Seconds for `bwrap --version`, which takes a millisecond."""
 _PRIVATE_KEYS = "/etc/ssl/private"
@@ -131,7 +130,7 @@ def _make_strict(
     tools = _find_tools()
     needs = discover(argv, cwd=cwd, search_path=environ.get("PATH", os.defpath))
     mounts = plan_mounts(
-        found=[*needs.paths, *own_interpreter()] if settings.network_hosts else needs.paths,
+        found=[*needs.paths, *(_for_network() if settings.network_hosts else ())],
         mounts_ro=settings.mounts_ro if settings.cwd is None else (*settings.mounts_ro, cwd),
         mounts_rw=settings.mounts_rw,
         secrets=secrets,
@@ -206,6 +205,11 @@ def _make_strict(
         guard=_guard(),
         proxy=proxy,
     )
+
+
+def _for_network() -> list[str]:
+    """What the sandbox's own programs of the network, inside it, need to see."""
+    return [*own_interpreter(), node.PROXIED]
 
 
 @functools.cache
@@ -305,17 +309,18 @@ def _environment(
         )
     path = ":".join(dict.fromkeys([*bin_dirs, *_SYSTEM_PATH.split(":")]))
     own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8", **UNBUFFERED}
-    if settings.memory_bytes:
-        # Node takes a share of the machine's memory for its heap, and does not see the limit.
-        heap = int(settings.memory_bytes * _NODE_HEAP_SHARE) >> 20
-        own |= {"NODE_OPTIONS": f"--max-old-space-size={heap}"}
     if settings.network_hosts:
         proxy = f"http://127.0.0.1:{PROXY_PORT}"
         for name in ("http_proxy", "https_proxy"):
             own |= {name: proxy, name.upper(): proxy}
         own |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
-        own |= {"NODE_USE_ENV_PROXY": "1"}
-    return {**own, **{name: environ[name] for name in settings.env_allow}, **settings.env}
+    agents = {**{name: environ[name] for name in settings.env_allow}, **settings.env}
+    of_node = node.environment(
+        memory_bytes=settings.memory_bytes,
+        proxied=bool(settings.network_hosts),
+        own_options=agents.pop("NODE_OPTIONS", ""),
+    )
+    return {**own, **of_node, **agents}
 
 
 def _check_readable(paths: Sequence[str]) -> None:

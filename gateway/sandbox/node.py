@@ -1,7 +1,9 @@
-"""What a program in JavaScript or TypeScript loads from outside of its own folder.
+"""What a program in JavaScript or TypeScript loads from outside of its own folder, and what its
+runtime has to be told.
 
-This module owns where Node, Bun and Deno look for what a program imports, and which of these places
-may be shown without being named. It reads the file system and changes nothing.
+This module owns where Node, Bun and Deno look for what a program imports, which of these places may
+be shown without being named, and the runtimes' own environment. It reads the file system and
+changes nothing.
 
 # Theory of operation
 
@@ -26,6 +28,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.sandbox.places import contains, is_system, is_wide
@@ -35,6 +38,12 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("node", "bun", "deno")
 """The programs that run JavaScript, in the order in which `agent-worker` looks for them."""
+
+PROXIED = str(Path(__file__).with_name("proxied.cjs"))
+"""What Node loads first where the agent's network is a list of hosts."""
+
+_HEAP_SHARE = 0.75
+"""Of the memory limit, for the heap: the rest is for its code, stacks and buffers."""
 
 _ENDINGS = (".js", ".mjs", ".cjs", ".jsx", ".ts", ".mts", ".cts", ".tsx")
 _INDEX = ("", *_ENDINGS)
@@ -56,6 +65,27 @@ _MAX_ENTRIES = 20_000
 """Entries of all `node_modules` of one program that are searched for links."""
 _MAX_PACKAGES = 500
 """Packages that these links lead to: each takes a mount at every start of a worker."""
+
+
+def environment(*, memory_bytes: int | None, proxied: bool, own_options: str) -> dict[str, str]:
+    """The variables that tell a runtime of the agent's limits.
+
+    `own_options` are the agent's NODE_OPTIONS: they come last, and so win.
+    """
+    env = {}
+    options = []
+    if memory_bytes:
+        # V8 takes a share of the machine's memory for its heap, and does not see the limit.
+        heap = f"--max-old-space-size={int(memory_bytes * _HEAP_SHARE) >> 20}"
+        options.append(heap)
+        env["DENO_V8_FLAGS"] = heap
+    if proxied:
+        quoted = PROXIED.replace("\\", "\\\\").replace('"', '\\"')
+        options.append(f'--require "{quoted}"')
+        env["NODE_USE_ENV_PROXY"] = "1"
+    if options:
+        env["NODE_OPTIONS"] = " ".join(filter(None, [*options, own_options]))
+    return env
 
 
 def is_module(path: str) -> bool:

@@ -131,6 +131,7 @@ def test_nothing_of_the_gateways_environment_is_visible_but_what_is_allowed() ->
     assert seen.pop("PATH").split(":")[0] == "/usr/bin"
     # PWD is bubblewrap's.
     assert {**seen, "PWD": "/"} == {
+        "DENO_V8_FLAGS": "--max-old-space-size=768",
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
