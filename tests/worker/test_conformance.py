@@ -62,6 +62,17 @@ def test_an_agent_of_the_sdk_for_python_conforms(backend: str) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_agent_of_the_sdk_for_typescript_conforms(runtime: str) -> None:
+    program = need_runtime(runtime)
+    agent = str(AGENTS / "scripted_sdk.mjs")
+    if runtime in {"node22", "deno"}:  # Deno runs under agent-worker alone
+        command = [sys.executable, "-m", "worker", "--runtime", program, agent]
+    else:
+        command = [program, str(ROOT / "worker" / "typescript" / "main.js"), agent]
+    check(run(command, script=True), skipped={HAS_CHAT})
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_worker_without_an_sdk_conforms_in_each_javascript_runtime(runtime: str) -> None:
     command = [need_runtime(runtime), *RUNTIMES[runtime], SCRIPTED_JS]
     check(run(command, script=True), skipped={HAS_CHAT})
