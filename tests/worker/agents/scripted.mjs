@@ -30,12 +30,16 @@ async function serve({ id, method, params }) {
     if (method !== "invoke" && method !== "chat") throw new Failure(-32601, `no method ${method}`);
     const script = method === "invoke" ? params.input : params.messages.at(-1).content;
     if (typeof script !== "object" || script === null) throw new Failure(-32602, "no instruction");
-    const value = script.chunks || script.halves ? await stream(id, script) : await follow(id, script);
+    const value =
+      script.chunks || script.halves ? await stream(id, script) : await follow(id, script);
     if (value === undefined) await send({ id, result: {} });
     else if (method === "invoke") await send({ id, result: { output: value } });
     else await send({ id, result: { message: { role: "assistant", content: String(value) } } });
   } catch (error) {
-    await send({ id, error: { code: error.code ?? -32603, message: error.message.slice(0, 4096) } });
+    await send({
+      id,
+      error: { code: error.code ?? -32603, message: error.message.slice(0, 4096) },
+    });
   }
   cancelled.delete(id);
 }
@@ -59,8 +63,9 @@ async function follow(id, script) {
   if ("nest" in script) return nested(script.nest);
   if ("half" in script) return "\ud83d".toWellFormed?.() ?? "\ufffd";
   if ("nan" in script) return NaN;
-  if ("print" in script) return console.error(script.print), null;
-  if ("spawn" in script) return spawnSync("sh", ["-c", script.spawn], { stdio: ["ignore", 2, 2] }), null;
+  if ("print" in script) return (console.error(script.print), null);
+  if ("spawn" in script)
+    return (spawnSync("sh", ["-c", script.spawn], { stdio: ["ignore", 2, 2] }), null);
   throw new Failure(-32602, "no instruction");
 }
 
@@ -85,7 +90,10 @@ function nested(depth) {
   return JSON.parse("[".repeat(depth) + "]".repeat(depth));
 }
 
-await send({ method: "ready", params: { protocol: 1, handlers: ["invoke", "chat"], concurrency: 8 } });
+await send({
+  method: "ready",
+  params: { protocol: 1, handlers: ["invoke", "chat"], concurrency: 8 },
+});
 let partial = [];
 for await (const data of process.stdin) {
   let rest = data;
