@@ -118,6 +118,8 @@ def _find(words: Sequence[str], *, cwd: str, search_path: str) -> str:
     program = find_program(words[0], cwd=cwd, search_path=search_path)
     if program is None:
         raise SandboxError(why_not_found(words[0], cwd=cwd, search_path=search_path))
+    if (refusal := node.refuse(program, words)) is not None:
+        raise SandboxError(refusal)
     if os.path.basename(os.path.dirname(program)) == "shims":
         raise SandboxError(
             f"{program} is a version manager's stand-in, which needs that manager's own files: "

@@ -28,6 +28,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +97,17 @@ def is_module(path: str) -> bool:
 def is_runtime(program: str) -> bool:
     """Whether a program, by its name, is a JavaScript runtime."""
     return os.path.basename(program) in {*RUNTIMES, "nodejs"}  # Debian's older name for node
+
+
+def refuse(program: str, words: Sequence[str]) -> str | None:
+    """What to write instead of a program that cannot do in a sandbox what it does first, or None.
+
+    tsx's command listens on a unix socket, for its `watch`, also where nothing is watched.
+    """
+    if not os.path.realpath(program).endswith("/tsx/dist/cli.mjs"):
+        return None
+    instead = shlex.join(["node", "--import", "tsx", *words[1:]])
+    return f"tsx listens on a unix socket, which a worker may not: write {instead}"
 
 
 def entries(words: Sequence[str], *, program: str, cwd: str) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.sandbox import SandboxError
 from gateway.sandbox.discover import discover
 from gateway.sandbox.places import contains
 from tests.javascript import need_runtime
@@ -247,6 +248,16 @@ def test_a_manifest_that_is_no_file_or_no_json_declares_nothing(place: Path) -> 
     assert "packages/lib" not in shown(place, "index.js", cwd="packages/agent")
 
 
+def test_a_command_that_needs_a_unix_socket_is_refused_with_what_works(place: Path) -> None:
+    package(place, "app/node_modules/tsx", "")
+    write(place, **{"app/node_modules/tsx/dist/cli.mjs": "#!/usr/bin/env node\n", "app/bot.ts": ""})
+    (place / "app/node_modules/tsx/dist/cli.mjs").chmod(0o755)
+    link(place, "app/node_modules/.bin/tsx", "../tsx/dist/cli.mjs")
+    with pytest.raises(SandboxError, match=r"unix socket.*write node --import tsx bot\.ts"):
+        found(place, "node_modules/.bin/tsx", "bot.ts")
+    assert "app/node_modules" in shown(place, "--import", "tsx", "bot.ts")
+
+
 # The same, in the sandbox: what a program imports can be read there.
 
 SAY = "process.stdout.write(JSON.stringify({a, b: globalThis.b ?? null}));"
@@ -351,10 +362,12 @@ LAYOUTS = [
 ]  # fmt: skip
 
 
-def run(place: Path, cwd: str, words: list[str], *, user: str, node: str) -> str:
-    """What the program says in the strict sandbox, without any setting, with `node` in PATH."""
+def run(
+    place: Path, cwd: str, words: list[str], *, user: str, node: str, **settings: object
+) -> str:
+    """What the program says in the strict sandbox, with `node` in PATH and these settings alone."""
     need_sandbox(user)
-    spec = {"argv": words, "level": "strict", "settings": {}}
+    spec = {"argv": words, "level": "strict", "settings": settings}
     done = subprocess.run(
         as_user(user, sys.executable, "-m", "tests.sandbox.start", json.dumps(spec)),
         cwd=place / "code" / cwd,
@@ -407,3 +420,31 @@ def test_other_runtimes_find_the_same(runtime: str, place: Path) -> None:
     user = "root" if os.geteuid() == 0 else "user"
     said = run(place, cwd, [program, *before, *words[1:]], user=user, node=program)
     assert json.loads(said)["a"] == 1
+
+
+READ = (
+    "import fs from 'node:fs';"
+    "const read = (name) => { try { return fs.readFileSync(name, 'utf8'); }"
+    " catch (error) { return error.code; } };"
+    "process.stdout.write(JSON.stringify(process.argv.slice(2).map(read)));"
+)
+
+
+@pytest.mark.parametrize("user", available_users())
+def test_a_link_of_the_authors_shows_nothing_of_a_home(user: str, place: Path) -> None:
+    package(place, "home/letters", "a letter")
+    package(place, "home/.ssh", "a key")
+    write(place, **{"code/package.json": WORKSPACE, "code/index.mjs": READ})
+    package(place, "code/node_modules/own", "own")
+    link(place, "code/node_modules/letters", f"{place}/home/letters")
+    link(place, "code/node_modules/keys", f"{place}/home/.ssh")
+    link(place, "code/node_modules/@all/home", f"{place}/home")
+    names = [f"node_modules/{name}" for name in ("own", "letters", "keys", "@all/home/letters")]
+    words = ["node", "index.mjs", *(f"{name}/index.js" for name in names)]
+    said = json.loads(run(place, ".", words, user=user, node=need_runtime("node22")))
+    assert said == ["own", "ENOENT", "ENOENT", "ENOENT"]
+    # The control: what the operator names is shown under its own name, and so the link leads there.
+    named = [f"{place}/home/letters"]
+    node = need_runtime("node22")
+    said = json.loads(run(place, ".", words, user=user, node=node, mounts_ro=named))
+    assert said == ["own", "a letter", "ENOENT", "a letter"]

@@ -192,8 +192,8 @@ MISTAKES = {
         "the result is another",
     ),
     "prints on the wire": (
-        "return console.error(script.print), null",
-        "return console.log(script.print), null",
+        'console.error("%s", script.print)',
+        'console.log("%s", script.print)',
         "what its code prints does not reach the wire",
         "not_json: ",
     ),

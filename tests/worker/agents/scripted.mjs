@@ -63,9 +63,14 @@ async function follow(id, script) {
   if ("nest" in script) return nested(script.nest);
   if ("half" in script) return "\ud83d".toWellFormed?.() ?? "\ufffd";
   if ("nan" in script) return NaN;
-  if ("print" in script) return (console.error(script.print), null);
-  if ("spawn" in script)
-    return (spawnSync("sh", ["-c", script.spawn], { stdio: ["ignore", 2, 2] }), null);
+  if ("print" in script) {
+    console.error("%s", script.print);
+    return null;
+  }
+  if ("spawn" in script) {
+    spawnSync("sh", ["-c", script.spawn], { stdio: ["ignore", 2, 2] });
+    return null;
+  }
   throw new Failure(-32602, "no instruction");
 }
 
