@@ -117,18 +117,18 @@ async def serve_http(
 
 
 class Refusals:
-    """Logs that connections are refused: the first at once, the others as a count."""
+    """Logs what keeps connections out: the first time at once, and then how many times."""
 
     def __init__(self) -> None:
-        self._reason = ""
+        self._sentence = ""
         self._unreported = 0
         self._silent_until = -math.inf
 
     def __repr__(self) -> str:
         return f"<Refusals {self._unreported} unreported>"
 
-    def add(self, reason: str) -> None:
-        self._reason = reason
+    def add(self, sentence: str) -> None:
+        self._sentence = sentence
         self._unreported += 1
         if trio.current_time() >= self._silent_until:
             self.report()
@@ -138,8 +138,8 @@ class Refusals:
         if self._unreported:
             count, self._unreported = self._unreported, 0
             self._silent_until = trio.current_time() + REPORT_SECONDS
-            what = "a connection was" if count == 1 else f"{count} connections were"
-            logs.event(log, logging.ERROR, f"{what} refused: {self._reason}")
+            times = "" if count == 1 else f" ({count} times)"
+            logs.event(log, logging.ERROR, f"{self._sentence}{times}")
 
 
 class _Places:
@@ -168,7 +168,7 @@ async def _accept(
                 except OSError as error:
                     if error.errno not in EXHAUSTED:
                         raise
-                    refusals.add(f"none can be accepted now: {error.strerror}")
+                    refusals.add(f"no connection can be accepted: {error.strerror}")
                     await trio.sleep(_EXHAUSTED_SECONDS)
                 else:
                     serve(stream)
@@ -212,7 +212,7 @@ async def _refuse(
     stream: trio.SocketStream, places: _Places, refusals: Refusals, reason: str
 ) -> None:
     """Answer whatever the client asks for with a 503. Waits for no event, since none may come."""
-    refusals.add(reason)
+    refusals.add(f"a connection is refused: {reason}")
     descriptor = stream.socket.detach()
     places.refused += 1
     try:

@@ -32,6 +32,7 @@ TRY_TIMEOUT = 10.0
 
 _MAPPERS = ("newuidmap", "newgidmap", "nsenter", "unshare")
 _WAIT = "echo there; read go"
+_PIPE = "exec 7<<E\nE\n[ -p /proc/self/fd/7 ]"
 
 
 class NoSubordinateIds(Exception):  # noqa: N818 - an ordinary state of a machine
@@ -153,6 +154,8 @@ def _try(subordinate: SubordinateIds) -> None:
     """Map ids into a namespace that nobody uses. Raises NoSubordinateIds."""
     mappers = subordinate.mappers
     try:
+        if subprocess.run(("sh", "-c", _PIPE), timeout=TRY_TIMEOUT, check=False).returncode:
+            raise NoSubordinateIds("this system's shell makes no pipe of a here-document")
         claim = subordinate.take()
         with subprocess.Popen(
             (mappers.unshare, "--user", "sh", "-c", _WAIT),
