@@ -402,8 +402,9 @@ class Worker:
             return WorkerCrashed(f"the worker was ended: {reason.value}")
         assert self._stderr is not None
         status, said = self._launcher.exit_status(process.returncode), self._stderr.tail
-        # Only before the first word: later, a worker may print what it likes.
-        refusal = None if self.spoke else self._launcher.explain(status, said)
+        # Only of one that has not run: the agent itself may print what it likes.
+        has_run = self.spoke or any(map(self.has_read, self.exchanges))
+        refusal = None if has_run else self._launcher.explain(status, said)
         if refusal is not None:
             return WorkerCrashed(f"the worker could not be started: {refusal}")
         found = None

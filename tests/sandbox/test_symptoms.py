@@ -57,6 +57,38 @@ async def test_a_limit_that_an_agent_meets_is_named_with_its_setting(tmp_path: P
             assert any(error["setting"] in line for line in gateway.log)
 
 
+FORGER = r"""
+[ "$1" = served ] && read -r line
+[ "$1" = served ] && id=${line#*'"id":'} && id=${id%%,*} &&
+    echo '{"jsonrpc":"2.0","id":'$id',"result":{"output":1}}'
+[ "$1" = unread ] || read -r line
+echo 'bwrap: No permissions to create new namespace' >&2
+exit 1
+"""
+
+
+async def test_a_worker_that_has_run_cannot_have_its_end_taken_for_the_sandboxs(
+    tmp_path: Path,
+) -> None:
+    """Else its author could have the operator told to weaken the machine."""
+    need_sandbox("root" if os.geteuid() == 0 else "user")
+    os.chmod(tmp_path, 0o755)
+    (tmp_path / "forger.sh").write_text(FORGER)
+    (tmp_path / "settings").mkdir()
+    toml = "".join(
+        f"[agents.{name}]\ncommand = ['sh', '{tmp_path}/forger.sh', '{name}']\n"
+        for name in ("served", "silent", "unread")
+    )
+    async with running_gateway(toml=toml, folder=tmp_path / "settings") as gateway:
+        assert (await gateway.post("/agent/served/invoke", input=1)).json()["output"] == 1
+        for agent in ("served", "silent"):
+            answer = await gateway.post(f"/agent/{agent}/invoke", input=1)
+            assert answer.json()["error"]["message"] == "the worker exited with status 1"
+        # The control: of one that may not have run, it is an explanation that may be true.
+        answer = await gateway.post("/agent/unread/invoke", input=1)
+        assert "seccomp=unconfined" in answer.json()["error"]["message"]
+
+
 async def test_node_keeps_its_heap_below_the_memory_limit(tmp_path: Path) -> None:
     need_sandbox("root" if os.geteuid() == 0 else "user")
     need(shutil.which("node"), "node")
