@@ -43,7 +43,7 @@ def test_the_suites_on_mounts_and_sandboxes_pass_as_an_ordinary_user_too() -> No
             env={**environ, "HOME": home},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             check=False,
         )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
