@@ -134,7 +134,7 @@ async def test_a_worker_that_keeps_many_processes_busy_gets_a_lower_priority_and
 ) -> None:
     monkeypatch.setattr(priority, "WATCH_SECONDS", 0.05)
     async with agent(monkeypatch, tmp_path, "256M") as it:
-        first = await ask(it, "spin", 3 * len(os.sched_getaffinity(0)))
+        first = await ask(it, "spin", 2 + len(os.sched_getaffinity(0)))
         assert first.error is None
         with trio.fail_after(60):
             while "threads busy: its priority is lowered (nice " not in caplog.text:
