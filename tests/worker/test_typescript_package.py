@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -10,6 +11,7 @@ import venv
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.conftest import need
@@ -91,16 +93,18 @@ def test_the_wheel_serves_an_agent_without_npm(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
-    (tmp_path / "bot.mjs").write_text("export const invoke = (input) => input;")
+    (tmp_path / "bot.mjs").write_text("export const invoke = () => process.argv[1];")
     done = subprocess.run(
         [python.with_name("agent-worker"), "--runtime", need_runtime("node20"), "bot.mjs"],
         cwd=tmp_path,
         # What the wheel depends on is in this environment already.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": str(Path(msgspec.__file__).parents[1])},
         input='{"id":1,"method":"invoke","params":{"input":"x"}}\n',
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    assert '"result":{"output":"x"}' in done.stdout
+    (served_by,) = re.findall(r'"output":"(.*)"', done.stdout)
+    assert served_by.startswith(f"{tmp_path}/venv/")
+    assert served_by.endswith("/worker/typescript/main.js")
