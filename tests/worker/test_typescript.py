@@ -574,12 +574,16 @@ async def test_the_log_of_a_worker_by_hand_is_whole_in_a_file(runtime: str, tmp_
         "console.log('to 1 again'); };"
     )
     (tmp_path / "requests").write_bytes(b'{"id":1,"method":"invoke","params":{"input":"x"}}\n')
-    names = (("requests", "rb"), ("answers", "wb"), ("log", "wb"))
+    (tmp_path / "answers").write_text("of before\n")
+    names = (("requests", "rb"), ("answers", "ab"), ("log", "wb"))
     stdin, stdout, stderr = ((tmp_path / name).open(mode) for name, mode in names)
     with stdin, stdout, stderr:
         command = typescript.command(runtime, tmp_path / "agent.mjs")
         await trio.run_process(command, stdin=stdin, stdout=stdout, stderr=stderr)
-    assert b'"result":{"output":null}' in (tmp_path / "answers").read_bytes()
+    before, ready, answer = (tmp_path / "answers").read_text().splitlines()
+    assert before == "of before"
+    assert '"ready"' in ready
+    assert '"result":{"output":null}' in answer
     assert (tmp_path / "log").read_text() == "to 1\nto 2\nto 1 again\n"
 
 

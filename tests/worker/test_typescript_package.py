@@ -45,7 +45,8 @@ def test_the_types_are_right() -> None:
 
 def test_the_style_is_right() -> None:
     biome = need_package("@biomejs/biome") / "bin" / "biome"
-    run(need_runtime("node24"), biome, "check", "--error-on-warnings", FOLDER)
+    examples = sorted(FOLDER.parent.glob("examples/*.ts"))
+    run(need_runtime("node24"), biome, "check", "--error-on-warnings", FOLDER, *examples)
 
 
 def test_the_npm_package_serves_and_types_an_agent_from_its_tarball(tmp_path: Path) -> None:

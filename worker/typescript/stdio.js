@@ -18,7 +18,10 @@ import fs from "node:fs";
 // `process` is the global everywhere in this package: importing node:process makes all three standard
 // streams at once, which costs a tenth of a start.
 
-const { O_APPEND, O_RDONLY, O_WRONLY } = fs.constants;
+const { O_RDONLY } = fs.constants;
+
+/** A file that is opened again would be written from its beginning; pipes do not care. */
+const APPEND = fs.constants.O_WRONLY | fs.constants.O_APPEND;
 
 /**
  * The two descriptors of the wire.
@@ -32,7 +35,7 @@ const { O_APPEND, O_RDONLY, O_WRONLY } = fs.constants;
  * @returns {Wire}
  */
 export function takeStdio() {
-  const wire = { input: reopened(0, O_RDONLY), output: reopened(1, O_WRONLY) };
+  const wire = { input: reopened(0, O_RDONLY), output: reopened(1, APPEND) };
   if (wire.input > 2 && wire.output > 2 && replaceStdio()) return wire;
   printToStderr();
   return wire;
@@ -45,7 +48,7 @@ export function takeStdio() {
  * @returns {Wire}
  */
 export function adopt({ input, output }) {
-  return { input: taken(input, O_RDONLY), output: taken(output, O_WRONLY) };
+  return { input: taken(input, O_RDONLY), output: taken(output, APPEND) };
 }
 
 /** @param {number} fd @param {number} flags */
@@ -73,12 +76,12 @@ function replaceStdio() {
   fs.openSync("/dev/null", O_RDONLY);
   fs.closeSync(1);
   try {
-    fs.openSync("/proc/self/fd/2", O_WRONLY | O_APPEND);
+    fs.openSync("/proc/self/fd/2", APPEND);
     appendToLogFile();
     return true;
   } catch {
     // stderr is a socket, or closed
-    fs.openSync("/dev/null", O_WRONLY);
+    fs.openSync("/dev/null", APPEND);
     return false;
   }
 }
@@ -87,7 +90,7 @@ function replaceStdio() {
 function appendToLogFile() {
   if (!fs.fstatSync(2).isFile()) return;
   fs.closeSync(2);
-  fs.openSync("/proc/self/fd/1", O_WRONLY | O_APPEND);
+  fs.openSync("/proc/self/fd/1", APPEND);
 }
 
 function printToStderr() {
