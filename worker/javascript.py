@@ -19,6 +19,10 @@ ENDINGS = (".js", ".mjs", ".cjs", ".ts", ".mts", ".cts")
 RUNTIMES = ("node", "bun", "deno")
 """The first of these in PATH serves, unless the command names one."""
 
+_NEEDS_FLAG_SINCE, _NEEDS_NO_FLAG = (22, 6), (22, 18)
+_STRIP_TYPES = ("--experimental-strip-types", "--disable-warning=ExperimentalWarning")
+"""How Node of these versions runs TypeScript. Older ones know no such option, and do not start."""
+
 _FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "typescript")
 _MAIN = os.path.join(_FOLDER, "main.js")
 _USAGE = "usage: agent-worker [--runtime node|bun|deno|PATH] PATH/TO/FILE.ts[:AGENT]"
@@ -71,13 +75,33 @@ def _find(runtime: str | None) -> str:
 
 
 def _command(program: str, arguments: list[str]) -> list[str]:
-    if not os.path.basename(program).startswith("deno"):
-        return [program]
-    # The sandbox says what an agent may do, and nobody is there to answer a prompt.
-    command = [program, "run", "--allow-all", "--no-prompt"]
-    if not any(map(_has_deno_settings, arguments)):
-        command.append(f"--import-map={os.path.join(_FOLDER, 'deno.json')}")
-    return command
+    if os.path.basename(program).startswith("deno"):
+        # The sandbox says what an agent may do, and nobody is there to answer a prompt.
+        command = [program, "run", "--allow-all", "--no-prompt"]
+        if not any(map(_has_deno_settings, arguments)):
+            command.append(f"--import-map={os.path.join(_FOLDER, 'deno.json')}")
+        return command
+    if (_NEEDS_FLAG_SINCE <= _node_version(program) < _NEEDS_NO_FLAG) and any(
+        ".ts" in argument or ".mts" in argument for argument in arguments
+    ):
+        return [program, *_STRIP_TYPES]
+    return [program]
+
+
+def _node_version(program: str) -> tuple[int, ...]:
+    """The version of a Node that was installed with its headers, as those of nodejs.org are, or
+    nothing.
+
+    Asking the program itself would double the time of a start.
+    """
+    prefix = os.path.dirname(os.path.dirname(os.path.realpath(program)))
+    try:
+        with open(os.path.join(prefix, "include", "node", "node_version.h")) as file:
+            words = [line.split() for line in file]
+    except OSError:
+        return ()
+    values = {each[1]: int(each[2]) for each in words if len(each) == 3 and each[2].isdigit()}
+    return tuple(values.get(f"NODE_{part}_VERSION", 0) for part in ("MAJOR", "MINOR"))
 
 
 def _has_deno_settings(file: str) -> bool:

@@ -164,6 +164,36 @@ async def test_typescript_is_served_as_it_is(folder: Path, runtime: str) -> None
         assert await worker.finish() == 0
 
 
+@pytest.mark.parametrize(
+    ("version", "file", "flagged"),
+    [
+        ((22, 5), "a.ts", False),
+        ((22, 6), "a.ts", True),
+        ((22, 17), "a.mts:agent", True),
+        ((22, 17), "a.js", False),
+        ((22, 18), "a.ts", False),
+        (None, "a.ts", False),
+    ],
+)
+def test_node_is_told_to_strip_types_where_it_must_be(
+    tmp_path: Path, version: tuple[int, int] | None, file: str, flagged: bool
+) -> None:
+    program = tmp_path / "bin" / "node"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" >&2\n')
+    program.chmod(0o755)
+    if version is not None:
+        (tmp_path / "include" / "node").mkdir(parents=True)
+        (tmp_path / "include" / "node" / "node_version.h").write_text(
+            f"#define NODE_MAJOR_VERSION {version[0]}\n#define NODE_MINOR_VERSION {version[1]}\n"
+        )
+    done = subprocess.run(
+        [AGENT_WORKER, "--runtime", program, file], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.split()[-1] == file
+    assert ("--experimental-strip-types" in done.stderr) == flagged
+
+
 def test_node_20_without_tsx_says_what_to_do(folder: Path) -> None:
     done = run("bot.ts", cwd=folder, runtime="node20")
     assert done.returncode == 1
