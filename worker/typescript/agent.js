@@ -70,7 +70,7 @@ export class Agent {
     return this.#register("chat", handler, options);
   }
 
-  // The reference's names. Their handlers wrap what they answer, and one of the two that a method may
+  // The reference API's names. Their handlers wrap what they answer, and one of the two that a method may
   // have is chosen by what the caller asks for.
 
   /** @param {HandlerFunction} handler returns `{ output }` */

@@ -120,22 +120,22 @@ export class Agent {
     options?: HandlerOptions,
   ): this;
 
-  /** The reference's `invoke`: the handler returns `{ output }`. */
+  /** The reference API's `invoke`: the handler returns `{ output }`. */
   // biome-ignore lint/suspicious/noExplicitAny: without a schema nothing is known of the input
   onInvoke<Input = any>(
     handler: (input: Input, ctx: Context) => { output: unknown } | Promise<{ output: unknown }>,
   ): this;
-  /** The reference's streaming `invoke`: the handler yields `{ chunk }`. */
+  /** The reference API's streaming `invoke`: the handler yields `{ chunk }`. */
   // biome-ignore lint/suspicious/noExplicitAny: without a schema nothing is known of the input
   onInvokeStream<Input = any>(handler: (input: Input, ctx: Context) => WrappedChunks): this;
-  /** The reference's `chat`: the handler returns `{ message }`. */
+  /** The reference API's `chat`: the handler returns `{ message }`. */
   onChat(
     handler: (
       messages: Message[],
       ctx: Context,
     ) => { message: string | Answer } | Promise<{ message: string | Answer }>,
   ): this;
-  /** The reference's streaming `chat`: the handler yields `{ chunk }`. */
+  /** The reference API's streaming `chat`: the handler yields `{ chunk }`. */
   onChatStream(handler: (messages: Message[], ctx: Context) => WrappedChunks): this;
 
   /**
@@ -149,7 +149,7 @@ export type WrappedChunks =
   | AsyncIterable<string | { chunk: string }>
   | Iterable<string | { chunk: string }>;
 
-/** The reference's name for `agent.run()`. There is no port: the gateway listens. */
+/** The reference API's name for `agent.run()`. There is no port: the gateway listens. */
 export function serve(agent: Agent, options?: { port?: number }): Promise<void>;
 
 export type ChatAnswer = string | Answer | Stream;

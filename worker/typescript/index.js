@@ -7,7 +7,7 @@ export { Agent } from "./agent.js";
 export { Context, InvalidInput } from "./context.js";
 
 /**
- * The reference's name for `agent.run()`. There is no port: the gateway listens.
+ * The reference API's name for `agent.run()`. There is no port: the gateway listens.
  *
  * @param {{run(): Promise<void>}} agent
  */
