@@ -38,6 +38,10 @@ SOURCES = {
     "runs.mjs": "import { Agent } from 'agent-gateway-worker';"
     "await new Agent('runs').invoke((input) => 'runs').run();",
     "common.cjs": "module.exports = { invoke: (input) => 'common', concurrency: 3 };",
+    "object.mjs": "export default { invoke: (input) => 'object' };",
+    "translated.cjs": "Object.defineProperty(exports, '__esModule', { value: true });"
+    "const { Agent } = require('agent-gateway-worker');"
+    "exports['a' + 'gent'] = new Agent('translated').invoke((input) => 'translated');",
     "bare.mjs": "import { Agent } from 'agent-gateway-worker'; export const a = new Agent('bare');",
     "empty.mjs": "",
     "wrong.mjs": "export const invoke = 7;",
@@ -132,6 +136,9 @@ def test_a_runtime_that_is_missing_is_told(tmp_path: Path, words: list[str], mes
         ("default.mjs", '"default"'),
         ("runs.mjs", '"runs"'),
         ("common.cjs", '"common"'),
+        ("object.mjs", '"object"'),
+        ("translated.cjs", '"translated"'),
+        ("translated.cjs:agent", '"translated"'),
     ],
 )
 @pytest.mark.parametrize("runtime", ["node20", "bun"])
@@ -151,6 +158,13 @@ async def test_typescript_is_served_as_it_is(folder: Path, runtime: str) -> None
     if runtime == "node20":  # with the agent's own tsx
         need_package("tsx")
         (folder / "node_modules").symlink_to(MODULES)
+    (folder / "whole.ts").write_text(
+        "import { Agent } from 'agent-gateway-worker';\n"
+        "export const agent: Agent = new Agent('whole').invoke((input: string) => input);\n"
+    )
+    command = [AGENT_WORKER, "--runtime", need_runtime(runtime), "whole.ts"]
+    async with driver.start(command, cwd=folder) as worker:
+        assert (await worker.invoke("x")).value == "x"
     command = [AGENT_WORKER, "--runtime", need_runtime(runtime), "bot.ts"]
     async with driver.start(command, cwd=folder) as worker:
         answer = await worker.invoke({"name": "Ada"}, request_id="r7")

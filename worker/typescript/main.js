@@ -28,7 +28,7 @@ async function main(words) {
   } catch (error) {
     fail(`stdin or stdout is closed: ${error instanceof Error ? error.message : error}`);
   }
-  const module = await load(file);
+  const module = exportsOf(await load(file));
   // A module may call `agent.run()` itself, as it does when it is started without this command.
   if (isServing()) return;
   const agent = select(module, file, name);
@@ -79,6 +79,19 @@ async function load(file) {
   }
 }
 
+/**
+ * What a module exports. A module of CommonJS, and TypeScript that was translated to one, may have it
+ * all in its default export.
+ *
+ * @param {Record<string, any>} module
+ * @returns {Record<string, any>}
+ */
+function exportsOf(module) {
+  const whole = module.default;
+  const holdsOthers = typeof whole === "object" && whole !== null && !Agent.isAgent(whole);
+  return holdsOthers ? { ...module, ...whole } : module;
+}
+
 /** @param {Record<string, unknown>} module @param {string} file @param {string} [name] @returns {Agent} */
 function select(module, file, name) {
   const agents = Object.keys(module).filter((key) => Agent.isAgent(module[key]));
@@ -102,9 +115,7 @@ function select(module, file, name) {
 
 /** The agent of a module that exports its handlers. */
 function fromExports(/** @type {Record<string, any>} */ module, /** @type {string} */ file) {
-  // A module of CommonJS has one export.
-  const { invoke, chat, schema, description, metadata, concurrency } =
-    "invoke" in module || "chat" in module ? module : (module.default ?? {});
+  const { invoke, chat, schema, description, metadata, concurrency } = module;
   if (!invoke && !chat) {
     fail(`${file} exports neither an Agent nor a function named invoke or chat`);
   }
