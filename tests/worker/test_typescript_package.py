@@ -91,6 +91,7 @@ def test_the_wheel_serves_an_agent_without_npm(tmp_path: Path) -> None:
         names = set(archive.namelist())
     for name in [*SHIPPED, "README.md", "deno.json", "index.d.ts", "package.json"]:
         assert f"worker/typescript/{name}" in names
+    assert not any("/typescript/test/" in name for name in names)
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
