@@ -29,9 +29,9 @@ _LANGCHAIN_ROLES = {
 }
 """By `type`, which stands for the role."""
 
-_TEXT_OF_A_RESULT = ("output", "final_output", "text", "raw")
-"""Of the result of a run: pydantic-ai's AgentRunResult, openai-agents' RunResult, agent-framework's
-AgentResponse, crewai's CrewOutput."""
+_TEXT_OF_A_RESULT = ("output", "final_output", "output_text", "text", "raw")
+"""Of the result of a run: pydantic-ai's AgentRunResult, openai-agents' RunResult, OpenAI's own
+Response, agent-framework's AgentResponse, crewai's CrewOutput."""
 
 _OUTPUT_OF_A_RUN = ("output", "final_output")
 """The same for an invoke, of whatever type."""
@@ -94,9 +94,12 @@ def as_piece(value: object) -> str | None:
         message: Mapping[str, Any] | None = value if "role" in value else None
     else:
         for name in _TEXT_OF_A_PIECE:
-            text = getattr(value, name, None)
+            text = _get(value, name)
             if isinstance(text, str):
                 return str.__str__(text)
+        if isinstance(_get(value, "choices"), list):  # a completion of OpenAI's, or a piece of one
+            choice = next(iter(value.choices), None)  # type: ignore[attr-defined]
+            return _get(_get(choice, "delta") or _get(choice, "message"), "content") or ""
         message = _adapted(value)
     if message is None or "content" not in message:
         return None
@@ -174,36 +177,46 @@ def _adapted(value: object, nesting: int = _MOST_NESTING) -> Mapping[str, Any] |
         content = _content(value)
         return None if content is None else {"role": role, "content": content}
     for name in _TEXT_OF_A_RESULT:
-        text = getattr(value, name, None)
+        text = _get(value, name)
         if isinstance(text, str):
             return {"role": "assistant", "content": text}
     for name in _MESSAGE_OF_A_RESULT if nesting else ():
-        inner = getattr(value, name, None)
+        inner = _get(value, name)
         if inner is not None and not isinstance(inner, str):
             message = _adapted(inner, nesting - 1)
             if message is not None:
                 return message
+    choices = _get(value, "choices")
+    if isinstance(choices, list) and choices and nesting:
+        return _adapted(choices[0], nesting - 1)
+    return None
+
+
+def _get(value: object, name: str) -> Any:
+    """An attribute, or None if there is none, or none that can be read."""
+    with suppress(Exception):
+        return getattr(value, name)
     return None
 
 
 def _role(value: object) -> str | None:
-    role = getattr(value, "role", None)
+    role = _get(value, "role")
     if isinstance(role, Enum):
         role = role.value
     if isinstance(role, str):
         return role
-    if getattr(value, "kind", None) == "response":  # pydantic-ai's ModelResponse
+    if _get(value, "kind") == "response":  # pydantic-ai's ModelResponse
         return "assistant"
-    if isinstance(getattr(value, "source", None), str) and hasattr(value, "content"):
+    if isinstance(_get(value, "source"), str) and hasattr(value, "content"):
         return "assistant"  # autogen's messages, by the agent's name
-    kind = getattr(value, "type", None)
+    kind = _get(value, "type")
     return _LANGCHAIN_ROLES.get(kind) if isinstance(kind, str) else None
 
 
 def _content(value: object) -> object:
     """The content as a string, if it is text alone; else as plain values; None if there is none."""
     for name in ("content", "text"):
-        content = getattr(value, name, None)
+        content = _get(value, name)
         if isinstance(content, str):
             return str.__str__(content)
         if isinstance(content, (list, tuple)):

@@ -68,6 +68,20 @@ class OpenAI(pydantic.BaseModel):
     refusal: str | None = None
 
 
+class Grumpy(SimpleNamespace):
+    """Has a property that cannot be read."""
+
+    role, text = "assistant", "hi"
+
+    @property
+    def content(self) -> str:
+        raise ValueError("more than one block")
+
+
+def piece_of_openai(*choices: object) -> object:
+    return SimpleNamespace(choices=[SimpleNamespace(delta=each) for each in choices])
+
+
 TOOL = {"type": "tool_use", "id": "1", "name": "n", "input": {}}
 TEXT = {"type": "text", "text": "hi"}
 
@@ -91,6 +105,9 @@ TEXT = {"type": "text", "text": "hi"}
         (SimpleNamespace(raw_item=OpenAI()), hi()),
         (SimpleNamespace(chat_message=SimpleNamespace(source="bot", content="hi")), hi()),
         (SimpleNamespace(raw="hi", tasks_output=[]), hi()),
+        (SimpleNamespace(choices=[SimpleNamespace(message=OpenAI())]), hi()),
+        (SimpleNamespace(output=[], output_text="hi", text=object()), hi()),
+        (Grumpy(), hi()),
     ],
 )  # fmt: skip
 def test_a_message_of_a_framework_becomes_a_message_of_the_wire(
@@ -160,6 +177,9 @@ def test_what_is_no_message_is_refused(value: object) -> None:
         ({"messages": []}, None),
         ((LangChain(), {}), None),
         (7, None),
+        (piece_of_openai(SimpleNamespace(content="hi")), "hi"),
+        (piece_of_openai(SimpleNamespace(content=None, tool_calls=[1])), ""),
+        (piece_of_openai(), ""),
     ],
 )  # fmt: skip
 def test_a_message_that_is_yielded_is_one_chunk(value: object, piece: str | None) -> None:

@@ -25,12 +25,9 @@ client = openai.AsyncOpenAI(max_retries=2)
 
 
 @agent.chat
-async def chat(messages: list[dict[str, Any]]) -> AsyncIterator[str]:
+async def chat(messages: list[dict[str, Any]]) -> AsyncIterator[Any]:
     model = os.environ.get("OPENAI_MODEL", "gpt-5-mini")
-    stream = await client.chat.completions.create(model=model, messages=messages, stream=True)
-    async for chunk in stream:
-        if chunk.choices and chunk.choices[0].delta.content:
-            yield chunk.choices[0].delta.content
+    return await client.chat.completions.create(model=model, messages=messages, stream=True)
 
 
 if __name__ == "__main__":
