@@ -99,6 +99,9 @@ def reader_of(hint: Any, path: str) -> Reader:
         arms = typing.get_args(hint) if _is_union(hint) else ()
         if isinstance(error, TypeError) and arms:
             return _first_of([reader_of(arm, path) for arm in arms], hint, path)
+        if "pydantic" in sys.modules:  # which knows unions of several dataclasses
+            with suppress(Exception):
+                return _by_pydantic(hint, path)
         raise UncheckableError(f"{type(error).__name__}: {error}") from error
 
     def read(text: Payload) -> Any:

@@ -142,6 +142,10 @@ def either(x: Point | Model) -> Any:
     return x
 
 
+def trips(x: list[Trip | City]) -> Any:
+    return x
+
+
 def pair(p: Pair) -> Any:
     return p
 
@@ -264,6 +268,7 @@ def call(function: Callable[..., object], payload: object, *, method: Any = "inv
         (either, {"name": "Ada"}, Model(name="Ada")),
         (either, {}, ("input: expected Point or Model (input: object missing required field x; "
                       "input.name: field required)")),
+        (trips, [{"name": "Rome"}, {"city": {"name": "Rome"}}], [City("Rome"), Trip(City("Rome"))]),
         (pair, [1, "b"], Pair(1, "b")),
         (pair, [1, 2], "input[1]: expected str, got int"),
         (options, {"limit": 3}, {"limit": 3}),
