@@ -48,7 +48,8 @@ class Framing(Enum):
 class HTTP1Response:
     """The response to one request. Each method returns the bytes to write.
 
-    Raises h11.LocalProtocolError for what is not legal now; nothing more can be written then.
+    Raises h11.LocalProtocolError for what is not legal now. After a head that is refused another
+    may follow; in a body nothing can be made good, and nothing more is written.
     """
 
     __slots__ = ("_framing", "_head_only", "_left", "_version", "last", "state")
@@ -70,7 +71,8 @@ class HTTP1Response:
         """The head. `last`: the connection ends with this response, whatever the fields say. If it
         does not, the head ends with the lines `keep_alive`.
         """
-        self._enter(h11.SEND_BODY, h11.SEND_RESPONSE, h11.IDLE)
+        if self.state not in {h11.SEND_RESPONSE, h11.IDLE}:
+            self._fail(f"a response begins in {self.state}")
         lines = [b"HTTP/1.1 %d \r\n" % status]
         self._framing = Framing.CHUNKED if self._version >= b"1.1" else Framing.CLOSE
         for name, value in fields:
@@ -89,12 +91,13 @@ class HTTP1Response:
         lines.append(_date_line(int(time())))
         head = b"".join(lines)
         if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
-            self._fail("a field holds an end of line or a NUL")
+            raise h11.LocalProtocolError("a field holds an end of line or a NUL")
+        self.state = h11.SEND_BODY
         return b"%b%b\r\n" % (head, b"connection: close\r\n" if self.last else keep_alive)
 
     def data(self, data: bytes) -> bytes:
         """A part of the body."""
-        self._enter(h11.SEND_BODY, h11.SEND_BODY)
+        self._check_in_body()
         if self._framing is Framing.CHUNKED:
             return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         if self._framing is Framing.LENGTH:
@@ -105,15 +108,15 @@ class HTTP1Response:
 
     def end(self) -> bytes:
         """The end of the body."""
-        self._enter(h11.DONE, h11.SEND_BODY)
+        self._check_in_body()
         if self._framing is Framing.LENGTH and self._left:
             self._fail("the body is shorter than its Content-Length")
+        self.state = h11.DONE
         return b"0\r\n\r\n" if self._framing is Framing.CHUNKED else b""
 
-    def _enter(self, state: object, *legal_in: object) -> None:
-        if self.state not in legal_in:
-            self._fail(f"not legal in {self.state}")
-        self.state = state
+    def _check_in_body(self) -> None:
+        if self.state is not h11.SEND_BODY:
+            self._fail(f"a part of a body in {self.state}")
 
     def _fail(self, why: str) -> None:
         self.state = h11.ERROR

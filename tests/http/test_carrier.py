@@ -58,6 +58,23 @@ async def test_a_defect_of_the_application_is_a_500_and_ends_nothing_else(
     assert caplog.text.count("met a defect") >= 2
 
 
+async def test_a_field_that_is_more_than_one_line_is_a_defect_and_never_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @application
+    async def app(send: Any) -> None:
+        headers = [(b"x-agent-session", b"kept\r\nset-cookie: stolen")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async with bare_server(app) as port, connected(port) as connection:
+        for _ in range(2):
+            await connection.request("/", method="GET")
+            answer = await connection.answer()
+            assert answer.status == 500
+            assert "set-cookie" not in answer.headers
+    assert caplog.text.count("a field holds an end of line") >= 2
+
+
 class Wire:
     """What the connections of a test have written, one item for each write."""
 
