@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from tests.benchmarks import wrk
+from tests.benchmarks import proc, wrk
 from tests.benchmarks.bench import NO_SLOWER, Bench, Measure, Samples
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.servers import Server, agent_command, gateway
@@ -17,6 +17,9 @@ from tests.benchmarks.wire import Request, count_events
 
 REMINIX = ("reminix 0.0.7", "reminix 0.0.22")
 READ_BYTES = 64 * 1024
+
+OWN_CPU = "CPU of the server's own process"
+"""What other load on the machine changes least."""
 
 
 def stream10(bench: Bench) -> Iterator[Figure]:
@@ -29,13 +32,19 @@ def stream10(bench: Bench) -> Iterator[Figure]:
         "stream10", "10 chunks, 16 connections", "streams/s", taken["rate"],
         (Target(REMINIX, at_least=1.0), NO_SLOWER),
     )  # fmt: skip
+    yield Figure(
+        "stream10", f"10 chunks, 16 connections, {OWN_CPU}", "µs/stream", taken["cpu"],
+        higher_is_better=False,
+    )  # fmt: skip
 
 
 def _streams(bench: Bench, server: Server) -> Samples:
+    before = proc.cpu_seconds(server.pid)
     load = wrk.load(
         server.port, words(server, 10), connections=16, seconds=bench.seconds, folder=bench.folder
     )
-    return {"rate": load.per_second}
+    cpu = proc.cpu_seconds(server.pid) - before
+    return {"rate": load.per_second, "cpu": cpu / load.requests * 1e6}
 
 
 def stream1000(bench: Bench) -> Iterator[Figure]:
@@ -48,9 +57,14 @@ def stream1000(bench: Bench) -> Iterator[Figure]:
                     for name, server in running.items()
                 }
             )
+            case = f"1,000 chunks, {connections} connection{'s' * (connections > 1)}"
             yield Figure(
-                "stream1000", f"1,000 chunks, {connections} connection{'s' * (connections > 1)}",
+                "stream1000", case,
                 "chunks/s", taken["chunks"], (Target(REMINIX, at_least=5.0), NO_SLOWER),
+            )  # fmt: skip
+            yield Figure(
+                "stream1000", f"{case}, {OWN_CPU}", "µs/1,000 chunks", taken["cpu"],
+                higher_is_better=False,
             )  # fmt: skip
 
 
@@ -71,8 +85,10 @@ def burst(bench: Bench) -> Iterator[Figure]:
 
 
 def _chunks(bench: Bench, server: Server, request: Request, connections: int) -> Samples:
+    before, start = proc.cpu_seconds(server.pid), time.perf_counter()
     rate = count_events(server.port, request, connections=connections, seconds=bench.seconds)
-    return {"chunks": rate}
+    cpu, seconds = proc.cpu_seconds(server.pid) - before, time.perf_counter() - start
+    return {"chunks": rate, "cpu": cpu / (rate * seconds / 1000) * 1e6}
 
 
 class _Params(msgspec.Struct):
