@@ -6,10 +6,14 @@ the settings are wrong, 128 and the number of the signal that cut a drain short.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -22,13 +26,17 @@ from gateway.observe import logs
 from gateway.sandbox import (
     SandboxError,
     check_apart,
+    lasting_ids,
     make_launcher,
     try_sandboxes,
     why_not_found,
     working_folder,
 )
 from gateway.sandbox.launch import Launcher, own_environment_first
+from gateway.sandbox.state import AgentState, StateDir, default_place
 from gateway.server import serve
+
+log = logging.getLogger("gateway")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,21 +88,22 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
             server={key: value for key, value in server.items() if value is not None},
         )
         logs.setup(settings.server.log_level)
-        launchers = make_launchers(settings)
-        try:
-            code = trio.run(check_agents if check else _serve, settings, launchers)
-        finally:
+        with ExitStack() as stack:
+            states = open_states(settings, stack, serving=not check)
+            launchers = make_launchers(settings, states)
             for launcher in launchers.values():
-                launcher.close()
+                stack.callback(launcher.close)
+            if check:
+                code = trio.run(check_agents, settings, launchers)
+            else:
+                code = trio.run(
+                    partial(serve, states=states, announce=_announce), settings, launchers
+                )
         sys.exit(code)
     except ConfigError as error:
         _fail(str(error), 2)
     except (ListenError, SandboxError) as error:
         _fail(str(error), 1)
-
-
-async def _serve(settings: Settings, launchers: dict[str, Launcher]) -> int:
-    return await serve(settings, launchers, announce=_announce)
 
 
 def _announce(address: str) -> None:
@@ -117,13 +126,53 @@ def _open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
-def make_launchers(settings: Settings) -> dict[str, Launcher]:
-    """One launcher per agent, after a trial of its sandbox.
+def open_states(settings: Settings, stack: ExitStack, *, serving: bool) -> dict[str, AgentState]:
+    """What outlives the workers of each agent, for those that have such, until `stack` is closed.
+
+    `serving`: keep other gateways from the same folder. Raises SandboxError.
+    """
+    ids = lasting_ids() if settings.server.sandbox == "strict" else None
+    wanted = {
+        name: agent
+        for name, agent in settings.agents.items()
+        # With root, what workers write belongs to an id that all of the agent's have to have.
+        if agent.kept is not None or (ids and agent.sandbox.mounts_rw)
+    }
+    if not wanted:
+        return {}
+    kept = [name for name, agent in wanted.items() if agent.kept is not None]
+    if kept and ids is not None and not ids:
+        raise SandboxError(f"agent {kept[0]!r}: state: there are too few user ids for folders")
+    place = settings.server.state_dir or default_place(os.environ)
+    try:
+        whole = StateDir(
+            os.path.abspath(os.path.expanduser(place)), ids=ids, serving=serving and bool(kept)
+        )
+    except SandboxError as error:
+        if kept:
+            raise
+        log.warning("what workers leave in mounts_rw belongs to each worker alone: %s", error)
+        return {}
+    stack.callback(whole.close)
+    try:
+        return {
+            name: whole.agent(name, agent.kept, per_conversation=agent.state_per_conversation)
+            for name, agent in wanted.items()
+        }
+    except OSError as error:
+        raise SandboxError(f"state_dir: {error.filename or place}: {error.strerror}") from error
+
+
+def make_launchers(
+    settings: Settings, states: Mapping[str, AgentState] = MappingProxyType({})
+) -> dict[str, Launcher]:
+    """One launcher per agent, after a trial of its sandbox. `states` are by agent.
 
     Raises ConfigError if a command does not exist, SandboxError if a sandbox cannot be enforced.
     """
     environ = own_environment_first(os.environ, str(Path(sys.executable).parent))
     secrets = [str(settings.path.resolve())] if settings.path else []
+    hidden = [*secrets, *{state.whole.path for state in states.values()}]
     launchers: dict[str, Launcher] = {}
     for name, agent in settings.agents.items():
         folder = working_folder(agent.sandbox, str(Path.cwd()))
@@ -138,7 +187,9 @@ def make_launchers(settings: Settings) -> dict[str, Launcher]:
             level=settings.server.sandbox,
             environ=environ,
             cwd=str(Path.cwd()),
-            secrets=secrets,
+            secrets=hidden,
+            state=states.get(name),
+            workers=agent.workers.max,
         )
     check_apart(launchers)
     try_sandboxes(launchers, secrets=secrets, progress=_show_progress)

@@ -13,10 +13,12 @@ import resource
 import shlex
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import trio
 from hypercorn.config import Config
+from msgspec import structs
 
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
@@ -25,7 +27,9 @@ from gateway.front.app import make_app
 from gateway.front.listen import serve_http
 from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
 from gateway.observe import logs
+from gateway.sandbox.keeper import keep_states
 from gateway.shutdown import Shutdown, receive_signals
+from gateway.workers.deferred import DeferredWorker
 from gateway.workers.orphans import OrphanKeeper
 from gateway.workers.stderr import StderrRelay
 
@@ -33,8 +37,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gateway.config import Settings
+    from gateway.config import AgentSettings, Settings
     from gateway.sandbox.launch import Launcher
+    from gateway.sandbox.state import AgentState
 
 log = logging.getLogger("gateway")
 
@@ -62,10 +67,12 @@ async def serve(
     launchers: Mapping[str, Launcher],
     *,
     announce: Callable[[str], None],
+    states: Mapping[str, AgentState] = MappingProxyType({}),
 ) -> int:
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
-    `announce` gets the address once requests are answered; it may block. Raises ListenError.
+    `announce` gets the address once requests are answered; it may block. `states` are what outlives
+    the workers of agents. Raises ListenError.
     """
     _raise_descriptor_limit()
     supervisors: dict[str, AgentSupervisor] = {}
@@ -73,7 +80,11 @@ async def serve(
         lambda: chain.from_iterable(agent.processes for agent in supervisors.values())
     )
     for name, agent in settings.agents.items():
-        supervisors[name] = AgentSupervisor(name, agent, launchers[name], on_gone=orphans.sweep)
+        kind = partial(AgentSupervisor, on_gone=orphans.sweep)
+        if agent.state_per_conversation:
+            kind = partial(kind, new_worker=DeferredWorker)
+            agent = _on_demand(agent)  # noqa: PLW2901 - none can start before its conversation
+        supervisors[name] = kind(name, agent, launchers[name])
     dispatcher = Dispatcher(supervisors)
     app = make_app(dispatcher, settings.server)
     listeners = open_listeners(
@@ -97,6 +108,7 @@ async def serve(
             await nursery.start(orphans.run)
             for relay in _relays(launchers):
                 nursery.start_soon(relay.run)
+            nursery.start_soon(keep_states, states)
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)
                 await serving.start(
@@ -118,6 +130,11 @@ async def serve(
                 )
             nursery.cancel_scope.cancel()  # HTTP and every agent have ended
     return shutdown.exit_code
+
+
+def _on_demand(agent: AgentSettings) -> AgentSettings:
+    """The agent without workers that are kept ready."""
+    return structs.replace(agent, workers=structs.replace(agent.workers, min=0, spare=0))
 
 
 def _relays(launchers: Mapping[str, Launcher]) -> Iterator[StderrRelay]:

@@ -14,6 +14,7 @@ from gateway.config.settings import (
     Restart,
     ServerSettings,
     Settings,
+    StateSettings,
     Workers,
     seconds,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "SandboxSettings",
     "ServerSettings",
     "Settings",
+    "StateSettings",
     "Workers",
     "load",
     "parse_agent_option",

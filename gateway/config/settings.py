@@ -95,6 +95,41 @@ class Restart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A failure of a worker that lived at least this long resets the count before it is counted."""
 
 
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+class StateSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Folders that outlive an agent's workers."""
+
+    size: str | int = 0
+    """Bytes that one folder may hold; 0 is no limit. No worker starts in one that holds more."""
+    ttl: str | Clock = "off"
+    """A folder is removed when nobody has worked in it for so long: seconds, or "30d"."""
+
+    def __post_init__(self) -> None:
+        parse_size("size", self.size)
+        _ = self.ttl_seconds
+
+    @property
+    def size_bytes(self) -> int:
+        return parse_size("size", self.size)
+
+    @property
+    def ttl_seconds(self) -> float:
+        """The length of `ttl`; infinity when it is off. Raises ValueError."""
+        if self.ttl == "off":
+            return math.inf
+        if not isinstance(self.ttl, str):
+            return seconds(self.ttl)
+        match = _DURATION.fullmatch(self.ttl)
+        if match is None or not float(match[1]):
+            raise ValueError(
+                f'ttl is {self.ttl!r}, expected a time such as "30d" or "12h", seconds, or "off"'
+            )
+        return float(match[1]) * _UNITS[match[2]]
+
+
 class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One agent: its command and its settings."""
 
@@ -121,6 +156,9 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     session_timeout: Clock = 600
     """A worker beyond `min` is kept idle for this long (not for `idle_timeout`) after a request
     of a conversation; under "exclusive" every worker that has one."""
+    state: bool | StateSettings = False
+    """Whether the agent has a folder that outlives its workers, which is their HOME. Under session
+    "exclusive", each conversation has one of its own instead."""
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     clocks: Clocks = Clocks()
     restart: Restart = Restart()
@@ -143,6 +181,17 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if isinstance(self.command, str):
             return tuple(shlex.split(self.command))
         return tuple(self.command)
+
+    @property
+    def kept(self) -> StateSettings | None:
+        """The settings of the folders that outlive workers; None where there are none."""
+        if isinstance(self.state, bool):
+            return StateSettings() if self.state else None
+        return self.state
+
+    @property
+    def state_per_conversation(self) -> bool:
+        return self.kept is not None and self.session == "exclusive"
 
     @property
     def max_rss_bytes(self) -> float:
@@ -179,6 +228,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lame_duck: Seconds | None = None
     """How long requests are still served at shutdown, before the drain, while `/ready` is already
     503. The default is 5 seconds, and none where only this machine can connect."""
+    state_dir: str = ""
+    """Where agents' folders are kept that outlive their workers. The default is the first of
+    $STATE_DIRECTORY (systemd's), /var/lib/agent-gateway for root, $XDG_STATE_HOME/agent-gateway and
+    ~/.local/state/agent-gateway."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     def __post_init__(self) -> None:

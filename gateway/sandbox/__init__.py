@@ -6,7 +6,7 @@ pools or HTTP.
 """
 
 from gateway.config.sandbox import SandboxSettings
-from gateway.sandbox.make import Level, check_apart, make_launcher, working_folder
+from gateway.sandbox.make import Level, check_apart, lasting_ids, make_launcher, working_folder
 from gateway.sandbox.programs import why_not_found
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
@@ -19,6 +19,7 @@ __all__ = [
     "SandboxSettings",
     "StrictLauncher",
     "check_apart",
+    "lasting_ids",
     "make_launcher",
     "try_sandbox",
     "try_sandboxes",

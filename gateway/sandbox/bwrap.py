@@ -34,21 +34,23 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from gateway.sandbox.mounts import Mount
 from gateway.sandbox.places import SYSTEM_FOLDERS, contains
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.config.sandbox import SandboxSettings
-    from gateway.sandbox.mounts import Mount
     from gateway.sandbox.subordinate import Mappers
 
 HOSTNAME = "worker"
 HOME = "/tmp"  # noqa: S108 - the sandbox's own
+STATE = "/state"
+"""Where a worker sees the folder that outlives it, which is its HOME then."""
 WORKER_UID = 1000
 """The worker's user and group id inside a user namespace."""
 ULIMIT_BLOCK = 512
@@ -132,6 +134,8 @@ class Confinement:
     groups: tuple[int, ...] = ()
     """With root: the groups, besides its own, of a worker; they own its writable mounts."""
     system: System = System()
+    home: Mount | None = None
+    """The folder that outlives the worker."""
     protected: tuple[Mount, ...] = ()
     """What is read-only within writable mounts."""
     masked: tuple[Mount, ...] = ()
@@ -151,6 +155,11 @@ class Confinement:
     def changes_user(self) -> bool:
         """Whether each worker has a user id of its own on the host."""
         return self.as_root or self.subordinate
+
+    def with_home(self, source: str) -> Confinement:
+        """The same, with a folder that outlives the worker as its HOME, unless `env` sets that."""
+        env = self.env if "HOME" in self.settings.env else {**self.env, "HOME": STATE}
+        return replace(self, env=env, home=Mount(STATE, source, writable=True))
 
 
 def outside_command(
@@ -278,6 +287,8 @@ def _shown(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
         options += ["--perms", "0444", "--file", str(descriptor), path]
     for mount in confinement.mounts:
         options += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.path]
+    if confinement.home is not None:
+        options += ["--bind", confinement.home.source, confinement.home.path]
     for mount in confinement.protected:
         options += ["--ro-bind", mount.source, mount.path]
     for mount in confinement.masked:
@@ -296,7 +307,8 @@ def _mount_points(confinement: Confinement) -> list[str]:
 
     bubblewrap would make them as private as what is mounted, and so keep the worker's user out.
     """
-    mounted = [mount.path for mount in confinement.mounts]
+    homes = () if confinement.home is None else (confinement.home,)
+    mounted = [mount.path for mount in (*confinement.mounts, *homes)]
     leaves = ["/etc/x", "/run/x", "/var/x", f"{confinement.cwd}/x", *mounted]
     above = {str(parent) for leaf in leaves for parent in PurePath(leaf).parents}
     shown = [*SYSTEM_FOLDERS, *mounted]

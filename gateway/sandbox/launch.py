@@ -67,10 +67,11 @@ class Launch:
 class Launcher(Protocol):
     """Starts the workers of one agent, always at the same level of isolation."""
 
-    def launch(self) -> AbstractContextManager[Launch]:
+    def launch(self, conversation: str | None = None) -> AbstractContextManager[Launch]:
         """Prepare one start; what must not outlive the spawn is released at the end of the block.
 
-        Raises OSError when a descriptor or a cgroup cannot be made.
+        `conversation`: whose folder the worker is to have, where each conversation has one. Raises
+        OSError when a descriptor, a cgroup or a folder cannot be made.
         """
         ...
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gateway.sandbox import node
-from gateway.sandbox.bwrap import HOME, Confinement, System, Tools
+from gateway.sandbox.bwrap import HOME, STATE, Confinement, System, Tools
 from gateway.sandbox.cgroups import find_cgroups
 from gateway.sandbox.commands import UNBUFFERED, unshadowed
 from gateway.sandbox.discover import discover, own_interpreter
@@ -31,7 +31,13 @@ from gateway.sandbox.mounts import (
     find_shown_secrets,
     plan_mounts,
 )
-from gateway.sandbox.places import ALTERNATIVES, CERTIFICATES, SYSTEM_FOLDERS, is_system
+from gateway.sandbox.places import (
+    ALTERNATIVES,
+    CERTIFICATES,
+    SYSTEM_FOLDERS,
+    is_system,
+    overlap,
+)
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.proxy import Proxy
 from gateway.sandbox.refusals import SandboxError
@@ -43,7 +49,7 @@ from gateway.sandbox.subordinate import (
     SubordinateIds,
     find_subordinate_ids,
 )
-from gateway.sandbox.uids import UidBlock, free_range
+from gateway.sandbox.uids import UidBlock, free_range, split_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
     from gateway.config.sandbox import SandboxSettings
     from gateway.sandbox.launch import Launcher
     from gateway.sandbox.mounts import Mount
+    from gateway.sandbox.state import AgentState
 
 Level = Literal["strict", "off"]
 
@@ -91,11 +98,14 @@ def make_launcher(
     environ: Mapping[str, str],
     cwd: str,
     secrets: Sequence[str] = (),
+    state: AgentState | None = None,
+    workers: int = 1,
 ) -> Launcher:
     """The launcher of the workers of `agent_name`, at exactly the level that was asked for.
 
     `environ` is the gateway's environment, of which PATH finds the program; `cwd` is the absolute
-    folder that relative paths start from; `secrets` are paths that no agent may see.
+    folder that relative paths start from; `secrets` are paths that no agent may see. `state` is
+    what the agent has that outlives its workers, of which there are at most `workers` at a time.
     Raises SandboxError, whose one line names the agent, when the sandbox cannot be made.
     """
     cwd = working_folder(settings, cwd)
@@ -107,8 +117,17 @@ def make_launcher(
                 "agent %r runs WITHOUT a sandbox: it can do all that the gateway can", agent_name
             )
             env = {**UNBUFFERED, **environ, **settings.env}
-            return PlainLauncher(unshadowed(argv), env, cwd)
-        return _make_strict(agent_name, argv, settings, environ=environ, cwd=cwd, secrets=secrets)
+            return PlainLauncher(unshadowed(argv), env, cwd, state)
+        return _make_strict(
+            agent_name,
+            argv,
+            settings,
+            environ=environ,
+            cwd=cwd,
+            secrets=secrets,
+            state=state,
+            workers=workers,
+        )
     except (SandboxError, OSError) as error:
         raise SandboxError(f"agent {agent_name!r}: {error}") from error
 
@@ -126,6 +145,8 @@ def _make_strict(
     environ: Mapping[str, str],
     cwd: str,
     secrets: Sequence[str],
+    state: AgentState | None,
+    workers: int,
 ) -> StrictLauncher:
     tools = _find_tools()
     needs = discover(argv, cwd=cwd, search_path=environ.get("PATH", os.defpath))
@@ -162,7 +183,7 @@ def _make_strict(
     subordinate, why_shared = None, ""
     if not as_root:
         keep_half_of_the_signals()
-        subordinate, why_shared = _subordinate_ids(mounts, masked)
+        subordinate, why_shared = _subordinate_ids(mounts, masked, state)
     confinement = Confinement(
         argv=(needs.program, *unshadowed(argv)[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
@@ -185,7 +206,9 @@ def _make_strict(
         ),
     )
     _tell(agent_name, confinement)
-    uids = None if ids is None else UidBlock(ids)
+    if state is not None and any(overlap(mount.path, STATE) for mount in mounts):
+        raise SandboxError(f"{STATE} is where the agent sees its own folder: mount nothing there")
+    uids = None if ids is None else UidBlock(split_ids(ids)[1])
     proxy = None
     if settings.network_hosts:
         uid = None if uids is None else uids.take()
@@ -204,6 +227,9 @@ def _make_strict(
         subordinate=subordinate,
         guard=_guard(),
         proxy=proxy,
+        state=state,
+        # Of a conversation's folder, one worker at a time.
+        sharing=workers if as_root and state is not None and not state.per_conversation else 1,
     )
 
 
@@ -228,13 +254,15 @@ def _all_subordinate_ids() -> SubordinateIds | NoSubordinateIds:
 
 
 def _subordinate_ids(
-    mounts: Sequence[Mount], masked: Sequence[Mount]
+    mounts: Sequence[Mount], masked: Sequence[Mount], state: AgentState | None
 ) -> tuple[SubordinateIds | None, str]:
     """Where an agent's workers get user ids from, or why they have to have the gateway's own.
 
-    A worker with another id could not change what is the user's (`mounts_rw`), nor read what only
-    the user may.
+    A worker with another id could not change what is the user's (`mounts_rw`, `state`), nor read
+    what only the user may.
     """
+    if state is not None:
+        return None, "state is the user's own, and nobody else could write there"
     if any(mount.writable for mount in mounts):
         return None, "mounts_rw is the user's own, and nobody else could write there"
     found = _all_subordinate_ids()
@@ -277,6 +305,12 @@ def _tell(agent_name: str, confinement: Confinement) -> None:
 
 def _masked(confinement: Confinement) -> tuple[str, ...]:
     return tuple(mount.path for mount in confinement.masked)
+
+
+def lasting_ids() -> range | None:
+    """The user ids for what outlives workers, if the gateway is root; empty if there are few."""
+    ids = _worker_ids()
+    return None if ids is None else split_ids(ids)[0]
 
 
 def _worker_ids() -> range | None:

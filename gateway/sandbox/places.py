@@ -40,6 +40,11 @@ def contains(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two paths is the other or lies in it, by name."""
+    return contains(one, other) or contains(other, one)
+
+
 def is_system(path: str) -> bool:
     """Whether the path lies in what every sandbox shows."""
     return any(contains(folder, path) for folder in SYSTEM_FOLDERS)

@@ -7,6 +7,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from gateway.sandbox.programs import find_program
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from gateway.sandbox.state import AgentState
     from gateway.sandbox.symptoms import Diagnosis
 
 
@@ -26,9 +28,10 @@ class PlainLauncher:
     argv: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str | None = None
+    state: AgentState | None = None
 
     @contextmanager
-    def launch(self) -> Iterator[Launch]:
+    def launch(self, conversation: str | None = None) -> Iterator[Launch]:
         # Looked up here, because the program that is spawned may be setpriv.
         cwd, search_path = self.cwd or os.getcwd(), self.env.get("PATH", os.defpath)
         program = find_program(self.argv[0], cwd=cwd, search_path=search_path)
@@ -42,7 +45,18 @@ class PlainLauncher:
         if setpriv is not None:
             # The worker must not outlive the gateway, however the gateway ends.
             argv = (setpriv, "--pdeathsig", "KILL", "--", *argv)
-        yield Launch(argv, {**self.env, MARK: mark}, self.cwd, mark=mark)
+        env = {**self.env, MARK: mark}
+        home = None if self.state is None else self.state.take(conversation)
+        if self.state is None or home is None:
+            yield Launch(argv, env, self.cwd, mark=mark)
+            return
+        release = partial(self.state.give_back, home)
+        try:
+            env |= {"HOME": home.path}
+            yield Launch(argv, env, self.cwd, mark=mark, release=release)
+        except BaseException:
+            release()  # no process was started
+            raise
 
     def exit_status(self, returncode: int) -> int:
         return returncode
@@ -56,7 +70,7 @@ class PlainLauncher:
         return None
 
     def describe(self) -> dict[str, Any]:
-        return {"level": "off"}
+        return {"level": "off"} | ({} if self.state is None else self.state.describe())
 
     def processes(self) -> Sequence[int]:
         return ()

@@ -24,7 +24,6 @@ from gateway.sandbox import cgroups as groups
 from gateway.sandbox import listener
 from gateway.sandbox.bwrap import (
     BLOCK_FD,
-    HOME,
     HOSTNAME,
     INFO_FD,
     ULIMIT_BLOCK,
@@ -50,7 +49,8 @@ if TYPE_CHECKING:
     from gateway.sandbox.guard import Guard
     from gateway.sandbox.mounts import Mount
     from gateway.sandbox.proxy import Proxy
-    from gateway.sandbox.subordinate import Claim, Mappers, SubordinateIds
+    from gateway.sandbox.state import AgentState, Home
+    from gateway.sandbox.subordinate import Mappers, SubordinateIds
     from gateway.sandbox.symptoms import Diagnosis
 
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime")
@@ -78,9 +78,14 @@ class StrictLauncher:
         subordinate: SubordinateIds | None = None,
         guard: Guard,
         proxy: Proxy | None = None,
+        state: AgentState | None = None,
+        sharing: int = 1,
     ) -> None:
         """`uids` are given where the gateway is root, `subordinate` where it is not and its workers
-        have ids of their own nevertheless, `proxy` where the agent has a network."""
+        have ids of their own nevertheless, `proxy` where the agent has a network, and `state` where
+        it has a folder, or with root a user id, that outlives its workers. `sharing`: how many
+        workers may have one user id then.
+        """
         self.confinement = confinement
         self._sources = Sources(confinement.mounts, protected=confinement.protected)
         self._tools = tools
@@ -89,6 +94,8 @@ class StrictLauncher:
         self._subordinate = subordinate if confinement.subordinate else None
         self._guard = guard
         self._proxy = proxy
+        self._state = state
+        self._sharing = sharing
         self._token = secrets.token_hex(4)
         self._numbers = itertools.count()
         self._made: list[tuple[Path, ...]] = []
@@ -110,22 +117,43 @@ class StrictLauncher:
             subordinate=self._subordinate,
             guard=self._guard,
             proxy=self._proxy,
+            state=self._state,
+            sharing=self._sharing,
         )
 
     @contextlib.contextmanager
-    def launch(self) -> Iterator[Launch]:
+    def launch(self, conversation: str | None = None) -> Iterator[Launch]:
         """As `gateway.sandbox.launch.Launcher.launch`."""
+        ending = contextlib.ExitStack()
+        try:
+            home = None
+            if self._state is not None and (home := self._state.take(conversation)) is not None:
+                ending.callback(self._state.give_back, home)
+            with self._launch_in(home, ending) as launch:
+                yield launch
+        except BaseException:
+            ending.close()  # no process was started
+            raise
+
+    @contextlib.contextmanager
+    def _launch_in(self, home: Home | None, ending: contextlib.ExitStack) -> Iterator[Launch]:
+        """One start in a folder. `ending` is closed when every process of it has ended."""
         self.remove_groups()
-        confinement = self._as_it_is_now()
+        confinement = self._as_it_is_now(home)
         self._guard.ensure()
         rlimits = self.rlimits()
         uid = WORKER_UID if self._uids is None else self._uids.take()
+        if home is not None and home.uid is not None:
+            uid = home.uid
         with contextlib.ExitStack() as stack:
             claim = None if self._subordinate is None else self._subordinate.take()
+            if claim is not None:
+                ending.callback(claim.release)
             # bubblewrap reads each file to its end, which moves the offset that all copies share:
             # every start needs its own.
             files = {
-                path: _memory_file(stack, content) for path, content in _etc_files(uid).items()
+                path: _memory_file(stack, content)
+                for path, content in _etc_files(uid, confinement.env["HOME"]).items()
             }
             seccomp = _memory_file(stack, confinement.seccomp)
             options = [*bwrap_options(confinement, files=files), "--seccomp", str(seccomp)]
@@ -149,45 +177,36 @@ class StrictLauncher:
             group = self._new_group()
             join_files = [str(folder / self._cgroups.join_file) for folder in group]
             # Called by the owner of the process: before the worker joined, the group is empty too.
-            release = partial(self._release, group, claim)
-            try:
-                yield Launch(
-                    argv=(
-                        *outside_command(
-                            self._tools,
-                            join_files,
-                            mapping=mapping,
-                            most_processes=self._most_processes,
-                        ),
-                        *(self._tools.bwrap, "--args", str(arguments), "--"),
-                        *inside_command(
-                            self._tools,
-                            confinement,
-                            uid=uid,
-                            rlimits=rlimits,
-                            mark=self._guard.mark,
-                        ),
-                        *before,
-                        *confinement.argv,
+            ending.callback(self._ended.append, group)
+            yield Launch(
+                argv=(
+                    *outside_command(
+                        self._tools,
+                        join_files,
+                        mapping=mapping,
+                        most_processes=self._most_processes,
                     ),
-                    # The worker can read bubblewrap's environment in /proc/1/environ.
-                    env={},
-                    cwd="/",
-                    pass_fds=(*inherited, arguments),
-                    other_user=confinement.changes_user,
-                    release=release,
-                    watched_memory=self._watched_memory,
-                    shares_cpus=self._shares_cpus,
-                    out_of_memory=partial(groups.out_of_memory, group),
-                )
-            except BaseException:
-                release()  # no process was started
-                raise
-
-    def _release(self, group: tuple[Path, ...], claim: Claim | None) -> None:
-        self._ended.append(group)
-        if claim is not None:
-            claim.release()
+                    *(self._tools.bwrap, "--args", str(arguments), "--"),
+                    *inside_command(
+                        self._tools,
+                        confinement,
+                        uid=uid,
+                        rlimits=rlimits,
+                        mark=self._guard.mark,
+                    ),
+                    *before,
+                    *confinement.argv,
+                ),
+                # The worker can read bubblewrap's environment in /proc/1/environ.
+                env={},
+                cwd="/",
+                pass_fds=(*inherited, arguments),
+                other_user=confinement.changes_user,
+                release=ending.close,
+                watched_memory=self._watched_memory,
+                shares_cpus=self._shares_cpus,
+                out_of_memory=partial(groups.out_of_memory, group),
+            )
 
     def exit_status(self, returncode: int) -> int:
         """As `gateway.sandbox.launch.Launcher.exit_status`.
@@ -217,7 +236,7 @@ class StrictLauncher:
             "network": list(settings.network_hosts) or False,
             "limits": {name: self._limit(name) for name in groups.CONTROLLERS}
             | {
-                "pids": _enforced(settings.pids, "rlimit") if settings.pids else _UNLIMITED,
+                "pids": self._describe_pids(),
                 "tmp": _enforced(settings.tmp_bytes, "tmpfs"),
                 "nofile": _enforced(rlimits["nofile"], "rlimit"),
                 "fsize": _enforced(rlimits["fsize"], "rlimit")
@@ -236,7 +255,14 @@ class StrictLauncher:
             "not_shown": list(confinement.not_shown),
             "env": sorted(confinement.env),
             "cwd": confinement.cwd,
-        }
+        } | ({} if self._state is None else self._state.describe())
+
+    def _describe_pids(self) -> dict[str, Any]:
+        pids = self.confinement.settings.pids
+        if not pids:
+            return _UNLIMITED
+        shared = {} if self._sharing == 1 else {"of_all_workers": pids * self._sharing}
+        return _enforced(pids, "rlimit") | shared
 
     def remove_groups(self) -> None:
         """Remove the control groups of the workers that have ended."""
@@ -269,10 +295,13 @@ class StrictLauncher:
         if self._proxy is not None:
             self._proxy.close()
 
-    def _as_it_is_now(self) -> Confinement:
-        """The confinement without what its owner has removed since. Raises OSError."""
+    def _as_it_is_now(self, home: Home | None) -> Confinement:
+        """The confinement, in a folder that outlives the worker, and without what its owner has
+        removed since. Raises OSError."""
         self._sources.check()
         confinement = self.confinement
+        if home is not None and home.shown:
+            confinement = confinement.with_home(home.path)
         if not (confinement.protected or confinement.masked):
             return confinement
         return dataclasses.replace(
@@ -296,7 +325,10 @@ class StrictLauncher:
     @property
     def _user(self) -> str:
         if self.confinement.as_root:
-            return "an own user id for each worker"
+            if self._state is None:
+                return "an own user id for each worker"
+            of = "each conversation" if self._state.per_conversation else "the agent"
+            return f"an own user id for {of}, always the same"
         if self.confinement.subordinate:
             return "an own user id for each worker, of the user's subordinate ids"
         return "the gateway's own, without its rights, in a user namespace"
@@ -345,9 +377,10 @@ class StrictLauncher:
             whole = -(-settings.fsize_bytes // ULIMIT_BLOCK) * ULIMIT_BLOCK
             found["fsize"] = _capped(resource.RLIMIT_FSIZE, whole) // ULIMIT_BLOCK * ULIMIT_BLOCK
         if settings.pids:
-            # bubblewrap's init counts as well, if it has the same user id.
+            # bubblewrap's init counts as well, if it has the same user id; and with root, what all
+            # processes of that id have.
             own = 0 if self.confinement.changes_user else 1
-            found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids + own)
+            found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids * self._sharing + own)
         return found
 
 
@@ -359,12 +392,12 @@ def _remove(made: list[tuple[Path, ...]]) -> None:
     made[:] = [group for group in made if not groups.remove(group)]
 
 
-def _etc_files(uid: int) -> dict[str, bytes]:
+def _etc_files(uid: int, home: str) -> dict[str, bytes]:
     """The files that programs look for in /etc: names of users and of the host, libraries, the time
     zone. They are copied, because a file costs a start less time than a mount.
     """
     files = {
-        "/etc/passwd": f"root:x:0:0::/:/bin/false\n{HOSTNAME}:x:{uid}:{uid}::{HOME}:/bin/sh\n",
+        "/etc/passwd": f"root:x:0:0::/:/bin/false\n{HOSTNAME}:x:{uid}:{uid}::{home}:/bin/sh\n",
         "/etc/group": f"root:x:0:\n{HOSTNAME}:x:{uid}:\n",
         "/etc/hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
     }

@@ -149,6 +149,6 @@ def _description(launcher: StrictLauncher) -> str:
     return repr(
         (
             *(settings, confinement.seccomp, confinement.as_root, confinement.subordinate),
-            *(confinement.groups, confinement.system),
+            *(confinement.groups, confinement.system, launcher.rlimits()),
         )
     )

@@ -44,6 +44,15 @@ def free_range(uid_map: str, gid_map: str) -> range | None:
     return longest if len(longest) >= _FEW else None
 
 
+def split_ids(ids: range) -> tuple[range, range]:
+    """The ids for folders that outlive workers (`state`), and those for one worker each.
+
+    Where there are few, all are for workers.
+    """
+    half = len(ids) // 2
+    return (ids[:half], ids[half:]) if half >= _FEW else (ids[:0], ids)
+
+
 def _mapped(text: str) -> list[range]:
     lines = ([int(number) for number in line.split()] for line in text.splitlines())
     return [range(inside, inside + count) for inside, _, count in lines]

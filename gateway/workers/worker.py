@@ -95,7 +95,8 @@ class Process(Protocol):
 class Worker:
     """One worker of an agent; `report` takes its events.
 
-    `clocks` are the agent's: `cancel` and `stop` run here. `run` must be running for anything to
+    `clocks` are the agent's: `cancel` and `stop` run here. `conversation` is whose folder it has,
+    where each conversation has one. `run` must be running for anything to
     happen; requests may be sent from `Spawned` to `Ended`.
     """
 
@@ -108,6 +109,7 @@ class Worker:
         *,
         clocks: Clocks,
         spawn: Callable[[Launch], Process] = spawn,
+        conversation: str | None = None,
     ) -> None:
         self.id = worker_id
         self.agent = agent
@@ -115,6 +117,7 @@ class Worker:
         self._launcher = launcher
         self._report = report
         self._clocks = clocks
+        self._conversation = conversation
         self._spawn = spawn
         self._process: Process | None = None
         self._nursery: trio.Nursery | None = None
@@ -198,7 +201,7 @@ class Worker:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            with self._launcher.launch() as launch:
+            with self._launcher.launch(self._conversation) as launch:
                 process = self._spawn(launch)
                 self.mark = launch.mark
                 release = launch.release

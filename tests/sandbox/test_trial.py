@@ -109,7 +109,7 @@ def test_a_trial_that_says_nothing_is_a_refusal(launcher: StrictLauncher) -> Non
             return self
 
         @contextmanager
-        def launch(self) -> Iterator[Launch]:
+        def launch(self, conversation: str | None = None) -> Iterator[Launch]:
             yield Launch((sys.executable, "-c", "pass"), {})
 
     silent = Silent(

@@ -235,3 +235,43 @@ def test_a_shells_operator_is_refused_with_the_words_that_call_a_shell(
 def test_what_is_quoted_or_within_a_word_is_no_operator(command: str) -> None:
     assert load(agents={"a": command}).agents["a"].argv == tuple(shlex.split(command))
     assert load(agents={"a": "x"})
+
+
+@pytest.mark.parametrize(
+    ("written", "size", "ttl"),
+    [
+        ("true", 0, math.inf),
+        ('{ size = "1G" }', 1 << 30, math.inf),
+        ('{ ttl = "30d" }', 0, 30 * 86_400),
+        ('{ ttl = "1.5h", size = 5 }', 5, 5400),
+        ("{ ttl = 60 }", 0, 60),
+        ('{ ttl = "off" }', 0, math.inf),
+        ("{ ttl = 0 }", 0, math.inf),
+    ],
+)
+def test_what_outlives_workers_may_be_limited(write, written: str, size: int, ttl: float) -> None:
+    agent = load(write(f"{ONE_AGENT}state = {written}\n")).agents["a"]
+    assert agent.kept is not None
+    assert (agent.kept.size_bytes, agent.kept.ttl_seconds) == (size, ttl)
+    assert not agent.state_per_conversation
+    agent = load(write(f'{ONE_AGENT}state = {written}\nsession = "exclusive"\n')).agents["a"]
+    assert agent.state_per_conversation
+    assert load(write(f"{ONE_AGENT}state = false\n")).agents["a"].kept is None
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('{ ttl = "30 days" }', 'expected a time such as "30d"'),
+        ('{ ttl = "0d" }', 'expected a time such as "30d"'),
+        ("{ ttl = -1 }", "ttl"),
+        ('{ size = "much" }', "expected a size"),
+        ("{ sizes = 1 }", "sizes"),
+        ('"yes"', "state"),
+    ],
+)
+def test_a_wrong_limit_is_named(write, written: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(write(f"{ONE_AGENT}state = {written}\n"))
+    assert "agents.a.state" in str(error.value)
+    assert said in str(error.value)

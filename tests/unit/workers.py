@@ -61,7 +61,7 @@ class NoLauncher:
     """A launcher for workers that are no processes."""
 
     @contextmanager
-    def launch(self) -> Iterator[Launch]:
+    def launch(self, conversation: str | None = None) -> Iterator[Launch]:
         yield Launch(("fake",), {})
 
     def exit_status(self, returncode: int) -> int:

@@ -1,0 +1,60 @@
+"""The time to live and the size of agents' folders, looked after while the gateway serves."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.observe import logs
+from gateway.sandbox.state import bytes_in
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from gateway.sandbox.state import AgentState
+
+log = logging.getLogger("gateway.state")
+
+LOOK_SECONDS = 30.0
+"""Between two looks: what grows meanwhile is noticed that much later."""
+
+
+async def keep_states(states: Mapping[str, AgentState]) -> None:
+    """Remove folders that have expired, and measure those that workers are in, until cancelled.
+
+    Returns at once where there are none.
+    """
+    while states:
+        for name, state in states.items():
+            await look_at(name, state)
+        await trio.sleep(LOOK_SECONDS)
+
+
+async def look_at(name: str, state: AgentState) -> None:
+    """Look after the folders of one agent once."""
+    state.remove_expired()
+    # In threads, which are left behind at the end: a folder may hold very much.
+    await trio.to_thread.run_sync(_remove, state, abandon_on_cancel=True)
+    if state.settings is None or not state.settings.size_bytes:
+        return
+    sizes = await trio.to_thread.run_sync(_measure, state.used_since(), abandon_on_cancel=True)
+    for path, size in sizes.items():
+        if state.judge_size(path, size):
+            message = (
+                f"{path} holds {size} bytes, and state.size allows {state.settings.size_bytes}: "
+                "no worker starts in it any more"
+            )
+            logs.event(log, logging.WARNING, message, agent=name)
+
+
+def _remove(state: AgentState) -> None:
+    try:
+        state.whole.remove()
+    except OSError as error:
+        log.warning("what has expired cannot be removed: %s", error)
+
+
+def _measure(paths: Collection[str]) -> dict[str, int]:
+    return {path: bytes_in(path) for path in paths}
