@@ -94,6 +94,28 @@ async def test_what_a_worker_keeps_is_there_for_the_next_and_after_a_restart(
         assert (about["uid"] == 0) == bool(arguments)
 
 
+async def test_a_frameworks_checkpoints_survive_workers_and_restarts(
+    user: str, folder: Path
+) -> None:
+    # Each request has a worker of its own, and the next one waits already: a second worker.
+    agent = 'state = true\nmax_requests = 1\nsession = "none"\nworkers = { min = 2, max = 2 }'
+    toml = settings(folder, agent=agent).replace(
+        f'"{AGENT}"', f'"-m", "worker", "{AGENT.with_name("checkpointing.py")}:agent"'
+    )
+    turns = [["one", "two"], ["three"]]
+    said: list[str] = []
+    for words in turns:
+        async with serving(user, folder, toml) as gateway:
+            for word in words:
+                said.append(word)
+                answer = await gateway.post(
+                    "/agent/keeper/chat",
+                    messages=[{"role": "user", "content": word}],
+                    context={"conversation_id": "c"},
+                )
+                assert answer.json()["message"]["content"] == " ".join(said)
+
+
 async def test_two_workers_of_an_agent_share_its_folder_at_the_same_time(
     user: str, folder: Path
 ) -> None:
