@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import protocol
 from gateway.sandbox import node
 from gateway.sandbox.commands import shell_script, simple_commands, wrapped
-from gateway.sandbox.editable import editable_sources, is_project
+from gateway.sandbox.editable import editable_sources, is_project, remark_on_bytecode
 from gateway.sandbox.places import contains, follow, is_shared, is_system, is_wide
 from gateway.sandbox.programs import find_program, interpreter_of, refuse_runner, why_not_found
 from gateway.sandbox.refusals import SandboxError
@@ -257,6 +257,7 @@ def _add_environment(needs: Needs, prefix: str) -> None:
     """
     if (base := _venv_base(prefix)) is not None:
         needs.add(base)
+        remark_on_bytecode(prefix)
     for source in editable_sources(prefix):
         beside = os.path.dirname(prefix)
         owned = _is_in_project(needs, os.path.realpath(source)) or (

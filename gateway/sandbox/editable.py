@@ -1,5 +1,5 @@
-"""What a virtual environment has of packages that were installed as a link to their sources
-(`pip install -e`, `uv sync`), and which folders of the file system are projects of Python.
+"""What is in a virtual environment: packages that were installed as a link to their sources
+(`pip install -e`, `uv sync`), and whether they are compiled; and what is a project of Python.
 
 Reads the file system, changes nothing. What is read here was written by the environment's author:
 it is not decided here whether it is followed.
@@ -7,7 +7,9 @@ it is not decided here whether it is followed.
 
 from __future__ import annotations
 
+import functools
 import glob
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
 
 _MAX_ORIGIN = 16 * 1024
 """Bytes of a file that says where a package came from."""
@@ -46,6 +50,22 @@ def editable_sources(prefix: str) -> Iterator[str]:
         source = os.path.normpath(unquote(url.path))
         if origin.dir_info.editable and url.scheme == "file" and os.path.isdir(source):
             yield source
+
+
+@functools.cache
+def remark_on_bytecode(prefix: str) -> None:
+    """Log, once, that what an environment holds is compiled anew at each start of a worker.
+
+    uv does not compile what it installs, and a worker cannot keep what it has compiled.
+    """
+    packages = glob.glob(f"{glob.escape(prefix)}/lib/python3*/site-packages/*/__init__.py")
+    compiled = any(os.path.isdir(f"{os.path.dirname(each)}/__pycache__") for each in packages)
+    if packages and not compiled:
+        _log.warning(
+            "%s holds no compiled modules, so that every start of a worker compiles them: "
+            "uv sync --compile-bytecode, or %s/bin/python -m compileall -q %s/lib",
+            *(prefix, prefix, prefix),
+        )
 
 
 def is_project(folder: str) -> bool:

@@ -72,6 +72,14 @@ NOT_VISIBLE = Diagnosis(
 )
 
 
+NOT_INSTALLED = Diagnosis(
+    "environment",
+    "command",
+    "a module that it needs is not in the environment that it runs in: if the project has one of "
+    "its own, name that in the command (.venv/bin/agent-worker, .venv/bin/python)",
+)
+
+
 def _words(*words: str) -> re.Pattern[str]:
     """Matches any of these, in any case, but not within another word (ModuleNotFoundError)."""
     return re.compile(rf"(?<![a-z])(?:{'|'.join(map(re.escape, words))})(?![a-z])", re.IGNORECASE)
@@ -117,8 +125,9 @@ _NO_HOST = _words(
     "ENETUNREACH",
 )
 
+_NO_MODULE = "ModuleNotFoundError: No module named"
 _NO_FILE = _words("no such file or directory", "ENOENT", "not found")
-"""Only before the first word: later it is the agent's own business."""
+"""Both only before the first word: later it is the agent's own business."""
 
 
 def diagnose(texts: Iterable[str], *, network: bool, started: bool = True) -> Diagnosis | None:
@@ -132,6 +141,8 @@ def diagnose(texts: Iterable[str], *, network: bool, started: bool = True) -> Di
                 return diagnosis
         if _NO_HOST.search(text):
             return NOT_ALLOWED if network else NO_NETWORK
+        if not started and _NO_MODULE in text:
+            return NOT_INSTALLED
         if not started and _NO_FILE.search(text):
             return NOT_VISIBLE
     return None

@@ -308,6 +308,25 @@ def test_an_environment_does_not_show_sources_that_lie_elsewhere(tmp_path: Path)
         discover([".venv/bin/python"], cwd=str(project), search_path="/usr/bin")
 
 
+def test_an_environment_without_compiled_modules_is_named_with_what_compiles_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("compiled", "not-compiled"):
+        prefix = tmp_path / name
+        (prefix / "bin").mkdir(parents=True)
+        script(prefix / "bin/python", "#!/bin/sh\n")
+        (prefix / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        package = prefix / "lib/python3.11/site-packages/package"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("")
+        if name == "compiled":
+            (package / "__pycache__").mkdir()
+        for _ in range(2):
+            discover([f"{prefix}/bin/python"], cwd=str(tmp_path), search_path="/usr/bin")
+    (record,) = caplog.records
+    assert f"{tmp_path}/not-compiled/bin/python -m compileall -q" in record.getMessage()
+
+
 def test_scripts_that_call_each_other_are_read_once(tmp_path: Path) -> None:
     for one, other in (("a.sh", "b.sh"), ("b.sh", "a.sh")):
         script(tmp_path / one, f"#!/bin/sh\nsh {other}; ./{other}; . ./{other}\n")

@@ -152,3 +152,9 @@ def test_a_file_that_is_missing_is_the_sandboxs_business_only_at_the_start() -> 
     said = "sh: 1: exec: python3.9: not found"
     assert diagnose([said], network=False, started=False) == symptoms.NOT_VISIBLE
     assert diagnose([said], network=False) is None
+
+
+def test_a_module_that_is_not_installed_is_told_with_what_to_name() -> None:
+    said = "worker: importing agent.py failed: ModuleNotFoundError: No module named 'pydantic_ai'"
+    assert diagnose(["Traceback", said], network=False, started=False) == symptoms.NOT_INSTALLED
+    assert diagnose([said], network=False) is None
