@@ -26,8 +26,9 @@ class Blame(Enum):
     """The worker had started, and died with a request that it had read."""
 
 
-_NO_FAILURE = {Reason.STDIN_CLOSED, Reason.OVER_MEMORY}
-"""A worker that has served may want no more requests, and may have grown too large in time."""
+_NO_FAILURE = {Reason.STDIN_CLOSED, Reason.OVER_MEMORY, Reason.OVER_STATE}
+"""A worker that has served may want no more requests, and may have grown too large in time, as may
+its folder."""
 
 
 def blame_of(end: Ended, *, served: bool) -> Blame:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.state")
 
-LOOK_SECONDS = 30.0
+LOOK_SECONDS = 10.0
 """Between two looks: what grows meanwhile is noticed that much later."""
 
 
@@ -44,7 +44,7 @@ async def look_at(name: str, state: AgentState) -> None:
         if state.judge_size(path, size):
             message = (
                 f"{path} holds {size} bytes, and state.size allows {state.settings.size_bytes}: "
-                "no worker starts in it any more"
+                "its workers end, and no more are started in it"
             )
             logs.event(log, logging.WARNING, message, agent=name)
 

@@ -58,6 +58,9 @@ class Launch:
     shares_cpus: bool = True
     """Whether the worker gets one share of busy CPUs, however many processes it has; else the
     gateway has to watch that."""
+    too_large: Callable[[], bool] | None = None
+    """Whether the folder that outlives the worker was found to hold more than it may, where there
+    is a limit."""
     out_of_memory: Callable[[], bool] = lambda: False
     """Whether the kernel has ended a process of this start because its memory limit was met."""
     mark: str | None = None

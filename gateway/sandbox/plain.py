@@ -53,7 +53,8 @@ class PlainLauncher:
         release = partial(self.state.give_back, home)
         try:
             env |= {"HOME": home.path}
-            yield Launch(argv, env, self.cwd, mark=mark, release=release)
+            too_large = self.state.too_large(home)
+            yield Launch(argv, env, self.cwd, mark=mark, release=release, too_large=too_large)
         except BaseException:
             release()  # no process was started
             raise

@@ -31,6 +31,7 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import logging
 import math
 import os
 import random
@@ -45,9 +46,11 @@ from gateway.sandbox.bwrap import STATE
 from gateway.sandbox.refusals import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from gateway.config import StateSettings
+
+_log = logging.getLogger(__name__)
 
 MAX_CONVERSATIONS = 10_000
 """Folders that one agent's conversations have at most; one more takes the place of the one that has
@@ -255,7 +258,7 @@ class AgentState:
 
     def take(self, conversation: str | None) -> Home | None:
         """The folder of one more worker, or None: where each conversation has one, and there is no
-        conversation. To be given back with `give_back`. Raises OSError and SandboxError.
+        conversation. To be given back with `give_back`. Raises OSError.
         """
         if not self.per_conversation:
             home = self.home
@@ -263,11 +266,15 @@ class AgentState:
             return None
         else:
             name = hashlib.sha256(conversation.encode("utf-8", "surrogatepass")).hexdigest()
-            home = self._home(os.path.join(self.folder, "conversations", name))
+            try:
+                home = self._home(os.path.join(self.folder, "conversations", name))
+            except SandboxError as error:
+                raise OSError(errno.EPERM, str(error)) from error
         if home.path in self._too_large:
+            self._since.add(home.path)  # somebody may have made room in it
             raise OSError(errno.EDQUOT, "holds more than state.size allows", home.path)
-        self._used[home.path] += 1
         self._note_use(home)
+        self._used[home.path] += 1
         if self.per_conversation:
             self._remove_superfluous(time.time())
         return home
@@ -278,7 +285,8 @@ class AgentState:
         if not self._used[home.path]:
             del self._used[home.path]
             self._since.add(home.path)
-        self._note_use(home)
+        with contextlib.suppress(OSError):  # then it only seems to be older
+            self._note_use(home)
 
     def _note_use(self, home: Home) -> None:
         folder = os.path.dirname(home.path)
@@ -293,12 +301,19 @@ class AgentState:
 
     def _remove_superfluous(self, now: float) -> None:
         ttl = float("inf") if self.settings is None else self.settings.ttl_seconds
-        unused = [each for each in self._known if os.path.join(each, "home") not in self._used]
         excess = len(self._known) - MAX_CONVERSATIONS
-        for number, folder in enumerate(unused):
-            if number >= excess and now - self._known[folder] < ttl:
+        superfluous: list[str] = []
+        for folder, last in self._known.items():
+            if len(superfluous) >= excess and now - last < ttl:
                 break
-            self.whole.set_aside(folder)
+            if os.path.join(folder, "home") not in self._used:
+                superfluous.append(folder)
+        for folder in superfluous:
+            try:
+                self.whole.set_aside(folder)
+            except OSError as error:
+                _log.warning("%s cannot be removed: %s", folder, error)
+                continue
             del self._known[folder]
             self._too_large.discard(os.path.join(folder, "home"))
 
@@ -321,21 +336,23 @@ class AgentState:
                 "folder": self.folder if self.per_conversation else self.home.path,
                 "of": "each conversation" if self.per_conversation else "the agent",
                 "ttl": None if math.isinf(ttl) else ttl,
-                "size": {
-                    "value": size or None,
-                    "enforced": False,
-                    "reason": "it is looked at now and then, and no worker starts beyond it"
-                    if size
-                    else "no limit was set",
-                },
+                "size": {"value": size, "enforced": True, "by": "watch"}
+                if size
+                else {"value": None, "enforced": False, "reason": "no limit was set"},
             }
         }
 
     def used_since(self) -> list[str]:
-        """The folders that workers are in, or were in since this was last asked."""
+        """The folders that workers are in, or were to be in since this was last asked."""
         used = list(self._since | self._used.keys())
         self._since.clear()
         return used
+
+    def too_large(self, home: Home) -> Callable[[], bool] | None:
+        """Whether a folder was found to hold more than it may; None where there is no limit."""
+        if self.settings is None or not self.settings.size_bytes:
+            return None
+        return lambda: home.path in self._too_large
 
     def judge_size(self, path: str, size: int) -> bool:
         """Whether a folder that holds `size` bytes is too large; then no worker starts in it."""

@@ -204,6 +204,9 @@ class StrictLauncher:
                 other_user=confinement.changes_user,
                 release=ending.close,
                 watched_memory=self._watched_memory,
+                too_large=None
+                if self._state is None or home is None
+                else self._state.too_large(home),
                 shares_cpus=self._shares_cpus,
                 out_of_memory=partial(groups.out_of_memory, group),
             )

@@ -28,6 +28,9 @@ MEMORY = Diagnosis(
     "sandbox.memory",
     "its processes used more memory than sandbox.memory allows, and the kernel ended them",
 )
+STATE_SIZE = Diagnosis(
+    "state", "state.size", "the folder that outlives its workers holds more than state.size allows"
+)
 OUT_OF_MEMORY = Diagnosis(
     "memory", "sandbox.memory", "it seems to have run out of memory: sandbox.memory allows more"
 )

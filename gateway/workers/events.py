@@ -29,6 +29,7 @@ class Reason(Enum):
     VIOLATION = "it broke the protocol"
     UNRESPONSIVE = "it did not end a cancelled request"
     OVER_MEMORY = "it used more memory than sandbox.memory allows"
+    OVER_STATE = "its folder holds more than state.size allows"
     START_TIMEOUT = "it said nothing since its start"
     NOT_STARTED = "it could not be started"
 

@@ -17,7 +17,7 @@ import trio
 from gateway import clock
 from gateway.errors import ClockRanOut, WorkerCrashed, describe_exit, exit_sentence
 from gateway.observe import logs
-from gateway.sandbox.symptoms import MEMORY
+from gateway.sandbox.symptoms import MEMORY, STATE_SIZE
 from gateway.workers.events import (
     Answered,
     CancelIgnored,
@@ -63,6 +63,11 @@ KILL_WAIT = 5.0
 """Seconds from SIGKILL to the exit: only a process that waits in the kernel (a dead network file
 system, say) takes longer, and nothing can be done about that one."""
 
+
+FOLDER_SECONDS = 1.0
+"""Between two looks at whether the worker's folder was found to be too large."""
+
+_LIMITS = {Reason.OVER_MEMORY: MEMORY, Reason.OVER_STATE: STATE_SIZE}
 
 _LOOKS = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds before each look at whether a worker that has not spoken reads a request."""
@@ -129,6 +134,7 @@ class Worker:
         self._told_end = False
         self._out_of_memory: Callable[[], bool] = lambda: False
         self._watched_memory = 0
+        self._too_large: Callable[[], bool] | None = None
         self._shares_cpus = True
         self._ending = trio.Event()
         self._exited = trio.Event()
@@ -207,6 +213,7 @@ class Worker:
                 release = launch.release
                 self._out_of_memory = launch.out_of_memory
                 self._watched_memory = launch.watched_memory
+                self._too_large = launch.too_large
                 self._shares_cpus = launch.shares_cpus
         except (SpawnError, OSError) as error:
             self._report_not_started(error)
@@ -245,6 +252,8 @@ class Worker:
             nursery.start_soon(self._watch_exit, process)
             if self._watched_memory:
                 nursery.start_soon(self._watch_memory, process.pid, self._watched_memory)
+            if self._too_large is not None:
+                nursery.start_soon(self._watch_folder, self._too_large)
             if not self._shares_cpus:
                 nursery.start_soon(lower_when_greedy, process.pid, self._tell_priority)
             logs.event(log, logging.INFO, "worker started", **self._fields())
@@ -356,6 +365,11 @@ class Worker:
         message = f"worker keeps {busy} threads busy: its priority is lowered (nice {level})"
         logs.event(log, logging.WARNING, message, **self._fields())
 
+    async def _watch_folder(self, too_large: Callable[[], bool]) -> None:
+        while not too_large():  # noqa: ASYNC110 - the sandbox knows of no tasks to wake
+            await trio.sleep(FOLDER_SECONDS)
+        self.end(Reason.OVER_STATE)
+
     async def _exits_within(self, seconds: float) -> bool:
         return await clock.wait_within(self._exited, seconds)
 
@@ -395,11 +409,11 @@ class Worker:
         """What the worker's requests end with. `exited`: before anything was done about it."""
         if self._violation is not None:
             return invalid_response(self._violation)
-        if reason is Reason.OVER_MEMORY:
+        if reason in _LIMITS:
             return WorkerCrashed(
                 f"the worker was ended: {reason.value}",
-                limit=MEMORY.limit,
-                setting=MEMORY.setting,
+                limit=_LIMITS[reason].limit,
+                setting=_LIMITS[reason].setting,
             )
         if process.returncode is None or not exited:
             return WorkerCrashed(f"the worker was ended: {reason.value}")

@@ -12,7 +12,7 @@ import trio
 
 from gateway.config import StateSettings
 from gateway.sandbox import SandboxError, keeper, state
-from gateway.sandbox.state import StateDir, bytes_in, default_place
+from gateway.sandbox.state import Home, StateDir, bytes_in, default_place
 
 IDS = range(1_900_000_000, 1_900_100_000)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to other users")
@@ -241,6 +241,7 @@ def test_removal_follows_no_link_and_minds_neither_depth_nor_modes(
 
 def test_no_worker_starts_in_a_folder_that_is_too_large(whole: StateDir) -> None:
     agent = whole.agent("a", StateSettings(size="1M"), per_conversation=True)
+    assert whole.agent("b", StateSettings()).too_large(Home("x")) is None
     homes = {name: agent.take(name) for name in "ab"}
     for home in homes.values():
         assert home is not None
@@ -254,9 +255,14 @@ def test_no_worker_starts_in_a_folder_that_is_too_large(whole: StateDir) -> None
     for path in agent.used_since():
         agent.judge_size(path, bytes_in(path))
     assert agent.used_since() == []
+    too_large = agent.too_large(large)
+    assert too_large is not None
+    assert too_large()
     with pytest.raises(OSError, match=r"holds more than state\.size allows"):
         agent.take("a")
     assert agent.take("b") is not None
+    # Whoever asked for it in vain has it looked at again: somebody may have made room.
+    assert large.path in agent.used_since()
     file.unlink()
     assert not agent.judge_size(large.path, bytes_in(large.path))
     assert agent.take("a") is not None
@@ -275,7 +281,7 @@ async def test_the_keeper_measures_and_removes(
     with pytest.raises(OSError, match=r"state\.size"):
         agent.take("c")
     assert os.listdir(f"{whole.path}/removed") == []
-    assert "state.size allows 1024: no worker starts in it any more" in caplog.text
+    assert "state.size allows 1024: its workers end, and no more are started in it" in caplog.text
 
 
 def test_the_default_place_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,3 +292,20 @@ def test_the_default_place_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPa
     assert default_place({}) == "/home/ada/.local/state/agent-gateway"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_place({"XDG_STATE_HOME": "/s"}) == "/var/lib/agent-gateway"
+
+
+@as_root
+def test_a_conversations_folder_of_another_users_is_an_error_of_its_start_alone(
+    tmp_path: Path,
+) -> None:
+    whole = StateDir(str(tmp_path / "state"), ids=IDS, serving=True)
+    agent = whole.agent("a", StateSettings(), per_conversation=True)
+    home = agent.take("c")
+    assert home is not None
+    agent.give_back(home)
+    os.chown(home.path, 1000, 1000)
+    with pytest.raises(OSError, match="belongs to user id 1000"):
+        agent.take("c")
+    assert agent.take("d") is not None
+    assert agent.used_since()
+    whole.close()

@@ -39,6 +39,7 @@ NONSENSE = InvalidAgentResponse("")
         (Ended(Reason.STDOUT_CLOSED, CLOSED), Blame.AGENT, Blame.AGENT),
         (Ended(Reason.STDIN_CLOSED, CLOSED, (REQUEST,), (REQUEST,)), Blame.AGENT, Blame.NOBODY),
         (Ended(Reason.OVER_MEMORY, CLOSED), Blame.AGENT, Blame.NOBODY),
+        (Ended(Reason.OVER_STATE, CLOSED), Blame.AGENT, Blame.NOBODY),
     ],
 )
 def test_a_failure_is_counted_where_it_was_caused(

@@ -8,8 +8,8 @@ import json
 import os
 import signal
 import termios
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 import trio
@@ -32,7 +32,7 @@ from gateway.workers.events import (
     WorkerEvent,
 )
 from gateway.workers.process import SpawnError
-from gateway.workers.worker import EXIT_AFTER_EOF, KILL_WAIT, Worker
+from gateway.workers.worker import EXIT_AFTER_EOF, FOLDER_SECONDS, KILL_WAIT, Worker
 from tests.unit.workers import NoLauncher
 
 READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4}}\n'
@@ -474,3 +474,32 @@ async def test_a_bare_worker_that_has_taken_its_request_has_started(
         assert isinstance(exchange.error, ClockRanOut)
         assert exchange.error.clock == "first"
         assert exchange.error.details["elapsed"] == pytest.approx(10)
+
+
+class InFolder(NoLauncher):
+    """A launcher whose workers have a folder that may become too large."""
+
+    full = False
+
+    @contextmanager
+    def launch(self, conversation: str | None = None) -> Iterator[Launch]:
+        yield Launch(("fake",), {}, too_large=lambda: self.full)
+
+
+async def test_a_worker_whose_folder_has_become_too_large_is_ended(
+    autojump_clock: MockClock,
+) -> None:
+    it = WorkerScene()
+    launcher = it.worker._launcher = InFolder()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(it.worker.run)
+        await wait_all_tasks_blocked()
+        await it.says(READY)
+        exchange = it.send()
+        await trio.sleep(3 * FOLDER_SECONDS)
+        assert not any(isinstance(event, Ended) for event in it.events)
+        launcher.full = True
+    assert it.end.reason is Reason.OVER_STATE
+    assert it.end.lost == (exchange,)
+    assert it.end.error.details["setting"] == "state.size"
+    assert "state.size" in it.end.error.message
