@@ -134,9 +134,8 @@ def make_installation(prefix: Path) -> None:
     shutil.copytree(base / "lib" / version, prefix / "lib" / version, ignore=left_out)
     for library in (base / "lib").glob("libpython3*.so*"):
         shutil.copy(library, prefix / "lib")
-    site = prefix / "lib" / version / "site-packages"
-    site.mkdir(exist_ok=True)
-    install_sdk(site)
+    # Where every Python looks: Debian's does not look into site-packages outside of environments.
+    install_sdk(prefix / "lib" / version)
 
 
 def console_script(prefix: Path, name: str, code: str) -> None:
