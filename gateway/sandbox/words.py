@@ -75,6 +75,13 @@ def _see(described: Mapping[str, Any]) -> Iterable[str]:
     ):
         if described[key]:
             yield f"{sentence}: {_listed(described[key])}."
+    if (state := described.get("state")) is not None:
+        whose = "; a worker sees only that of its own" if "conversation" in state["of"] else ""
+        ttl = f" for {state['ttl']:g} s after its last use" if state["ttl"] else ""
+        yield (
+            f"A folder for {state['of']}, {state['home']}, that they can read and change, and that "
+            f"stays{ttl} when they end{whose}. On this machine: {state['folder']}."
+        )
     tmp = _size(described["limits"]["tmp"]["value"])
     yield (
         f"An empty /tmp and an empty /dev/shm for each worker, up to {tmp} each, which are gone "
@@ -111,7 +118,12 @@ def _reach(described: Mapping[str, Any]) -> Iterable[str]:
             "and hosts of a private network only if they are named in full."
         )
     yield "No service of this machine, such as a database or Docker, through a socket file."
-    if described["user"].startswith("an own"):
+    if described["user"].endswith("always the same"):
+        yield (
+            f"They run as {described['user']}, who owns on this machine what they have left behind "
+            "and nothing else, and cannot become another user."
+        )
+    elif described["user"].startswith("an own"):
         yield (
             "Each worker runs as a user of its own, who owns nothing on this machine, and cannot "
             "become another."
@@ -153,8 +165,25 @@ def _exhaust(described: Mapping[str, Any], workers: int) -> Iterable[str]:
     yield _limit(
         "Processes and threads", limits["pids"], unlimited="a worker can take all that its user may"
     )
+    if (together := limits["pids"].get("of_all_workers")) is not None:
+        yield (
+            f"Since all workers have one user id, the kernel counts these together: {together} in "
+            "all, which one worker can take from the others."
+        )
     yield _limit("Open files", limits["nofile"], amount=lambda value: f"{value} in each process")
     writable = [path for path, how in described["mounts"].items() if how == "read-write"]
+    state = described.get("state")
+    if state is not None:
+        size = state["size"]["value"]
+        yield (
+            f"The disk that {state['folder']} is on: "
+            + (
+                f"{_size(size)} for each folder, and workers that write more are ended some "
+                "seconds late."
+                if size
+                else "NOT limited, since no size is set."
+            )
+        )
     if writable:
         fsize = limits["fsize"]["value"]
         most = f"one file has at most {_size(fsize)}" if fsize else "one file may have any size"
@@ -162,7 +191,7 @@ def _exhaust(described: Mapping[str, Any], workers: int) -> Iterable[str]:
             f"The disk: NOT limited. They can fill the one that {_listed(writable)} is on; "
             f"{most}, but their number is not limited."
         )
-    else:
+    elif state is None:
         yield "The disk: they can write nothing to it."
     shared = described.get("shared_limits", ())
     if shared:

@@ -180,3 +180,38 @@ def test_a_writable_disk_without_a_limit_on_files_is_said_to_be_without() -> Non
     words = in_words(described(mounts={"/work": "read-write"}), workers=1)
     said = words["can exhaust"][-1]
     assert "one file may have any size, but their number is not limited." in said
+
+
+def test_what_outlives_workers_is_said_with_whose_it_is_and_how_much_it_may_be() -> None:
+    state = {
+        "home": "/state",
+        "folder": "/var/lib/x",
+        "of": "the agent",
+        "ttl": None,
+        "size": {"value": None, "enforced": False, "reason": "no limit was set"},
+    }
+    user = "an own user id for the agent, always the same"
+    pids = {"pids": {"value": 256, "enforced": True, "by": "rlimit", "of_all_workers": 1024}}
+    whole = described(state=state, user=user)
+    whole["limits"] |= pids
+    words = in_words(whole, workers=4)
+    see, reach, exhausted = ("\n".join(each) for each in words.values())
+    assert (
+        "A folder for the agent, /state, that they can read and change, and that stays when they "
+        "end. On this machine: /var/lib/x." in see
+    )
+    assert f"They run as {user}, who owns on this machine what they have left behind" in reach
+    assert "1024 in all, which one worker can take from the others" in exhausted
+    assert "The disk that /var/lib/x is on: NOT limited, since no size is set." in exhausted
+    assert "they can write nothing" not in exhausted
+    limited = {
+        **state,
+        "of": "each conversation",
+        "ttl": 3600.0,
+        "size": {"value": 1 << 30, "enforced": True, "by": "watch"},
+    }
+    see, _, exhausted = (
+        "\n".join(each) for each in in_words(described(state=limited), workers=1).values()
+    )
+    assert "stays for 3600 s after its last use when they end; a worker sees only that of" in see
+    assert "is on: 1 GiB for each folder, and workers that write more are ended" in exhausted
