@@ -111,13 +111,27 @@ async def test_an_openai_agents_agent_has_a_session_for_each_conversation() -> N
         assert other.json()["message"]["content"] == "1 so far, the last one: hi"
 
 
-async def test_an_agent_keeps_its_notes_in_sqlite() -> None:
-    async with running_gateway({"notes": command("sqlite_notes")}) as gateway:
-        for user, note, notes in (("u", "a", ["a"]), ("v", "b", ["b"]), ("u", "c", ["a", "c"])):
-            response = await gateway.post(
-                "/agent/notes/invoke", input=note, context={"user_id": user}
-            )
-            assert response.json() == {"output": notes}
+async def test_an_agent_keeps_its_notes_in_sqlite_through_workers_and_restarts(
+    tmp_path: Path,
+) -> None:
+    toml = f"""
+        [server]
+        state_dir = "{tmp_path / "state"}"
+        [agents.notes]
+        command = {json.dumps(command("sqlite_notes"))}
+        state = true
+        max_requests = 1
+    """
+    noted = []
+    for _ in range(2):
+        async with running_gateway(toml=toml, folder=tmp_path) as gateway:
+            for user in ("u", "v", "u"):
+                noted.append(f"{len(noted)}")
+                response = await gateway.post(
+                    "/agent/notes/invoke", input=noted[-1], context={"user_id": user}
+                )
+                answer = response.json()
+    assert answer == {"output": ["0", "2", "3", "5"]}
 
 
 class Upstream:
