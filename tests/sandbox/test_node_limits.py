@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from gateway.sandbox import SandboxSettings, egress, make_launcher
 from gateway.sandbox.strict import StrictLauncher
@@ -22,9 +23,6 @@ from tests.sandbox.test_egress import InProcess, Loopback
 from tests.sandbox.users import need_sandbox
 
 USER = "root" if os.geteuid() == 0 else "user"
-CERTIFICATE = Path(__file__).with_name("upstream.pem")
-"""A key and a certificate for `api.invalid`, signed by itself, until the year 2126."""
-
 HEAP = "console.log(require('v8').getHeapStatistics().heap_size_limit >> 20)"
 MIB = 1 << 20
 
@@ -127,10 +125,10 @@ def client(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def upstream() -> Iterator[tuple[int, Any]]:
+def upstream(authority: trustme.CA) -> Iterator[tuple[Any, Any]]:
     """A server of https on this machine: `serve` answers every request with its path."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(CERTIFICATE)
+    authority.issue_cert("api.invalid").configure_cert(context)
     with trio.socket.socket() as listening:
 
         async def answer(raw: trio.SocketStream) -> None:
@@ -166,7 +164,10 @@ async def test_whatever_node_connects_to_goes_through_the_agents_network(
 ) -> None:
     monkeypatch.setattr(egress, "why_refused", lambda address, by_name: None)
     monkeypatch.setattr(trio.socket, "getaddrinfo", Loopback())
-    with upstream() as (listening, serve):
+    authority = trustme.CA()
+    trusted = client.with_name("trusted.crt")
+    authority.cert_pem.write_to_path(str(trusted))
+    with upstream(authority) as (listening, serve):
         await listening.bind(("127.0.0.1", 0))
         listening.listen()
         port = listening.getsockname()[1]
@@ -177,8 +178,8 @@ async def test_whatever_node_connects_to_goes_through_the_agents_network(
             *("https=here", "fetch=here"),
             *("fetch=https://other.invalid/", "https=https://other.invalid/"),
             network=(f"api.invalid:{port}",),
-            mounts_ro=(str(client), str(CERTIFICATE)),
-            env={"NODE_EXTRA_CA_CERTS": str(CERTIFICATE)},
+            mounts_ro=(str(client), str(trusted)),
+            env={"NODE_EXTRA_CA_CERTS": str(trusted)},
         )
         proxy = InProcess()
         made._proxy = proxy
