@@ -30,10 +30,14 @@ SHOWN_OTHERWISE = {
 """Set in the README's example to something else than the default, which would show nothing."""
 
 
+def tables_in_readme() -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
 def settings_in_readme() -> str:
-    found = re.search(r"```toml\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert found
-    return found[1]
+    """The table with everything that can be set."""
+    [found] = [table for table in tables_in_readme() if table.startswith("[server]")]
+    return found
 
 
 def flat(table: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
@@ -46,6 +50,9 @@ def flat(table: dict[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, .
 
 def test_the_settings_in_the_readme_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
+    for table in tables_in_readme():
+        path.write_text(table)
+        assert load(path).agents
     path.write_text(settings_in_readme())
     assert load(path).agents["echo"].argv == ("agent-worker", "worker.examples.echo:agent")
 
