@@ -89,6 +89,8 @@ _FORBIDDEN: dict[str, _Numbers] = {
     "reboot": (169, 142),
     "kexec_load": (246, 104),
     "kexec_file_load": (320, 294),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
     "init_module": (175, 105),
     "finit_module": (313, 273),
     "delete_module": (176, 106),

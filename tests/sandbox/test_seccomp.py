@@ -86,6 +86,8 @@ def numbers(machine: str) -> dict[str, int]:
         ("kexec_load", "EPERM"),
         ("clock_settime", "EPERM"),
         ("personality", "EPERM"),
+        ("sethostname", "EPERM"),
+        ("setdomainname", "EPERM"),
         ("clone3", "ENOSYS"),
         ("fsopen", "ENOSYS"),
         ("open_tree", "ENOSYS"),
