@@ -184,13 +184,14 @@ def _make_strict(
     if not as_root:
         keep_half_of_the_signals()
         subordinate, why_shared = _subordinate_ids(mounts, masked, state)
+    watched = bool(settings.memory_bytes) and "memory" not in cgroups.folders
     confinement = Confinement(
         argv=(needs.program, *unshadowed(argv)[1:]),
         env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
         cwd=cwd,
         mounts=mounts,
         settings=settings,
-        seccomp=filter_program(shares_limits=not as_root),
+        seccomp=filter_program(shares_limits=not as_root, watches_memory=watched),
         as_root=as_root,
         subordinate=subordinate is not None,
         why_shared=why_shared,

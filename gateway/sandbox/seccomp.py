@@ -12,7 +12,8 @@ denied that no agent needs: those that tell of the machine's mounts and security
 handles, and memory that is secret even from the kernel.
 
 What only takes from others is denied as well: calls that draw on a limit which the kernel keeps for
-all processes of a user, or of the machine, and which nothing else bounds (`shared`).
+all processes of a user, or of the machine, and which nothing else bounds (`shared`), or take memory
+where the gateway's watch, in place of a control group, does not see it.
 
 A file that a worker leaves in a writable mount lies on the host, where a set-user-id bit would lend
 out the rights of its owner. So no call may set these bits. (`mkdir` cannot; `openat2` takes its
@@ -145,6 +146,13 @@ _ABSENT_WHERE_SHARED: dict[str, _Numbers] = {
     "mq_open": (240, 180),
 }
 
+_ABSENT_WHERE_WATCHED: dict[str, _Numbers] = {
+    # Memory that no process need have mapped, and that no file system's size bounds: only a control
+    # group counts it. Shared memory of POSIX (shm_open) is a file in /dev/shm, and stays.
+    "memfd_create": (319, 279),
+    "shmget": (29, 194),
+}
+
 _CLONE: _Numbers = (56, 220)
 _SOCKET: _Numbers = (41, 198)
 _SOCKETPAIR: _Numbers = (53, 199)
@@ -191,12 +199,15 @@ _LD_ABS, _AND, _JEQ, _JGE, _JSET, _RET = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF_0000, 0x8000_0000, 0x0005_0000
 
 
-def filter_program(machine: str | None = None, *, shares_limits: bool = False) -> bytes:
+def filter_program(
+    machine: str | None = None, *, shares_limits: bool = False, watches_memory: bool = False
+) -> bytes:
     """The filter as an array of `struct sock_filter`, as `bwrap --seccomp` reads it.
 
     `machine` is as in `os.uname().machine`, by default this one's. `shares_limits`: what the worker
-    takes of limits on users counts for the gateway's user. Raises SandboxError for an architecture
-    whose system call numbers are not known here.
+    takes of limits on users counts for the gateway's user. `watches_memory`: its memory is limited
+    by the gateway's watch, which sees what is mapped. Raises SandboxError for an architecture whose
+    system call numbers are not known here.
     """
     machine = machine or platform.machine()
     if machine not in _ARCHITECTURES:
@@ -212,7 +223,11 @@ def filter_program(machine: str | None = None, *, shares_limits: bool = False) -
     program.load(_NR)
     if machine == "x86_64":
         program.when(_JGE, _X32_BIT, _KILL_PROCESS)
-    absent = _ABSENT | _ABSENT_WHERE_SHARED if shares_limits else _ABSENT
+    absent = (
+        _ABSENT
+        | (_ABSENT_WHERE_SHARED if shares_limits else {})
+        | (_ABSENT_WHERE_WATCHED if watches_memory else {})
+    )
     for table, number in ((_FORBIDDEN, errno.EPERM), (absent, errno.ENOSYS)):
         for numbers in table.values():
             if (call := numbers[column]) is not None:

@@ -143,7 +143,8 @@ def _exhaust(described: Mapping[str, Any], workers: int) -> Iterable[str]:
         limits["memory"],
         amount=_size,
         watched="the gateway looks several times a second and ends a worker that has more, so that "
-        "it may have more for a moment; files in /tmp and /dev/shm do not count",
+        "it may have more for a moment; files in /tmp and /dev/shm do not count, nor do shared "
+        "pages that no process has mapped any more",
         unlimited="a worker can take all of this machine's",
     )
     yield _limit(

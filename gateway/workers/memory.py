@@ -2,8 +2,9 @@
 
 Where no control group holds a worker's memory limit, the gateway looks at the worker's whole tree
 of processes a few times a second, and ends the worker when it holds more. That is late by up to
-`WATCH_SECONDS`, and does not count what lies in the worker's /tmp and /dev/shm (`sandbox.tmp`
-limits these): a control group is better.
+`WATCH_SECONDS`, and counts what is mapped: neither what lies in the worker's /tmp and /dev/shm
+(`sandbox.tmp` limits these), nor shared pages that were unmapped, of which the sandbox's filter of
+system calls leaves only the anonymous ones. A control group is better.
 """
 
 from __future__ import annotations

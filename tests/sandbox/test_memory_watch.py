@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -24,7 +25,8 @@ from gateway.workers.memory import proportional_bytes, resident_bytes
 from tests.sandbox.users import need_sandbox
 
 AGENT = """
-import json, os, sys, time
+import ctypes, errno, json, os, sys, time
+from multiprocessing.shared_memory import SharedMemory
 held = []
 def take(count):
     for _ in range(count):
@@ -49,7 +51,24 @@ for line in sys.stdin:
             if os.fork() == 0:
                 while True:
                     pass
-    print(json.dumps({"id": request["id"], "result": {"output": os.getpid()}}), flush=True)
+    output = os.getpid()
+    if wish == "unmapped":  # what nobody has mapped
+        output = []
+        try:
+            os.write(os.memfd_create("held"), bytes(count << 20))
+            output.append("memory file")
+        except OSError as error:
+            output.append(errno.errorcode[error.errno])
+        libc = ctypes.CDLL(None, use_errno=True)
+        segment = libc.shmget(0, ctypes.c_size_t(count << 20), 0o1600)
+        output.append("segment" if segment >= 0 else errno.errorcode[ctypes.get_errno()])
+    elif wish == "named":
+        memory = SharedMemory(create=True, size=count << 20)
+        memory.buf[:4] = b"here"
+        again = SharedMemory(memory.name)
+        output = bytes(again.buf[:4]).decode()
+        memory.unlink()
+    print(json.dumps({"id": request["id"], "result": {"output": output}}), flush=True)
     if wish == "children":
         time.sleep(3600)
 """
@@ -91,6 +110,11 @@ async def ask(it: AgentSupervisor, wish: str, count: int = 0) -> Exchange:
     return exchange
 
 
+def output(exchange: Exchange) -> object:
+    assert exchange.result is not None
+    return msgspec.json.decode(exchange.result)
+
+
 async def test_a_worker_that_takes_too_much_is_ended_with_its_limits_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -115,6 +139,19 @@ async def test_all_processes_of_a_worker_count_together(
         last = (await it.status()).last_failure
         assert last is not None
         assert "sandbox.memory" in last.message
+
+
+@pytest.mark.parametrize(
+    ("memory", "had"),
+    [("256M", ["ENOSYS", "ENOSYS"]), ("0", ["memory file", "segment"])],
+    ids=["watched", "without a limit"],
+)
+async def test_what_the_watch_could_not_see_cannot_be_had_where_it_holds_the_limit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, memory: str, had: list[str]
+) -> None:
+    async with agent(monkeypatch, tmp_path, memory) as it:
+        assert output(await ask(it, "unmapped", 1)) == had
+        assert output(await ask(it, "named", 1)) == "here", "a file in /dev/shm, which has a size"
 
 
 async def test_what_a_workers_processes_share_counts_once(

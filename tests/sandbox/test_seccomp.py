@@ -31,14 +31,14 @@ def verdict(
     *arguments: int,
     arch: int | None = None,
     shares_limits: bool = False,
+    watches_memory: bool = False,
 ) -> str:
     """What the filter for `machine` says of a call: a simulator of the BPF that it uses."""
     arch = MACHINES[machine] if arch is None else arch
     padded = (*arguments, *(0,) * (6 - len(arguments)))
     data = struct.pack("<iIQ6Q", number, arch, 0, *padded)
-    program = list(
-        struct.iter_unpack("<HBBI", filter_program(machine, shares_limits=shares_limits))
-    )
+    rules = filter_program(machine, shares_limits=shares_limits, watches_memory=watches_memory)
+    program = list(struct.iter_unpack("<HBBI", rules))
     accumulator, position = 0, 0
     while True:
         code, if_true, if_false, operand = program[position]
@@ -116,7 +116,13 @@ def test_every_number_of_the_tables_is_the_headers(machine: str) -> None:
 
     column = list(MACHINES).index(machine)
     known = numbers(machine)
-    for name, pair in (seccomp._FORBIDDEN | seccomp._ABSENT | seccomp._ABSENT_WHERE_SHARED).items():
+    tables = (
+        seccomp._FORBIDDEN
+        | seccomp._ABSENT
+        | seccomp._ABSENT_WHERE_SHARED
+        | seccomp._ABSENT_WHERE_WATCHED
+    )
+    for name, pair in tables.items():
         # What the header does not know is newer than it.
         if pair[column] is not None and name in known:
             assert pair[column] == known[name], name
@@ -131,6 +137,16 @@ def test_what_counts_for_the_gateways_user_is_absent_where_it_is_shared(
     if number is not None:
         assert verdict(machine, number) == ALLOW
         assert verdict(machine, number, shares_limits=True) == "ENOSYS"
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", ["memfd_create", "shmget"])
+def test_memory_that_is_not_mapped_cannot_be_had_where_the_gateway_watches_what_is(
+    machine: str, name: str
+) -> None:
+    number = numbers(machine)[name]
+    assert verdict(machine, number) == ALLOW
+    assert verdict(machine, number, watches_memory=True) == "ENOSYS"
 
 
 @pytest.mark.parametrize("machine", MACHINES)
