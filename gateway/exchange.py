@@ -198,8 +198,8 @@ class Exchange:
         self.carrier = carrier
         self._enter(RequestPhase.GIVEN if worker_spoke else RequestPhase.STARTING, now)
 
-    def worker_spoke(self, now: float) -> None:
-        """The worker's start is over."""
+    def worker_started(self, now: float) -> None:
+        """The worker's start is over: it has spoken, or has read the request."""
         if self.phase is RequestPhase.STARTING:
             self._enter(RequestPhase.GIVEN, now)
 
@@ -358,12 +358,11 @@ class Exchange:
             for _ in range(_TURNS_TO_CATCH_UP):
                 await trio.lowlevel.checkpoint()
         name, deadline = self._deadline()
-        if name == "start" and self.carrier is not None and self.carrier.has_read(self):
-            # A worker without the handshake says nothing before its first answer, but it has
-            # started: it reads.
-            self.phase = RequestPhase.GIVEN
-            name, deadline = self._deadline()
         now = clock.now()
+        if name == "start" and self.carrier is not None and self.carrier.has_read(self):
+            # The worker has read it since the last look (`Worker._look_whether_it_reads`).
+            self.worker_started(now)
+            name, deadline = self._deadline()
         if now >= deadline and not self.ended:
             self._run_out(name, now)
 

@@ -350,7 +350,7 @@ class Link:
         ready = message if isinstance(message, Ready) else None
         unanswered = self._connection.in_flight  # the same read may hold answers, too
         for wire_id, exchange in self._in_flight.items():
-            exchange.worker_spoke(now)
+            exchange.worker_started(now)
             if wire_id in self._cancelled and ready is not None and wire_id in unanswered:
                 self._send_cancel(wire_id)
         return Spoke(ready)

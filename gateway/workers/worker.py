@@ -69,8 +69,9 @@ FOLDER_SECONDS = 1.0
 
 _LIMITS = {Reason.OVER_MEMORY: MEMORY, Reason.OVER_STATE: STATE_SIZE}
 
-_LOOKS = (0.1, 0.2, 0.4, 0.8, 1.6)
-"""Seconds before each look at whether a worker that has not spoken reads a request."""
+_FIRST_LOOK = 0.1
+"""Seconds until the first look at whether a worker that has not spoken has read its request. Each
+look comes twice as late as the one before, so that they are few."""
 
 
 class Process(Protocol):
@@ -322,14 +323,16 @@ class Worker:
             self._tell(Answered(exchange, served=False))
 
     async def _look_whether_it_reads(self, exchange: Exchange) -> None:
-        """Notice that the worker reads before it speaks, so that no handshake is to come."""
-        for seconds in _LOOKS:
-            await trio.sleep(seconds)
-            if self.spoke or exchange.carrier is not self:
-                return
+        """Notice that the worker reads before it speaks, which ends its start as a word does."""
+        seconds = _FIRST_LOOK
+        await trio.sleep(seconds)
+        while not self.spoke and exchange.carrier is self:
             if self.has_read(exchange):
+                exchange.worker_started(clock.now())
                 self._tell(ReadsSilently())
                 return
+            await trio.sleep(seconds)
+            seconds *= 2
 
     async def _grant_grace(self, exchange: Exchange, answered: trio.Event) -> None:
         """Give the worker time to end a request that was cancelled."""

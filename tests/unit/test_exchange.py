@@ -92,7 +92,7 @@ async def test_a_phase_has_its_clock_from_when_it_began(autojump_clock) -> None:
             await trio.sleep(9)
             give(exchange, worker_spoke=False)
             await trio.sleep(19)
-            exchange.worker_spoke(trio.current_time())
+            exchange.worker_started(trio.current_time())
             await trio.sleep(29)
             chunk(exchange)
 
@@ -103,6 +103,18 @@ async def test_a_phase_has_its_clock_from_when_it_began(autojump_clock) -> None:
         assert "'idle'" in error_of(exchange).message
         elapsed.append(trio.current_time() - began)
     assert elapsed == pytest.approx([57, 97])
+
+
+async def test_a_worker_that_has_read_by_the_end_of_its_start_has_all_of_first(
+    autojump_clock,
+) -> None:
+    exchange = make(start=10, first=3)
+    exchange.given(trio.current_time(), NoCarrier(read=True), worker_spoke=False)
+    began = trio.current_time()
+    assert await exchange.receive() == []
+    assert trio.current_time() - began == pytest.approx(13)
+    assert "'first' clock of 3 s" in error_of(exchange).message
+    assert error_of(exchange).details["elapsed"] == pytest.approx(3)
 
 
 async def test_steady_words_are_cut_by_total_and_by_nothing_else(autojump_clock) -> None:
@@ -225,7 +237,7 @@ async def test_it_ends_once_and_the_first_end_counts() -> None:
         exchange.end(b"2")
         exchange.fail(AgentFailed("second"))
         chunk(exchange, b'"late"')
-        exchange.worker_spoke(trio.current_time())
+        exchange.worker_started(trio.current_time())
         exchange.given(trio.current_time(), NoCarrier(), worker_spoke=True)
         assert exchange.ended
         assert await exchange.receive() == []

@@ -25,6 +25,7 @@ from gateway.workers.events import (
     CancelIgnored,
     Ended,
     HalfClosed,
+    ReadsSilently,
     Reason,
     Retires,
     Spawned,
@@ -241,6 +242,54 @@ async def test_requests_that_no_process_has_read_are_told_apart() -> None:
     assert it.end.lost == (read, unread)
     assert it.end.unread == (unread,)
     assert it.end.error.details["signal"] == "SIGKILL"
+
+
+@pytest.mark.parametrize("reads_at", [0, 0.05, 0.15, 1, 7, 29])
+async def test_a_worker_that_reads_and_says_nothing_has_started(
+    reads_at: float, autojump_clock: MockClock
+) -> None:
+    async with scene() as it:
+        exchange = it.send(start=60, first=1)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(exchange.receive)
+            await trio.sleep(reads_at)
+            assert it.ids
+        assert isinstance(exchange.error, ClockRanOut)
+        assert exchange.error.clock == "first"
+        assert exchange.error.details["elapsed"] == pytest.approx(1)
+        # From the look that found it; a look comes twice as late as the one before.
+        assert reads_at + 1 <= trio.current_time() - began <= max(2 * reads_at, 0.1) + 1.001
+        assert it.events == [Spawned(), ReadsSilently()]
+
+
+async def test_a_worker_that_does_not_read_has_until_the_end_of_its_start(
+    autojump_clock: MockClock,
+) -> None:
+    async with scene() as it:
+        exchange = it.send(start=60, first=1)
+        await exchange.receive()
+        assert isinstance(exchange.error, ClockRanOut)
+        assert exchange.error.clock == "start"
+        assert exchange.error.details["elapsed"] == pytest.approx(60)
+        assert it.events == [Spawned()]
+
+
+async def test_a_worker_that_reads_is_not_late_by_what_the_gateway_stood_still(
+    mock_clock: MockClock,
+) -> None:
+    async with scene() as it, trio.open_nursery() as nursery:
+        nursery.start_soon(clock.keep)
+        exchange = it.send(start=60, first=1)
+        (number,) = it.ids
+        await wait_all_tasks_blocked()
+        nursery.start_soon(exchange.receive)
+        mock_clock.jump(1000)  # over the look and both clocks
+        await wait_all_tasks_blocked()
+        assert not exchange.ended
+        await it.says(result(number))
+        assert exchange.result == b"1"
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("closes", ["stdout", "stdin"])

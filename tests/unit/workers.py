@@ -184,7 +184,7 @@ class FakeWorker:
     def speaks(self, ready: Ready | None = READY) -> None:
         self.spoke = True
         for exchange in self._exchanges:
-            exchange.worker_spoke(trio.current_time())
+            exchange.worker_started(trio.current_time())
         self._report(Spoke(ready))
 
     def answers(self, exchange: Exchange, *, served: bool = True) -> None:
