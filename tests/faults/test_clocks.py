@@ -124,6 +124,19 @@ async def test_a_stream_of_steady_words_outlives_the_first_and_the_idle_clock(
         assert said > 3
 
 
+@pytest.mark.parametrize("spoke", [False, True])
+async def test_an_answer_that_is_never_flushed_is_missed_by_first_with_the_likely_cause(
+    spoke: bool, tmp_path: Path
+) -> None:
+    """The cause is told of an agent from which no line ever came, and of no other."""
+    clocks = {"start": 60, "first": 0.3, "cancel": 0.2, "stop": 0.2}
+    bad = agent("never_flush.py", *(["ready"] if spoke else []), clocks=clocks)
+    async with scene(tmp_path, bad=bad) as gateway:
+        error = error_of(await ask(gateway, "bad", "hello"), 504, "timeout")
+        assert_ran_out(error, "first", 0.3)
+        assert ("in a buffer of its own; flush after each line" in error["message"]) is not spoke
+
+
 async def test_the_idle_clock_ends_a_stream_that_falls_silent(tmp_path: Path) -> None:
     bad = agent("stop_itself.py", clocks={"first": 60, "idle": 0.3, "cancel": 0.2, "stop": 0.2})
     async with scene(tmp_path, bad=bad) as gateway:
