@@ -95,18 +95,25 @@ def test_the_wheel_serves_an_agent_without_npm(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
-    (tmp_path / "bot.mjs").write_text("export const invoke = () => process.argv[1];")
+    folder = tmp_path / "project"  # with nothing of npm's in it, or above it
+    folder.mkdir()
+    (folder / "bot.ts").write_text(
+        "import { Agent, type Context } from 'agent-gateway-worker';\n"
+        "export default new Agent('bot').invoke((input: string, ctx: Context) =>\n"
+        "  `${input} for ${ctx.requestId} by ${process.argv[1]}`);\n"
+    )
     done = subprocess.run(
-        [python.with_name("agent-worker"), "--runtime", need_runtime("node20"), "bot.mjs"],
-        cwd=tmp_path,
+        [python.with_name("agent-worker"), "--runtime", need_runtime("node24"), "bot.ts"],
+        cwd=folder,
         # What the wheel depends on is in this environment already.
         env={**os.environ, "PYTHONPATH": str(Path(msgspec.__file__).parents[1])},
-        input='{"id":1,"method":"invoke","params":{"input":"x"}}\n',
+        input='{"id":1,"method":"invoke","params":{"input":"x","request_id":"r"}}\n',
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    (served_by,) = re.findall(r'"output":"(.*)"', done.stdout)
+    assert os.listdir(folder) == ["bot.ts"]
+    (served_by,) = re.findall(r'"output":"x for r by (.*)"', done.stdout)
     assert served_by.startswith(f"{tmp_path}/venv/")
     assert served_by.endswith("/worker/typescript/main.js")
