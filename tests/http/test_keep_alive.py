@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,37 +110,38 @@ async def test_requests_that_aim_at_the_end_of_a_proxys_connections_are_all_answ
     `gateway/deploy/` has 60 s, or 30, and 75."""
     need(program(name), f"{name} is not installed")
     (port,) = free_ports(1)
-    runs = 0
+    ran: Counter[str] = Counter()
 
-    @application
-    async def app(send: Any) -> None:
-        nonlocal runs
-        runs += 1
+    @with_lifespan
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        ran[scope["path"]] += 1
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"done"})
 
-    async def post() -> None:
+    async def post(path: str) -> None:
         async with connected(port) as connection:  # clients come anew, gateways' connections stay
-            await connection.request("/agent/a/invoke", {"input": 1})
+            await connection.request(path, {"input": 1})
             answer = await connection.answer()
             assert (answer.status, answer.body) == (200, b"done")
 
-    async def aim(milliseconds: float) -> None:
-        await post()
+    async def aim(path: str, milliseconds: float) -> None:
+        await post(f"{path}/before")
         await trio.sleep(1 + milliseconds / 1000)
-        await post()
+        await post(f"{path}/at-the-end")
 
     async with bare_server(app, keep_alive=2) as one, bare_server(app, keep_alive=2) as two:
         path = configuration(name, tmp_path, port, (one, two), idle_seconds=1)
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(trio.run_process, command(name, path), check=False))
             await becomes(partial(listens, port))
-            before = runs
             async with trio.open_nursery() as clients:
                 for number in range(300):
-                    clients.start_soon(aim, (number - 150) / 15)
+                    clients.start_soon(aim, f"/agent/a{number}", (number - 150) / 15)
             nursery.cancel_scope.cancel()
-    assert runs >= before + 600  # each once, besides what the proxy itself asks
+    del ran["/ready"]  # what the proxy itself asks
+    when = ("before", "at-the-end")
+    once = {f"/agent/a{number}/{each}": 1 for number in range(300) for each in when}
+    assert ran == once
 
 
 async def listens(port: int) -> bool:
