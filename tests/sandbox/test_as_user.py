@@ -16,7 +16,10 @@ import pytest
 
 from tests.sandbox.users import PROJECT, as_user
 
-SUITES = ("mounts", "discover", "protected", "trial", "egress", "memory_watch")
+SUITES = (
+    *("mounts", "discover", "protected", "trial", "egress", "proxy_log"),
+    *("symptoms", "memory_watch", "node_limits"),
+)
 FUZZ = "test_whatever_a_client_says_is_refused_in_one_status_line_and_is_no_defect"
 """The same for every user, and as long as all the others."""
 

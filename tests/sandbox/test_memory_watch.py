@@ -127,6 +127,16 @@ async def test_a_worker_that_takes_too_much_is_ended_with_its_limits_name(
         assert (await ask(it, "take", 1)).error is None, "its successor serves"
 
 
+async def test_without_the_limit_the_same_worker_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The control of these tests: what is taken can be had, and it is the watch that ends it."""
+    async with agent(monkeypatch, tmp_path, "0") as it:
+        assert (await ask(it, "take", 400)).error is None
+        assert (await ask(it, "children", 400)).error is None
+        assert (await it.status()).last_failure is None
+
+
 async def test_all_processes_of_a_worker_count_together(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
