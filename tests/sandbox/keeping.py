@@ -33,11 +33,22 @@ def keep(word: str) -> list[object]:
     return [rows, json.loads(private.read_text()), nested.read_text().split(), mode]
 
 
-def meet(name: str) -> bool:
-    """Wait until another worker has left a file of the name."""
-    while not (HOME / name).exists():
+def meet(word: str) -> list[object]:
+    """Add a word to a database and to a file of mode 0600, beside another worker that does the same
+    at this time, and tell the words of both."""
+    private = HOME / f".{word}"
+    with open(os.open(private, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+        file.write(word)
+    database = sqlite3.connect(HOME / "met.db", timeout=30)
+    with database:
+        database.execute("CREATE TABLE IF NOT EXISTS words (word TEXT)")
+        database.execute("INSERT INTO words VALUES (?)", (word,))
+    rows: list[str] = []
+    while len(rows) < 2:
         time.sleep(0.01)
-    return True
+        rows = [row[0] for row in database.execute("SELECT word FROM words ORDER BY word")]
+    database.close()
+    return [rows, [Path(HOME, f".{row}").read_text() for row in rows]]
 
 
 def answer(what: str, argument: str) -> object:
@@ -45,8 +56,6 @@ def answer(what: str, argument: str) -> object:
         return keep(argument)
     if what == "meet":
         return meet(argument)
-    if what == "leave":
-        return (HOME / argument).write_text("")
     if what == "fill":
         return (HOME / "large").write_bytes(b"x" * int(argument))
     if what == "write":

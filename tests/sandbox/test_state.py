@@ -116,21 +116,22 @@ async def test_a_frameworks_checkpoints_survive_workers_and_restarts(
                 assert answer.json()["message"]["content"] == " ".join(said)
 
 
-async def test_two_workers_of_an_agent_share_its_folder_at_the_same_time(
-    user: str, folder: Path
+@pytest.mark.parametrize("arguments", [(), ("--sandbox", "off")], ids=["strict", "off"])
+async def test_two_workers_of_an_agent_use_its_folder_at_the_same_time(
+    user: str, folder: Path, arguments: tuple[str, ...]
 ) -> None:
     toml = settings(folder, agent="state = true\nworkers = { min = 2, max = 2 }")
-    async with serving(user, folder, toml) as gateway:
-        met: list[Any] = []
+    async with serving(user, folder, toml, *arguments) as gateway:
+        told: list[Any] = []
 
-        async def wait() -> None:
-            met.append(await ask(gateway, "meet", "me"))
+        async def meet(name: str) -> None:
+            told.append(await ask(gateway, "meet", name))
 
+        # Each request has its worker to itself, and waits there for the other one.
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(wait)
-            # The other worker, since the first one is busy; or first, which is as good.
-            assert await ask(gateway, "leave", "me") == 0
-        assert met == [True]
+            nursery.start_soon(meet, "ada")
+            nursery.start_soon(meet, "bob")
+        assert told == [[["ada", "bob"], ["ada", "bob"]]] * 2
 
 
 async def test_what_is_in_a_writable_mount_can_be_written_by_the_next_worker_too(
