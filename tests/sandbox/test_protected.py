@@ -107,7 +107,9 @@ for named in ((), ("project/.env",)):
     with made.launch() as launch:
         done = subprocess.run(launch.argv, env=dict(launch.env), cwd=launch.cwd,
                               pass_fds=launch.pass_fds, capture_output=True, check=True)
-    print(json.dumps([json.loads(done.stdout), made.describe()["masked"]]))
+    # The sandbox may show a checkout of the gateway, too, which has a key for its own tests.
+    masked = [path for path in made.describe()["masked"] if path.startswith({str(place)!r})]
+    print(json.dumps([json.loads(done.stdout), masked]))
 """
     done = subprocess.run(
         as_user(user, sys.executable, "-c", code),
@@ -121,9 +123,8 @@ for named in ((), ("project/.env",)):
     masked, named = map(json.loads, done.stdout.splitlines())
     assert masked == [["EACCES", "done"], [f"{project}/.env"]]
     assert named == [["done", "done"], []]
-    assert f"cannot open what looks like a secret, unless mounts_ro names it: '{project}/.env'" in (
-        done.stderr
-    )
+    assert "cannot open what looks like a secret, unless mounts_ro names it: " in done.stderr
+    assert f"'{project}/.env'" in done.stderr
 
 
 def made(name: str, place: Path, **settings: object) -> StrictLauncher:
