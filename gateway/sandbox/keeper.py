@@ -34,6 +34,7 @@ async def keep_states(states: Mapping[str, AgentState]) -> None:
 
 async def look_at(name: str, state: AgentState) -> None:
     """Look after the folders of one agent once."""
+    state.note_use()
     state.remove_expired()
     # In threads, which are left behind at the end: a folder may hold very much.
     await trio.to_thread.run_sync(_remove, state, abandon_on_cancel=True)

@@ -88,9 +88,11 @@ class StateDir:
 
     def __init__(self, path: str, *, ids: range | None, serving: bool) -> None:
         """Make the folder if there is none. `ids`: those that folders may belong to, if root's
-        workers are to have them; `serving`: keep every other gateway out until `close`.
+        workers are to have them; `serving`: keep every other gateway out until `close`. Without it,
+        nothing is removed, since another gateway may be at work in the folder.
         """
         self.path = path
+        self.serving = serving
         self._ids = ids
         self._owners: set[int] | None = None
         self._removals = itertools.count()
@@ -273,7 +275,7 @@ class AgentState:
         if home.path in self._too_large:
             self._since.add(home.path)  # somebody may have made room in it
             raise OSError(errno.EDQUOT, "holds more than state.size allows", home.path)
-        self._note_use(home)
+        self._note_use(home.path)
         self._used[home.path] += 1
         if self.per_conversation:
             self._remove_superfluous(time.time())
@@ -286,11 +288,18 @@ class AgentState:
             del self._used[home.path]
             self._since.add(home.path)
         with contextlib.suppress(OSError):  # then it only seems to be older
-            self._note_use(home)
+            self._note_use(home.path)
 
-    def _note_use(self, home: Home) -> None:
-        folder = os.path.dirname(home.path)
-        os.utime(folder)
+    def note_use(self) -> None:
+        """Note that workers are in the folders that they are in: the next gateway is to know it,
+        whatever becomes of this one."""
+        for path in self._used:
+            with contextlib.suppress(OSError):  # then it only seems to be older
+                self._note_use(path)
+
+    def _note_use(self, path: str) -> None:
+        folder = os.path.dirname(path)
+        os.utime(folder, follow_symlinks=False)
         if self.per_conversation:
             self._known[folder] = time.time()
             self._known.move_to_end(folder)
@@ -300,6 +309,8 @@ class AgentState:
         self._remove_superfluous(time.time())
 
     def _remove_superfluous(self, now: float) -> None:
+        if not self.whole.serving:
+            return
         ttl = float("inf") if self.settings is None else self.settings.ttl_seconds
         excess = len(self._known) - MAX_CONVERSATIONS
         superfluous: list[str] = []
@@ -319,7 +330,7 @@ class AgentState:
 
     def _expire_whole(self, now: float) -> None:
         """At the start: an agent that was not served for longer than `ttl` begins anew."""
-        if self.settings is None or not os.path.isdir(self.folder):
+        if not self.whole.serving or self.settings is None or not os.path.isdir(self.folder):
             return
         if now - os.stat(self.folder).st_mtime >= self.settings.ttl_seconds:
             self.whole.set_aside(self.folder)

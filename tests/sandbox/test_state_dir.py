@@ -205,6 +205,40 @@ def test_an_agent_that_was_not_served_for_too_long_begins_anew(
     assert os.listdir(whole.agent("a", settings).home.path) == []
 
 
+@pytest.mark.parametrize("per_conversation", [False, True])
+def test_a_gateway_that_does_not_serve_removes_nothing(
+    whole: StateDir, monkeypatch: pytest.MonkeyPatch, *, per_conversation: bool
+) -> None:
+    settings = StateSettings(ttl="1h")
+    home = whole.agent("a", settings, per_conversation=per_conversation).take("c")
+    assert home is not None
+    later = state.time.time() + 3601
+    monkeypatch.setattr(state.time, "time", lambda: later)
+    monkeypatch.setattr(state, "MAX_CONVERSATIONS", 0)
+    check = StateDir(whole.path, ids=None, serving=False)
+    check.agent("a", settings, per_conversation=per_conversation).remove_expired()
+    check.close()
+    assert os.path.isdir(home.path)
+    assert os.listdir(f"{whole.path}/removed") == []
+
+
+@pytest.mark.parametrize("per_conversation", [False, True])
+async def test_a_folder_that_a_worker_is_in_is_young_to_the_next_gateway(
+    whole: StateDir, *, per_conversation: bool
+) -> None:
+    settings = StateSettings(ttl="1h")
+    agent = whole.agent("a", settings, per_conversation=per_conversation)
+    home = agent.take("c")
+    assert home is not None
+    await trio.Path(home.path, "x").touch()
+    os.utime(os.path.dirname(home.path), (1, 1))  # the worker started that long ago
+    await keeper.look_at("a", agent)
+    # This gateway is killed; the next one starts.
+    again = whole.agent("a", settings, per_conversation=per_conversation).take("c")
+    assert again == home
+    assert os.listdir(home.path) == ["x"]
+
+
 def test_removal_follows_no_link_and_minds_neither_depth_nor_modes(
     whole: StateDir, tmp_path: Path
 ) -> None:
