@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import trio
 
 from gateway.observe import logs
-from gateway.sandbox.state import bytes_in
+from gateway.sandbox.trees import bytes_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -43,8 +44,9 @@ async def look_at(name: str, state: AgentState) -> None:
     sizes = await trio.to_thread.run_sync(_measure, state.used_since(), abandon_on_cancel=True)
     for path, size in sizes.items():
         if state.judge_size(path, size):
+            what = "more than can be measured" if math.isinf(size) else f"{size} bytes"
             message = (
-                f"{path} holds {size} bytes, and state.size allows {state.settings.size_bytes}: "
+                f"{path} holds {what}, and state.size allows {state.settings.size_bytes}: "
                 "its workers end, and no more are started in it"
             )
             logs.event(log, logging.WARNING, message, agent=name)
@@ -57,5 +59,11 @@ def _remove(state: AgentState) -> None:
         log.warning("what has expired cannot be removed: %s", error)
 
 
-def _measure(paths: Collection[str]) -> dict[str, int]:
-    return {path: bytes_in(path) for path in paths}
+def _measure(paths: Collection[str]) -> dict[str, float]:
+    sizes = {}
+    for path in paths:
+        try:
+            sizes[path] = bytes_in(path)
+        except OSError as error:
+            log.warning("%s cannot be measured: %s", path, error)
+    return sizes

@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.sandbox.bwrap import STATE
 from gateway.sandbox.refusals import SandboxError
+from gateway.sandbox.trees import empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,9 +56,6 @@ _log = logging.getLogger(__name__)
 MAX_CONVERSATIONS = 10_000
 """Folders that one agent's conversations have at most; one more takes the place of the one that has
 been silent for longest."""
-
-_MAX_MEASURED = 1_000_000
-"""Entries of one folder that are measured: more than that is too much by itself."""
 
 _PRIVATE = 0o700
 
@@ -172,7 +170,10 @@ class StateDir:
         if self._owners is None:
             pattern = ("agents/*/home", "agents/*/conversations/*/home", "removed/*/home")
             found = itertools.chain.from_iterable(map(Path(self.path).glob, pattern))
-            self._owners = {each.lstat().st_uid for each in found}
+            self._owners = set()
+            for each in found:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    self._owners.add(each.lstat().st_uid)
         if len(self._owners) * 2 > len(self._ids):
             raise SandboxError(
                 f"state_dir: {len(self._owners)} folders are more than there are ids"
@@ -197,7 +198,7 @@ class StateDir:
 
     def remove(self) -> None:
         """Remove what was set aside. Blocks for as long as that takes. Follows no link."""
-        _empty(os.path.join(self.path, "removed"))
+        empty(os.path.join(self.path, "removed"))
 
 
 def _belongs_to_another(path: str, uid: int) -> SandboxError:
@@ -365,62 +366,9 @@ class AgentState:
             return None
         return lambda: home.path in self._too_large
 
-    def judge_size(self, path: str, size: int) -> bool:
+    def judge_size(self, path: str, size: float) -> bool:
         """Whether a folder that holds `size` bytes is too large; then no worker starts in it."""
         limit = 0 if self.settings is None else self.settings.size_bytes
         too_large = 0 < limit < size
         (self._too_large.add if too_large else self._too_large.discard)(path)
         return too_large
-
-
-def bytes_in(folder: str) -> int:
-    """The bytes that a folder's files take on the disk. Blocks. Follows no link."""
-    found, seen, folders = 0, 0, [folder]
-    while folders and seen < _MAX_MEASURED:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    seen += 1
-                    found += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-        except OSError:  # gone meanwhile
-            continue
-    return found
-
-
-def _empty(place: str) -> None:
-    """Remove everything in a folder that nobody else writes to, however deep and however named.
-
-    Folders are moved to the top before they are emptied. So neither the depth of what an agent has
-    made counts, nor the length of its paths, and each name is looked up in a folder that is held.
-    """
-    numbers = itertools.count()
-    top = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        while folders := _remove_files(top):
-            for name in folders:
-                os.chmod(name, _PRIVATE, dir_fd=top)
-                folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
-                try:
-                    for inner in _remove_files(folder):
-                        os.chmod(inner, _PRIVATE, dir_fd=folder)  # moving it changes it
-                        moved = f"{os.getpid()}.{time.monotonic_ns()}.{next(numbers)}"
-                        os.rename(inner, moved, src_dir_fd=folder, dst_dir_fd=top)
-                finally:
-                    os.close(folder)
-                os.rmdir(name, dir_fd=top)
-    finally:
-        os.close(top)
-
-
-def _remove_files(folder: int) -> list[str]:
-    """Unlink all but the folders in a folder; the names of those."""
-    folders = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(entry.name)
-            else:
-                os.unlink(entry.name, dir_fd=folder)
-    return folders

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ import pytest
 import trio
 
 from gateway.config import StateSettings
-from gateway.sandbox import SandboxError, keeper, state
-from gateway.sandbox.state import Home, StateDir, bytes_in, default_place
+from gateway.sandbox import SandboxError, keeper, state, trees
+from gateway.sandbox.state import Home, StateDir, default_place
+from gateway.sandbox.trees import bytes_in
 
 IDS = range(1_900_000_000, 1_900_100_000)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to other users")
@@ -303,7 +305,7 @@ def test_no_worker_starts_in_a_folder_that_is_too_large(whole: StateDir) -> None
 
 
 async def test_the_keeper_measures_and_removes(
-    whole: StateDir, caplog: pytest.LogCaptureFixture
+    whole: StateDir, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await keeper.keep_states({})  # returns: there is nothing to look after
     agent = whole.agent("a", StateSettings(size="1K", ttl="1h"), per_conversation=True)
@@ -316,6 +318,24 @@ async def test_the_keeper_measures_and_removes(
         agent.take("c")
     assert os.listdir(f"{whole.path}/removed") == []
     assert "state.size allows 1024: its workers end, and no more are started in it" in caplog.text
+    monkeypatch.setattr(trees, "_MAX_MEASURED", 0)
+    await keeper.look_at("a", agent)
+    assert "holds more than can be measured, and state.size allows 1024" in caplog.text
+
+
+async def test_the_keeper_goes_on_where_nothing_can_be_measured(
+    whole: StateDir, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent = whole.agent("a", StateSettings(size="1K"))
+    home = agent.take(None)
+
+    def refuse(_: str) -> float:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(keeper, "bytes_in", refuse)
+    await keeper.look_at("a", agent)
+    assert "cannot be measured: [Errno 24]" in caplog.text
+    assert agent.take(None) == home
 
 
 def test_the_default_place_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
