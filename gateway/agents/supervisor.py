@@ -299,7 +299,7 @@ class AgentSupervisor:
             for exchange in end.unread:
                 exchange.failed_starts += 1
         again = self._take_back(end.lost, end.unread, end.error, now)
-        if blame is not Blame.NOBODY or end.reason is Reason.OVER_MEMORY:
+        if blame is not Blame.NOBODY or end.reason in {Reason.OVER_MEMORY, Reason.OVER_STATE}:
             pid = self._workers[worker_id].pid
             self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
             self._note_limit(end.error)

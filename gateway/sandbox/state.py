@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.sandbox.bwrap import STATE
 from gateway.sandbox.refusals import SandboxError
+from gateway.sandbox.symptoms import STATE_SIZE, LimitError
 from gateway.sandbox.trees import empty
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ class AgentState:
                 raise OSError(errno.EPERM, str(error)) from error
         if home.path in self._too_large:
             self._since.add(home.path)  # somebody may have made room in it
-            raise OSError(errno.EDQUOT, "holds more than state.size allows", home.path)
+            raise LimitError(STATE_SIZE)
         self._note_use(home.path)
         self._used[home.path] += 1
         if self.per_conversation:

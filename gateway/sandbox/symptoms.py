@@ -9,7 +9,7 @@ nothing is decided by it. Only what the kernel has counted (`out_of_memory`) is 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,14 +23,27 @@ class Diagnosis(NamedTuple):
     sentence: str
 
 
+class LimitError(OSError):
+    """No worker can be started, because a limit is met. The message is for the caller."""
+
+    def __init__(self, diagnosis: Diagnosis) -> None:
+        super().__init__(diagnosis.sentence)
+        self.diagnosis = diagnosis
+
+
+def limit_in(error: Exception) -> dict[str, Any]:
+    """The limit that an error names, as details of the error that the caller is told."""
+    if not isinstance(error, LimitError):
+        return {}
+    return {"limit": error.diagnosis.limit, "setting": error.diagnosis.setting}
+
+
 MEMORY = Diagnosis(
     "memory",
     "sandbox.memory",
     "its processes used more memory than sandbox.memory allows, and the kernel ended them",
 )
-STATE_SIZE = Diagnosis(
-    "state", "state.size", "the folder that outlives its workers holds more than state.size allows"
-)
+STATE_SIZE = Diagnosis("state", "state.size", "the state folder holds more than state.size allows")
 OUT_OF_MEMORY = Diagnosis(
     "memory", "sandbox.memory", "it seems to have run out of memory: sandbox.memory allows more"
 )

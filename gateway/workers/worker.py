@@ -17,7 +17,7 @@ import trio
 from gateway import clock
 from gateway.errors import ClockRanOut, WorkerCrashed, describe_exit, exit_sentence
 from gateway.observe import logs
-from gateway.sandbox.symptoms import MEMORY, STATE_SIZE
+from gateway.sandbox.symptoms import MEMORY, STATE_SIZE, limit_in
 from gateway.workers.events import (
     Answered,
     CancelIgnored,
@@ -235,7 +235,7 @@ class Worker:
 
     def _report_not_started(self, error: SpawnError | OSError) -> None:
         logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
-        failure = WorkerCrashed(f"the worker could not be started: {error}")
+        failure = WorkerCrashed(f"the worker could not be started: {error}", **limit_in(error))
         self._report(self.id, Ended(Reason.NOT_STARTED, failure))
 
     def _tell(self, event: WorkerEvent) -> None:

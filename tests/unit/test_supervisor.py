@@ -168,6 +168,20 @@ async def test_a_worker_that_cannot_be_started_ends_what_waits_for_it(
         assert (await it.agent.status()).last_failure is not None
 
 
+@pytest.mark.parametrize("reason", [Reason.NOT_STARTED, Reason.OVER_STATE, Reason.OVER_MEMORY])
+async def test_the_last_limit_that_ended_a_worker_is_told(
+    reason: Reason, autojump_clock: MockClock
+) -> None:
+    async with running(AgentScene()) as it:
+        assert it.ask("answer").ended
+        met = WorkerCrashed("too much", limit="state", setting="state.size")
+        it.crew[1].ends(reason, error=met)
+        await wait_all_tasks_blocked()
+        told = (await it.agent.status()).last_limit
+        assert told is not None
+        assert (told.limit, told.setting, told.message) == ("state", "state.size", "too much")
+
+
 async def test_failures_in_a_row_open_the_breaker_and_refusals_say_why(
     autojump_clock: MockClock,
 ) -> None:

@@ -20,6 +20,7 @@ from gateway.config import Clocks
 from gateway.errors import ClockRanOut, InvalidAgentResponse, WorkerCrashed
 from gateway.exchange import Call, Exchange
 from gateway.sandbox.launch import Launch
+from gateway.sandbox.symptoms import STATE_SIZE, LimitError
 from gateway.workers.events import (
     Answered,
     CancelIgnored,
@@ -399,6 +400,25 @@ async def test_a_command_that_cannot_be_started_is_an_end_without_a_beginning() 
     assert end.reason is Reason.NOT_STARTED
     assert isinstance(end.error, WorkerCrashed)
     assert "command not found: 'x'" in end.error.message
+
+
+async def test_a_worker_that_a_limit_does_not_let_start_names_the_limit() -> None:
+    events: list[WorkerEvent] = []
+
+    class Full(NoLauncher):
+        @contextmanager
+        def launch(self, conversation: str | None = None) -> Iterator[Launch]:
+            raise LimitError(STATE_SIZE)
+            yield
+
+    await Worker(1, "a", Full(), lambda _, e: events.append(e), clocks=Clocks()).run()
+    (end,) = events
+    assert isinstance(end, Ended)
+    assert end.reason is Reason.NOT_STARTED
+    assert end.error.message == (
+        "the worker could not be started: the state folder holds more than state.size allows"
+    )
+    assert end.error.details == {"limit": "state", "setting": "state.size"}
 
 
 async def test_a_worker_whose_run_is_cancelled_is_killed_and_reaped() -> None:
