@@ -107,7 +107,7 @@ class StateDir:
         except OSError as error:
             raise SandboxError(
                 f"state_dir: {error.filename or path}: {error.strerror}: name another folder as "
-                "[server] state_dir"
+                "[server] state_dir, or in a systemd unit set StateDirectory=agent-gateway"
             ) from error
         if serving:
             self._keep_others_out()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from gateway.sandbox import SandboxError, keeper, state, trees
 from gateway.sandbox.state import Home, StateDir, default_place
 from gateway.sandbox.symptoms import LimitError
 from gateway.sandbox.trees import bytes_in
+from tests.sandbox.users import as_user
 
 IDS = range(1_900_000_000, 1_900_100_000)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders to other users")
@@ -347,6 +350,25 @@ def test_the_default_place_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPa
     assert default_place({}) == "/home/ada/.local/state/agent-gateway"
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert default_place({"XDG_STATE_HOME": "/s"}) == "/var/lib/agent-gateway"
+
+
+NOWHERE = """
+import os
+from gateway.sandbox.state import StateDir, default_place
+os.environ["HOME"] = "/proc"  # as "/", which is that of a unit's DynamicUser=
+try:
+    StateDir(default_place({}), ids=None, serving=True)
+except Exception as error:
+    print(error)
+"""
+
+
+def test_who_may_not_make_the_place_is_told_what_to_set() -> None:
+    command = as_user("user", sys.executable, "-c", NOWHERE)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("state_dir: /proc/.local: ")
+    assert "[server] state_dir" in done.stdout
+    assert "StateDirectory=" in done.stdout
 
 
 @as_root
