@@ -79,7 +79,10 @@ def wrapped(words: Sequence[str]) -> list[str] | None:
     while rest and (rest[0].startswith("-") or _ASSIGNMENT.match(rest[0])):
         option = rest.pop(0)
         if option in {"-S", "--split-string"} and rest:
-            return [*shlex.split(rest[0]), *rest[1:]]
+            try:
+                return [*shlex.split(rest[0]), *rest[1:]] or None
+            except ValueError:  # a quotation without an end
+                return None
         if option in with_value and rest:
             rest.pop(0)
     return rest[count:] or None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import protocol
 from gateway.sandbox import node
+from gateway.sandbox.authored import read_text
 from gateway.sandbox.commands import shell_script, simple_commands, wrapped
 from gateway.sandbox.editable import editable_sources, is_project, remark_on_bytecode
 from gateway.sandbox.places import contains, follow, is_shared, is_system, is_wide
@@ -36,6 +37,8 @@ _COMMAND_DEPTH = 8
 """A command may start another one, which may start another one."""
 _MAX_SCRIPT = 64 * 1024
 """Bytes of a script that are looked through for the names of programs and files."""
+_MAX_CONFIG = 64 * 1024
+"""Bytes of a virtual environment's configuration, which has a few lines."""
 _SHELLS = frozenset(("ash", "bash", "dash", "ksh", "sh", "zsh"))
 _SYMLINK_HOPS = 40
 """The number of symbolic links that the kernel follows for one path."""
@@ -170,10 +173,8 @@ def _add_script(needs: Needs, path: str, *, cwd: str, search_path: str) -> None:
     """
     if os.path.basename(interpreter_of(path) or "") not in _SHELLS and not path.endswith(".sh"):
         return
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(_MAX_SCRIPT)
-    except OSError:
+    text = read_text(path, _MAX_SCRIPT)
+    if text is None:
         return
     own_folder = os.path.dirname(path)
     for folder, words in simple_commands(text, folder=cwd, own_folder=own_folder):
@@ -324,11 +325,7 @@ def _venv_base(prefix: str) -> str | None:
 
     The file that names it is the project's.
     """
-    try:
-        lines = Path(prefix, "pyvenv.cfg").read_text(errors="replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
+    for line in (read_text(f"{prefix}/pyvenv.cfg", _MAX_CONFIG) or "").splitlines():
         key, _, value = line.partition("=")
         home = os.path.normpath(value.strip())
         if key.strip() == "home" and os.path.isabs(home) and os.path.basename(home) == "bin":

@@ -11,11 +11,12 @@ import functools
 import glob
 import logging
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+
+from gateway.sandbox.authored import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,11 +43,10 @@ def editable_sources(prefix: str) -> Iterator[str]:
     pattern = f"{glob.escape(prefix)}/lib/python3*/site-packages/*.dist-info/direct_url.json"
     for path in sorted(glob.glob(pattern)):
         try:
-            with open(path, "rb") as file:
-                origin = msgspec.json.decode(file.read(_MAX_ORIGIN), type=_Origin)
-        except (OSError, msgspec.DecodeError):
+            origin = msgspec.convert(read_json(path, _MAX_ORIGIN), _Origin)
+            url = urlsplit(origin.url)
+        except (msgspec.ValidationError, ValueError):  # ValueError: no URL (RFC 3986)
             continue
-        url = urlsplit(origin.url)
         source = os.path.normpath(unquote(url.path))
         if origin.dir_info.editable and url.scheme == "file" and os.path.isdir(source):
             yield source
@@ -70,4 +70,4 @@ def remark_on_bytecode(prefix: str) -> None:
 
 def is_project(folder: str) -> bool:
     """Whether the folder is a project of Python as a whole."""
-    return any(Path(folder, name).is_file() for name in ("pyproject.toml", "setup.py"))
+    return any(os.path.isfile(f"{folder}/{name}") for name in ("pyproject.toml", "setup.py"))

@@ -10,6 +10,8 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from gateway.sandbox.authored import read_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -49,11 +51,8 @@ def looks_secret(path: str) -> bool:
     sign = next((sign for names, sign in _BY_CONTENT if names.fullmatch(name)), None)
     if sign is None:
         return False
-    try:
-        with open(path, "rb") as file:
-            return sign.search(file.read(_KEY_BYTES)) is not None
-    except OSError:  # what the gateway cannot read, its workers cannot
-        return False
+    # What the gateway cannot read, its workers cannot.
+    return sign.search(read_bytes(path, _KEY_BYTES) or b"") is not None
 
 
 def find_secrets(folder: str) -> Iterator[str]:
@@ -78,7 +77,7 @@ def find_secrets(folder: str) -> Iterator[str]:
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in _NOT_SEARCHED:
                     folders.append(entry.path)
-            elif entry.is_file() and looks_secret(entry.path):
+            elif os.path.isfile(entry.path) and looks_secret(entry.path):
                 target = os.path.realpath(entry.path)
                 if target.startswith(root + os.sep):
                     yield target

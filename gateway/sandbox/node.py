@@ -25,13 +25,13 @@ shown (`places`).
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.sandbox.authored import read_manifest
 from gateway.sandbox.places import contains, is_system, is_wide
 
 if TYPE_CHECKING:
@@ -60,8 +60,6 @@ _STORE = re.compile(r"(.+/(?:pnpm/store|\.pnpm-store)/v\d+/links/[^/]+/[^/]+/[^/
 """A package in pnpm's global virtual store, `links/@SCOPE/NAME/VERSION/HASH/node_modules/…`, with
 `@` alone for no scope."""
 
-_MAX_JSON = 1024 * 1024
-"""Characters of a `package.json`; larger ones are not read to their end."""
 _MAX_ENTRIES = 20_000
 """Entries of all `node_modules` of one program that are searched for links."""
 _MAX_PACKAGES = 500
@@ -287,11 +285,4 @@ def _workspace(folder: str) -> str | None:
 
 
 def _declares_workspaces(path: str) -> bool:
-    if not os.path.isfile(path):
-        return False
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.loads(file.read(_MAX_JSON))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(found, dict) and bool(found.get("workspaces"))
+    return bool(read_manifest(path).get("workspaces"))

@@ -7,12 +7,13 @@ what would work.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
+
+from gateway.sandbox.authored import read_bytes, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,11 +104,8 @@ def interpreter_of(path: str) -> str | None:
 
 def shebang(program: str) -> list[str]:
     """The words of a script's first line, after `#!`; empty for any other file."""
-    try:
-        with open(program, "rb") as file:
-            line = file.read(_SHEBANG_LENGTH).split(b"\n", 1)[0]
-    except OSError:
-        return []
+    start = read_bytes(program, _SHEBANG_LENGTH) or b""
+    line = start.split(b"\n", 1)[0].split(b"\0", 1)[0]
     return os.fsdecode(line[2:]).split() if line.startswith(b"#!") else []
 
 
@@ -177,9 +175,5 @@ def _refuse_script(words: Sequence[str], *, cwd: str) -> str | None:
 
 
 def _scripts(cwd: str) -> dict[str, Any]:
-    try:
-        with open(os.path.join(cwd, "package.json"), encoding="utf-8") as file:
-            found = json.load(file)["scripts"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    found = read_manifest(os.path.join(cwd, "package.json")).get("scripts")
     return found if isinstance(found, dict) else {}
