@@ -28,6 +28,7 @@ from gateway.sandbox import (
     check_apart,
     lasting_ids,
     make_launcher,
+    refuse_runner,
     try_sandboxes,
     why_not_found,
     working_folder,
@@ -176,9 +177,10 @@ def make_launchers(
     launchers: dict[str, Launcher] = {}
     for name, agent in settings.agents.items():
         folder = working_folder(agent.sandbox, str(Path.cwd()))
-        if (
-            why := why_not_found(agent.argv[0], cwd=folder, search_path=environ["PATH"])
-        ) is not None:
+        why = why_not_found(agent.argv[0], cwd=folder, search_path=environ["PATH"])
+        if why is not None:
+            if settings.server.sandbox == "strict":
+                why = refuse_runner(agent.argv, cwd=folder) or why
             raise ConfigError(f"agents.{name}.command: {why}")
         launchers[name] = make_launcher(
             name,

@@ -104,8 +104,14 @@ def refuse(program: str, words: Sequence[str]) -> str | None:
     """
     if not os.path.realpath(program).endswith("/tsx/dist/cli.mjs"):
         return None
-    instead = shlex.join(["node", "--import", "tsx", *words[1:]])
+    instead = shlex.join(without_tsx(words[1:]))
     return f"tsx listens on a unix socket, which a worker may not: write {instead}"
+
+
+def without_tsx(arguments: Sequence[str]) -> list[str]:
+    """The command that does what tsx does with these words, but for watching files."""
+    watches = list(arguments[:1]) == ["watch"]
+    return ["node", "--import", "tsx", *arguments[1 if watches else 0 :]]
 
 
 def entries(words: Sequence[str], *, program: str, cwd: str) -> list[str]:

@@ -13,7 +13,9 @@ import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
 
+from gateway.sandbox import node
 from gateway.sandbox.authored import read_bytes, read_manifest
+from gateway.sandbox.commands import simple_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +44,11 @@ _ENVIRONMENT_RUNNERS = {
 replaced what only a shell replaces."""
 _WITH_VALUE = frozenset(
     ("--directory", "--env-file", "--extra", "--group", "--package", "--project", "--python")
-) | {"--with", "--name", "--prefix", "-n", "-p"}
+) | {"--with", "--from", "--name", "--prefix", "-n", "-p"}
 """Options of these runners that take a value of their own."""
+_PACKAGES_BIN = "node_modules/.bin"
+_PACKAGE = re.compile(r"(?:@[^/]+/)?([^@/]+)")
+"""`NAME@VERSION` or `@SCOPE/NAME@VERSION`."""
 _PACKAGE_RUNNERS = frozenset(("bunx", "npx", "uvx"))
 _SCRIPT_RUNNERS = frozenset(("npm", "pnpm", "yarn"))
 
@@ -119,10 +124,8 @@ def refuse_runner(words: Sequence[str], *, cwd: str) -> str | None:
     if len(words) < 2:
         return None
     if runner in _PACKAGE_RUNNERS:
-        named = [word for word in words[1:] if not word.startswith("-")]
-        tool = named[0].partition("@")[0] if named else "NAME"
-        path = f".venv/bin/{tool}" if runner == "uvx" else f"node_modules/.bin/{tool}"
-        return _prepares(runner, shlex.join([path, *named[1:]]), "install it in the project first")
+        folder = ".venv/bin" if runner == "uvx" else _PACKAGES_BIN
+        return _prepares(runner, *_packages_program(folder, words[1:], cwd=cwd))
     if runner in _SCRIPT_RUNNERS:
         return _refuse_script(words, cwd=cwd)
     place = _ENVIRONMENT_RUNNERS.get(runner)
@@ -161,17 +164,43 @@ def _refuse_script(words: Sequence[str], *, cwd: str) -> str | None:
     """For `npm start`, `npm run NAME` and `npm exec`: the words that are run in the end."""
     rest = [word for word in words[1:] if not word.startswith("-")]
     if rest[:1] in (["exec"], ["x"], ["dlx"]):
-        tool = rest[1] if len(rest) > 1 else "NAME"
-        return _prepares(f"{words[0]} {rest[0]}", f"node_modules/.bin/{tool}", "")
+        behind = words[list(words).index(rest[0]) + 1 :]
+        instead, first = _packages_program(_PACKAGES_BIN, behind, cwd=cwd)
+        return _prepares(f"{words[0]} {rest[0]}", instead, first)
     if not rest or not {"-s", "--silent"}.isdisjoint(words):
         return None
     name = rest[1] if rest[0] in {"run", "run-script"} and len(rest) > 1 else rest[0]
     script = _scripts(cwd).get(name)
-    instead = "the command that it runs"
-    if isinstance(script, str):
-        instead += f", which package.json has as {name!r}: {ascii(script)[1:-1]}"
     told = f"{words[0]} prints to stdout, where only answers may stand"
-    return f"{told}: add --silent, or write {instead}"
+    if not isinstance(script, str):
+        return f"{told}: add --silent, or write the command that it runs"
+    said = f"package.json has as {name!r}: {ascii(script)[1:-1]}"
+    if (simple := _simple(script)) and simple[0] == "tsx":
+        instead = ascii(shlex.join(node.without_tsx(simple[1:])))[1:-1]
+        return f"{told}: write {instead}, for what {said}"
+    return f"{told}: add --silent, or write the command that it runs, which {said}"
+
+
+def _simple(script: str) -> list[str]:
+    """The words of a script of one command that asks nothing of a shell; none for another."""
+    found = [simple.words for simple in simple_commands(script, folder=os.sep)]
+    return found[0] if len(found) == 1 and shlex.join(found[0]) == " ".join(script.split()) else []
+
+
+def _packages_program(folder: str, words: Sequence[str], *, cwd: str) -> tuple[str, str]:
+    """For `[OPTIONS] PACKAGE[@VERSION] …`: the command of what is installed, and what to do
+    first."""
+    rest = list(words)
+    while rest and rest[0].startswith("-"):
+        if rest.pop(0) in _WITH_VALUE and rest:
+            rest.pop(0)
+    named = _PACKAGE.match(rest[0]) if rest else None
+    tool = named[1] if named else "NAME"
+    path = f"{folder}/{tool}"
+    there = os.path.exists(os.path.join(cwd, path))
+    is_tsx = path == f"{_PACKAGES_BIN}/tsx"
+    command = node.without_tsx(rest[1:]) if is_tsx else [path, *rest[1:]]
+    return shlex.join(command), "" if there else "install it in the project first"
 
 
 def _scripts(cwd: str) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from gateway.config import AgentSettings
+from gateway.cli import make_launchers
+from gateway.config import AgentSettings, ConfigError, ServerSettings, Settings
 from gateway.sandbox import SandboxError
 from gateway.sandbox.commands import shell_script, simple_commands, wrapped
 from gateway.sandbox.discover import discover
@@ -194,7 +196,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / ".venv/bin").mkdir(parents=True)
     for name in ("python", "serve"):
         script(tmp_path / ".venv/bin" / name, "#!/bin/sh\n")
-    (tmp_path / "package.json").write_text('{"scripts": {"start": "tsx src/agent.ts"}}')
+    (tmp_path / "package.json").write_text(
+        '{"scripts": {"start": "tsx src/agent.ts", "built": "tsc && tsx a"}}'
+    )
     (tmp_path / "plain.py").write_text("#!/usr/bin/env python3\n")
     (tmp_path / "plain.sh").write_text("")
     script(tmp_path / "ready.sh", "#!/bin/sh\n")
@@ -213,15 +217,42 @@ def project(tmp_path: Path) -> Path:
         ("poetry run serve", '"$(poetry env info --path)/bin/serve"'),
         ("conda run -n e python a.py", '"$(conda info --base)/envs/NAME/bin/python" a.py'),
         ("uvx serve@1.0 x", "write .venv/bin/serve x"),
-        ("npx --yes tsx@4 src/agent.ts", "write node_modules/.bin/tsx src/agent.ts"),
-        ("npm exec tsx", "write node_modules/.bin/tsx"),
-        ("npm start", "package.json has as 'start': tsx src/agent.ts"),
+        ("npx --yes tsx@4 src/agent.ts -v", "write node --import tsx src/agent.ts -v, and install"),
+        ("npx tsx watch src/agent.ts", "write node --import tsx src/agent.ts, and install"),
+        ("npx -p x @of/tool@1 'a b'", "write node_modules/.bin/tool 'a b', and install it"),
+        ("npx there --fast", "write node_modules/.bin/there --fast"),
+        ("npm exec -- tsx a.ts", "files: write node --import tsx a.ts"),
+        ("pnpm dlx tool a.ts", "files: write node_modules/.bin/tool a.ts"),
+        ("npm start", "answers may stand: write node --import tsx src/agent.ts, for what"),
+        ("npm start", "for what package.json has as 'start': tsx src/agent.ts"),
+        ("npm run built", "add --silent, or write the command that it runs, which package.json"),
     ],
 )
 def test_what_prepares_an_environment_first_is_refused_with_what_to_write(
     project: Path, command: str, instead: str
 ) -> None:
     assert instead in refused(project, *AgentSettings(command=command).argv)
+
+
+def test_what_is_installed_need_not_be_installed_first(project: Path) -> None:
+    (project / "node_modules/.bin").mkdir(parents=True)
+    for name in ("there", "tsx"):
+        script(project / "node_modules/.bin" / name, "#!/bin/sh\n")
+    assert refused(project, "npx", "there", "-v").endswith("write node_modules/.bin/there -v")
+    assert refused(project, "npx", "tsx", "a.ts").endswith("write node --import tsx a.ts")
+
+
+def test_what_to_write_is_told_also_where_the_gateway_has_no_such_program(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    settings = Settings(agents={"it": AgentSettings(command="pdm run agent.py")})
+    with pytest.raises(ConfigError, match=r"it.command: .*: write .venv/bin/python agent.py"):
+        make_launchers(settings)
+    off = msgspec.structs.replace(settings, server=ServerSettings(sandbox="off"))
+    with pytest.raises(ConfigError, match=r"it.command: there is no command 'pdm'"):
+        make_launchers(off)
 
 
 def test_what_only_looks_like_that_is_started(project: Path) -> None:
