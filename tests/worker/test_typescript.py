@@ -255,6 +255,35 @@ async def test_a_stray_rejection_costs_its_own_request_where_the_runtime_tells_w
         assert await worker.finish() == 0
 
 
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        ("process.abort()", -signal.SIGABRT),
+        ("process.kill(process.pid, 'SIGKILL')", -signal.SIGKILL),
+        ("process.kill(process.pid)", 128 + signal.SIGTERM),
+    ],
+)
+async def test_what_ends_the_whole_process_ends_its_other_requests_too(
+    serve: Serve, ends: str, status: int
+) -> None:
+    source = f"""
+        export const agent = new Agent("a");
+        agent.invoke(async (input, {{ signal }}) => {{
+          if (input === "end") {{ await file("go"); {ends}; }}
+          await sleep(60000, undefined, {{ signal }});
+        }});
+    """
+    async with serve(source) as worker:
+        other, ending = await worker.send_invoke("other"), await worker.send_invoke("end")
+        await typescript.let_go(worker)
+        if ends == "process.kill(process.pid)":  # the signal of the gateway's own stop
+            answers = await worker.answers(other, ending)
+            assert {each.failure[0] for each in answers.values()} == {ErrorCode.CANCELLED}
+        assert worker.process.stdout is not None
+        assert await worker.process.stdout.receive_some() == b""
+        assert await worker.process.wait() == status
+
+
 async def test_the_stack_of_a_failure_is_on_stderr_as_its_requests_and_a_refusal_is_not(
     serve: Serve,
 ) -> None:
