@@ -81,6 +81,21 @@ async def ask(gateway: RunningGateway, agent: str, what: str) -> dict[str, Any]:
 
 
 @EITHER
+async def test_the_log_says_at_the_start_what_is_shared_and_what_the_kernel_does_not_hold(
+    user: str,
+) -> None:
+    async with gateway_of(user, AGENTS) as gateway:
+        sandbox = (await gateway.state("hog"))["sandbox"]
+    said = "\n".join(gateway.log)  # all of it, now that the gateway has ended
+    assert ("workers share limits of the gateway's user" in said) is (user != WITH_IDS)
+    limits = {name: each for name, each in sandbox["limits"].items() if each["value"] is not None}
+    for name, each in limits.items():
+        assert (f"{name} is NOT enforced: " in said) is (not each["enforced"])
+        watched = each["enforced"] and "reason" in each
+        assert (f"{name} is held by a watch, a moment late: " in said) is watched
+
+
+@EITHER
 @pytest.mark.timeout(2 * LONG)
 async def test_an_agent_that_takes_all_epoll_watches_does_not_end_the_gateway(user: str) -> None:
     if WATCHES > MOST_WATCHES:
