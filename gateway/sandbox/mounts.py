@@ -161,8 +161,10 @@ def find_masked(
     """What looks secret in the folders that were guessed: `path` is to be masked, `source` is it.
 
     `projects` are the guessed paths, and `named` the files that the operator named, which are
-    shown.
+    shown. So is what lies in a folder of a writable mount: an agent can move that folder away from
+    under the mask, and have its name lead the next one elsewhere.
     """
+    movable = {mount.source for mount in mounts if mount.writable}
     roots = {os.path.realpath(path) for path in projects}
     exempt = {_spelled(path) for path in named}
     masked = {}
@@ -170,7 +172,10 @@ def find_masked(
         if mount.writable or not any(contains(root, mount.source) for root in roots):
             continue
         for source in _secrets_in(mount.source):
-            if source not in exempt:
+            folder = os.path.dirname(source)
+            if source not in exempt and not any(
+                folder != each and contains(each, folder) for each in movable
+            ):
                 masked[mount.shows(source)] = Mount(mount.shows(source), source)
     return tuple(masked.values())
 

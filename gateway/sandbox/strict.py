@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from gateway.sandbox.bwrap import Confinement, Tools
     from gateway.sandbox.guard import Guard
-    from gateway.sandbox.mounts import Mount
     from gateway.sandbox.proxy import Proxy
     from gateway.sandbox.state import AgentState, Home
     from gateway.sandbox.subordinate import Mappers, SubordinateIds
@@ -87,7 +86,9 @@ class StrictLauncher:
         workers may have one user id then.
         """
         self.confinement = confinement
-        self._sources = Sources(confinement.mounts, protected=confinement.protected)
+        self._sources = Sources(
+            confinement.mounts, protected=confinement.protected, masked=confinement.masked
+        )
         self._tools = tools
         self._cgroups = cgroups
         self._uids = uids
@@ -249,11 +250,11 @@ class StrictLauncher:
             "busy_cpus": f"cgroup v{self._cgroups.version}" if self._shares_cpus else "watch",
             "mounts": {
                 mount.path: "read-write" if mount.writable else "read-only"
-                for mount in (*confinement.mounts, *confinement.protected)
+                for mount in (*confinement.mounts, *self._sources.protected())
             },
             "system": [path for path, _ in confinement.system.links]
             + list(confinement.system.shown),
-            "masked": [mount.path for mount in confinement.masked],
+            "masked": [mount.path for mount in self._sources.masked()],
             "secrets_shown": list(confinement.exposed),
             "not_shown": list(confinement.not_shown),
             "env": sorted(confinement.env),
@@ -309,8 +310,8 @@ class StrictLauncher:
             return confinement
         return dataclasses.replace(
             confinement,
-            protected=_still_there(confinement.protected),
-            masked=_still_there(confinement.masked),
+            protected=self._sources.protected(),
+            masked=self._sources.masked(),
         )
 
     def _limit(self, name: str) -> dict[str, Any]:
@@ -385,10 +386,6 @@ class StrictLauncher:
             own = 0 if self.confinement.changes_user else 1
             found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids * self._sharing + own)
         return found
-
-
-def _still_there(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
-    return tuple(mount for mount in mounts if os.path.lexists(mount.source))
 
 
 def _remove(made: list[tuple[Path, ...]]) -> None:

@@ -348,3 +348,56 @@ def test_a_file_that_became_a_link_is_refused(place: Path) -> None:
     (place / "agent/code.py").symlink_to(place / "key")
     with pytest.raises(OSError, match="replaced"):
         sources.check()
+
+
+@pytest.fixture
+def held(place: Path) -> Sources:
+    """Of `data`, which workers may change, and `agent`, which they may not."""
+    for name in ("data/.env", "agent/.env"):
+        (place / name).write_text("")
+    return Sources(
+        mounted(place, "data*", "agent"),
+        protected=mounted(place, "data/models"),
+        masked=mounted(place, "data/.env", "agent/.env"),
+    )
+
+
+def test_what_was_once_away_from_where_workers_write_is_never_mounted_again(
+    place: Path, held: Sources, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = place / "data/models"
+    assert held.protected() == tuple(mounted(place, "data/models"))
+    models.rename(place / "data/old")
+    assert held.protected() == ()
+    (place / "data/old").rename(models)  # back in its place, as a worker could do
+    assert held.protected() == ()
+    (told,) = caplog.records
+    assert told.getMessage().startswith(f"'{models}' was removed or replaced: ")
+
+
+@pytest.mark.parametrize("anew", [True, False])
+def test_a_folder_that_looks_like_the_one_before_is_not_taken_for_it(
+    place: Path, held: Sources, anew: bool
+) -> None:
+    (place / "data/models/m").unlink()
+    if anew:  # under the same number, where the file system gives that away again
+        (place / "data/models").rmdir()
+        (place / "data/models").mkdir()
+    assert held.protected() == (() if anew else tuple(mounted(place, "data/models")))
+
+
+@pytest.mark.parametrize("folder", ["data", "agent"])
+def test_a_mask_outlives_an_edit_where_workers_cannot_write(
+    place: Path, held: Sources, folder: str
+) -> None:
+    assert held.masked() == tuple(mounted(place, "data/.env", "agent/.env"))
+    (place / "edited").write_text("")
+    (place / "edited").rename(place / folder / ".env")
+    kept = ["agent/.env"] if folder == "data" else ["data/.env", "agent/.env"]
+    assert held.masked() == tuple(mounted(place, *kept))
+
+
+def test_a_secret_that_an_agent_can_move_away_from_under_its_mask_has_none(place: Path) -> None:
+    for name in ("data/.env", "data/models/.env", ".env"):
+        (place / name).write_text("")
+    assert masked(place, ".", "data*", projects=["."], named=[]) == [".env", "data/.env"]

@@ -184,6 +184,68 @@ def test_what_its_owner_removed_does_not_keep_workers_from_starting(place: Path)
     assert "b/letter" in done.stderr  # the agent ran
 
 
+SWAPPED = """
+import os, shutil, subprocess, sys
+from gateway.sandbox import SandboxSettings, make_launcher
+place, removed, *acts = sys.argv[1:]
+made = make_launcher("writer", ["sh", "-c", 'read act; eval "$act"'],
+                     SandboxSettings(mounts_rw=("work",)), environ=os.environ, cwd=place)
+for act in acts:
+    with made.launch() as launch:
+        worker = subprocess.Popen(
+            launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+    worker.stdin.write("echo there; read act; eval $act" + chr(10))
+    worker.stdin.flush()
+    print(worker.stdout.readline(), end="")
+    if removed and act == acts[0]:
+        shutil.rmtree(place + "/work/.git")
+    print(worker.communicate(act)[0], end="")
+made.close()
+"""
+
+
+@USERS
+@pytest.mark.parametrize("target", ["..", "../private", "{place}/private"])
+@pytest.mark.parametrize("removed", ["removed", ""])
+def test_a_link_in_place_of_what_its_owner_removed_leads_no_worker_out(
+    user: str, place: Path, target: str, removed: str
+) -> None:
+    need_sandbox(user)
+    (place / "private").mkdir()
+    (place / "private/letter").write_text("read")
+    shared(place / "work/.git/hooks")
+    shared(place / "work/.git")
+    shared(place / "work")
+    # The worker that was there before is free to take the place; the next ones look around.
+    link = f"cd {place}/work && ln -sT {target.format(place=place)} .git"
+    places = [f"{place}/private", *(f"{place}/work/.git/{each}" for each in ("", "private"))]
+    look = f"for each in {' '.join(places)}; do cat $each/letter; done"
+    touch = f"touch {place}/work/.git/new"
+    done = subprocess.run(
+        as_user(
+            user,
+            *(sys.executable, "-c", SWAPPED, str(place), removed),
+            *(f"{link} && echo linked", look, touch),
+        ),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    linked = ["linked"] if removed else []
+    assert done.stdout.splitlines() == ["there", *linked, "there", "there"]
+    assert not [*place.glob("new"), *place.glob("*/new"), *place.glob("work/.git/new")]
+    told = [
+        done.stderr.count(f"'{place}/work/.git' {what}")
+        for what in ("was removed or replaced", "may have been made by a worker")
+    ]
+    assert told == ([1, 1] if removed else [0, 0])
+
+
 @USERS
 def test_no_helper_executes_what_lies_in_a_folder_of_the_import_path(
     user: str, place: Path
