@@ -226,15 +226,17 @@ def inside_command(
     )
 
 
-def bwrap_options(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
+def bwrap_options(
+    confinement: Confinement, *, files: Mapping[str, int], held: Mapping[str, int] | None = None
+) -> list[str]:
     """bubblewrap's options, without the filter's; `files` are descriptors of texts by their paths
-    in the sandbox's own /etc.
+    in the sandbox's own /etc, and `held` of what is protected by its sources.
     """
     return [
         *_namespaces(confinement),
         *_environment(confinement.env),
         *_own_folders(confinement),
-        *_shown(confinement, files=files),
+        *_shown(confinement, files=files, held=held or {}),
         # Last, when nothing has to be created any more. Not recursive: /tmp and /dev/shm stay
         # writable.
         *(option for folder in ("/proc", "/dev", "/") for option in ("--remount-ro", folder)),
@@ -273,7 +275,9 @@ def _own_folders(confinement: Confinement) -> list[str]:
     return [*options, "--symlink", "../tmp", "/var/tmp"]  # noqa: S108 - the sandbox's own
 
 
-def _shown(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
+def _shown(
+    confinement: Confinement, *, files: Mapping[str, int], held: Mapping[str, int]
+) -> list[str]:
     options: list[str] = []
     for path, target in confinement.system.links:
         options += ["--symlink", target, path]
@@ -290,7 +294,11 @@ def _shown(confinement: Confinement, *, files: Mapping[str, int]) -> list[str]:
     if confinement.home is not None:
         options += ["--bind", confinement.home.source, confinement.home.path]
     for mount in confinement.protected:
-        options += ["--ro-bind", mount.source, mount.path]
+        if mount.source in held:
+            # Fails unless this very file or folder is found under its name, and then mounted.
+            options += ["--ro-bind-fd", str(held[mount.source]), mount.path]
+        else:
+            options += ["--ro-bind", mount.source, mount.path]
     for mount in confinement.masked:
         options += _mask(mount.path)
     return options

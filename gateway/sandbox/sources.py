@@ -12,14 +12,18 @@ Once its owner has removed or replaced what was mounted over a place in a writab
 may put a link there, which bubblewrap would follow on the host, and change it between a look at it
 and the mount. So nothing is mounted there any more for as long as the gateway runs, even if what is
 there looks right. Until then no worker can move it, since each has it as a mount of its own.
+Between the last look and the mount, its owner may still remove it: a bubblewrap that can is given a
+descriptor, and does not start if it finds something else under the name.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import stat
+import subprocess
 import weakref
 from typing import TYPE_CHECKING
 
@@ -66,7 +70,9 @@ class Sources:
         # Descriptors, because the inode of what was removed would soon be that of something else.
         self._held: dict[str, int] = {}
         weakref.finalize(self, _close, self._held)
-        for mount in (*protected, *masked):
+        for mount in protected:
+            self._hold(mount.source)
+        for mount in masked:
             if any(contains(each, mount.source) for each in writable):
                 self._hold(mount.source)
 
@@ -91,6 +97,12 @@ class Sources:
     def protected(self) -> tuple[Mount, ...]:
         """What can still be mounted over its place."""
         return tuple(mount for mount in self._protected if self._is_the_same(mount.source))
+
+    def descriptors(self, bwrap: str) -> dict[str, int]:
+        """Of what is protected, by its source, if this bubblewrap can use them. They stay open for
+        as long as this object lives."""
+        held = {each.source: self._held[each.source] for each in self.protected()}
+        return held if held and _binds_descriptors(bwrap) else {}
 
     def masked(self) -> tuple[Mount, ...]:
         """What can still be masked; elsewhere than in writable mounts, whatever is there now."""
@@ -117,6 +129,13 @@ class Sources:
                     "folder, which would execute what it says",
                     ascii(path),
                 )
+
+
+@functools.cache
+def _binds_descriptors(bwrap: str) -> bool:
+    """Whether this bubblewrap mounts what a descriptor is of: 0.10 does, and patched older ones."""
+    said = subprocess.run([bwrap, "--help"], capture_output=True, text=True, check=False)
+    return "--ro-bind-fd" in said.stdout + said.stderr
 
 
 def _identify(source: str) -> _Identity | None:

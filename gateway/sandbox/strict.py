@@ -157,8 +157,13 @@ class StrictLauncher:
                 for path, content in _etc_files(uid, confinement.env["HOME"]).items()
             }
             seccomp = _memory_file(stack, confinement.seccomp)
-            options = [*bwrap_options(confinement, files=files), "--seccomp", str(seccomp)]
-            inherited = [*files.values(), seccomp]
+            kept = {
+                source: _inheritable(stack, descriptor)
+                for source, descriptor in self._sources.descriptors(self._tools.bwrap).items()
+            }
+            options = bwrap_options(confinement, files=files, held=kept)
+            options += ["--seccomp", str(seccomp)]
+            inherited = [*files.values(), *kept.values(), seccomp]
             before: tuple[str, ...] = ()
             if self._proxy is not None:
                 # The proxy serves the worker while this socket is open: bubblewrap holds a copy,

@@ -246,6 +246,59 @@ def test_a_link_in_place_of_what_its_owner_removed_leads_no_worker_out(
     assert told == ([1, 1] if removed else [0, 0])
 
 
+RACE = """
+import os, subprocess, sys
+from gateway.sandbox import SandboxSettings, make_launcher
+place, swapped = sys.argv[1:]
+git = place + "/work/.git"
+made = make_launcher("writer", ["sh", "-c", 'read act; eval "$act"'],
+                     SandboxSettings(mounts_rw=("work",)), environ=os.environ, cwd=place)
+with made.launch() as launch:
+    if swapped:  # after the gateway has looked, before bubblewrap does
+        os.rename(git, place + "/work/old")
+        os.symlink("..", git)
+    done = subprocess.run(
+        launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds, text=True,
+        input=f"ls -l /proc/self/fd; cat {git}/letter {place}/private/letter" + chr(10),
+        capture_output=True,
+    )
+print(done.stdout, done.stderr)
+"""
+
+
+@USERS
+@pytest.mark.parametrize("swapped", ["swapped", ""])
+def test_a_link_that_comes_between_the_look_and_the_mount_is_not_followed(
+    user: str, place: Path, swapped: str
+) -> None:
+    need_sandbox(user)
+    usage = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, check=False)
+    if "--ro-bind-fd" not in usage.stdout + usage.stderr:
+        pytest.skip("this bubblewrap cannot mount what a descriptor is of")
+    (place / "private").mkdir()
+    (place / "private/letter").write_text("secret")
+    shared(place / "work/.git")
+    (place / "work/.git/letter").write_text("own")
+    shared(place / "work")
+    done = subprocess.run(
+        as_user(user, sys.executable, "-c", RACE, str(place), swapped),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    if swapped:
+        assert "secret" not in done.stdout
+        assert "own" not in done.stdout
+        assert "bwrap: " in done.stdout
+    else:
+        assert "own" in done.stdout
+        fds = done.stdout.partition("own")[0]
+        assert place.name not in fds  # no descriptor reaches the worker
+
+
 @USERS
 def test_no_helper_executes_what_lies_in_a_folder_of_the_import_path(
     user: str, place: Path
