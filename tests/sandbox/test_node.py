@@ -16,7 +16,7 @@ import pytest
 from gateway.sandbox import SandboxError
 from gateway.sandbox.discover import discover
 from gateway.sandbox.places import contains
-from tests.javascript import need_runtime
+from tests.javascript import need_package, need_runtime
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 
 MODULE = '{"type": "module", "exports": "./index.js"}'
@@ -356,9 +356,21 @@ def package_loaded_first(place: Path) -> tuple[str, list[str]]:
     return "app", ["node", "--import", "pre", "src/index.js"]
 
 
+def tsx(place: Path) -> tuple[str, list[str]]:
+    """What tsx's own command is refused for; Node by itself runs no `enum`."""
+    one_package(place)
+    write(
+        place,
+        **{"app/src/x.ts": f"import dep from 'dep'; enum E {{ A = dep }}; let a = E.A; {SAY}"},
+    )
+    for name in ("tsx", "esbuild", "@esbuild"):
+        shutil.copytree(need_package(name), place / "app/node_modules" / name)
+    return "app", ["node", "--import", "tsx", "src/x.ts"]
+
+
 LAYOUTS = [
     one_package, from_elsewhere, npm_workspace, pnpm, pnpm_workspace, pnpm_store, bin_link,
-    bin_link_from_elsewhere, bin_script, loaded_first, package_loaded_first,
+    bin_link_from_elsewhere, bin_script, loaded_first, package_loaded_first, tsx,
 ]  # fmt: skip
 
 
