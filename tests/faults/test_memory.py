@@ -9,6 +9,8 @@ import pytest
 import trio
 
 from gateway.exchange import MAX_HELD_PER_REQUEST
+from gateway.front.connections import MAX_HELD_PER_CONNECTION
+from gateway.front.http1 import MAX_AHEAD_BYTES, MAX_HEAD_BYTES
 from gateway.workers.process import MAX_HELD_PER_WORKER
 from tests.faults.scene import PATIENCE, agent, ask, footprint, open_request, scene, served_by
 from tests.harness import RunningGateway
@@ -94,6 +96,28 @@ async def test_a_stream_that_nobody_reads_is_held_within_the_bound(
             await gateway.logged("504 timeout: .*waiting for the client to read")
             held = memory(gateway, "VmHWM") - before
         assert held < most + (times > 1) * (MAX_HELD_PER_WORKER + 8 * MiB)
+
+
+async def test_connections_are_held_within_the_bound(tmp_path: Path) -> None:
+    """Half of them with a head that has no end, half with as much as is kept behind a request."""
+    hold = agent("hold.py")
+    half = 30
+    async with scene(tmp_path, hold=hold) as gateway, AsyncExitStack() as open_:
+        await served_by(gateway, "good")
+        before = memory(gateway, "VmRSS")
+        for number in range(half):
+            behind = await open_.enter_async_context(open_request(gateway, "hold", "hold"))
+            await behind.send_all(b"x" * MAX_AHEAD_BYTES)
+            await gateway.logged(f"holds {number + 1}")
+            in_head = await trio.open_tcp_stream("127.0.0.1", gateway.port)
+            await open_.enter_async_context(in_head)
+            await in_head.send_all(b"GET / HTTP/1.1\r\nx: " + b"x" * (MAX_HEAD_BYTES - 100))
+        with trio.fail_after(PATIENCE):  # until most of it has been read
+            while memory(gateway, "VmRSS") - before < half * MAX_AHEAD_BYTES / 2:
+                await gateway.state("good")
+        await served_by(gateway, "good")
+        held = memory(gateway, "VmHWM") - before
+        assert held < 2 * half * MAX_HELD_PER_CONNECTION
 
 
 async def test_a_message_of_megabytes_is_neither_in_the_error_nor_in_the_log(
