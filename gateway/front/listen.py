@@ -21,9 +21,12 @@ the first is logged, and then a count (`Refusals`).
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
+import socket
+import struct
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -43,13 +46,20 @@ from gateway.observe import logs
 from gateway.readiness import EXHAUSTED, register
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
     from hypercorn.config import Config
     from hypercorn.typing import LifespanState
 
 log = logging.getLogger("gateway.http")
+
+_SO_ATTACH_FILTER = 26
+"""socket(7). The socket module has no name for it."""
+
+_HANDSHAKE_SECONDS = 0.05
+"""For handshakes that have begun, before the listener is closed: on a busy machine even those on
+loopback take some milliseconds. Closing it would reset them, and a client may have sent a request
+with the last packet of its handshake."""
 
 _EXHAUSTED_SECONDS = 0.1
 """Before the next attempt to accept a connection, where the system has no descriptor left."""
@@ -174,8 +184,29 @@ async def _accept(
                     serve(stream)
         finally:
             # Closing the listener resets the connections that wait in its queue.
+            refuse_handshakes(listener)
+            with trio.move_on_after(_HANDSHAKE_SECONDS, shield=True):
+                await trio.sleep_forever()
             while (established := _accept_nowait(listener)) is not None:
                 serve(trio.SocketStream(trio.socket.from_stdlib_socket(established)))
+
+
+def refuse_handshakes(listener: socket.socket) -> None:
+    """Have the kernel drop each SYN, so that no connection is established between the last accept
+    and the close. Its client tries again, and is refused then."""
+    # Classic BPF over the TCP header: drop what has SYN and not ACK among its flags (byte 13).
+    program = struct.pack(
+        "=" + "HBBI" * 5,
+        *(0x30, 0, 0, 13),
+        *(0x54, 0, 0, 0x12),
+        *(0x15, 0, 1, 0x02),
+        *(0x06, 0, 0, 0),
+        *(0x06, 0, 0, 0xFFFFFFFF),
+    )
+    code = ctypes.create_string_buffer(program)
+    filter_ = struct.pack("HP", 5, ctypes.addressof(code))
+    with suppress(OSError):  # the race is short
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
 
 
 def _accept_nowait(listener: socket.socket) -> socket.socket | None:
