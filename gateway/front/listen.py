@@ -27,6 +27,7 @@ import math
 import os
 import socket
 import struct
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -185,8 +186,8 @@ async def _accept(
         finally:
             # Closing the listener resets the connections that wait in its queue.
             refuse_handshakes(listener)
-            with trio.move_on_after(_HANDSHAKE_SECONDS, shield=True):
-                await trio.sleep_forever()
+            with trio.CancelScope(shield=True):  # in the kernel's time, whatever trio's clock is
+                await trio.to_thread.run_sync(time.sleep, _HANDSHAKE_SECONDS)
             while (established := _accept_nowait(listener)) is not None:
                 serve(trio.SocketStream(trio.socket.from_stdlib_socket(established)))
 
