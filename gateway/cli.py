@@ -33,8 +33,8 @@ from gateway.sandbox import (
     why_not_found,
     working_folder,
 )
+from gateway.sandbox.files.state import AgentState, StateDir, default_place
 from gateway.sandbox.launch import Launcher, own_environment_first
-from gateway.sandbox.state import AgentState, StateDir, default_place
 from gateway.server import serve
 
 log = logging.getLogger("gateway")

@@ -27,7 +27,7 @@ from gateway.front.app import make_app
 from gateway.front.listen import serve_http
 from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
 from gateway.observe import logs
-from gateway.sandbox.keeper import keep_states
+from gateway.sandbox.files.keeper import keep_states
 from gateway.shutdown import Shutdown, receive_signals
 from gateway.workers.deferred import DeferredWorker
 from gateway.workers.orphans import OrphanKeeper
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gateway.config import AgentSettings, Settings
+    from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
-    from gateway.sandbox.state import AgentState
 
 log = logging.getLogger("gateway")
 

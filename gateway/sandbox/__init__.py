@@ -6,8 +6,8 @@ pools or HTTP.
 """
 
 from gateway.config.sandbox import SandboxSettings
+from gateway.sandbox.files.programs import refuse_runner, why_not_found
 from gateway.sandbox.make import Level, check_apart, lasting_ids, make_launcher, working_folder
-from gateway.sandbox.programs import refuse_runner, why_not_found
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
 from gateway.sandbox.trial import try_sandbox

@@ -38,14 +38,14 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from gateway.sandbox.mounts import Mount
-from gateway.sandbox.places import SYSTEM_FOLDERS, contains
+from gateway.sandbox.files.mounts import Mount
+from gateway.sandbox.files.places import SYSTEM_FOLDERS, contains
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.config.sandbox import SandboxSettings
-    from gateway.sandbox.subordinate import Mappers
+    from gateway.sandbox.limits.subordinate import Mappers
 
 HOSTNAME = "worker"
 HOME = "/tmp"  # noqa: S108 - the sandbox's own

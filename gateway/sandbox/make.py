@@ -16,14 +16,11 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gateway.sandbox import node
 from gateway.sandbox.bwrap import HOME, STATE, Confinement, System, Tools
-from gateway.sandbox.cgroups import find_cgroups
-from gateway.sandbox.commands import UNBUFFERED, unshadowed
-from gateway.sandbox.discover import discover, own_interpreter
-from gateway.sandbox.guard import Guard
-from gateway.sandbox.listener import PORT as PROXY_PORT
-from gateway.sandbox.mounts import (
+from gateway.sandbox.files import node
+from gateway.sandbox.files.commands import UNBUFFERED, unshadowed
+from gateway.sandbox.files.discover import discover, own_interpreter
+from gateway.sandbox.files.mounts import (
     check_mounts_apart,
     find_masked,
     find_private,
@@ -31,33 +28,36 @@ from gateway.sandbox.mounts import (
     find_shown_secrets,
     plan_mounts,
 )
-from gateway.sandbox.places import (
+from gateway.sandbox.files.places import (
     ALTERNATIVES,
     CERTIFICATES,
     SYSTEM_FOLDERS,
     is_system,
     overlap,
 )
-from gateway.sandbox.plain import PlainLauncher
-from gateway.sandbox.proxy import Proxy
-from gateway.sandbox.refusals import SandboxError
-from gateway.sandbox.seccomp import filter_program
-from gateway.sandbox.shared import keep_half_of_the_signals
-from gateway.sandbox.strict import StrictLauncher
-from gateway.sandbox.subordinate import (
+from gateway.sandbox.limits.cgroups import find_cgroups
+from gateway.sandbox.limits.guard import Guard
+from gateway.sandbox.limits.seccomp import filter_program
+from gateway.sandbox.limits.shared import keep_half_of_the_signals
+from gateway.sandbox.limits.subordinate import (
     NoSubordinateIds,
     SubordinateIds,
     find_subordinate_ids,
 )
-from gateway.sandbox.uids import UidBlock, free_range, split_ids
+from gateway.sandbox.limits.uids import UidBlock, free_range, split_ids
+from gateway.sandbox.network.listener import PORT as PROXY_PORT
+from gateway.sandbox.network.proxy import Proxy
+from gateway.sandbox.plain import PlainLauncher
+from gateway.sandbox.refusals import SandboxError
+from gateway.sandbox.strict import StrictLauncher
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.config.sandbox import SandboxSettings
+    from gateway.sandbox.files.mounts import Mount
+    from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
-    from gateway.sandbox.mounts import Mount
-    from gateway.sandbox.state import AgentState
 
 Level = Literal["strict", "off"]
 

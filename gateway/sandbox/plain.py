@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.sandbox.files.programs import find_program
 from gateway.sandbox.launch import MARK, Launch, new_mark
-from gateway.sandbox.programs import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from gateway.sandbox.state import AgentState
+    from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.symptoms import Diagnosis
 
 

@@ -20,8 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.sandbox import cgroups as groups
-from gateway.sandbox import listener
 from gateway.sandbox.bwrap import (
     BLOCK_FD,
     HOSTNAME,
@@ -33,23 +31,25 @@ from gateway.sandbox.bwrap import (
     inside_command,
     outside_command,
 )
-from gateway.sandbox.claims import take_over
+from gateway.sandbox.files.sources import Sources
 from gateway.sandbox.launch import Launch
+from gateway.sandbox.limits import cgroups as groups
+from gateway.sandbox.limits.claims import take_over
+from gateway.sandbox.limits.shared import most_processes, shared_limits
+from gateway.sandbox.limits.subordinate import Ids, map_arguments
+from gateway.sandbox.limits.uids import UidBlock
+from gateway.sandbox.network import listener
 from gateway.sandbox.refusals import explain_refusal
-from gateway.sandbox.shared import most_processes, shared_limits
-from gateway.sandbox.sources import Sources
-from gateway.sandbox.subordinate import Ids, map_arguments
 from gateway.sandbox.symptoms import diagnose
-from gateway.sandbox.uids import UidBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from gateway.sandbox.bwrap import Confinement, Tools
-    from gateway.sandbox.guard import Guard
-    from gateway.sandbox.proxy import Proxy
-    from gateway.sandbox.state import AgentState, Home
-    from gateway.sandbox.subordinate import Mappers, SubordinateIds
+    from gateway.sandbox.files.state import AgentState, Home
+    from gateway.sandbox.limits.guard import Guard
+    from gateway.sandbox.limits.subordinate import Mappers, SubordinateIds
+    from gateway.sandbox.network.proxy import Proxy
     from gateway.sandbox.symptoms import Diagnosis
 
 _COPIED = ("/etc/ld.so.cache", "/etc/localtime")

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.sandbox import inside
-from gateway.sandbox.discover import own_interpreter
-from gateway.sandbox.mounts import plan_mounts
+from gateway.sandbox.files.discover import own_interpreter
+from gateway.sandbox.files.mounts import plan_mounts
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
 

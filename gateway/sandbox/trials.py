@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gateway.sandbox.bwrap import Confinement
+    from gateway.sandbox.files.mounts import Mount
     from gateway.sandbox.launch import Launcher
-    from gateway.sandbox.mounts import Mount
 
 _TRIALS_PER_CPU = 2
 """At a time: a trial waits for its processes as long as it computes."""

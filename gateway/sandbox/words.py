@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gateway.sandbox.places import contains
+from gateway.sandbox.files.places import contains
 
 Sentences = dict[str, list[str]]
 """Sentences under "can see", "can reach" and "can exhaust"."""

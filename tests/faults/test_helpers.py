@@ -17,7 +17,7 @@ def proxies(pid: int) -> set[int]:
     return {
         child
         for child in descendants(pid)
-        if b"gateway.sandbox.egress" in Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"gateway.sandbox.network.egress" in Path(f"/proc/{child}/cmdline").read_bytes()
     }
 
 

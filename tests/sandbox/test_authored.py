@@ -12,9 +12,9 @@ import pytest
 
 from gateway.config import SandboxSettings
 from gateway.sandbox import SandboxError, make_launcher
-from gateway.sandbox.authored import read_bytes, read_json, read_text
-from gateway.sandbox.discover import discover
-from gateway.sandbox.keyfiles import find_secrets
+from gateway.sandbox.files.authored import read_bytes, read_json, read_text
+from gateway.sandbox.files.discover import discover
+from gateway.sandbox.files.keyfiles import find_secrets
 from tests.sandbox.users import need_sandbox
 
 

@@ -17,8 +17,8 @@ from gateway.sandbox.bwrap import (
     inside_command,
     outside_command,
 )
-from gateway.sandbox.mounts import Mount
-from gateway.sandbox.subordinate import Mappers
+from gateway.sandbox.files.mounts import Mount
+from gateway.sandbox.limits.subordinate import Mappers
 
 TOOLS = Tools(bwrap="/usr/bin/bwrap", setpriv="/usr/bin/setpriv", sh="/bin/sh")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sandbox import cgroups
-from gateway.sandbox.cgroups import Cgroups, find_cgroups, remove
+from gateway.sandbox.limits import cgroups
+from gateway.sandbox.limits.cgroups import Cgroups, find_cgroups, remove
 
 
 @pytest.fixture

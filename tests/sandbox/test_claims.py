@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sandbox import claims
-from gateway.sandbox.cgroups import find_cgroups, group_name
-from gateway.sandbox.claims import OWN, PREFIX, Claim, take_over
+from gateway.sandbox.limits import claims
+from gateway.sandbox.limits.cgroups import find_cgroups, group_name
+from gateway.sandbox.limits.claims import OWN, PREFIX, Claim, take_over
 from tests.sandbox.running import PATIENCE
 from tests.sandbox.users import PROJECT
 
@@ -28,7 +28,7 @@ DEAD = PREFIX + "0" * 16
 GATEWAY = """
 import subprocess, sys
 from pathlib import Path
-from gateway.sandbox import cgroups, claims
+from gateway.sandbox.limits import cgroups, claims
 parent, real = Path(sys.argv[1]), sys.argv[2] == "real"
 claims.take_over([parent])
 group = parent / cgroups.group_name("test", 0)

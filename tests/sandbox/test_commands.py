@@ -21,9 +21,9 @@ import pytest
 from gateway.cli import make_launchers
 from gateway.config import AgentSettings, ConfigError, ServerSettings, Settings
 from gateway.sandbox import SandboxError
-from gateway.sandbox.commands import shell_script, simple_commands, wrapped
-from gateway.sandbox.discover import discover
-from gateway.sandbox.programs import why_not_found
+from gateway.sandbox.files.commands import shell_script, simple_commands, wrapped
+from gateway.sandbox.files.discover import discover
+from gateway.sandbox.files.programs import why_not_found
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 
 BIN = Path(sys.executable).parent

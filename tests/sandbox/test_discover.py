@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxError
-from gateway.sandbox.discover import discover
-from gateway.sandbox.places import contains, is_wide
+from gateway.sandbox.files.discover import discover
+from gateway.sandbox.files.places import contains, is_wide
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.sandbox import SandboxSettings, StrictLauncher, egress, make_launcher, try_sandbox
+from gateway.sandbox import SandboxSettings, StrictLauncher, make_launcher, try_sandbox
 from gateway.sandbox.bwrap import Tools
-from gateway.sandbox.egress import why_refused
-from gateway.sandbox.proxy import Proxy
-from gateway.sandbox.targets import Policy
+from gateway.sandbox.network import egress
+from gateway.sandbox.network.egress import why_refused
+from gateway.sandbox.network.proxy import Proxy
+from gateway.sandbox.network.targets import Policy
 from tests.sandbox.users import need_sandbox
 from tests.unit.exhausted import no_watches_left
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from gateway.sandbox import SandboxError, SandboxSettings, StrictLauncher, enclosure, make_launcher
-from gateway.sandbox import proxy as proxy_module
+from gateway.sandbox import SandboxError, SandboxSettings, StrictLauncher, make_launcher
+from gateway.sandbox.network import enclosure
+from gateway.sandbox.network import proxy as proxy_module
 from gateway.sandbox.trial import try_sandbox
 from tests.sandbox.running import PATIENCE
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox, uid_of
@@ -56,7 +57,8 @@ sys.stderr.write(json.dumps(found) + "\\n")
 
 GATEWAY = """
 import json, os, select, subprocess, sys
-from gateway.sandbox import SandboxSettings, make_launcher, proxy
+from gateway.sandbox import SandboxSettings, make_launcher
+from gateway.sandbox.network import proxy
 
 home, probe = sys.argv[1:]
 folders = ["/", "/tmp", "/etc", *sys.path]

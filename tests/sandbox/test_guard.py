@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sandbox.guard import Guard
+from gateway.sandbox.limits.guard import Guard
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 
 USERS = pytest.mark.parametrize("user", available_users())
@@ -28,7 +28,7 @@ USERS = pytest.mark.parametrize("user", available_users())
 GATEWAY = """
 import fcntl, json, os, subprocess, sys
 from gateway.sandbox import SandboxSettings, make_launcher, strict
-from gateway.sandbox.guard import Guard
+from gateway.sandbox.limits.guard import Guard
 if sys.argv[1] == "without":
     Guard.ensure = lambda self: None
 # The shell before bubblewrap has its own use for the low numbers.

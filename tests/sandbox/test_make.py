@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.sandbox import SandboxError, SandboxSettings, make, make_launcher
-from gateway.sandbox.cgroups import Cgroups
+from gateway.sandbox.limits.cgroups import Cgroups
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.strict import StrictLauncher
 from tests.sandbox.users import need, need_sandbox

@@ -19,7 +19,7 @@ from gateway.config import AgentSettings, SandboxSettings, Workers
 from gateway.errors import ShuttingDown, WorkerCrashed
 from gateway.exchange import Call, Exchange
 from gateway.sandbox import make, make_launcher
-from gateway.sandbox.cgroups import Cgroups
+from gateway.sandbox.limits.cgroups import Cgroups
 from gateway.workers import priority
 from gateway.workers.memory import proportional_bytes, resident_bytes
 from tests.sandbox.users import need_sandbox

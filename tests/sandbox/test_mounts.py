@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxError
-from gateway.sandbox.mounts import (
+from gateway.sandbox.files.mounts import (
     Mount,
     check_mounts_apart,
     find_masked,
@@ -16,7 +16,7 @@ from gateway.sandbox.mounts import (
     find_shown_secrets,
     plan_mounts,
 )
-from gateway.sandbox.sources import Sources
+from gateway.sandbox.files.sources import Sources
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxError
-from gateway.sandbox.discover import discover
-from gateway.sandbox.places import contains
+from gateway.sandbox.files.discover import discover
+from gateway.sandbox.files.places import contains
 from tests.javascript import need_package, need_runtime
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 

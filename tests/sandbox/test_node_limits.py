@@ -15,9 +15,10 @@ import pytest
 import trio
 import trustme
 
-from gateway.sandbox import SandboxSettings, egress, make_launcher
+from gateway.sandbox import SandboxSettings, make_launcher
+from gateway.sandbox.network import egress
+from gateway.sandbox.network.targets import Policy
 from gateway.sandbox.strict import StrictLauncher
-from gateway.sandbox.targets import Policy
 from tests.javascript import need_runtime
 from tests.sandbox.test_egress import InProcess, Loopback
 from tests.sandbox.users import need_sandbox

@@ -18,7 +18,7 @@ GATEWAY = """
 import json, os, subprocess, sys
 import trio
 from gateway.sandbox import SandboxSettings, make, make_launcher
-from gateway.sandbox.cgroups import Cgroups
+from gateway.sandbox.limits.cgroups import Cgroups
 from gateway.workers import priority
 from gateway.workers.memory import tree
 

@@ -19,7 +19,7 @@ from gateway.sandbox import (
     check_apart,
     make_launcher,
 )
-from gateway.sandbox.uids import FIRST_UID
+from gateway.sandbox.limits.uids import FIRST_UID
 from tests.sandbox.running import running
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 

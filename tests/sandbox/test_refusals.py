@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from gateway.sandbox.seccomp import filter_program
+from gateway.sandbox.limits.seccomp import filter_program
 from tests.sandbox.users import PROJECT, TRY, as_user, in_user_namespace, need_sandbox, publicly
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can change what is allowed")

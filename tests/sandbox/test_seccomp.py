@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxError
-from gateway.sandbox.seccomp import filter_program
+from gateway.sandbox.limits.seccomp import filter_program
 
 X86_64, AARCH64, I386, ARM = 0xC000_003E, 0xC000_00B7, 0x4000_0003, 0x4000_0028
 MAX = 2**64 - 1
@@ -112,7 +112,7 @@ def test_calls_are_judged_by_the_numbers_of_the_architecture(
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_number_of_the_tables_is_the_headers(machine: str) -> None:
-    from gateway.sandbox import seccomp
+    from gateway.sandbox.limits import seccomp
 
     column = list(MACHINES).index(machine)
     known = numbers(machine)

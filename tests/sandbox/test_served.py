@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import trio
 
-from gateway.sandbox.cgroups import find_cgroups
+from gateway.sandbox.limits.cgroups import find_cgroups
 from tests.harness import RunningGateway, running_gateway
 from tests.sandbox.users import need_sandbox
 

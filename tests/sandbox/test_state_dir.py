@@ -14,10 +14,11 @@ import pytest
 import trio
 
 from gateway.config import StateSettings
-from gateway.sandbox import SandboxError, keeper, state, trees
-from gateway.sandbox.state import Home, StateDir, default_place
+from gateway.sandbox import SandboxError
+from gateway.sandbox.files import keeper, state, trees
+from gateway.sandbox.files.state import Home, StateDir, default_place
+from gateway.sandbox.files.trees import bytes_in
 from gateway.sandbox.symptoms import LimitError
-from gateway.sandbox.trees import bytes_in
 from tests.sandbox.users import as_user
 
 IDS = range(1_900_000_000, 1_900_100_000)
@@ -354,7 +355,7 @@ def test_the_default_place_is_systemds_or_the_users(monkeypatch: pytest.MonkeyPa
 
 NOWHERE = """
 import os
-from gateway.sandbox.state import StateDir, default_place
+from gateway.sandbox.files.state import StateDir, default_place
 os.environ["HOME"] = "/proc"  # as "/", which is that of a unit's DynamicUser=
 try:
     StateDir(default_place({}), ids=None, serving=True)

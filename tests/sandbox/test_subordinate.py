@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxSettings, make, make_launcher
-from gateway.sandbox.mounts import Mount, find_private
-from gateway.sandbox.subordinate import (
+from gateway.sandbox.files.mounts import Mount, find_private
+from gateway.sandbox.limits.subordinate import (
     Claim,
     Ids,
     Mappers,
@@ -90,7 +90,7 @@ def test_a_missing_program_is_named_with_its_package(tmp_path: Path) -> None:
 def test_a_user_without_ids_is_told_how_they_are_given() -> None:
     need_sandbox("user")
     code = (
-        "from gateway.sandbox.subordinate import *\n"
+        "from gateway.sandbox.limits.subordinate import *\n"
         "try: find_subordinate_ids(search_path='/usr/bin')\n"
         "except NoSubordinateIds as error: print(error)"
     )
@@ -103,7 +103,7 @@ def test_ids_that_cannot_be_mapped_are_none() -> None:
     """As where the gateway may gain no privileges, so that newuidmap has none."""
     need_sandbox(WITH_IDS)
     code = (
-        "from gateway.sandbox.subordinate import *\n"
+        "from gateway.sandbox.limits.subordinate import *\n"
         "try: find_subordinate_ids(search_path='/usr/bin')\n"
         "except NoSubordinateIds as error: print(error)"
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.sandbox.targets import MAX_REASON, Policy, ProxyRefusal, parse_connect
+from gateway.sandbox.network.targets import MAX_REASON, Policy, ProxyRefusal, parse_connect
 
 
 @pytest.mark.parametrize(

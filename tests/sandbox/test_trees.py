@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sandbox import trees
-from gateway.sandbox.trees import bytes_in, empty
+from gateway.sandbox.files import trees
+from gateway.sandbox.files.trees import bytes_in, empty
 from tests.sandbox.users import as_user
 
 Meddle = Callable[[Callable[[int, list[str]], None]], None]
@@ -139,7 +139,7 @@ def test_more_than_what_is_measured_is_too_much(
 
 CLOSED = """
 import os, tempfile
-from gateway.sandbox.trees import bytes_in
+from gateway.sandbox.files.trees import bytes_in
 with tempfile.TemporaryDirectory() as home:
     os.mkdir(f"{home}/closed")
     open(f"{home}/closed/file", "w").close()

@@ -16,8 +16,8 @@ import pytest
 
 from gateway.sandbox import SandboxError, SandboxSettings, StrictLauncher, make_launcher, strict
 from gateway.sandbox.bwrap import Confinement
+from gateway.sandbox.files.mounts import Mount
 from gateway.sandbox.launch import Launch
-from gateway.sandbox.mounts import Mount
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.trial import Findings, _judge, try_sandbox

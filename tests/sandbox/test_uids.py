@@ -7,8 +7,8 @@ import socket
 
 import pytest
 
-from gateway.sandbox import uids
-from gateway.sandbox.uids import (
+from gateway.sandbox.limits import uids
+from gateway.sandbox.limits.uids import (
     BLOCK_SIZE,
     FIRST_UID,
     LAST_UID,

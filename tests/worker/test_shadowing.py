@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.sandbox.commands import unshadowed
+from gateway.sandbox.files.commands import unshadowed
 from tests.harness import running_gateway
 from tests.sandbox.users import need_sandbox
 

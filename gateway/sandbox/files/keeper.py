@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway.observe import logs
-from gateway.sandbox.trees import bytes_in
+from gateway.sandbox.files.trees import bytes_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from gateway.sandbox.state import AgentState
+    from gateway.sandbox.files.state import AgentState
 
 log = logging.getLogger("gateway.state")
 

@@ -13,9 +13,9 @@ import shlex
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from gateway.sandbox import node
-from gateway.sandbox.authored import read_bytes, read_manifest
-from gateway.sandbox.commands import simple_commands
+from gateway.sandbox.files import node
+from gateway.sandbox.files.authored import read_bytes, read_manifest
+from gateway.sandbox.files.commands import simple_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -43,9 +43,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.sandbox.bwrap import STATE
+from gateway.sandbox.files.trees import empty
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.symptoms import STATE_SIZE, LimitError
-from gateway.sandbox.trees import empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -20,12 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import protocol
-from gateway.sandbox import node
-from gateway.sandbox.authored import read_text
-from gateway.sandbox.commands import shell_script, simple_commands, wrapped
-from gateway.sandbox.editable import editable_sources, is_project, remark_on_bytecode
-from gateway.sandbox.places import contains, follow, is_shared, is_system, is_wide
-from gateway.sandbox.programs import find_program, interpreter_of, refuse_runner, why_not_found
+from gateway.sandbox.files import node
+from gateway.sandbox.files.authored import read_text
+from gateway.sandbox.files.commands import shell_script, simple_commands, wrapped
+from gateway.sandbox.files.editable import editable_sources, is_project, remark_on_bytecode
+from gateway.sandbox.files.places import contains, follow, is_shared, is_system, is_wide
+from gateway.sandbox.files.programs import (
+    find_program,
+    interpreter_of,
+    refuse_runner,
+    why_not_found,
+)
 from gateway.sandbox.refusals import SandboxError
 
 if TYPE_CHECKING:

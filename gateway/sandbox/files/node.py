@@ -31,8 +31,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.sandbox.authored import read_manifest
-from gateway.sandbox.places import contains, is_system, is_wide
+from gateway.sandbox.files.authored import read_manifest
+from gateway.sandbox.files.places import contains, is_system, is_wide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

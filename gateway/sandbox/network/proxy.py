@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gateway
-from gateway.sandbox import enclosure
+from gateway.sandbox.network import enclosure
 from gateway.sandbox.refusals import explain_refusal
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _PROGRAM = """
 import json
 import sys
 sys.path[:] = json.loads(sys.argv.pop(1))
-from gateway.sandbox.egress import main
+from gateway.sandbox.network.egress import main
 main()
 """
 """Run without `site`, which would execute what it finds in any folder of the import path, and

@@ -10,7 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from gateway.sandbox.authored import read_bytes
+from gateway.sandbox.files.authored import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gateway.sandbox.claims import OWN
+from gateway.sandbox.limits.claims import OWN
 
 CONTROLLERS = ("memory", "cpu")
 """Controllers in use. The limit on processes needs none: in a user namespace, or with a user id of

@@ -27,14 +27,14 @@ import subprocess
 import weakref
 from typing import TYPE_CHECKING
 
-from gateway.sandbox.mounts import find_executed
-from gateway.sandbox.places import contains
-from gateway.sandbox.uids import is_a_workers
+from gateway.sandbox.files.mounts import find_executed
+from gateway.sandbox.files.places import contains
+from gateway.sandbox.limits.uids import is_a_workers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.sandbox.mounts import Mount
+    from gateway.sandbox.files.mounts import Mount
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from gateway.sandbox.authored import read_json
+from gateway.sandbox.files.authored import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from gateway.sandbox.bwrap import HOSTNAME, WORKER_UID
-from gateway.sandbox.places import ALTERNATIVES, SYSTEM_FOLDERS, contains, is_wide
+from gateway.sandbox.files.places import ALTERNATIVES, SYSTEM_FOLDERS, contains, is_wide
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -27,8 +27,8 @@ import sys
 import trio
 
 from gateway.readiness import EXHAUSTED, readable
-from gateway.sandbox.enclosure import RESOLV_CONF
-from gateway.sandbox.targets import Policy, ProxyRefusal, parse_connect
+from gateway.sandbox.network.enclosure import RESOLV_CONF
+from gateway.sandbox.network.targets import Policy, ProxyRefusal, parse_connect
 
 MAX_HEAD = 8192
 """Bytes of a request's head. A CONNECT needs a few hundred."""

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 
 import gateway
 import protocol
-from gateway.sandbox.keyfiles import find_secrets, looks_secret
-from gateway.sandbox.places import CERTIFICATES, contains, is_system, is_wide_to_write
+from gateway.sandbox.files.keyfiles import find_secrets, looks_secret
+from gateway.sandbox.files.places import CERTIFICATES, contains, is_system, is_wide_to_write
+from gateway.sandbox.limits.uids import is_a_workers
 from gateway.sandbox.refusals import SandboxError
-from gateway.sandbox.uids import is_a_workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
