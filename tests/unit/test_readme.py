@@ -19,6 +19,7 @@ from tests.test_architecture import ENTRANCE, GROUND, ROOMS, ROOT, TOP_LEVEL
 README = ROOT / "README.md"
 FOR_CHANGERS = ROOT / "tests" / "README.md"
 BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
+OPERATING = ROOT / "gateway" / "README.md"
 
 SHOWN_OTHERWISE = {
     ("command",),
@@ -106,7 +107,9 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [README, FOR_CHANGERS, BENCHMARKS], ids=lambda path: str(path.relative_to(ROOT))
+    "path",
+    [README, FOR_CHANGERS, BENCHMARKS, OPERATING],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_every_place_that_a_readme_names_exists(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
