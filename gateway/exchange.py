@@ -17,7 +17,9 @@ from msgspec import Struct, structs
 
 from gateway import clock
 from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
-from protocol import Method, Payload
+from gateway.needs import unmet_needs
+from gateway.words import join_chunks, text_runs
+from protocol import Method, Outcome, Payload
 from protocol.framing import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
@@ -31,26 +33,26 @@ Session = Literal["new", "kept", "lost"]
 """What a conversation finds: its first worker, the worker that it had, or that this one is gone."""
 
 CHUNK_COST = 64
-"""Bytes that a chunk takes beside its text, as an object and its place in a list. Without it, an
-agent that sends empty chunks could fill the memory within any bound."""
+"""Bytes that a word takes beside its text, as an object and its place in a list. Without it, an
+agent that sends empty chunks or events could fill the memory within any bound."""
 
 MAX_COLLECTED_BYTES = 8 * 1024 * 1024
-"""Of chunks that are concatenated for a caller that wants one answer, `CHUNK_COST` included: as
+"""Of words that are put together for a caller that wants one answer, `CHUNK_COST` included: as
 much as one line holds."""
 
 MAX_LOOSE_CHUNKS = 1024
-"""Chunks for a caller that wants one answer that are kept apart. Joined earlier, short answers
-would be slower; later, an answer of many words would be mostly `CHUNK_COST`."""
+"""Words for a caller that wants one answer that are kept as they came. Joined earlier, short
+answers would be slower; later, an answer of many words would be mostly `CHUNK_COST`."""
 
 MAX_BUFFERED_BYTES = 1024 * 1024
-"""Of chunks that wait for a client that reads more slowly than the worker writes, `CHUNK_COST`
+"""Of words that wait for a client that reads more slowly than the worker writes, `CHUNK_COST`
 included: 15,000 words. A thousand such streams are one GiB at the worst."""
 
 MAX_HELD_PER_REQUEST = 3 * MAX_LINE_BYTES
 """Bytes that one request can make the gateway hold, whoever plays foul: its payload, the line that
 it was written into where that is a copy, and the beginning of its answer; later its answer and the
 response made of it, which is twice as long where every character had to be escaped. A stream's
-chunks are less: one that is being written, and what waits (`MAX_BUFFERED_BYTES`, and the one chunk
+words are less: one that is being written, and what waits (`MAX_BUFFERED_BYTES`, and the one word
 that exceeded it, of a line at most)."""
 
 
@@ -67,6 +69,16 @@ class Call(Struct, frozen=True, kw_only=True):
     request_id: str
     total: float = math.inf
     """What the caller allows, in seconds; it can only shorten the agent's own clock."""
+    events: bool = False
+    """Whether the client's dialect takes events among the words of the answer, and its outcome."""
+    tools: bytes | None = None
+    """The client's tools, a JSON array that passes `protocol.tools.check_tools`."""
+    resume: bytes | None = None
+    """The client's answers to questions, a JSON array that passes `protocol.tools.check_resume`."""
+    traceparent: str | None = None
+    """W3C Trace Context's header."""
+    needs: frozenset[str] = frozenset()
+    """What the agent's `ready` must declare: "image", "audio", "file", "tools" or "asks"."""
 
 
 class RequestPhase(Enum):
@@ -100,13 +112,13 @@ class Exchange:
     """
 
     __slots__ = (
-        "_chunks",
         "_clocks",
         "_event",
         "_joined",
         "_room",
         "_since",
         "_total_at",
+        "_words",
         "admitted_at",
         "buffered_bytes",
         "call",
@@ -114,6 +126,7 @@ class Exchange:
         "error",
         "failed_starts",
         "offset",
+        "outcome",
         "output_begun",
         "phase",
         "result",
@@ -132,9 +145,11 @@ class Exchange:
         self.carrier: Carrier | None = None
         """What has carried the request to a worker that may have read it."""
         self.result: Payload | None = None
+        self.outcome: Outcome | None = None
+        """How the answer ended, where events were asked for and the worker told."""
         self.error: GatewayError | None = None
         self.output_begun = False
-        """Whether any chunk of the answer has come from the worker."""
+        """Whether any word of the answer has come from the worker."""
         self.session: Session | None = None
         self.worker_id: int | None = None
         """The pool's: the worker that has the request."""
@@ -145,13 +160,15 @@ class Exchange:
         self.size = 0
         """The link's: the length of that line in bytes."""
         self.buffered_bytes = 0
-        """What the chunks that wait for the client take, `CHUNK_COST` included."""
+        """What the words that wait for the client take, `CHUNK_COST` included."""
         self._clocks = clocks
         self._since = now
         self._total_at = now + min(clocks.seconds("total"), call.total)
-        self._chunks: list[bytes] = []
+        self._words: list[bytes] = []
+        """What came from the worker and waits for the client, in order: chunks, which are JSON
+        strings, and, if the call asks for them, events, which are JSON objects."""
         self._joined = 0
-        """How many of the chunks, from the first on, are joined ones."""
+        """How many of the words, from the first on, are as short as joining makes them."""
         self._event: trio.Event | None = None
         self._room: trio.Event | None = None
 
@@ -178,8 +195,8 @@ class Exchange:
 
     @property
     def drained(self) -> bool:
-        """Whether the exchange has ended, well or badly, and every chunk was taken."""
-        return self.phase is RequestPhase.ENDED and not self._chunks
+        """Whether the exchange has ended, well or badly, and every word was taken."""
+        return self.phase is RequestPhase.ENDED and not self._words
 
     @property
     def full(self) -> bool:
@@ -212,12 +229,12 @@ class Exchange:
         if self.call.payload:
             self.call = structs.replace(self.call, payload=b"")
 
-    def add_chunks(self, texts: list[bytes], now: float) -> None:
-        """Add chunks of the answer, each a JSON string."""
+    def add_words(self, words: list[bytes], now: float) -> None:
+        """Add chunks of the answer, each a JSON string, and events, each a JSON object."""
         if self.phase is RequestPhase.ENDED:
             return
-        self._chunks += texts
-        self.buffered_bytes += sum(map(len, texts)) + CHUNK_COST * len(texts)
+        self._words += words
+        self.buffered_bytes += sum(map(len, words)) + CHUNK_COST * len(words)
         self._since = now
         if not self.output_begun:
             self.output_begun = True
@@ -230,12 +247,14 @@ class Exchange:
 
     def _bound_collected(self) -> None:
         """Join small chunks, and fail if even so there is too much for one answer."""
-        if len(self._chunks) - self._joined > MAX_LOOSE_CHUNKS:
-            loose = self._chunks[self._joined :]
-            # The insides of whole JSON strings: none of them ends within an escape.
-            self._chunks[self._joined :] = [b'"%b"' % b"".join([text[1:-1] for text in loose])]
-            self.buffered_bytes -= CHUNK_COST * (len(loose) - 1)
-            self._joined += 1
+        if len(self._words) - self._joined > MAX_LOOSE_CHUNKS:
+            loose = self._words[self._joined :]
+            joined = [
+                join_chunks(texts) if event is None else event for texts, event in text_runs(loose)
+            ]
+            self._words[self._joined :] = joined
+            self.buffered_bytes -= CHUNK_COST * (len(loose) - len(joined))
+            self._joined += len(joined)
         if self.buffered_bytes > MAX_COLLECTED_BYTES:
             self.fail(
                 InvalidAgentResponse(
@@ -244,10 +263,11 @@ class Exchange:
                 )
             )
 
-    def end(self, result: Payload | None = None) -> None:
+    def end(self, result: Payload | None = None, outcome: Outcome | None = None) -> None:
         """End the exchange well: with one result, a JSON text, or after the chunks so far."""
         if self.phase is not RequestPhase.ENDED:
             self.result = result
+            self.outcome = outcome
             self.forget_payload()
             self.phase = RequestPhase.ENDED
             self._wake()
@@ -259,13 +279,13 @@ class Exchange:
             self.phase = RequestPhase.ENDED
             if not self.call.stream:
                 # No client will get them, and the exchange lives until its response is sent.
-                self._chunks.clear()
+                self._words.clear()
             self._wake()
             self._make_room()  # what comes now is thrown away
 
     def forget_answer(self) -> None:
         """Drop the result: its response has been made, and may wait for its client for long."""
-        self.result = None
+        self.result = self.outcome = None
 
     async def wait_for_room(self) -> None:
         """Wait until the client has taken what waits for it, or the exchange has ended."""
@@ -291,22 +311,22 @@ class Exchange:
     # The client's side. Nothing here raises: a bad end is the value of `error`.
 
     def take(self) -> list[bytes]:
-        """Take the chunks that have come since the last time, without waiting."""
-        chunks = self._chunks
-        if chunks:
-            self._chunks = []
+        """Take the words that have come since the last time, without waiting."""
+        words = self._words
+        if words:
+            self._words = []
             self._joined = self.buffered_bytes = 0
             self._make_room()
-        return chunks
+        return words
 
     async def receive(self, *, patience: float = math.inf) -> list[bytes]:
-        """Wait for chunks, and take them.
+        """Wait for words, and take them.
 
         Returns an empty list after `patience` seconds of silence, and once the exchange has ended
-        and every chunk was taken (`drained`).
+        and every word was taken (`drained`).
         """
         until = trio.current_time() + patience
-        while not self._chunks and self.phase is not RequestPhase.ENDED:
+        while not self._words and self.phase is not RequestPhase.ENDED:
             if not await self._change(until):
                 return []
         return self.take()
@@ -314,16 +334,16 @@ class Exchange:
     async def ends_within(self, patience: float) -> bool:
         """Wait for the end for at most `patience` seconds; whether it has come.
 
-        The first chunks of a stream end the wait as well: they must not be delayed.
+        The first words of a stream end the wait as well: they must not be delayed.
         """
         until = trio.current_time() + patience
-        while self.phase is not RequestPhase.ENDED and not (self.call.stream and self._chunks):
+        while self.phase is not RequestPhase.ENDED and not (self.call.stream and self._words):
             if not await self._change(until):
                 break
         return self.phase is RequestPhase.ENDED
 
     async def collect(self) -> list[bytes]:
-        """Wait for the end, and take all chunks."""
+        """Wait for the end, and take all words."""
         while self.phase is not RequestPhase.ENDED:
             await self._change(math.inf)
         return self.take()
@@ -376,5 +396,11 @@ class Exchange:
         since = self.admitted_at if name == "total" else self._since
         limit = self._total_at - since if name == "total" else self._clocks.seconds(name)
         carrier = self.carrier
+        if name == "start" and self.call.needs:
+            # It was not sent: what does not speak the handshake says nothing before it is.
+            lacking = unmet_needs(self.call.agent, self.call.needs, None)
+            if lacking is not None:
+                self.fail(lacking)
+                return
         unheard = carrier is not None and not carrier.spoke and carrier.has_read(self)
         self.fail(ClockRanOut(name, now - since, limit, unheard=unheard))

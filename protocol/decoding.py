@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from .checks import MAX_NESTING, is_utf8, nests_deeper
 from .errors import RemoteProtocolError, Violation, wrong_shape
+from .framing import on_one_line
 from .messages import JSON, PROTOCOL_VERSION, Ready
 from .payloads import MAX_EXCERPT, as_bytes, kind
 from .wording import read_mismatch
@@ -26,11 +27,16 @@ _MAX_FRAMED_BYTES = 2048
 text in a line that was crafted for it grows with the square of the length."""
 
 
+_NULL = Raw(b"null")
+
+
 class Params(Struct, gc=False):
-    """The params of `chunk`. A connection has one `ready`, whose params are decoded separately."""
+    """The params of `chunk` and of `event`. A connection has one `ready`, whose params are decoded
+    separately."""
 
     id: int | UnsetType = UNSET
     chunk: Raw | UnsetType = UNSET
+    event: Raw | UnsetType = UNSET
 
 
 class ReadyParams(Struct, gc=False):
@@ -41,14 +47,22 @@ class ReadyParams(Struct, gc=False):
     concurrency: Annotated[int, Meta(ge=1)] = 1
     description: str | None = None
     metadata: Raw = Raw(b"{}")
+    input: Raw | None = None
+    output: Raw | None = None
+    modes: tuple[str, ...] = ()
+    tools: bool = False
+    asks: bool = False
 
 
 class Answer(Struct, gc=False, forbid_unknown_fields=True):
     """A result. Unknown keys are refused: with a misspelt one, the result would mean the end of a
-    stream."""
+    stream. The outcome is looked at only where it was asked for."""
 
     output: Raw | UnsetType = UNSET
     message: Raw | UnsetType = UNSET
+    finish: Raw = _NULL
+    usage: Raw = _NULL
+    asks: Raw = _NULL
 
 
 class Error(Struct, gc=False):
@@ -63,7 +77,7 @@ class Line(Struct, gc=False):
 
     jsonrpc: Literal["2.0"] = "2.0"
     id: int | UnsetType | None = UNSET
-    method: Literal["chunk", "ready"] | UnsetType = UNSET
+    method: Literal["chunk", "event", "ready"] | UnsetType = UNSET
     params: Params | UnsetType = UNSET
     result: Answer | UnsetType = UNSET
     error: Error | UnsetType = UNSET
@@ -99,7 +113,7 @@ class _DeclaredLine(Struct, gc=False):
 
 
 class _LooseParams(Struct, gc=False):
-    id: Raw = Raw(b"null")
+    id: Raw = _NULL
 
 
 class _LooseLine(Struct, gc=False):
@@ -107,7 +121,7 @@ class _LooseLine(Struct, gc=False):
 
     id: Raw | UnsetType = UNSET
     method: Raw | UnsetType = UNSET
-    params: Raw = Raw(b"null")
+    params: Raw = _NULL
 
 
 _decode_line = msgspec.json.Decoder(Line).decode
@@ -121,8 +135,8 @@ _decode_id = msgspec.json.Decoder(int).decode
 
 _EXPECTED = {
     ".jsonrpc": '"2.0"',
-    ".method": "'ready' or 'chunk'",
-    ".result": "'output', 'message' or nothing",
+    ".method": "'ready', 'chunk' or 'event'",
+    ".result": "'output', 'message' or nothing, and 'finish', 'usage', 'asks'",
 }
 """By the place of what is wrong: what msgspec does not tell of it."""
 
@@ -221,15 +235,21 @@ def read_ready(line: bytes) -> Ready:
         params = _decode_ready(line).params
     except msgspec.ValidationError as error:
         raise wrong_shape(None, f"ready: {_reason(error)}: {_excerpt(line)}") from None
-    metadata = as_bytes(params.metadata)
-    if kind(metadata) != "an object":
-        raise wrong_shape(None, f"ready's metadata is {kind(metadata)}, expected an object")
+    for what in ("metadata", "input", "output"):
+        value = getattr(params, what)
+        if value is not None and (found := kind(as_bytes(value))) != "an object":
+            raise wrong_shape(None, f"ready's {what} is {found}, expected an object")
     ready = Ready(
         protocol=params.protocol,
         handlers=params.handlers,
         concurrency=params.concurrency,
         description=params.description,
-        metadata=metadata,
+        metadata=as_bytes(params.metadata),
+        input=None if params.input is None else on_one_line(as_bytes(params.input)),
+        output=None if params.output is None else on_one_line(as_bytes(params.output)),
+        modes=params.modes,
+        tools=params.tools,
+        asks=params.asks,
     )
     if excess := ready.excess():
         raise wrong_shape(None, excess)

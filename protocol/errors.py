@@ -45,6 +45,7 @@ class Violation(StrEnum):
     SECOND_RESULT = "second_result"
     """An answer to a request that has ended."""
     CHUNK_AFTER_END = "chunk_after_end"
+    EVENT_AFTER_END = "event_after_end"
     RESULT_AFTER_CHUNKS = "result_after_chunks"
     """A result with a value for a request that was answered with chunks."""
     READY_NOT_FIRST = "ready_not_first"

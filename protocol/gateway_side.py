@@ -17,10 +17,13 @@ A worker either speaks the handshake or not. Its first line decides that for goo
 
 A request goes through three states. Whatever ends it also removes it from `_in_flight`:
 
-    state        chunk      result with a value    end (`{}`)   error    malformed, its id
-    UNANSWERED   CHUNKED    ended                  ended        ended    ended
-    CHUNKED      CHUNKED    RESULT_AFTER_CHUNKS    ended        ended    ended
-    ended        CHUNK_AFTER_END         SECOND_RESULT, whatever the answer
+    state        chunk      event      result with a value    end      error    malformed, its id
+    UNANSWERED   CHUNKED    UNANSWERED ended                  ended    ended    ended
+    CHUNKED      CHUNKED    CHUNKED    RESULT_AFTER_CHUNKS    ended    ended    ended
+    ended        CHUNK_ or EVENT_AFTER_END        SECOND_RESULT, whatever the answer
+
+Events, and what a result or an end says beside its value (the `Outcome`), are for a request that
+asked for them. For any other they are dropped unread: the text of the answer is whole without them.
 
 A line can be invalid in itself (not JSON, a result of the wrong shape) or out of order (a second
 result). When the line names its request, only that request is lost: `Malformed` carries its id, and
@@ -40,8 +43,9 @@ from enum import Enum
 import msgspec
 from msgspec import UNSET
 
-from .decoding import QUOTE, Answer, Line, read_burst, read_line, read_ready
+from .decoding import QUOTE, Line, read_burst, read_line, read_ready
 from .errors import LocalProtocolError, RemoteProtocolError, Violation, wrong_shape
+from .events import EventError, RequestEvents
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line, split_lines, split_pieces
 from .ids import unguessable_ids
 from .messages import (
@@ -49,6 +53,7 @@ from .messages import (
     Burst,
     Chunk,
     End,
+    Event,
     Failure,
     FromWorker,
     Malformed,
@@ -57,7 +62,8 @@ from .messages import (
     Ready,
     Result,
 )
-from .payloads import as_bytes, as_payload, check_chat_message, kind
+from .payloads import as_bytes, kind
+from .results import InFlight, read_result
 
 _BURST_NEWLINES = 3
 """Newlines in a text that make it worth searching for a run of chunks of one stream."""
@@ -85,14 +91,6 @@ class WorkerState(Enum):
 _SILENT = WorkerState.SILENT
 
 
-class _InFlight:
-    __slots__ = ("chunked", "method")
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
-        self.chunked = False
-
-
 class GatewayConnection:
     """The state of one connection. See the module's docstring.
 
@@ -111,7 +109,7 @@ class GatewayConnection:
         self._next_id = 0
         """The id that was taken for a request that then could not be sent; 0 for none."""
         self._given_out = range(0)
-        self._in_flight: dict[int, _InFlight] = {}
+        self._in_flight: dict[int, InFlight] = {}
 
     def __repr__(self) -> str:
         return (
@@ -144,11 +142,16 @@ class GatewayConnection:
         stream: bool,
         context: JSON = b"{}",
         request_id: str,
+        events: bool = False,
+        tools: JSON | None = None,
+        resume: JSON | None = None,
+        traceparent: str | None = None,
     ) -> tuple[int, Sequence[Payload]]:
         """Ask for an answer to an invoke's input (a JSON text) or a chat's messages (a JSON array).
 
-        Returns the id and the line, in parts. A view is not copied, and must be on one line already
-        (`as_one_line`); any other text is put on one line here.
+        `events` asks for events and for an outcome, too. `tools` and `resume` are JSON arrays that
+        pass the checks of `tools`. Returns the id and the line, in parts. A view is not copied, and
+        must be on one line already (`as_one_line`); any other text is put on one line here.
         """
         self._check_may_send(method)
         self._next_id = new_id = self._next_id or next(self._ids)
@@ -158,11 +161,17 @@ class GatewayConnection:
             method.encode(),
             key,
         )
-        after = b"%b%b%b%b%b" % (
+        extra = (
+            _extra_params(events, tools, resume, traceparent)
+            if events or tools or resume or traceparent
+            else b""
+        )
+        after = b"%b%b%b%b%b%b" % (
             b',"stream":true,"context":' if stream else b',"stream":false,"context":',
             on_one_line(context),
             b',"request_id":',
             on_one_line(msgspec.json.encode(request_id)),
+            extra,
             b"}}\n",
         )
         parts: tuple[Payload, ...]
@@ -178,7 +187,7 @@ class GatewayConnection:
             )
         self._next_id = 0
         self._given_out = range(self._given_out.start or new_id, new_id + 1)
-        self._in_flight[new_id] = _InFlight(method)
+        self._in_flight[new_id] = InFlight(method, RequestEvents() if events else None)
         return new_id, parts
 
     def send_cancel(self, request_id: int) -> bytes:
@@ -261,6 +270,10 @@ class GatewayConnection:
                 line = read_line(text)
                 if line.method == "chunk":  # first: chunks are the most frequent by far
                     events.append(self._receive_chunk(line))
+                elif line.method == "event":
+                    event = self._receive_event(line)
+                    if event is not None:
+                        events.append(event)
                 else:
                     events.append(self._receive(line, text))
                 if self.worker_state is _SILENT:
@@ -287,6 +300,28 @@ class GatewayConnection:
             raise wrong_shape(params.id, f"params.chunk is {kind(text)}, expected a string")
         request.chunked = True
         return Chunk(params.id, text)
+
+    def _receive_event(self, line: Line) -> Event | None:
+        """None: the request did not ask for events."""
+        params = line.params
+        if line.id is not UNSET:
+            raise _own_request(line)
+        if params is UNSET or params.id is UNSET:
+            raise wrong_shape(None, "an event without params.id")
+        request = self._in_flight.get(params.id)
+        if request is None:
+            raise self._not_in_flight(params.id, Violation.EVENT_AFTER_END, "an event")
+        if request.events is None:
+            return None
+        if params.event is UNSET:
+            raise wrong_shape(params.id, "an event without params.event")
+        try:
+            # On one line: between tokens, JSON allows the ends of lines that are not `\n`.
+            event = on_one_line(as_bytes(params.event))
+            request.events.add(event)
+        except EventError as error:
+            raise wrong_shape(params.id, str(error)) from None
+        return Event(params.id, event)
 
     def _receive(self, line: Line, text: bytes) -> Ready | Result | End | Failure:
         if line.method is UNSET:
@@ -321,7 +356,7 @@ class GatewayConnection:
         elif line.result is UNSET:
             raise wrong_shape(line.id, "an answer with neither result nor error")
         else:
-            answer = _read_result(line.id, line.result, request)
+            answer = read_result(line.id, line.result, request)
         del self._in_flight[line.id]
         return answer
 
@@ -358,30 +393,18 @@ def _has_many_lines(text: bytes) -> bool:
     return b"\n" in text and text.count(b"\n") >= _BURST_NEWLINES
 
 
+def _extra_params(
+    events: bool, tools: JSON | None, resume: JSON | None, traceparent: str | None
+) -> bytes:
+    """The members of params that most requests do not have."""
+    parts = [b',"events":true'] if events else []
+    for key, value in ((b"tools", tools), (b"resume", resume)):
+        if value is not None:
+            parts += [b',"%b":' % key, on_one_line(value)]
+    if traceparent is not None:
+        parts += [b',"traceparent":', on_one_line(msgspec.json.encode(traceparent))]
+    return b"".join(parts)
+
+
 def _own_request(line: Line) -> RemoteProtocolError:
     return wrong_shape(None, f"a request of the worker's own, {line.method!r}; it may send none")
-
-
-def _read_result(request_id: int, result: Answer, request: _InFlight) -> Result | End:
-    key, value, other = (
-        ("output", result.output, result.message)
-        if request.method == "invoke"
-        else ("message", result.message, result.output)
-    )
-    if other is not UNSET:
-        wrong_key = "message" if key == "output" else "output"
-        raise wrong_shape(
-            request_id, f"the result of {request.method} has {wrong_key!r}, expected {key!r}"
-        )
-    if value is UNSET:
-        return End(request_id)
-    if request.chunked:
-        raise RemoteProtocolError(
-            Violation.RESULT_AFTER_CHUNKS,
-            f"a result with {key!r} after chunks, expected {{}} to end them",
-            request_id=request_id,
-        )
-    text = as_payload(value)
-    if request.method == "chat" and (problem := check_chat_message(text)):
-        raise wrong_shape(request_id, f"the message of a chat result: {problem}")
-    return Result(request_id, text)

@@ -24,6 +24,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from .checks import MAX_NESTING, nests_deeper
 from .errors import LocalProtocolError, RemoteProtocolError, Violation, wrong_shape
+from .events import EventError, RequestEvents, check_outcome
 from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line
 from .messages import (
     JSON,
@@ -33,12 +34,14 @@ from .messages import (
     Chat,
     FromGateway,
     Invoke,
+    Outcome,
     Ready,
     Unsupported,
 )
 from .payloads import as_bytes, as_payload, check_chat_message
 
 _CHUNK_HEAD = b'{"jsonrpc":"2.0","method":"chunk","params":{"id":%d,"chunk":'
+_EVENT_HEAD = b'{"jsonrpc":"2.0","method":"event","params":{"id":%d,"event":'
 
 
 class _Params(Struct, gc=False):
@@ -48,6 +51,10 @@ class _Params(Struct, gc=False):
     stream: bool = False
     context: Raw = Raw(b"{}")
     request_id: str = ""
+    events: bool = False
+    tools: Raw | UnsetType = UNSET
+    resume: Raw | UnsetType = UNSET
+    traceparent: str | None = None
 
 
 class _Line(Struct, gc=False):
@@ -69,10 +76,12 @@ _decode_head = msgspec.json.Decoder(_HeadOfLine).decode
 
 
 class _Owed:
-    __slots__ = ("answered", "chunked", "method")
+    __slots__ = ("answered", "chunked", "events", "method")
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, events: RequestEvents | None) -> None:
         self.method = method
+        self.events = events
+        """None: the gateway did not ask for events."""
         self.chunked = False
         """Whether a chunk has been sent."""
         self.answered = False
@@ -143,7 +152,7 @@ class WorkerConnection:
                 request_id=message.id,
             )
         request = _read_request(message.id, message.method, params)
-        self._owed[message.id] = _Owed(message.method)
+        self._owed[message.id] = _Owed(message.method, RequestEvents() if params.events else None)
         return request
 
     def send_ready(
@@ -153,6 +162,11 @@ class WorkerConnection:
         concurrency: int = 1,
         description: str | None = None,
         metadata: JSON = b"{}",
+        input: JSON | None = None,  # noqa: A002 - its name on the wire
+        output: JSON | None = None,
+        modes: Sequence[str] = (),
+        tools: bool = False,
+        asks: bool = False,
     ) -> bytes:
         """Declare what this worker can do. Legal as the first line only, within `ready`'s
         bounds."""
@@ -163,6 +177,11 @@ class WorkerConnection:
             handlers=tuple(handlers),
             description=description,
             metadata=metadata,
+            input=input,
+            output=output,
+            modes=tuple(modes),
+            tools=tools,
+            asks=asks,
         )
         if excess := ready.excess():
             raise LocalProtocolError(excess)
@@ -174,6 +193,12 @@ class WorkerConnection:
         if description is not None:
             params["description"] = description
         params["metadata"] = Raw(metadata)
+        for key, schema in (("input", input), ("output", output)):
+            if schema is not None:
+                params[key] = Raw(schema)
+        # Only what says something: an older gateway has no use for the rest.
+        optional = {"modes": ready.modes, "tools": tools, "asks": asks}
+        params |= {key: value for key, value in optional.items() if value}
         return self._line({"jsonrpc": "2.0", "method": "ready", "params": params})
 
     def send_chunk(self, request_id: int, text: str) -> bytes:
@@ -203,23 +228,47 @@ class WorkerConnection:
 
         return send
 
-    def send_output(self, request_id: int, output: object) -> bytes:
-        """The answer to an invoke: any value that msgspec can encode as JSON."""
-        self._check_result(request_id, "invoke", "an output")
-        return self._answer(request_id, "result", {"output": output})
+    def send_event(self, request_id: int, event: object) -> bytes:
+        """An event about `request_id`: any value whose JSON `events.read_event` can read. Legal
+        where the request says `events`."""
+        owed = self._check_owed(request_id, "an event")
+        if owed.events is None:
+            raise _not_asked_for(request_id, "an event")
+        text = on_one_line(_encode(event))
+        line = b"%b%b}}" % (_EVENT_HEAD % request_id, text)
+        self._check_line(line)
+        try:
+            owed.events.add(text)
+        except EventError as error:
+            raise LocalProtocolError(str(error)) from None
+        self._silent = False
+        return line + b"\n"
 
-    def send_message(self, request_id: int, message: object) -> bytes:
-        """The answer to a chat: an object with `role` and `content`."""
+    def send_output(
+        self, request_id: int, output: object, *, outcome: Outcome | None = None
+    ) -> bytes:
+        """The answer to an invoke: any value that msgspec can encode as JSON. An outcome is legal
+        where the request says `events`."""
+        self._check_result(request_id, "invoke", "an output")
+        result = {"output": output, **self._outcome(request_id, outcome)}
+        return self._answer(request_id, "result", result)
+
+    def send_message(
+        self, request_id: int, message: object, *, outcome: Outcome | None = None
+    ) -> bytes:
+        """The answer to a chat: an object with `role` and `content`. The outcome is as in
+        `send_output`."""
         self._check_result(request_id, "chat", "a message")
         text = _encode(message)
         if problem := check_chat_message(text):
             raise LocalProtocolError(f"the message for request {request_id}: {problem}")
-        return self._answer(request_id, "result", {"message": Raw(text)})
+        result = {"message": Raw(text), **self._outcome(request_id, outcome)}
+        return self._answer(request_id, "result", result)
 
-    def send_end(self, request_id: int) -> bytes:
-        """The end of the chunks of `request_id`."""
+    def send_end(self, request_id: int, *, outcome: Outcome | None = None) -> bytes:
+        """The end of the chunks of `request_id`. The outcome is as in `send_output`."""
         self._check_owed(request_id, "an end")
-        return self._answer(request_id, "result", {})
+        return self._answer(request_id, "result", self._outcome(request_id, outcome))
 
     def send_error(self, request_id: int, code: int, message: str) -> bytes:
         """Answer `request_id` with an error. Legal after chunks, too. See `ErrorCode`."""
@@ -230,6 +279,22 @@ class WorkerConnection:
         line = self._line({"jsonrpc": "2.0", "id": request_id, key: value})
         self._owed.pop(request_id).answered = True
         return line
+
+    def _outcome(self, request_id: int, outcome: Outcome | None) -> dict[str, object]:
+        """The members of a result that tell how the answer ended."""
+        if outcome is None:
+            return {}
+        if self._owed[request_id].events is None:
+            raise _not_asked_for(request_id, "an outcome")
+        try:
+            outcome = check_outcome(outcome)
+        except EventError as error:
+            raise LocalProtocolError(str(error)) from None
+        members: dict[str, object] = {} if outcome.finish is None else {"finish": outcome.finish}
+        for key, value in (("usage", outcome.usage), ("asks", outcome.asks)):
+            if value is not None:
+                members[key] = Raw(value)
+        return members
 
     def _check_result(self, request_id: int, method: str, what: str) -> None:
         owed = self._check_owed(request_id, what)
@@ -256,11 +321,14 @@ class WorkerConnection:
 
     def _line(self, message: dict[str, object]) -> bytes:
         line = on_one_line(_encode(message))
+        self._check_line(line)
+        self._silent = False
+        return line + b"\n"
+
+    def _check_line(self, line: bytes) -> None:
         self._check_length(len(line))
         if nests_deeper(line, MAX_NESTING):
             raise LocalProtocolError(f"a line that nests deeper than {MAX_NESTING}")
-        self._silent = False
-        return line + b"\n"
 
     def _check_length(self, length: int) -> None:
         if length >= self._max_line_bytes:
@@ -271,6 +339,12 @@ class WorkerConnection:
 
 def _not_open(request_id: int, what: str) -> LocalProtocolError:
     return LocalProtocolError(f"{what} for request {request_id}, which is not open")
+
+
+def _not_asked_for(request_id: int, what: str) -> LocalProtocolError:
+    return LocalProtocolError(
+        f"{what} for request {request_id}, which does not say 'events': the gateway takes none"
+    )
 
 
 def _read_line(line: bytes) -> _Line:
@@ -287,13 +361,19 @@ def _read_line(line: bytes) -> _Line:
 def _read_request(request_id: int, method: str, params: _Params) -> FromGateway:
     if method not in METHODS:
         return Unsupported(request_id, method)
-    context = as_bytes(params.context)
+    rest = (
+        params.stream,
+        as_bytes(params.context),
+        params.request_id,
+        params.events,
+        None if params.tools is UNSET else as_bytes(params.tools),
+        None if params.resume is UNSET else as_bytes(params.resume),
+        params.traceparent,
+    )
     if method == "invoke":
         if params.input is UNSET:
             raise wrong_shape(request_id, "invoke without params.input")
-        value = as_payload(params.input)
-        return Invoke(request_id, value, params.stream, context, params.request_id)
+        return Invoke(request_id, as_payload(params.input), *rest)
     if params.messages is UNSET:
         raise wrong_shape(request_id, "chat without params.messages")
-    messages = as_payload(params.messages)
-    return Chat(request_id, messages, params.stream, context, params.request_id)
+    return Chat(request_id, as_payload(params.messages), *rest)

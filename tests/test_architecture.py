@@ -48,7 +48,7 @@ PURE_STANDARD_LIBRARY = {
 """What the protocol may import besides msgspec: a list of what does no I/O, knows no time and
 starts nothing is shorter than one of what does."""
 
-GROUND = {"clock", "config", "errors", "exchange", "observe", "readiness"}
+GROUND = {"clock", "config", "errors", "exchange", "needs", "observe", "readiness", "words"}
 """What every room of the gateway may know. Of rooms, it knows none."""
 
 ROOMS = ("sandbox", "workers", "agents", "front")
@@ -72,7 +72,9 @@ PURE = (
     "gateway.front.hosts",
     "gateway.front.native",
     "gateway.front.target",
+    "gateway.needs",
     "gateway.sandbox.bwrap",
+    "gateway.words",
 )
 """Decisions over plain state: tested without processes, tasks or time."""
 

@@ -107,12 +107,20 @@ class AgentSummary(Struct, frozen=True, kw_only=True):
 
 
 class AgentStatus(Struct, frozen=True, kw_only=True):
-    """Everything about an agent; `started` counts the workers that were ever started."""
+    """Everything about an agent; `started` counts the workers that were ever started.
+
+    What a worker declares (`protocol.Ready`) is empty until one has spoken the handshake.
+    """
 
     name: str
     description: str | None
     metadata: msgspec.Raw
     handlers: tuple[str, ...] | None
+    input: msgspec.Raw | None
+    output: msgspec.Raw | None
+    modes: tuple[str, ...]
+    tools: bool
+    asks: bool
     state: AgentState
     workers: list[WorkerStatus]
     limits: Limits
@@ -196,6 +204,11 @@ def describe(
         description=summary.description,
         metadata=msgspec.Raw(b"{}" if ready is None else ready.metadata),
         handlers=summary.handlers,
+        input=None if ready is None or ready.input is None else msgspec.Raw(ready.input),
+        output=None if ready is None or ready.output is None else msgspec.Raw(ready.output),
+        modes=() if ready is None else ready.modes,
+        tools=ready is not None and ready.tools,
+        asks=ready is not None and ready.asks,
         state=summary.state,
         workers=workers,
         limits=Limits(max_workers=settings.workers.max, queue=settings.queue),

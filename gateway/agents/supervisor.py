@@ -31,6 +31,7 @@ import trio
 
 from gateway import clock
 from gateway.agents.blame import Blame, blame_of
+from gateway.agents.declared import Declared
 from gateway.agents.pool import Pool
 from gateway.agents.pool_types import (
     Plan,
@@ -54,7 +55,6 @@ from gateway.errors import (
     AgentUnavailable,
     Cancelled,
     GatewayError,
-    HandlerNotImplemented,
     WorkerCrashed,
 )
 from gateway.exchange import Call, Exchange
@@ -81,7 +81,6 @@ if TYPE_CHECKING:
     from gateway.config import AgentSettings
     from gateway.sandbox.launch import Launcher
     from gateway.workers.events import WorkerEvent
-    from protocol import Ready
 
 log = logging.getLogger("gateway.agent")
 
@@ -129,7 +128,7 @@ class AgentSupervisor:
         self._wake_at = math.inf
         self._wake_scope: trio.CancelScope | None = None
         self._stopped = trio.Event()
-        self._ready: Ready | None = None
+        self._declared = Declared()
         self._last_failure: LastFailure | None = None
         self._last_limit: LimitMet | None = None
 
@@ -178,9 +177,8 @@ class AgentSupervisor:
     def submit(self, call: Call) -> Exchange:
         """Admit a request, and give it to a worker if one is free. Raises GatewayError."""
         now = clock.now()
-        serving = self._pool.stage is Stage.SERVING
-        if serving and self._ready is not None and call.method not in self._ready.handlers:
-            raise HandlerNotImplemented(f"agent {self.name!r} has no {call.method} handler")
+        if self._pool.stage is Stage.SERVING:
+            self._declared.check(call)
         exchange = Exchange(call, self.settings.clocks, now)
         try:
             self._step(self._pool.submit, exchange, now)
@@ -248,10 +246,11 @@ class AgentSupervisor:
             case Spawned():
                 self._carry_out(pool.spawned(worker_id, now))
             case Spoke(ready):
-                self._ready = ready
+                self._declared.heard(ready)
                 capacity = 1 if ready is None else ready.concurrency
                 self._carry_out(pool.ready(worker_id, capacity, now))
             case ReadsSilently():
+                self._declared.heard(None)
                 self._carry_out(pool.reads_silently(worker_id, now))
             case Paused(paused):
                 self._carry_out(pool.pause(worker_id, paused=paused, now=now))
@@ -419,7 +418,7 @@ class AgentSupervisor:
         return summarize(
             self.name,
             self.settings,
-            self._ready,
+            self._declared.ready,
             pool=self._pool,
             restart=self._restart,
             now=clock.now(),
@@ -431,7 +430,7 @@ class AgentSupervisor:
         return describe(
             self.summary,
             self.settings,
-            self._ready,
+            self._declared.ready,
             workers=[
                 worker_status(
                     worker,

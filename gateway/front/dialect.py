@@ -30,6 +30,18 @@ One request goes through the seam in this order:
 An answer comes from a worker in either of two forms, whatever the client asked for: as one result,
 or as chunks and their end. A codec and a stream encoder turn each into what the client wants.
 
+A *word* is what a worker says of an answer before its end: a chunk of text (a JSON string), or an
+event (a JSON object, `protocol.events`): the agent's reasoning, its tools' calls, files, and so on.
+Words come in the order in which they were said. Events are among them only where `Call.events` is
+true, and so is `Exchange.outcome` (how the answer ended, its usage, its questions), known once the
+exchange has ended: a dialect that does not set it meets chunks only. `text_runs` divides words into
+runs of chunks and events, and `protocol.events.read_event` decodes an event, which was checked.
+A tool call is the client's to be run only if its name is one of the request's `tools`, no
+tool_result has followed, and the finish is `tool_calls`; any other is the agent's own business, to
+be shown or dropped. What a body holds that not every agent can honour is named in `Call.needs`:
+then an agent whose `ready` does not declare it is not given the request, but InvalidRequest is the
+answer.
+
 To add a dialect: make a package beside `native/` whose class has `match`, and name it in
 `front/app.py`. It may import the ground (`config`, `errors`, `exchange`, `observe`), `protocol`,
 msgspec, the pure parts of the standard library, and this module, which tests/test_architecture.py
@@ -53,10 +65,28 @@ from gateway.errors import (
     MethodNotAllowed,
     TransferCodingNotImplemented,
 )
+from gateway.words import join_chunks, text_runs
 
 if TYPE_CHECKING:
     from gateway.exchange import Call, Exchange
     from protocol import Payload
+
+__all__ = [
+    "MOST_CONVERSATION_ID",
+    "Codec",
+    "Dialect",
+    "Headers",
+    "RequestHead",
+    "Response",
+    "StreamEncoder",
+    "caller_timeout",
+    "conversation_of",
+    "error_headers",
+    "join_chunks",
+    "retry_headers",
+    "shown",
+    "text_runs",
+]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Names in lower case, as ASGI has them."""
@@ -117,10 +147,10 @@ class Codec(Protocol):
         The codec must not keep `body`: the exchange outlives it, perhaps by hours.
         """
 
-    def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
+    def encode(self, exchange: Exchange, words: list[bytes]) -> Response:
         """Write the answer of an exchange that ended well.
 
-        The answer is `exchange.result`, or, where that is None, `chunks`: JSON strings.
+        The answer is `exchange.result`, or, where that is None, the chunks among the words.
         """
 
     def encode_error(
@@ -143,14 +173,15 @@ class StreamEncoder(Protocol):
     def headers(self) -> Headers:
         """Of the response, whose status is 200."""
 
-    def chunks(self, chunks: list[bytes]) -> bytes:
-        """Chunks that came together, each a JSON string; at least one."""
+    def chunks(self, words: list[bytes]) -> bytes:
+        """Words that came together; at least one."""
 
     def keep_alive(self) -> bytes:
         """What tells the client, and the proxies on the way, that the agent is still at work."""
 
     def end(self, result: Payload | None) -> bytes:
-        """The end of a stream that ended well, after its one result if the answer was one."""
+        """The end of a stream that ended well, after its one result if the answer was one. The
+        exchange has its outcome."""
 
     def error(self, error: GatewayError) -> bytes:
         """The end of a stream that failed: never to be mistaken for `end`."""

@@ -17,25 +17,21 @@ import trio
 from msgspec import Struct
 
 from gateway import clock
-from gateway.errors import (
-    AgentFailed,
-    ClientTooSlow,
-    GatewayError,
-    HandlerNotImplemented,
-    InvalidAgentResponse,
-    InvalidRequest,
-)
+from gateway.errors import ClientTooSlow, GatewayError
+from gateway.needs import unmet_needs
 from gateway.readiness import readable, writable
 from gateway.workers.events import Answered, Paused, Spoke
+from gateway.workers.failures import agents_error, invalid_response
 from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
     Burst,
     Chunk,
     End,
-    ErrorCode,
+    Event,
     Failure,
     FromWorker,
     Malformed,
+    Outcome,
     Payload,
     Ready,
     RemoteProtocolError,
@@ -60,6 +56,9 @@ write into it faster than it is read."""
 _ANSWERED_KEPT = 64
 """Answered requests whose names are still known: what the worker wrote into its stderr before an
 answer may be read after it."""
+
+
+_WORDS = (Burst, Chunk, Event)
 
 
 class Pipes(Protocol):
@@ -113,7 +112,11 @@ class Link:
         self._report = report
         self._diagnose = diagnose
         self._connection = GatewayConnection()
+        self._ready: Ready | None = None
         self._in_flight: dict[int, Exchange] = {}
+        self._held: Exchange | None = None
+        """A request that waits for the worker's first line. There is one at most: a worker that has
+        not spoken is given one."""
         self._answered: dict[int, str] = {}
         self._cancelled: dict[int, trio.Event] = {}
         self._unwritten: deque[memoryview] = deque()
@@ -133,7 +136,11 @@ class Link:
     @property
     def exchanges(self) -> tuple[Exchange, ...]:
         """The requests that the worker still owes an answer to, oldest first."""
-        return tuple(self._in_flight.values())
+        return (*self._in_flight.values(), *self._held_back)
+
+    @property
+    def _held_back(self) -> tuple[Exchange, ...]:
+        return () if self._held is None else (self._held,)
 
     def name_of(self, wire_id: int) -> str | None:
         """The `request_id` of a request that is in flight or was among the last to be answered."""
@@ -145,17 +152,43 @@ class Link:
     def send(self, exchange: Exchange) -> None:
         """Write a request, as much of it as the pipe takes now; a task writes the rest."""
         call = exchange.call
+        if call.needs and not self._meets_needs(exchange):
+            return
         wire_id, line = self._connection.send_request(
             call.method,
             call.payload,
             stream=call.stream,
             context=call.context,
             request_id=call.request_id,
+            events=call.events,
+            tools=call.tools,
+            resume=call.resume,
+            traceparent=call.traceparent,
         )
         exchange.wire_id, exchange.offset = wire_id, self._sent
         exchange.size = sum(map(len, line))
         self._in_flight[wire_id] = exchange
         self._write(line, exchange.size)
+
+    def _meets_needs(self, exchange: Exchange) -> bool:
+        """Whether the worker has declared what a request needs.
+
+        One that has not spoken yet is not sent the request before it has; one that did not declare
+        it, never.
+        """
+        if self.state is WorkerState.SILENT:
+            self._held = exchange
+            return False
+        error = unmet_needs(exchange.call.agent, exchange.call.needs, self._ready)
+        if error is not None:
+            exchange.fail(error)
+            self._report(Answered(exchange, served=False))
+        return error is None
+
+    def _release_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self.send(held)
 
     def cancel(self, exchange: Exchange) -> trio.Event | None:
         """Tell the worker that nobody waits for a request any more.
@@ -164,6 +197,10 @@ class Link:
         or was cancelled before. A worker that has not spoken yet is told when it turns out to speak
         the handshake; one without the handshake is never told.
         """
+        if exchange is self._held:
+            self._held = None
+            self._report(Answered(exchange, served=False))
+            return None
         wire_id = exchange.wire_id
         if self._in_flight.get(wire_id) is not exchange or wire_id in self._cancelled:
             return None
@@ -179,7 +216,8 @@ class Link:
     def unread(self) -> tuple[Exchange, ...]:
         """The requests of which the worker has taken no byte out of its stdin."""
         taken = self._look_at_taken()
-        return tuple(e for e in self._in_flight.values() if e.offset >= taken)
+        unread = tuple(e for e in self._in_flight.values() if e.offset >= taken)
+        return (*unread, *self._held_back)
 
     def cut_off(self) -> tuple[Exchange, ...]:
         """The requests of which the worker has taken a part, and can never take the rest.
@@ -191,6 +229,9 @@ class Link:
 
     def withdraw(self, exchange: Exchange) -> None:
         """Forget a request: whatever the worker says of it is ignored."""
+        if exchange is self._held:
+            self._held = None
+            return
         self._in_flight.pop(exchange.wire_id, None)
         if (answered := self._cancelled.pop(exchange.wire_id, None)) is not None:
             answered.set()
@@ -326,18 +367,19 @@ class Link:
             if silent:
                 silent = False
                 told.append(self._first_line(message, now))
-            if isinstance(message, Burst | Chunk):
+            if isinstance(message, _WORDS):
                 exchange = self._in_flight.get(message.id)
                 if exchange is None:
                     continue  # it was withdrawn
-                texts = message.texts if isinstance(message, Burst) else [message.text]
-                exchange.add_chunks(texts, now)
+                exchange.add_words(_words(message), now)
                 if exchange.full:
                     full = exchange
             else:
                 self._pass_on(message, told)
         for event in told:
             self._report(event)
+        if self._held is not None and not self._connection.broken:
+            self._release_held()
         return full if full is not None and full.full and not full.ended else None
 
     def _forget_read_payloads(self) -> None:
@@ -347,7 +389,7 @@ class Link:
                 exchange.forget_payload()
 
     def _first_line(self, message: FromWorker | Burst, now: float) -> Spoke:
-        ready = message if isinstance(message, Ready) else None
+        self._ready = ready = message if isinstance(message, Ready) else None
         unanswered = self._connection.in_flight  # the same read may hold answers, too
         for wire_id, exchange in self._in_flight.items():
             exchange.worker_started(now)
@@ -363,11 +405,11 @@ class Link:
             placed = message.id is not None
             told.append(Violated(message.error, fatal=self._connection.broken, placed=placed))
         elif isinstance(message, Result):
-            self._end(message.id, told, result=message.value)
+            self._end(message.id, told, result=message.value, outcome=message.outcome)
         elif isinstance(message, End):
-            self._end(message.id, told)
+            self._end(message.id, told, outcome=message.outcome)
         elif isinstance(message, Failure):
-            self._end(message.id, told, error=self._as_error(message))
+            self._end(message.id, told, error=agents_error(message, self._diagnose))
 
     def _end(
         self,
@@ -375,6 +417,7 @@ class Link:
         told: list[LinkEvent],
         *,
         result: Payload | None = None,
+        outcome: Outcome | None = None,
         error: GatewayError | None = None,
         served: bool = True,
     ) -> None:
@@ -387,30 +430,14 @@ class Link:
         if self._cancelled and (answered := self._cancelled.pop(wire_id, None)) is not None:
             answered.set()
         if error is None:
-            exchange.end(result)
+            exchange.end(result, outcome)
         else:
             exchange.fail(error)
         told.append(Answered(exchange, served))
 
-    def _as_error(self, failure: Failure) -> GatewayError:
-        if failure.code == ErrorCode.HANDLER_NOT_IMPLEMENTED:
-            return HandlerNotImplemented(failure.message or "the agent has no such handler")
-        if failure.code == ErrorCode.INVALID_INPUT:
-            return InvalidRequest(failure.message or "the agent refused the input")
-        message = failure.message or "the agent's handler failed"
-        found = self._diagnose(message)
-        if found is None:
-            return AgentFailed(message, code=failure.code)
-        return AgentFailed(
-            f"{message} ({found.sentence})",
-            code=failure.code,
-            limit=found.limit,
-            setting=found.setting,
-        )
 
-
-def invalid_response(error: RemoteProtocolError) -> InvalidAgentResponse:
-    """What a violation of the protocol is to the client."""
-    return InvalidAgentResponse(
-        f"the agent's answer is invalid: {error.message}", violation=error.violation.value
-    )
+def _words(message: Burst | Chunk | Event) -> list[bytes]:
+    """What a message adds to its exchange."""
+    if isinstance(message, Burst):
+        return message.texts
+    return [message.text if isinstance(message, Chunk) else message.event]

@@ -28,13 +28,13 @@ from gateway.workers.events import (
     Retires,
     Spawned,
 )
+from gateway.workers.failures import invalid_response
 from gateway.workers.link import (
     FellBehind,
     InputClosed,
     Link,
     LinkEvent,
     Violated,
-    invalid_response,
 )
 from gateway.workers.memory import exceeds
 from gateway.workers.priority import lower_when_greedy

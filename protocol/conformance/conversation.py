@@ -31,7 +31,7 @@ from protocol.conformance.cases import (
 from protocol.conformance.process import Process, WorkerSilent
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.gateway_side import GatewayConnection, WorkerState
-from protocol.messages import Chunk, End, Failure, Malformed, Method, Ready, Result
+from protocol.messages import Chunk, End, Event, Failure, Malformed, Method, Ready, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -285,7 +285,7 @@ class Conversation:
                 self.ready = event
             elif isinstance(event, Chunk):
                 self._answers[event.id].chunks.append(msgspec.json.decode(event.text))
-            else:
+            elif not isinstance(event, Event):
                 self._answers[event.id].end = event
 
 

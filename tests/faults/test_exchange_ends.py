@@ -43,7 +43,7 @@ async def test_a_failed_answer_is_not_kept_by_the_error_that_ended_it() -> None:
     exchange = make_exchange()
     chunk = b'"%s"' % (b"x" * 1000)
     before = sys.getrefcount(chunk)
-    exchange.add_chunks([chunk] * (MAX_COLLECTED_BYTES // len(chunk) + 1), trio.current_time())
+    exchange.add_words([chunk] * (MAX_COLLECTED_BYTES // len(chunk) + 1), trio.current_time())
     assert await exchange.collect() == []
     kept = exchange.error
     assert isinstance(kept, InvalidAgentResponse)

@@ -391,7 +391,7 @@ PLACED = [
         "invoke",
         b'{"method":"progress","params":{"id":1}}',
         V.WRONG_SHAPE,
-        "'progress' - at `$.method`, expected 'ready' or 'chunk'",
+        "'progress' - at `$.method`, expected 'ready', 'chunk' or 'event'",
     ),
     ("invoke", b'{"id":1,"result":{"output":"\xff"}}', V.NOT_UTF8, "not UTF-8"),
     ("invoke", b'{"id":1,"result":{"output":"\\ud83d"}}', V.NOT_UTF8, "surrogate pair"),

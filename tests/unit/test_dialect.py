@@ -134,9 +134,9 @@ async def test_a_stream_is_numbered_from_its_own_first_event_to_its_own_last(
 ) -> None:
     async def talk(exchange: Exchange) -> None:
         await trio.sleep(KEEP_ALIVE_SECONDS + 1)
-        exchange.add_chunks([b'"one "', b'"two "'], trio.current_time())
+        exchange.add_words([b'"one "', b'"two "'], trio.current_time())
         await trio.sleep(1)
-        exchange.add_chunks([b'"three"'], trio.current_time())
+        exchange.add_words([b'"three"'], trio.current_time())
         exchange.end()
 
     client = await ask(talk, id=7, method="stream", agent="b", params=1)
@@ -152,7 +152,7 @@ async def test_a_stream_is_numbered_from_its_own_first_event_to_its_own_last(
 
 async def test_a_stream_that_fails_ends_in_an_event_of_the_dialect(autojump_clock) -> None:
     async def fail(exchange: Exchange) -> None:
-        exchange.add_chunks([b'"one"'], trio.current_time())
+        exchange.add_words([b'"one"'], trio.current_time())
         await trio.sleep(1)
         exchange.fail(AgentFailed("no"))
 

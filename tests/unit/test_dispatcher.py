@@ -97,7 +97,7 @@ async def test_a_request_whose_agent_continues_is_seen_through_without_its_clien
         await wait_all_tasks_blocked()
         assert not exchange.ended
         assert scene.crew[1].cancelled == []
-        exchange.add_chunks([b'"word"'], trio.current_time())
+        exchange.add_words([b'"word"'], trio.current_time())
         assert not await it.drain(1), "a drain waits for it"
         scene.crew[1].answers(exchange)
         await wait_all_tasks_blocked()

@@ -41,7 +41,7 @@ def give(exchange: Exchange, *, worker_spoke: bool = True) -> None:
 
 
 def chunk(exchange: Exchange, text: bytes = b'"word"') -> None:
-    exchange.add_chunks([text], trio.current_time())
+    exchange.add_words([text], trio.current_time())
 
 
 def error_of(exchange: Exchange, kind: type[GatewayError] = ClockRanOut) -> GatewayError:
@@ -358,7 +358,7 @@ def test_empty_chunks_that_wait_take_bounded_memory(stream: bool) -> None:
             for _ in range(400):
                 if exchange.full:
                     break  # the link stops reading
-                exchange.add_chunks(fresh(4000), trio.current_time())
+                exchange.add_words(fresh(4000), trio.current_time())
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -374,7 +374,7 @@ async def test_the_chunks_of_one_answer_are_joined_and_those_of_a_stream_never()
     for exchange in (streamed, one):
         give(exchange)
         for start in range(0, len(texts), 700):
-            exchange.add_chunks(texts[start : start + 700], trio.current_time())
+            exchange.add_words(texts[start : start + 700], trio.current_time())
         exchange.end()
     assert streamed.take() == texts
     joined = await one.collect()
@@ -388,5 +388,5 @@ async def test_an_answer_of_many_small_words_may_be_almost_as_long_as_any_other(
     word = b'"a word"'
     words = exchanges.MAX_COLLECTED_BYTES * 9 // 10 // len(word)
     for _ in range(0, words, 1000):
-        exchange.add_chunks([word] * 1000, trio.current_time())
+        exchange.add_words([word] * 1000, trio.current_time())
     assert not exchange.ended

@@ -59,7 +59,7 @@ def test_the_end_and_a_comment_are_whole_events() -> None:
 def test_an_error_is_an_event_that_says_whether_output_had_begun(begun: bool) -> None:
     stream, exchange = make_stream()
     if begun:
-        exchange.add_chunks([b'"x"'], 0.0)
+        exchange.add_words([b'"x"'], 0.0)
     assert stream.error(AgentFailed("no", code=1)) == (
         b'event: error\ndata: {"error":{"type":"agent_error","message":"no",'
         b'"request_id":"r-1","code":1,"output_begun":%b}}\n\n' % str(begun).lower().encode()

@@ -51,7 +51,7 @@ async def test_silence_is_filled_with_comments_and_the_first_brings_the_head(
 ) -> None:
     async def think(exchange: Exchange) -> None:
         await trio.sleep(50)
-        exchange.add_chunks([b'"at last"'], trio.current_time())
+        exchange.add_words([b'"at last"'], trio.current_time())
         await trio.sleep(20)
         exchange.end()
 
@@ -73,7 +73,7 @@ async def test_a_word_is_sent_when_it_is_said(autojump_clock) -> None:
     async def talk(exchange: Exchange) -> None:
         for number in range(3):
             await trio.sleep(0.01)
-            exchange.add_chunks([b"%d" % number], trio.current_time())
+            exchange.add_words([b"%d" % number], trio.current_time())
         await trio.sleep(10)
         exchange.end()
 
@@ -111,7 +111,7 @@ async def test_a_failure_after_it_is_an_event(autojump_clock) -> None:
 async def test_no_stream_is_cut_because_it_is_long(autojump_clock) -> None:
     async def talk(exchange: Exchange) -> None:
         for _ in range(600):
-            exchange.add_chunks([b'"x"'], trio.current_time())
+            exchange.add_words([b'"x"'], trio.current_time())
             await trio.sleep(1)
         exchange.end()
 
@@ -188,7 +188,7 @@ async def test_a_client_that_does_not_read_is_given_up_when_its_clock_runs_out(
     async def talk(exchange: Exchange) -> None:
         began = trio.current_time()
         while not exchange.ended:
-            exchange.add_chunks([b'"x"'], trio.current_time())
+            exchange.add_words([b'"x"'], trio.current_time())
             await trio.sleep(1)
         assert exchange.error is not None
         ended.append((trio.current_time() - began, exchange.error.details["clock"]))

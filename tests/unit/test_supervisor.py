@@ -72,7 +72,7 @@ async def test_what_a_worker_reports_within_a_step_waits_for_its_end() -> None:
 async def paused_worker_with_a_request_waiting(it: AgentScene) -> tuple[Exchange, Exchange]:
     """A stream whose client does not read holds back the only worker; another request waits."""
     stream = it.ask("hold", stream=True)
-    stream.add_chunks([b'"' + b"x" * MAX_BUFFERED_BYTES + b'"'], trio.current_time())
+    stream.add_words([b'"' + b"x" * MAX_BUFFERED_BYTES + b'"'], trio.current_time())
     assert stream.full
     worker = it.crew[1]
     worker.pauses()

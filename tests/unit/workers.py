@@ -156,7 +156,7 @@ class FakeWorker:
             case "answer":
                 self.answers(exchange)
             case "speak":
-                exchange.add_chunks([b'"word"'], trio.current_time())
+                exchange.add_words([b'"word"'], trio.current_time())
             case "die":
                 self.end(Reason.EXITED)
 

@@ -46,8 +46,8 @@ class NativeCodec:
     def decode(self, head: RequestHead, body: bytes) -> Call:
         return read_call(self.agent, self._method, head, body)
 
-    def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
-        return Response(200, _JSON, as_body(self._method, exchange.result, chunks))
+    def encode(self, exchange: Exchange, words: list[bytes]) -> Response:
+        return Response(200, _JSON, as_body(self._method, exchange.result, words))
 
     def encode_error(
         self, error: GatewayError, request_id: str, output_begun: bool | None = None

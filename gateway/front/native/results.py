@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw, Struct
 
+from gateway.words import join_chunks
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from protocol import Method, Payload
 
@@ -38,12 +40,10 @@ def as_chunk(method: Method, result: Payload) -> bytes:
     return msgspec.json.encode(str(result, "utf-8"))
 
 
-def as_body(method: Method, result: Payload | None, chunks: Iterable[bytes]) -> bytes:
+def as_body(method: Method, result: Payload | None, chunks: Sequence[bytes]) -> bytes:
     """The body of one JSON answer: the result, or the chunks joined to one string."""
     if result is None:
-        # Each chunk is a whole JSON string, so the insides can be joined as they are: an escaped
-        # surrogate pair is never split, because half of one is not accepted.
-        joined = b'"%b"' % b"".join([chunk[1:-1] for chunk in chunks])
+        joined = join_chunks(chunks)
         result = joined if method == "invoke" else b'{"role":"assistant","content":%b}' % joined
     key = b'{"output":' if method == "invoke" else b'{"message":'
     return b"".join((key, result, b"}"))
