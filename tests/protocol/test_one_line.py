@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
-import subprocess
-import sys
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,86 +20,20 @@ from protocol import as_one_line, is_one_line, on_one_line
 from protocol.gateway_side import GatewayConnection
 
 from .helpers import gateway, request_line, unhurried
+from .line_readers import ALL_LINE_ENDS, READERS, lines_read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATIENCE = 60
-"""Seconds for a reader to start and end; Java takes the longest."""
-
-LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-"""What `str.splitlines` splits at, which is more than any other reader."""
-
-PYTHON_LINES = """
-import sys
-for line in sys.stdin: print(len(line.encode()), flush=True)
-"""
-PYTHON_OPEN_0 = """
-for line in open(0): print(len(line.encode()), flush=True)
-"""
-PYTHON_SPLITLINES = """
-import sys
-for line in sys.stdin.buffer.read().decode().splitlines(True): print(len(line.encode()))
-"""
-NODE_READLINE = """
-const lines = require('node:readline').createInterface({input: process.stdin, crlfDelay: Infinity});
-lines.on('line', line => console.log(Buffer.byteLength(line) + 1));
-"""
-# The expression by which Node's readline ends a line from version 24 on.
-NODE_24 = r"""
-let all = '';
-process.stdin.on('data', data => all += data).on('end', () => {
-  for (const line of all.split(/\r\n|\n|\r(?!\n)|\u2028|\u2029/))
-    if (line) console.log(Buffer.byteLength(line) + 1);
-});
-"""
-JAVA = """
-import java.io.*;
-import java.nio.charset.StandardCharsets;
-import java.util.Scanner;
-public class Lines {
-  public static void main(String[] words) throws IOException {
-    if (words[0].equals("scanner")) {
-      Scanner lines = new Scanner(System.in, StandardCharsets.UTF_8);
-      while (lines.hasNextLine()) say(lines.nextLine());
-    } else {
-      var lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
-      for (String line; (line = lines.readLine()) != null; ) say(line);
-    }
-  }
-  static void say(String line) {
-    System.out.println(line.getBytes(StandardCharsets.UTF_8).length + 1);
-  }
-}
-"""
-PERL = "perl", "-CSD", "-ne", "use bytes; print length($_), qq(\\n);"
-
-READERS = {
-    "python sys.stdin": [sys.executable, "-X", "utf8", "-c", PYTHON_LINES],
-    "python open(0)": [sys.executable, "-X", "utf8", "-c", PYTHON_OPEN_0],
-    "python splitlines": [sys.executable, "-c", PYTHON_SPLITLINES],
-    "node readline": ["node", "-e", NODE_READLINE],
-    "node 24 readline": ["node", "-e", NODE_24],
-    "java BufferedReader": ["java", "Lines.java", "reader"],
-    "java Scanner": ["java", "Lines.java", "scanner"],
-    "perl": [*PERL],
-}
+BETWEEN_TOKENS = "\n\r"
+"""Line ends that are white space of JSON."""
+WITHIN_STRINGS = "\x85\u2028\u2029"
+"""Line ends that a string of JSON may hold as they are."""
+FORGED = b'{"id":1,"method":"invoke","params":{"input":"x"}}'
 
 NASTY = "a\u2028b\u2029c\u0085d\u2027\u0084\u00e9\u20ac\U0001f600"
 PRETTY = json.dumps({"k": [NASTY, {NASTY: 1}]}, ensure_ascii=False, indent=1).encode()
 TEXTS = [PRETTY, PRETTY.replace(b"\n", b"\r\n"), PRETTY.replace(b"\n", b"\r"), b'\r\n "x"\t\r']
-
-
-def lines_of(reader: str, data: bytes, folder: Path) -> list[int]:
-    """How long the lines are that a reader finds, in bytes, with an end of one byte each."""
-    argv = READERS[reader]
-    if shutil.which(argv[0]) is None:
-        pytest.skip(f"{argv[0]} is not installed")
-    (folder / "Lines.java").write_text(JAVA)
-    done = subprocess.run(
-        argv, input=data, cwd=folder, capture_output=True, timeout=PATIENCE, check=True
-    )
-    return [int(each) for each in done.stdout.split()]
 
 
 def request(text: bytes, **options: Any) -> bytes:
@@ -111,23 +43,33 @@ def request(text: bytes, **options: Any) -> bytes:
 @pytest.mark.parametrize("reader", READERS)
 def test_a_request_is_one_line_to_a_real_reader(reader: str, tmp_path: Path) -> None:
     lines = [request(text, context=text) for text in TEXTS]
-    assert lines_of(reader, b"".join(lines), tmp_path) == [len(line) for line in lines]
+    assert lines_read(reader, b"".join(lines), tmp_path) == [line[:-1] for line in lines]
 
 
-@pytest.mark.parametrize("reader", sorted(READERS.keys() - {"perl", "python sys.stdin"}))
-def test_the_control_is_more_than_one_line_to_the_same_reader(reader: str, tmp_path: Path) -> None:
-    body = '{"a":\r{"k":"\u2028"}}\n'.encode()
-    assert len(lines_of(reader, body, tmp_path)) > 1
+@pytest.mark.parametrize("reader", READERS)
+def test_the_control_is_split_by_the_same_reader_where_the_caller_wanted(
+    reader: str, tmp_path: Path
+) -> None:
+    """The same bytes in a line as a gateway would write it that leaves them as they came."""
+    ends = READERS[reader].ends
+    assert {"\n"} <= set(ends) <= set(BETWEEN_TOKENS + WITHIN_STRINGS)
+    naive = "".join(
+        f'{{"id":2,"method":"invoke","params":{{"input":[{end}{FORGED.decode()}{end}]}}}}\n'
+        for end in BETWEEN_TOKENS
+    ) + "".join(f'{{"id":3,"params":{{"input":"a{end}b"}}}}\n' for end in WITHIN_STRINGS)
+    read = lines_read(reader, naive.encode(), tmp_path)
+    assert read == [piece.encode() for piece in re.split(f"[{ends}]", naive.rstrip("\n"))]
+    # What the attack was: a line that is another client's request, and nothing else.
+    assert read.count(FORGED) == len(set(BETWEEN_TOKENS) & set(ends)) > 0
 
 
 def test_a_body_cannot_make_a_line_that_answers_another_request() -> None:
-    forged = b'{"id":1,"method":"invoke","params":{"input":"x"}}'
-    for end in LINE_ENDS[:2]:
-        line = request(b"[%b%b%b]" % (end.encode(), forged, end.encode()))
+    for end in BETWEEN_TOKENS:
+        line = request(b"[%b%b%b]" % (end.encode(), FORGED, end.encode()))
         assert len(line.decode().splitlines()) == 1
 
 
-@pytest.mark.parametrize("end", LINE_ENDS[2:7])
+@pytest.mark.parametrize("end", ALL_LINE_ENDS[2:7])
 def test_the_other_line_ends_are_no_json_at_all(end: str) -> None:
     for text in (f'{{"a":{end}1}}', f'{{"a":"{end}"}}', f'{{"{end}":1}}'):
         with pytest.raises(ValueError, match=r"malformed|invalid|control"):
@@ -135,7 +77,9 @@ def test_the_other_line_ends_are_no_json_at_all(end: str) -> None:
 
 
 @unhurried
-@given(st.recursive(st.text(alphabet=LINE_ENDS + 'ab"\\é€'), st.lists, max_leaves=5), st.booleans())
+@given(
+    st.recursive(st.text(alphabet=ALL_LINE_ENDS + 'ab"\\é€'), st.lists, max_leaves=5), st.booleans()
+)
 def test_a_text_on_one_line_means_the_same_and_is_left_alone_afterwards(
     value: Any, indented: bool
 ) -> None:
@@ -149,7 +93,7 @@ def test_a_text_on_one_line_means_the_same_and_is_left_alone_afterwards(
 
 
 @unhurried
-@given(st.text(alphabet=LINE_ENDS + 'a"\\'))
+@given(st.text(alphabet=ALL_LINE_ENDS + 'a"\\'))
 def test_every_member_is_on_one_line_whatever_the_caller_wrote(text: str) -> None:
     written = json.dumps(text, ensure_ascii=False).encode()
     _, line = request_line(
