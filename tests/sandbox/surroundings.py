@@ -59,6 +59,10 @@ def build(stack: contextlib.ExitStack, folder: Path, argument: str) -> dict[str,
     abstract.bind(f"\0{unique}")
     path_socket.bind(f"{folder}/shared/socket")
     os.chmod(f"{folder}/shared/socket", 0o777)
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    datagrams.bind(f"{folder}/shared/datagrams")
+    os.chmod(f"{folder}/shared/datagrams", 0o777)
+    stack.callback(datagrams.close)
     for server in (abstract, path_socket):
         server.listen()
         _answer(stack, server)
@@ -79,6 +83,7 @@ def build(stack: contextlib.ExitStack, folder: Path, argument: str) -> dict[str,
         "udp_port": _answer_datagrams(stack),
         "abstract": unique,
         "path_socket": f"{folder}/shared/socket",
+        "datagram_socket": f"{folder}/shared/datagrams",
         "nofile": NOFILE,
     }
     if (folder / "shared" / "id").exists():

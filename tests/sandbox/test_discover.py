@@ -190,8 +190,11 @@ def test_a_link_that_leads_out_of_the_project_is_not_shown(
     place: Path, home: Path, leads: str
 ) -> None:
     link(place, "data", place / leads)
-    # The control: a folder of the project's is shown when it is named in the same way.
+    # The controls: a folder of the project's is shown when it is named in the same way, and the
+    # same folder when the operator's command names it, unless it is no folder of one thing.
     assert found(place, "python3", "./pkg") == {"project/pkg"}
+    may_be_named = {leads} & {"home/letters", "manager"}
+    assert found(place, "python3", str(place / leads)) == may_be_named
     assert found(place, "python3", "./data") == set()
     needs = discover(["python3", "./data"], cwd=str(place / "project"), search_path="/usr/bin")
     assert needs.not_shown == [str(place / "project/data")]
@@ -204,17 +207,25 @@ def test_neither_is_the_link_of_a_scripts_folder(
     place: Path, home: Path, words: tuple[str, ...]
 ) -> None:
     (home / "letters/agent.py").write_text("")
+    honest = [word.replace("src", f"{home}/letters") for word in words]
+    assert found(place, *honest) == {"home/letters"}  # the control
     link(place, "src", home / "letters")
     assert found(place, *words) == set()
 
 
 def test_a_script_that_is_a_link_to_a_key_shows_no_key(place: Path, home: Path) -> None:
+    link(place, "bin/agent.py", place / "project/agent.py")
+    control = {"project/bin", "project/agent.py"}
+    assert found(place, "python3", "bin/agent.py") == control
     link(place, "agent.py", home / ".ssh/id")
     assert found(place, "python3", "agent.py") == {"project"}
 
 
 def test_a_link_of_a_link_is_judged_where_it_ends(place: Path, home: Path) -> None:
     link(place, "data", place / "project/pkg/more")
+    (place / "project/pkg/more").mkdir()
+    assert found(place, "python3", "./data") == {"project/data", "project/pkg/more"}  # the control
+    (place / "project/pkg/more").rmdir()
     link(place, "pkg/more", home / "letters")
     assert found(place, "python3", "./data") == set()
 
@@ -234,7 +245,14 @@ def test_a_link_that_goes_round_leads_nowhere(place: Path) -> None:
 def test_what_a_virtual_environment_says_of_its_base_shows_an_installation_or_nothing(
     place: Path, home: Path, value: str
 ) -> None:
-    (place / "project/.venv/pyvenv.cfg").write_text(f"home = {place}/{value}\n")
+    settings = place / "project/.venv/pyvenv.cfg"
+    settings.write_text(f"home = {place}/{value}\n")
+    assert found(place, ".venv/bin/python") == {"project/.venv", "manager/versions/3.99"}
+    (place / "project/.venv/bin/python").unlink()
+    program(place / "project/.venv/bin/python", "\x7fELF")
+    assert found(place, ".venv/bin/python") == {"project/.venv"}
+    # The control: what is said is followed where it is an installation.
+    settings.write_text(f"home = {place}/manager/versions/3.99/bin\n")
     assert found(place, ".venv/bin/python") == {"project/.venv", "manager/versions/3.99"}
 
 
@@ -283,6 +301,7 @@ def test_the_first_line_of_a_script_shows_no_program_of_somebody_elses(
 
 
 def test_a_folder_that_holds_keys_is_never_guessed(place: Path) -> None:
+    assert found(place, "python3", "agent.py", "./pkg") == {"project", "project/pkg"}  # the control
     (place / "project/.aws").mkdir()
     assert found(place, "python3", "agent.py", "./pkg") == {"project/agent.py", "project/pkg"}
     assert found(place, "python3", "-m", "pkg.deep") == {"project/pkg"}

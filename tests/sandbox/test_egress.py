@@ -31,6 +31,7 @@ from gateway.sandbox.network import egress
 from gateway.sandbox.network.egress import why_refused
 from gateway.sandbox.network.proxy import Proxy
 from gateway.sandbox.network.targets import Policy
+from tests.sandbox.test_targets import naive_connect
 from tests.sandbox.users import need_sandbox
 from tests.unit.exhausted import no_watches_left
 
@@ -333,16 +334,14 @@ POLICY = Policy(("a.com:1",))
 
 async def talk(said: bytes, policy: Policy = POLICY) -> bytes:
     """What a client that says this, and no more, is answered."""
-    ours, theirs = trio.socket.socketpair()
-    stream = trio.SocketStream(ours)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(egress.serve_client, trio.SocketStream(theirs), policy)
-        await stream.send_all(said)
-        await stream.send_eof()
+    ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
+    async with ours, theirs, trio.open_nursery() as nursery:
+        nursery.start_soon(egress.serve_client, theirs, policy)
+        await ours.send_all(said)
+        await ours.send_eof()
         answer = b""
-        async for more in stream:
+        async for more in ours:
             answer += more
-    await stream.aclose()
     return answer
 
 
@@ -374,10 +373,41 @@ HEADS = st.binary(max_size=60) | st.builds(
 @example(b"CONNECT a.invalid\0.good.invalid:443 HTTP/1.1\r\n\r\n")
 @example(b"CONNECT a.invalid:443 HTTP/1.1\r\n\r\n")
 def test_whatever_a_client_says_is_refused_in_one_status_line_and_is_no_defect(said: bytes) -> None:
+    check_refusal(said)
+
+
+def check_refusal(said: bytes) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trio.socket, "getaddrinfo", Loopback())
         answer = trio.run(talk, said, Policy(("*:*",)))
     assert re.match(rb"HTTP/1\.1 (400|403|405) [ -~]{1,200}\r\n", answer)
+
+
+@pytest.mark.parametrize("host", ["..ex-.\n", "a.invalid\0.good.invalid", "é"])
+def test_the_control_is_no_refusal_without_the_grammar(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f"CONNECT {host}:443 HTTP/1.1\r\n\r\n".encode()
+    check_refusal(said)
+    monkeypatch.setattr(egress, "parse_connect", naive_connect)
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        check_refusal(said)
+
+
+@pytest.mark.parametrize("grammar", [True, False])
+async def test_a_nul_byte_in_a_name_reaches_what_no_pattern_allows_only_without_the_grammar(
+    grammar: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "why_refused", lambda address, by_name: None)
+    if not grammar:
+        monkeypatch.setattr(egress, "parse_connect", naive_connect)
+    with upstream() as (port, answer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(answer)
+            head = f"CONNECT 127.0.0.1\0.good.invalid:{port} HTTP/1.1\r\n\r\n".encode()
+            said = await talk(head, Policy(("*.good.invalid:*",)))
+            nursery.cancel_scope.cancel()
+    assert said.endswith(b" pong") is not grammar
 
 
 async def test_the_reason_of_a_refusal_stands_in_the_status_line() -> None:

@@ -6,6 +6,7 @@ it has to succeed, or it would show nothing, and in it.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -22,6 +23,9 @@ import pytest
 from tests.sandbox import escapes
 from tests.sandbox.surroundings import MARKER, WORKER_TIMEOUT
 from tests.sandbox.users import PROJECT, WITH_IDS, as_user, every_user, need_sandbox, uid_of
+
+WRONGLY_MADE = [os.strerror(each) for each in (errno.EINVAL, errno.EFAULT, errno.EBADF)]
+"""What an attempt fails with that is itself at fault: no sign that the machine lacks anything."""
 
 
 @functools.cache
@@ -85,5 +89,6 @@ def test_a_worker_cannot(user: str, name: str) -> None:
     if not control["escaped"]:
         lacking = escapes.MACHINE_MAY_LACK.get(name)
         assert lacking is not None, f"the control failed: {control['detail']}"
+        assert not any(each in control["detail"] for each in WRONGLY_MADE), control["detail"]
         # Not a failure in CI either: it is about the kernel, which nobody can install there.
         pytest.skip(f"not even without the sandbox ({lacking}): {control['detail']}")

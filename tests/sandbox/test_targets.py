@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 import re
+import socket
+from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, find, given, settings
 from hypothesis import strategies as st
 
 from gateway.sandbox.network.targets import MAX_REASON, Policy, ProxyRefusal, parse_connect
@@ -101,45 +104,82 @@ def test_any_other_request_is_refused_with_its_status(head: bytes, status: int) 
     assert caught.value.status == status
 
 
-@given(
-    st.binary(max_size=80)
-    | st.builds(
-        b"%b %b:%b HTTP/1.%b".__mod__,
-        st.tuples(
-            st.sampled_from([b"CONNECT", b"GET", b"connect"]),
-            st.text(st.sampled_from("ab-.:[]%\0\r\n\té0")).map(str.encode),
-            st.sampled_from([b"443", b"0", b"65536", b"-1", b"", b"4\0"]),
-            st.sampled_from([b"1", b"1\r\nA: b", b"1\r\n\0", b""]),
-        ),
-    )
+def naive_connect(head: bytes) -> tuple[str, int]:
+    """For controls: the target as a proxy reads it that has no grammar for the whole request."""
+    method, target, version = head.split(b"\r\n")[0].decode("ascii", "replace").split(" ", 2)
+    host, _, port = target.rpartition(":")
+    if (method, version[:7]) != ("CONNECT", "HTTP/1.") or not port.isdigit():
+        raise ProxyRefusal(400, "this is no request of HTTP/1.1")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+HEADS = st.binary(max_size=80) | st.builds(
+    b"%b %b:%b HTTP/1.%b".__mod__,
+    st.tuples(
+        st.sampled_from([b"CONNECT", b"GET", b"connect"]),
+        st.text(st.sampled_from("ab-.:[]%\0\r\n\té0")).map(str.encode),
+        st.sampled_from([b"443", b"0", b"65536", b"-1", b"", b"4\0"]),
+        st.sampled_from([b"1", b"1\r\nA: b", b"1\r\n\0", b""]),
+    ),
 )
+
+
+def defect(parse: Callable[[bytes], tuple[str, int]], head: bytes) -> str | None:
+    """What is wrong with what is made of these bytes, which may be any: None if it is a host of the
+    grammar, or a refusal in one printable line."""
+    try:
+        host, port = parse(head)
+    except ProxyRefusal as refusal:
+        printable = re.fullmatch(rf"[ -~]{{1,{MAX_REASON}}}", str(refusal))
+        return None if printable and refusal.status in {400, 405} else f"{refusal!r}"
+    except Exception as error:
+        return f"{error!r}"
+    if not 0 < port < 65536:
+        return f"port {port}"
+    try:
+        named = re.fullmatch(r"[0-9a-z]([0-9a-z.-]*[0-9a-z])?", host) and host.encode("idna")
+        whole = named or str(ipaddress.IPv6Address(host)) == host
+    except ValueError as error:
+        return f"{host!r}: {error!r}"
+    return None if whole else f"{host!r}"
+
+
+@given(HEADS)
 @example(b"CONNECT [::ffff:127.0.0.1]:1 HTTP/1.1")
 def test_any_bytes_name_a_host_of_the_grammar_or_are_refused_in_one_printable_line(
     head: bytes,
 ) -> None:
-    refusals: list[ProxyRefusal] = []
-    try:
-        host, port = parse_connect(head)
-    except ProxyRefusal as refused:
-        refusals.append(refused)
-    if refusals:
-        assert refusals[0].status in {400, 405}
-        assert re.fullmatch(rf"[ -~]{{1,{MAX_REASON}}}", str(refusals[0]))
-        return
-    assert 0 < port < 65536
-    if ":" in host:
-        assert str(ipaddress.IPv6Address(host)) == host
-    else:
-        assert re.fullmatch(r"[0-9a-z]([0-9a-z.-]*[0-9a-z])?", host)
-        assert host.encode("idna")
+    assert defect(parse_connect, head) is None
+
+
+@pytest.mark.parametrize("kind", ["\0", "ValueError", "port 65536"])
+def test_the_control_finds_defects_with_the_same_bytes_where_there_is_no_grammar(kind: str) -> None:
+    head = find(
+        HEADS,
+        lambda head: kind in str(defect(naive_connect, head)).replace("\\x00", "\0"),
+        settings=settings(max_examples=20_000, database=None, deadline=None),
+        random=random.Random(0),
+    )
+    assert defect(parse_connect, head) is None
 
 
 @pytest.mark.parametrize(
-    "head", [b"CONNECT evil.invalid\0.good.invalid:443 HTTP/1.1", b"CONNECT x\n.good.invalid:443"]
+    "head",
+    [
+        b"CONNECT 127.0.0.1\0.good.invalid:443 HTTP/1.1",
+        b"CONNECT x\n.good.invalid:443 HTTP/1.1",
+        b"CONNECT evil.invalid/.good.invalid:443 HTTP/1.1",
+    ],
 )
 def test_no_name_is_matched_that_another_reader_would_end_earlier(head: bytes) -> None:
-    # The control: as a string, the name fits the pattern.
-    name = head.split(b" ")[1].decode().rpartition(":")[0]
-    assert Policy(("*.good.invalid:443",)).match(name, 443)
+    # The control: without the grammar, the name fits the pattern.
+    assert Policy(("*.good.invalid:443",)).match(*naive_connect(head)) == "*.good.invalid:443"
     with pytest.raises(ProxyRefusal):
         parse_connect(head)
+
+
+def test_the_resolver_does_end_a_name_at_a_nul_byte() -> None:
+    """The control: what fits the pattern `*.good.invalid` is resolved to somebody else."""
+    host, port = naive_connect(b"CONNECT 127.0.0.1\0.good.invalid:443 HTTP/1.1")
+    [(*_, address)] = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
+    assert address == ("127.0.0.1", 443)
