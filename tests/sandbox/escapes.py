@@ -482,6 +482,13 @@ def connect_to_an_abstract_socket(world: dict[str, Any]) -> object:
 
 
 @attempt()
+def take_a_name_by_which_gateways_share_out_user_ids(world: dict[str, Any]) -> object:
+    with socket.socket(socket.AF_UNIX) as claim:
+        claim.bind(f"\0agent-gateway-uids-{os.getpid() << 40}")  # nobody's
+    return "taken"
+
+
+@attempt()
 def connect_to_a_socket_in_a_mounted_folder(world: dict[str, Any]) -> object:
     return _unix(world["path_socket"])
 

@@ -209,6 +209,46 @@ print(json.dumps(found))
     assert found["written"][1] == 5
 
 
+READ_HIDDEN = """
+import json, os, tempfile, subprocess
+from gateway.sandbox import SandboxSettings, make_launcher
+with tempfile.TemporaryDirectory() as folder:
+    os.chmod(folder, 0o755)
+    for name in (".cache", "agent.sh"):
+        with open(f"{folder}/{name}", "w") as file:
+            file.write("cat .cache; echo $?")
+            os.fchmod(file.fileno(), 0o600 if name == ".cache" else 0o644)
+    made = make_launcher(
+        "a", ["sh", "./agent.sh"], SandboxSettings(cwd=folder), environ=os.environ, cwd="/"
+    )
+    with made.launch() as launch:
+        said = subprocess.run(
+            launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True,
+        )
+    made.close()
+print(json.dumps([made.describe()["why_shared"] is None, said.stdout, said.stderr]))
+"""
+
+
+@with_ids
+@pytest.mark.parametrize("user", ["user", WITH_IDS])
+def test_a_private_file_that_is_hidden_is_closed_to_a_worker_with_an_id_of_its_own(
+    user: str,
+) -> None:
+    """It does not count in the choice of the id, and so less is read by it, and nothing more."""
+    need_sandbox(user)
+    said = subprocess.check_output(
+        as_user(user, sys.executable, "-c", READ_HIDDEN), text=True, cwd=PROJECT
+    )
+    own_id, read, complaint = json.loads(said)
+    assert own_id is (user == WITH_IDS)
+    if own_id:
+        assert (read, complaint) == ("1\n", "cat: .cache: Permission denied\n")
+    else:  # the control
+        assert (read, complaint) == ("cat .cache; echo $?0\n", "")
+
+
 def test_what_others_cannot_read_is_found_from_the_top(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     deep = tmp_path / "a" / "b"

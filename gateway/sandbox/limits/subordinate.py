@@ -31,6 +31,7 @@ TRY_TIMEOUT = 10.0
 """Seconds for one map to be made, which takes some milliseconds."""
 
 _MAPPERS = ("newuidmap", "newgidmap", "nsenter", "unshare")
+_NAME = "agent-gateway-subordinate-"
 _WAIT = "echo there; read go"
 _PIPE = "exec 7<<E\nE\n[ -p /proc/self/fd/7 ]"
 
@@ -60,14 +61,15 @@ class Claim:
     """Ids that nobody else is given as long as the object lives, or until `release`.
 
     The claim is an abstract unix socket named after the user id: the kernel grants each name once,
-    to whichever gateway, and releases it however the process ends.
+    to whichever gateway, and releases it however the process ends. (`uids.UidBlock` says who else
+    could take it, and why that is borne.)
     """
 
     def __init__(self, ids: Ids) -> None:
         """Raises OSError when the ids are taken."""
         self.ids = ids
         with socket.socket(socket.AF_UNIX) as claim:
-            claim.bind(f"\0agent-gateway-subordinate-{ids.uid}")
+            claim.bind(f"\0{_NAME}{ids.uid}")
             self.release = weakref.finalize(self, os.close, claim.detach())
 
     def __repr__(self) -> str:
@@ -98,7 +100,10 @@ class SubordinateIds:
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
-        raise OSError(f"all {self._count} subordinate ids are in use")
+        raise OSError(
+            f"all {self._count} subordinate ids are in use, by workers or by whoever else bound "
+            f"their names (ss -xa | grep {_NAME})"
+        )
 
 
 def find_subordinate_ids(*, search_path: str) -> SubordinateIds:

@@ -23,6 +23,7 @@ _LEAST_ID = 16_384
 """The first id used in a container with few ids: above those of its users and services."""
 NOBODY = 65_534
 """The id that stands for all unmapped ids. (65,535 means "none" to some system calls.)"""
+_NAME = "agent-gateway-uids-"
 _FEW = 1_024
 """Ids of one agent in a container with few ids, which has some 65,000 in all."""
 
@@ -62,11 +63,14 @@ class UidBlock:
     """A block of ids that only this process uses for as long as the object lives.
 
     The claim is an abstract unix socket named after the block: the kernel grants each name once,
-    and releases it however the process ends.
+    and releases it however the process ends. Agents have no such sockets; a user of the machine
+    does, and can take all names. Starts then fail, but no id is ever given twice. A name that such
+    a user cannot take would need a file that all gateways of the machine find, whatever their
+    environment, and in a container, too: where they did not, ids would be given twice.
     """
 
     def __init__(self, ids: range) -> None:
-        """Claim a block of `ids`. Raises OSError when other gateways hold all."""
+        """Claim a block of `ids`. Raises OSError when all are held."""
         self._size = BLOCK_SIZE if len(ids) > BLOCK_SIZE else _FEW
         blocks = len(ids) // self._size
         start = random.randrange(blocks)  # noqa: S311 - spreads gateways apart, secret from nobody
@@ -74,7 +78,7 @@ class UidBlock:
             first = ids.start + (start + offset) % blocks * self._size
             claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                claim.bind(f"\0agent-gateway-uids-{first}")
+                claim.bind(f"\0{_NAME}{first}")
             except OSError:
                 claim.close()
                 continue
@@ -82,7 +86,10 @@ class UidBlock:
             self._first = first
             self._next = itertools.count()
             return
-        raise OSError(f"all {blocks} blocks of user ids are taken by other gateways")
+        raise OSError(
+            f"all {blocks} blocks of user ids are taken, by other gateways or by whoever else has "
+            f"bound their names (ss -xa | grep {_NAME})"
+        )
 
     def __repr__(self) -> str:
         return f"<UidBlock {self._first}-{self._first + self._size - 1}>"
