@@ -204,10 +204,13 @@ async def back_to(gateway: RunningGateway, before: Footprint) -> None:
 
 @asynccontextmanager
 async def open_request(
-    gateway: RunningGateway, name: str, wish: object, **extra: Any
+    gateway: RunningGateway, name: str, wish: object, *, between: str = " ", **extra: Any
 ) -> AsyncIterator[trio.SocketStream]:
-    """Send a request on its own connection; the caller reads the response, or does not."""
-    data = json.dumps({**body(wish), **extra}).encode()
+    """Send a request on its own connection; the caller reads the response, or does not.
+
+    `between` is the white space behind a comma of the body.
+    """
+    data = json.dumps({**body(wish), **extra}, separators=(f",{between}", ": ")).encode()
     async with await trio.open_tcp_stream("127.0.0.1", gateway.port) as connection:
         await connection.send_all(
             b"POST /agent/%s/invoke HTTP/1.1\r\nhost: localhost\r\n"

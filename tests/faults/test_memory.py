@@ -12,7 +12,16 @@ from gateway.exchange import MAX_HELD_PER_REQUEST
 from gateway.front.connections import MAX_HELD_PER_CONNECTION
 from gateway.front.http1 import MAX_AHEAD_BYTES, MAX_HEAD_BYTES
 from gateway.workers.process import MAX_HELD_PER_WORKER
-from tests.faults.scene import PATIENCE, agent, ask, footprint, open_request, scene, served_by
+from tests.faults.scene import (
+    PATIENCE,
+    agent,
+    ask,
+    footprint,
+    open_request,
+    read_until,
+    scene,
+    served_by,
+)
 from tests.harness import RunningGateway
 
 MiB = 1024 * 1024
@@ -71,6 +80,47 @@ async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_c
                         await gateway.state("good")
             assert memory(gateway, "VmHWM") - before < clients * size + 40 * MiB
         await served_by(gateway, "good")
+
+
+@pytest.mark.parametrize("between", ["", "\r"], ids=["as it came", "changed for one line"])
+async def test_a_large_body_and_a_large_unread_answer_are_held_within_the_bound_together(
+    between: str, tmp_path: Path
+) -> None:
+    """A line that had to be changed is a copy of the body."""
+    clients, size = 8, 7_000_000
+    bad = agent("weigh.py", clocks={"write": "off"})
+    async with scene(tmp_path, bad=bad) as gateway, AsyncExitStack() as unread:
+        await served_by(gateway, "good")
+        await ask(gateway, "bad", {"large": 1000})
+        before = memory(gateway, "VmRSS")
+        wish = {"large": size, "pad": "y" * size}
+        for _ in range(clients):
+            connection = open_request(gateway, "bad", wish, between=between)
+            await unread.enter_async_context(connection)
+        with trio.fail_after(PATIENCE):
+            while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
+                pass
+        held = memory(gateway, "VmHWM") - before
+        await served_by(gateway, "good")
+    # The control: the bound is not so high that nothing could come near.
+    assert clients * size < held < clients * (MAX_HELD_PER_REQUEST + MAX_HELD_PER_CONNECTION)
+
+
+async def test_a_large_answer_to_a_body_that_its_worker_has_not_read_is_held_within_the_bound(
+    tmp_path: Path,
+) -> None:
+    bad = agent("answer_at_once.py", clocks={"write": "off", "stop": 0.2})
+    async with scene(tmp_path, bad=bad) as gateway:
+        await served_by(gateway, "good")
+        before = memory(gateway, "VmRSS")
+        wish = ["", "y" * 7_000_000]
+        async with open_request(gateway, "bad", wish, between="\r") as connection:
+            await read_until(connection, b'{"output":"xxx')
+            await gateway.logged("has answered")
+            held = memory(gateway, "VmHWM") - before
+        await served_by(gateway, "good")
+    most = MAX_HELD_PER_REQUEST + MAX_HELD_PER_WORKER + MAX_HELD_PER_CONNECTION
+    assert 14_000_000 < held < most
 
 
 @pytest.mark.parametrize(
