@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.sandbox import StrictLauncher
 from tests.sandbox.users import PROJECT, as_user, need_sandbox
 
 PATIENCE = 30.0
@@ -42,6 +43,29 @@ class Running:
                 return said
             said += line
         raise AssertionError("somebody still holds the worker's output")
+
+
+def run_worker(launcher: StrictLauncher) -> subprocess.CompletedProcess[str]:
+    """One worker of a launcher, with an empty stdin, run to its end."""
+    with launcher.launch() as launch:
+        return subprocess.run(
+            launch.argv,
+            env=dict(launch.env),
+            cwd=launch.cwd,
+            pass_fds=launch.pass_fds,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+            check=False,
+        )
+
+
+def lines_of(launcher: StrictLauncher) -> list[str]:
+    """What a worker prints until its end, which must be a good one."""
+    done = run_worker(launcher)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 @contextlib.contextmanager

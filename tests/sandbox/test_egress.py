@@ -31,6 +31,7 @@ from gateway.sandbox.network import egress
 from gateway.sandbox.network.egress import why_refused
 from gateway.sandbox.network.proxy import Proxy
 from gateway.sandbox.network.targets import Policy
+from tests.sandbox.running import lines_of
 from tests.sandbox.test_targets import naive_connect
 from tests.sandbox.users import need_sandbox
 from tests.unit.exhausted import no_watches_left
@@ -73,20 +74,7 @@ def launched(request: pytest.FixtureRequest) -> Iterator[StrictLauncher]:
 
 
 def run(launcher: StrictLauncher) -> list[Any]:
-    with launcher.launch() as launch:
-        done = subprocess.run(
-            launch.argv,
-            env=dict(launch.env),
-            cwd=launch.cwd,
-            pass_fds=launch.pass_fds,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in lines_of(launcher)]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from gateway.sandbox.network import enclosure
 from gateway.sandbox.network import proxy as proxy_module
 from gateway.sandbox.trial import try_sandbox
 from tests.sandbox.running import PATIENCE
-from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox, uid_of
+from tests.sandbox.users import PROJECT, available_users, need_sandbox, run_as, uid_of
 
 USERS = pytest.mark.parametrize("user", available_users())
 
@@ -86,16 +85,7 @@ def test_a_proxy_that_was_taken_over_reaches_nothing_of_the_machine_but_its_netw
         Path(home).chmod(0o777)
         Path(home, "letter").write_text("private")
         Path(home, "letter").chmod(0o666)
-        done = subprocess.run(
-            as_user(user, sys.executable, "-c", GATEWAY, home, PROBE),
-            cwd=PROJECT,
-            env={**os.environ, "HOME": home, "KEY": "word"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
+        done = run_as(user, sys.executable, "-c", GATEWAY, home, PROBE, HOME=home, KEY="word")
     control, found = map(json.loads, done.stdout.splitlines())
     assert control.pop("uid") == uid_of(user)
     # setpriv, with which the tests become another user, leaves that one able to gain rights.

@@ -15,6 +15,7 @@ from gateway.sandbox import SandboxError, SandboxSettings, make, make_launcher
 from gateway.sandbox.limits.cgroups import Cgroups
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.strict import StrictLauncher
+from tests.sandbox.running import lines_of
 from tests.sandbox.users import need, need_sandbox
 
 USER = "root" if os.geteuid() == 0 else "user"
@@ -36,20 +37,7 @@ def launcher(*argv: str, cwd: str = "/", environ: Any = None, **settings: Any) -
 def output(launcher: StrictLauncher) -> str:
     """What a worker of the launcher prints."""
     need_sandbox(USER)
-    with launcher.launch() as launch:
-        done = subprocess.run(
-            launch.argv,
-            env=dict(launch.env),
-            cwd=launch.cwd,
-            pass_fds=launch.pass_fds,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return "\n".join(lines_of(launcher))
 
 
 @pytest.fixture

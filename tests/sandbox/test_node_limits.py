@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from gateway.sandbox.network import egress
 from gateway.sandbox.network.targets import Policy
 from gateway.sandbox.strict import StrictLauncher
 from tests.javascript import need_runtime
+from tests.sandbox.running import lines_of
 from tests.sandbox.test_egress import InProcess, Loopback
 from tests.sandbox.users import need_sandbox
 
@@ -39,22 +39,9 @@ def launcher(*argv: str, **settings: Any) -> StrictLauncher:
 
 def run(made: StrictLauncher) -> list[str]:
     try:
-        with made.launch() as launch:
-            done = subprocess.run(
-                launch.argv,
-                env=dict(launch.env),
-                cwd=launch.cwd,
-                pass_fds=launch.pass_fds,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
+        return lines_of(made)
     finally:
         made.close()
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def heap_of(*argv: str, **settings: Any) -> int:

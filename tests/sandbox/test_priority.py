@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 
 from gateway.workers.priority import LOWEST, levels
-from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
+from tests.sandbox.users import available_users, need_sandbox, run_as
 
 # A reduced gateway: it starts a worker that keeps processes busy, and one that does not, and says
 # which priorities their processes have once it has lowered any.
@@ -69,15 +68,7 @@ def test_a_worker_with_more_busy_processes_than_cpus_gets_a_lower_priority(user:
     need_sandbox(user)
     count = 3 * len(os.sched_getaffinity(0))
     before = os.getpriority(os.PRIO_PROCESS, 0)
-    done = subprocess.run(
-        as_user(user, sys.executable, "-c", GATEWAY, str(count)),
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_as(user, sys.executable, "-c", GATEWAY, str(count), timeout=120)
     told, greedy, modest = json.loads(done.stdout)
     assert modest == [before], "the control"
     assert len(told) == 1

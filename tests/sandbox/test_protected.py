@@ -20,8 +20,8 @@ from gateway.sandbox import (
     make_launcher,
 )
 from gateway.sandbox.limits.uids import FIRST_UID
-from tests.sandbox.running import running
-from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
+from tests.sandbox.running import run_worker, running
+from tests.sandbox.users import available_users, need_sandbox, run_as
 
 USERS = pytest.mark.parametrize("user", available_users())
 
@@ -111,15 +111,7 @@ for named in ((), ("project/.env",)):
     masked = [path for path in made.describe()["masked"] if path.startswith({str(place)!r})]
     print(json.dumps([json.loads(done.stdout), masked]))
 """
-    done = subprocess.run(
-        as_user(user, sys.executable, "-c", code),
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_as(user, sys.executable, "-c", code)
     masked, named = map(json.loads, done.stdout.splitlines())
     assert masked == [["EACCES", "done"], [f"{project}/.env"]]
     assert named == [["done", "done"], []]
@@ -157,18 +149,11 @@ def test_a_folder_that_was_swapped_for_a_link_is_not_shown_at_the_next_start(pla
     (place / "private/letter").write_text("private")
     launcher = made("reader", place, mounts_ro=("b",))
 
-    def read() -> str:
-        with launcher.launch() as launch:
-            return subprocess.run(
-                launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds,
-                capture_output=True, text=True, check=True,
-            ).stdout  # fmt: skip
-
-    assert read() == "public"
+    assert run_worker(launcher).stdout == "public"
     (place / "b").rename(place / "old")
     (place / "b").symlink_to("private")
     with pytest.raises(OSError, match="replaced since the gateway started"):
-        read()
+        run_worker(launcher)
 
 
 def test_what_its_owner_removed_does_not_keep_workers_from_starting(place: Path) -> None:
@@ -176,12 +161,7 @@ def test_what_its_owner_removed_does_not_keep_workers_from_starting(place: Path)
     shared(place / "work")
     launcher = made("writer", place, mounts_rw=("work",))
     (place / "work/.git").rmdir()
-    with launcher.launch() as launch:
-        done = subprocess.run(
-            launch.argv, env=dict(launch.env), cwd=launch.cwd, pass_fds=launch.pass_fds,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-    assert "b/letter" in done.stderr  # the agent ran
+    assert "b/letter" in run_worker(launcher).stderr  # the agent ran
 
 
 SWAPPED = """
@@ -223,19 +203,11 @@ def test_a_link_in_place_of_what_its_owner_removed_leads_no_worker_out(
     places = [f"{place}/private", *(f"{place}/work/.git/{each}" for each in ("", "private"))]
     look = f"for each in {' '.join(places)}; do cat $each/letter; done"
     touch = f"touch {place}/work/.git/new"
-    done = subprocess.run(
-        as_user(
-            user,
-            *(sys.executable, "-c", SWAPPED, str(place), removed),
-            *(f"{link} && echo linked", look, touch),
-        ),
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    done = run_as(
+        user,
+        *(sys.executable, "-c", SWAPPED, str(place), removed),
+        *(f"{link} && echo linked", look, touch),
     )
-    assert done.returncode == 0, done.stderr
     linked = ["linked"] if removed else []
     assert done.stdout.splitlines() == ["there", *linked, "there", "there"]
     assert not [*place.glob("new"), *place.glob("*/new"), *place.glob("work/.git/new")]
@@ -280,15 +252,7 @@ def test_a_link_that_comes_between_the_look_and_the_mount_is_not_followed(
     shared(place / "work/.git")
     (place / "work/.git/letter").write_text("own")
     shared(place / "work")
-    done = subprocess.run(
-        as_user(user, sys.executable, "-c", RACE, str(place), swapped),
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_as(user, sys.executable, "-c", RACE, str(place), swapped)
     if swapped:
         assert "secret" not in done.stdout
         assert "own" not in done.stdout
@@ -321,15 +285,7 @@ with made._proxy.announce():
     pass
 made.close()
 """
-    done = subprocess.run(
-        as_user(user, sys.executable, "-c", code),
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert run_as(user, sys.executable, "-c", code).stderr == ""
     assert not (place / "executed").exists()
 
 
@@ -369,15 +325,7 @@ made.close()
 """
     told = []
     for script in ("mkdir -p work/.git/hooks work/src", "true"):
-        done = subprocess.run(
-            as_user(user, sys.executable, "-c", code, script),
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+        done = run_as(user, sys.executable, "-c", code, script)
         told.append(done.stderr.splitlines())
     first = told[0].pop(1)
     assert first.startswith(f"'{place}/work/.git' may have been made by a worker: ")

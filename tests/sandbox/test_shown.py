@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
+from tests.sandbox.users import PROJECT, available_users, need_sandbox, run_as
 
 FOUND = ("letters/one", ".ssh/id")
 """Of the home, readable by everybody: what keeps an agent from it is that it is not shown."""
@@ -116,16 +115,17 @@ def test_what_a_project_leads_to_is_shown_only_if_the_operator_names_it(
 ) -> None:
     need_sandbox(user)
     words = make(home, home.parent / "project")
-    done = subprocess.run(
-        as_user(user, sys.executable, "-c", GATEWAY, str(home), *words),
+    done = run_as(
+        user,
+        sys.executable,
+        "-c",
+        GATEWAY,
+        str(home),
+        *words,
         cwd=home.parent / "project",
-        env={**os.environ, "HOME": str(home), "PYTHONPATH": str(PROJECT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        HOME=str(home),
+        PYTHONPATH=str(PROJECT),
     )
-    assert done.returncode == 0, done.stderr
     guessed, named, off = map(json.loads, done.stdout.splitlines())
     assert named == off == ["word", "word"], "the control"
     assert guessed == [None, None]

@@ -92,6 +92,23 @@ def as_user(
     return ["unshare", "--mount", *network, *script, closed, kept, uid, ids, *argv]
 
 
+def run_as(
+    user: str, *argv: str, cwd: Path = PROJECT, timeout: float = 60, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as `user`, to its end, which must be a good one; with more variables."""
+    done = subprocess.run(
+        as_user(user, *argv),
+        cwd=cwd,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 def uid_of(user: str) -> int:
     if os.geteuid() != 0:
         return os.geteuid()
