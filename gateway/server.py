@@ -28,6 +28,7 @@ from gateway.front.listen import serve_http
 from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
 from gateway.observe import logs
 from gateway.sandbox.files.keeper import keep_states
+from gateway.sandbox.network.metering import keep_records
 from gateway.shutdown import Shutdown, receive_signals
 from gateway.workers.deferred import DeferredWorker
 from gateway.workers.orphans import OrphanKeeper
@@ -108,6 +109,9 @@ async def serve(
             await nursery.start(orphans.run)
             for relay in _relays(launchers):
                 nursery.start_soon(relay.run)
+            for name, launcher in launchers.items():
+                for descriptor in launcher.records():
+                    nursery.start_soon(keep_records, descriptor, launcher.meter, name)
             nursery.start_soon(keep_states, states)
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)

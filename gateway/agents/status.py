@@ -131,6 +131,10 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     last_failure: LastFailure | None
     last_limit: LimitMet | None
     sandbox: dict[str, Any]
+    services: dict[str, Any] = {}
+    """By name, what was decided of the requests to it: counts, bytes, tokens."""
+    network: dict[str, Any] = {}
+    """What was decided of the connections to the hosts of `sandbox.network`."""
 
 
 def agent_state(pool: Pool[T], restart: RestartPolicy, now: float) -> AgentState:
@@ -199,6 +203,7 @@ def describe(
     sandbox: dict[str, Any],
 ) -> AgentStatus:
     """The status of an agent, from its summary and what that leaves out."""
+    traffic = sandbox.pop("traffic", {})
     return AgentStatus(
         name=summary.name,
         description=summary.description,
@@ -219,4 +224,6 @@ def describe(
         last_failure=last_failure,
         last_limit=last_limit,
         sandbox=sandbox,
+        services=traffic.get("services", {}),
+        network=traffic.get("network", {}),
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.sandbox.network.metering import Meter
     from gateway.sandbox.symptoms import Diagnosis
 
 MARK = "AGENT_GATEWAY_WORKER"
@@ -110,6 +111,16 @@ class Launcher(Protocol):
 
     def logs(self) -> Sequence[int]:
         """Descriptors, which do not block, of what these processes write to their stderr."""
+        ...
+
+    def records(self) -> Sequence[int]:
+        """Descriptors, which do not block, of what the network's processes decide, one
+        `network.audit.Record` for each packet."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """What these processes have recorded, once somebody reads `records` into it."""
         ...
 
     def close(self) -> None:

@@ -46,6 +46,7 @@ from gateway.sandbox.limits.subordinate import (
 )
 from gateway.sandbox.limits.uids import UidBlock, free_range, split_ids
 from gateway.sandbox.network.listener import PORT as PROXY_PORT
+from gateway.sandbox.network.metering import Meter
 from gateway.sandbox.network.proxy import Proxy
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.refusals import SandboxError
@@ -210,13 +211,13 @@ def _make_strict(
     if state is not None and any(overlap(mount.path, STATE) for mount in mounts):
         raise SandboxError(f"{STATE} is where the agent sees its own folder: mount nothing there")
     uids = None if ids is None else UidBlock(split_ids(ids)[1])
-    proxy = None
+    proxy, meter = None, Meter()
     if settings.network_hosts:
-        uid = None if uids is None else uids.take()
         proxy = Proxy(
             agent_name,
-            settings.network_hosts,
-            uid=uid,
+            {"network": settings.network_hosts},
+            spent=meter.spent,
+            uid=None if uids is None else uids.take(),
             tools=tools,
             seccomp=confinement.seccomp,
         )
@@ -228,6 +229,7 @@ def _make_strict(
         subordinate=subordinate,
         guard=_guard(),
         proxy=proxy,
+        meter=meter,
         state=state,
         # Of a conversation's folder, one worker at a time.
         sharing=workers if as_root and state is not None and not state.per_conversation else 1,

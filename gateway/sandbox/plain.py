@@ -6,13 +6,14 @@ import errno
 import os
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.sandbox.files.programs import find_program
 from gateway.sandbox.launch import MARK, Launch, new_mark
+from gateway.sandbox.network.metering import Meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ class PlainLauncher:
     env: Mapping[str, str]
     cwd: str | None = None
     state: AgentState | None = None
+    meter: Meter = field(default_factory=Meter)
+    """Of nothing: without a sandbox, an agent has the gateway's own network."""
 
     @contextmanager
     def launch(self, conversation: str | None = None) -> Iterator[Launch]:
@@ -74,6 +77,9 @@ class PlainLauncher:
         return {"level": "off"} | ({} if self.state is None else self.state.describe())
 
     def processes(self) -> Sequence[int]:
+        return ()
+
+    def records(self) -> Sequence[int]:
         return ()
 
     def logs(self) -> Sequence[int]:

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import os
 import resource
 import secrets
 import signal
+import time
 import weakref
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from gateway.sandbox.bwrap import (
     BLOCK_FD,
-    HOSTNAME,
     INFO_FD,
     ULIMIT_BLOCK,
     WORKER_UID,
@@ -32,6 +33,7 @@ from gateway.sandbox.bwrap import (
     outside_command,
 )
 from gateway.sandbox.files.sources import Sources
+from gateway.sandbox.handed import etc_files, inheritable, memory_file
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.limits import cgroups as groups
 from gateway.sandbox.limits.claims import take_over
@@ -39,6 +41,7 @@ from gateway.sandbox.limits.shared import most_processes, shared_limits
 from gateway.sandbox.limits.subordinate import Ids, map_arguments
 from gateway.sandbox.limits.uids import UidBlock
 from gateway.sandbox.network import listener
+from gateway.sandbox.network.metering import Meter
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.symptoms import diagnose
 
@@ -52,13 +55,10 @@ if TYPE_CHECKING:
     from gateway.sandbox.network.proxy import Proxy
     from gateway.sandbox.symptoms import Diagnosis
 
-_COPIED = ("/etc/ld.so.cache", "/etc/localtime")
 WORKER_WEIGHT = 50
 """A worker's share of busy CPUs, in percent of the gateway's, however many processes it has: one
 that spins holds up neither the gateway nor its neighbours. Much less would starve workers on a
 machine that has other work."""
-_FIRST_FREE = 10
-"""The lowest descriptor to inherit: a shell can only name those below, with one digit."""
 
 _SIGNALS = frozenset(signal.valid_signals())
 _UNLIMITED = {"value": None, "enforced": False, "reason": "no limit was set"}
@@ -77,6 +77,7 @@ class StrictLauncher:
         subordinate: SubordinateIds | None = None,
         guard: Guard,
         proxy: Proxy | None = None,
+        meter: Meter | None = None,
         state: AgentState | None = None,
         sharing: int = 1,
     ) -> None:
@@ -95,6 +96,8 @@ class StrictLauncher:
         self._subordinate = subordinate if confinement.subordinate else None
         self._guard = guard
         self._proxy = proxy
+        self.meter = meter or Meter()
+        """What the agent's processes of the network have recorded."""
         self._state = state
         self._sharing = sharing
         self._token = secrets.token_hex(4)
@@ -118,6 +121,7 @@ class StrictLauncher:
             subordinate=self._subordinate,
             guard=self._guard,
             proxy=self._proxy,
+            meter=self.meter,
             state=self._state,
             sharing=self._sharing,
         )
@@ -140,6 +144,7 @@ class StrictLauncher:
     def _launch_in(self, home: Home | None, ending: contextlib.ExitStack) -> Iterator[Launch]:
         """One start in a folder. `ending` is closed when every process of it has ended."""
         self.remove_groups()
+        number = next(self._numbers)
         confinement = self._as_it_is_now(home)
         self._guard.ensure()
         rlimits = self.rlimits()
@@ -150,15 +155,13 @@ class StrictLauncher:
             claim = None if self._subordinate is None else self._subordinate.take()
             if claim is not None:
                 ending.callback(claim.release)
-            # bubblewrap reads each file to its end, which moves the offset that all copies share:
-            # every start needs its own.
             files = {
-                path: _memory_file(stack, content)
-                for path, content in _etc_files(uid, confinement.env["HOME"]).items()
+                path: memory_file(stack, content)
+                for path, content in etc_files(uid, confinement.env["HOME"]).items()
             }
-            seccomp = _memory_file(stack, confinement.seccomp)
+            seccomp = memory_file(stack, confinement.seccomp)
             kept = {
-                source: _inheritable(stack, descriptor)
+                source: inheritable(stack, descriptor)
                 for source, descriptor in self._sources.descriptors(self._tools.bwrap).items()
             }
             options = bwrap_options(confinement, files=files, held=kept)
@@ -168,9 +171,9 @@ class StrictLauncher:
             if self._proxy is not None:
                 # The proxy serves the worker while this socket is open: bubblewrap holds a copy,
                 # and the worker's own is closed when the agent starts.
-                handed_out = stack.enter_context(self._proxy.announce())
-                handed_out = _inheritable(stack, handed_out)
-                held = _inheritable(stack, handed_out)
+                handed_out = stack.enter_context(self._proxy.announce(number))
+                handed_out = inheritable(stack, handed_out)
+                held = inheritable(stack, handed_out)
                 options += ["--sync-fd", str(held)]
                 inherited += [handed_out, held]
                 before = listener.command(handed_out, rlimits.pop("nofile"))
@@ -179,8 +182,8 @@ class StrictLauncher:
                 mapping = _mapping(self._subordinate.mappers, claim.ids)
                 options += ["--info-fd", str(INFO_FD), "--userns-block-fd", str(BLOCK_FD)]
             # In a file, because the worker can read the command line in /proc/1/cmdline.
-            arguments = _memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
-            group = self._new_group()
+            arguments = memory_file(stack, b"".join(os.fsencode(each) + b"\0" for each in options))
+            group = self._new_group(number)
             join_files = [str(folder / self._cgroups.join_file) for folder in group]
             # Called by the owner of the process: before the worker joined, the group is empty too.
             ending.callback(self._ended.append, group)
@@ -264,6 +267,7 @@ class StrictLauncher:
             "not_shown": list(confinement.not_shown),
             "env": sorted(confinement.env),
             "cwd": confinement.cwd,
+            "traffic": self.meter.describe(time.time()),
         } | ({} if self._state is None else self._state.describe())
 
     def _describe_pids(self) -> dict[str, Any]:
@@ -280,29 +284,47 @@ class StrictLauncher:
 
     def processes(self) -> Sequence[int]:
         """As `gateway.sandbox.launch.Launcher.processes`."""
-        helpers = (self._guard.pid, None if self._proxy is None else self._proxy.pid)
+        helpers = (self._guard.pid, *(proxy.pid for proxy in self._proxies))
         return [pid for pid in helpers if pid is not None]
 
     def logs(self) -> Sequence[int]:
         """As `gateway.sandbox.launch.Launcher.logs`."""
-        return () if self._proxy is None else (self._proxy.stderr,)
+        return [proxy.stderr for proxy in self._proxies]
+
+    def records(self) -> Sequence[int]:
+        """As `gateway.sandbox.launch.Launcher.records`."""
+        return [proxy.records for proxy in self._proxies]
+
+    @property
+    def _proxies(self) -> Sequence[Proxy]:
+        return () if self._proxy is None else (self._proxy,)
+
+    def change_network(self, hosts: Sequence[str]) -> None:
+        """Have the workers, those that run too, reach these hosts (`host:port` patterns) alone.
+
+        For an agent that has a proxy. Raises OSError, and then nothing has changed.
+        """
+        assert self._proxy is not None
+        self._proxy.change(network=list(hosts))
+        settings = structs.replace(self.confinement.settings, network=tuple(hosts))
+        self.confinement = dataclasses.replace(self.confinement, settings=settings)
 
     def forget_trial(self) -> None:
-        """Discard what the proxy logged of a trial: the agent has not asked for anything yet."""
-        if self._proxy is not None:
-            self._proxy.take_said()
+        """Discard what the proxy decided in a trial: the agent has not asked for anything yet."""
+        for proxy in self._proxies:
+            proxy.forget()
 
     def why_no_network(self) -> str | None:
         """Why the proxy has ended, or None if it runs or none is needed."""
-        return None if self._proxy is None else self._proxy.why_ended()
+        return next(filter(None, (proxy.why_ended() for proxy in self._proxies)), None)
 
     def close(self) -> None:
         """Release everything that the launcher holds, after its workers have ended. Blocks
         briefly."""
         self._sources.tell_what_appeared()
         _remove(self._made)
-        if self._proxy is not None:
-            self._proxy.close()
+        for proxy in self._proxies:
+            proxy.close()
 
     def _as_it_is_now(self, home: Home | None) -> Confinement:
         """The confinement, in a folder that outlives the worker, and without what its owner has
@@ -365,10 +387,10 @@ class StrictLauncher:
         held = "memory" in self._cgroups.folders
         return 0 if held else self.confinement.settings.memory_bytes
 
-    def _new_group(self) -> tuple[Path, ...]:
+    def _new_group(self, number: int) -> tuple[Path, ...]:
         settings = self.confinement.settings
         group = self._cgroups.new(
-            groups.group_name(self._token, next(self._numbers)),
+            groups.group_name(self._token, number),
             memory=settings.memory_bytes,
             cpu=settings.cpu,
             weight=WORKER_WEIGHT,
@@ -397,42 +419,9 @@ def _remove(made: list[tuple[Path, ...]]) -> None:
     made[:] = [group for group in made if not groups.remove(group)]
 
 
-def _etc_files(uid: int, home: str) -> dict[str, bytes]:
-    """The files that programs look for in /etc: names of users and of the host, libraries, the time
-    zone. They are copied, because a file costs a start less time than a mount.
-    """
-    files = {
-        "/etc/passwd": f"root:x:0:0::/:/bin/false\n{HOSTNAME}:x:{uid}:{uid}::{home}:/bin/sh\n",
-        "/etc/group": f"root:x:0:\n{HOSTNAME}:x:{uid}:\n",
-        "/etc/hosts": f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost\n",
-    }
-    found = {path: text.encode() for path, text in files.items()}
-    for path in _COPIED:
-        with contextlib.suppress(FileNotFoundError):
-            found[path] = Path(path).read_bytes()
-    return found
-
-
-def _memory_file(stack: contextlib.ExitStack, content: bytes) -> int:
-    with open(os.memfd_create("sandbox"), "wb") as file:
-        descriptor = _inheritable(stack, file.fileno())
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
 def _mapping(mappers: Mappers, ids: Ids) -> IdMapping:
     own = Ids(os.getuid(), os.getgid())
     return IdMapping(mappers, *map_arguments(ids, own, inside=WORKER_UID))
-
-
-def _inheritable(stack: contextlib.ExitStack, descriptor: int) -> int:
-    """A copy whose number does not clash with those that the shell redirects."""
-    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE)
-    stack.callback(os.close, copy)
-    return copy
 
 
 def _capped(limit: int, wanted: int) -> int:

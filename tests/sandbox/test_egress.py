@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ from hypothesis import strategies as st
 
 from gateway.sandbox import SandboxSettings, StrictLauncher, make_launcher, try_sandbox
 from gateway.sandbox.bwrap import Tools
-from gateway.sandbox.network import egress
-from gateway.sandbox.network.egress import why_refused
+from gateway.sandbox.network import egress, inlets
+from gateway.sandbox.network.audit import Auditor, Record, read_record
+from gateway.sandbox.network.egress import Egress, why_refused
 from gateway.sandbox.network.proxy import Proxy
 from gateway.sandbox.network.targets import Policy
 from tests.sandbox.running import lines_of
@@ -171,13 +173,27 @@ def test_the_proxy_ends_with_the_gateway() -> None:
     assert complaints == ""
 
 
+class Kept(Auditor):
+    """An auditor whose records the test reads."""
+
+    def __init__(self) -> None:
+        super().__init__(self._keep)
+        self.records: list[Record] = []
+
+    def _keep(self, packet: bytes) -> bool:
+        record = read_record(packet)
+        assert record is not None
+        self.records.append(record)
+        return True
+
+
 class InProcess(Proxy):
     """The same proxy as a task of the test, so that the test may say what is public."""
 
     def __init__(self) -> None:
         tools = Tools(bwrap="", setpriv="", sh="")
-        super().__init__("agent", (), uid=0, tools=tools, seccomp=b"")
-        self.control, theirs = socket.socketpair()
+        super().__init__("agent", {}, uid=0, tools=tools, seccomp=b"")
+        self.control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self.theirs = trio.socket.from_stdlib_socket(theirs)
 
     def _running(self) -> socket.socket:
@@ -218,13 +234,23 @@ async def test_a_tunnel_passes_on_both_directions_and_both_ends(
         assert isinstance(made, StrictLauncher)
         proxy = InProcess()
         made._proxy = proxy
+        auditor = Kept()
+        handler = Egress(auditor, Policy((f"localhost:{port}",)))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)
-            nursery.start_soon(egress.serve, proxy.theirs, Policy((f"localhost:{port}",)))
+            serve = partial(inlets.serve, max_clients=1)
+            nursery.start_soon(serve, proxy.theirs, handler, auditor)
             assert await trio.to_thread.run_sync(run, made) == [["200", "ping pong"]]
             # The end of the gateway is the end of the proxy: the nursery closes.
             proxy.control.close()
         proxy.theirs.close()
+    [record] = auditor.records
+    assert (record.name, record.verdict, record.rule) == (
+        f"localhost:{port}",
+        "allowed",
+        f"localhost:{port}",
+    )
+    assert (record.sent, record.received, record.status) == (len("ping"), len("ping pong"), 200)
 
 
 @pytest.mark.parametrize(
@@ -291,11 +317,11 @@ async def test_a_lack_of_descriptors_is_waited_out(
             return answer, None
 
     listener: Any = Listener()
-    assert await egress._accept_one(listener) == "client"
-    assert trio.current_time() >= 2 * egress.EXHAUSTED_PAUSE
+    assert await inlets._accept_one(listener) == "client"
+    assert trio.current_time() >= 2 * inlets.EXHAUSTED_PAUSE
     listener.answers = [OSError(errno.EINVAL, "closed")]
     with pytest.raises(OSError, match="closed"):
-        await egress._accept_one(listener)
+        await inlets._accept_one(listener)
 
 
 async def test_without_epoll_watches_descriptors_still_arrive() -> None:
@@ -306,7 +332,7 @@ async def test_without_epoll_watches_descriptors_still_arrive() -> None:
             received: list[tuple[bytes, list[int]]] = []
 
             async def receive() -> None:
-                received.append(await egress._receive_descriptors(source))
+                received.append(await inlets.receive_message(source))
 
             nursery.start_soon(receive)
             await trio.testing.wait_all_tasks_blocked()
@@ -324,7 +350,7 @@ async def talk(said: bytes, policy: Policy = POLICY) -> bytes:
     """What a client that says this, and no more, is answered."""
     ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
     async with ours, theirs, trio.open_nursery() as nursery:
-        nursery.start_soon(egress.serve_client, theirs, policy)
+        nursery.start_soon(Egress(Kept(), policy).serve_client, theirs, 1)
         await ours.send_all(said)
         await ours.send_eof()
         answer = b""
@@ -440,7 +466,7 @@ async def test_a_tunnel_whose_end_is_gone_before_it_opens_is_no_defect(
     listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
     client = trio.socket.socket()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(egress._accept, listener[0].socket, POLICY)
+        nursery.start_soon(inlets.accept, listener[0].socket, Egress(Kept(), POLICY), 1, 1)
         await client.connect(listener[0].socket.getsockname())
         await client.send(b"CONNECT a.com:1 HTTP/1.1\r\n\r\nrest")
         await opened.wait()
@@ -459,7 +485,7 @@ async def test_a_tunnel_whose_end_is_gone_before_it_opens_is_no_defect(
 async def test_a_client_that_says_nothing_is_let_go(autojump_clock: trio.testing.MockClock) -> None:
     ours, theirs = trio.socket.socketpair()
     with ours:
-        await egress.serve_client(trio.SocketStream(theirs), Policy(()))
+        await Egress(Kept()).serve_client(trio.SocketStream(theirs), 1)
         assert (await ours.recv(64)).startswith(b"HTTP/1.1 504 ")
     assert trio.current_time() >= egress.HEAD_TIMEOUT
 
@@ -472,7 +498,9 @@ async def test_what_the_trial_attempts_is_not_logged_as_if_the_agent_had() -> No
     try:
         try_sandbox(made)
         (stderr,) = made.logs()
-        with pytest.raises(BlockingIOError):
-            os.read(stderr, 1)
+        assert made._proxy is not None
+        for descriptor in (stderr, made._proxy.records):
+            with pytest.raises(BlockingIOError):
+                os.read(descriptor, 1)
     finally:
         made.close()

@@ -64,8 +64,9 @@ folders = ["/", "/tmp", "/etc", *sys.path]
 known = f"HOME, GATEWAY, FOLDERS = {home!r}, {os.getpid()}, {folders!r}\\n"
 control = subprocess.run([sys.executable, "-c", known + probe], stderr=subprocess.PIPE, text=True)
 proxy._PROGRAM = proxy._PROGRAM.replace(
-    "import main\\nmain()",
-    f"import _give_up_rights\\n_give_up_rights(int(sys.argv[3]))\\n{known}{probe}",
+    ".main()",
+    f"\\nfrom gateway.sandbox.network.inlets import _give_up_rights\\n"
+    f"_give_up_rights(int(sys.argv[4]))\\n{known}{probe}",
 )
 made = make_launcher("agent", ["true"], SandboxSettings(network=("a.invalid:1",)),
                      environ=os.environ, cwd="/")

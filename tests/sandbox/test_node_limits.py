@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ import trio
 import trustme
 
 from gateway.sandbox import SandboxSettings, make_launcher
-from gateway.sandbox.network import egress
+from gateway.sandbox.network import egress, inlets
 from gateway.sandbox.network.targets import Policy
 from gateway.sandbox.strict import StrictLauncher
 from tests.javascript import need_runtime
 from tests.sandbox.running import lines_of
-from tests.sandbox.test_egress import InProcess, Loopback
+from tests.sandbox.test_egress import InProcess, Kept, Loopback
 from tests.sandbox.users import need_sandbox
 
 USER = "root" if os.geteuid() == 0 else "user"
@@ -173,7 +174,10 @@ async def test_whatever_node_connects_to_goes_through_the_agents_network(
         made._proxy = proxy
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve)
-            nursery.start_soon(egress.serve, proxy.theirs, Policy((f"api.invalid:{port}",)))
+            auditor = Kept()
+            handler = egress.Egress(auditor, Policy((f"api.invalid:{port}",)))
+            serve_workers = partial(inlets.serve, max_clients=egress.MAX_TUNNELS)
+            nursery.start_soon(serve_workers, proxy.theirs, handler, auditor)
             said = [json.loads(line) for line in await trio.to_thread.run_sync(run, made)]
             nursery.cancel_scope.cancel()
         proxy.theirs.close()

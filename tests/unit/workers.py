@@ -19,6 +19,7 @@ from gateway.config import AgentSettings, Clocks, Restart, Workers
 from gateway.errors import GatewayError, WorkerCrashed
 from gateway.exchange import Call, Exchange
 from gateway.sandbox.launch import Launch, Launcher
+from gateway.sandbox.network.metering import Meter
 from gateway.sandbox.symptoms import Diagnosis, diagnose
 from gateway.workers.events import (
     Answered,
@@ -79,6 +80,13 @@ class NoLauncher:
 
     def processes(self) -> Sequence[int]:
         return ()
+
+    def records(self) -> Sequence[int]:
+        return ()
+
+    @property
+    def meter(self) -> Meter:
+        return Meter()
 
     def close(self) -> None:
         pass

@@ -1,14 +1,13 @@
 """The proxy that takes an agent to the addresses that it may reach, and the judgement of addresses.
 
-This module owns the process that carries out an agent's network policy: one per agent that has a
-network, beside the gateway, so that an agent's traffic costs the gateway nothing and its bytes are
-parsed elsewhere. What a request says, and what the settings allow by name, is `targets`'.
+This module owns what the process does that carries out an agent's network policy: one per agent
+that has a network, beside the gateway, so that an agent's traffic costs the gateway nothing and its
+bytes are parsed elsewhere. What a request says, and what the settings allow by name, is `targets`';
+how connections of workers come here is `inlets`'.
 
-A worker has no network of its own but a loopback device. There `listener` opens a port before the
-agent starts, and sends that socket out to this process, which accepts on it from outside. So a
-worker needs neither unix sockets nor a helper beside it. The proxy speaks HTTP CONNECT, which HTTP
-clients use for https: the agent names a host and a port, and gets a tunnel or a refusal. Names are
-resolved here, and the address that was judged is the one that is connected to.
+The proxy speaks HTTP CONNECT, which HTTP clients use for https: the agent names a host and a port,
+and gets a tunnel or a refusal. Names are resolved here, and the address that was judged is the one
+that is connected to. Each connection is one record (`audit`), at its end.
 """
 
 from __future__ import annotations
@@ -17,18 +16,27 @@ import contextlib
 import encodings.idna  # noqa: F401 - loaded before the right to read the interpreter is given up
 import errno
 import ipaddress
-import json
-import logging
 import os
-import resource
 import socket as stdlib_socket
-import sys
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from gateway.readiness import EXHAUSTED, readable
+from gateway.sandbox.network import inlets
+from gateway.sandbox.network.audit import Auditor, Record
 from gateway.sandbox.network.enclosure import RESOLV_CONF
-from gateway.sandbox.network.targets import Policy, ProxyRefusal, parse_connect
+from gateway.sandbox.network.targets import (
+    Policy,
+    ProxyRefusal,
+    not_allowed,
+    parse_connect,
+    without_wildcard,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.sandbox.network.audit import Verdict
 
 MAX_HEAD = 8192
 """Bytes of a request's head. A CONNECT needs a few hundred."""
@@ -38,21 +46,16 @@ CONNECT_TIMEOUT = 15.0
 """Seconds for resolving and connecting, fewer than clients commonly wait."""
 MAX_TUNNELS = 64
 """Tunnels of one worker at a time. Further connections wait to be accepted."""
-EXHAUSTED_PAUSE = 0.1
-"""Seconds before the next attempt to accept when descriptors have run out: a tunnel may end."""
 CHUNK = 65536
 """Bytes that a tunnel forwards at once."""
-MAX_DESCRIPTORS = 65536
-"""Two for each tunnel of every worker; of more workers than that, some wait."""
-MAX_THREADS = 64
-"""Threads and processes: names are resolved in trio's threads, 40 at a time."""
 
 # IPv6 prefixes that embed an IPv4 address in the last 32 bits, which is the one that is reached.
 _EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+NOTHING = Policy(())
+"""What is allowed before the gateway has said it."""
 
-_log = logging.getLogger(__name__)
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def why_refused(address: Address, *, by_name: bool) -> str | None:
@@ -97,12 +100,133 @@ def _is_own(address: Address) -> bool:
     return True
 
 
-async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStream:
-    """A connection to what the agent asked for. Raises ProxyRefusal."""
-    pattern = policy.match(host, port)
-    if pattern is None:
-        raise ProxyRefusal(403, f"{host}:{port} is not in the agent's network setting")
-    by_name = "*" not in pattern.rpartition(":")[0]
+class Tunnel:
+    """One connection of an agent, from its request to its record."""
+
+    def __init__(self, worker: int = 0) -> None:
+        self.scope = trio.CancelScope()
+        self.host, self.port = "", 0
+        """What the agent has asked for, once it has."""
+        self.pattern = ""
+        """The pattern of the settings that allows it by name."""
+        self._address: Address | None = None
+        self._worker = worker
+        self._began = trio.current_time()
+        self._verdict: Verdict = "failed"
+        self._rule, self._status, self._why = "", 0, "the agent left before it was answered"
+        self._sent = self._received = 0
+
+    def allow(self, policy: Policy) -> str | None:
+        """Judge the tunnel by a policy; returns why it must not be, or None if it may."""
+        pattern = policy.match(self.host, self.port)
+        if pattern is None:
+            return not_allowed(self.host, self.port)
+        self.pattern = pattern
+        return None if self._address is None else self.lead_to(self._address)
+
+    def lead_to(self, address: Address) -> str | None:
+        """Judge the address of the host; returns why it must not be reached, or None if it may."""
+        self._address = address
+        why = why_refused(address, by_name=without_wildcard(self.pattern))
+        return None if why is None else f"{self.host} is {address}: {why}"
+
+    def opened(self) -> None:
+        self._verdict, self._rule, self._status, self._why = "allowed", self.pattern, 200, ""
+
+    def refused(self, refusal: ProxyRefusal) -> None:
+        self._verdict = "refused" if refusal.status < 500 else "failed"
+        self._rule, self._status, self._why = refusal.rule, refusal.status, str(refusal)
+
+    def close(self, why: str) -> None:
+        """End the tunnel, or the attempt to open it, since the settings have changed."""
+        self._why = f"closed: {why}"
+        self.scope.cancel()
+
+    def count_sent(self, number: int) -> None:
+        self._sent += number
+
+    def count_received(self, number: int) -> None:
+        self._received += number
+
+    def record(self) -> Record:
+        return Record(
+            at="network",
+            name=f"{self.host}:{self.port}" if self.host else "",
+            verdict=self._verdict,
+            rule=self._rule,
+            method="CONNECT" if self.host else "",
+            status=self._status,
+            sent=self._sent,
+            received=self._received,
+            duration=trio.current_time() - self._began,
+            worker=self._worker,
+            why=self._why,
+        )
+
+
+class Egress:
+    """Tunnels from an agent's workers to the hosts that its settings allow: an `inlets.Handler`."""
+
+    def __init__(self, auditor: Auditor, policy: Policy = NOTHING) -> None:
+        self._auditor = auditor
+        self._policy = policy
+        self._tunnels: set[Tunnel] = set()
+
+    def change(self, rules: dict[str, Any]) -> None:
+        """Obey another list of hosts, and close the tunnels that it does not allow."""
+        self._policy = Policy(tuple(rules["network"]))
+        for tunnel in self._tunnels:
+            if tunnel.host and (why := tunnel.allow(self._policy)) is not None:
+                tunnel.close(why)
+
+    async def run(self) -> None:
+        """There is nothing to do beside the tunnels."""
+
+    async def serve_client(self, client: trio.SocketStream, worker: int) -> None:
+        """Serve one connection of an agent, from its request to the end of its tunnel.
+
+        Raises trio.BrokenResourceError when the agent or the other end is gone before the tunnel is
+        open.
+        """
+        tunnel = Tunnel(worker)
+        self._tunnels.add(tunnel)
+        try:
+            async with client:
+                with tunnel.scope:
+                    await self._serve(client, tunnel)
+        finally:
+            self._tunnels.remove(tunnel)
+            self._auditor.note(tunnel.record())
+
+    async def _serve(self, client: trio.SocketStream, tunnel: Tunnel) -> None:
+        try:
+            with trio.fail_after(HEAD_TIMEOUT):
+                head, rest = await _read_head(client)
+            tunnel.host, tunnel.port = parse_connect(head)
+            if (why := tunnel.allow(self._policy)) is not None:
+                raise ProxyRefusal(403, why, rule="network")
+            with trio.fail_after(CONNECT_TIMEOUT):
+                upstream = await open_upstream(tunnel)
+        except (ProxyRefusal, trio.TooSlowError) as error:
+            too_slow = ProxyRefusal(504, "it took too long", rule="connect")
+            refusal = error if isinstance(error, ProxyRefusal) else too_slow
+            tunnel.refused(refusal)
+            await _answer(client, refusal.status, str(refusal))
+            return
+        async with upstream:
+            tunnel.opened()
+            await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await upstream.send_all(rest)
+            tunnel.count_sent(len(rest))
+            async with trio.open_nursery() as nursery:
+                end = nursery.cancel_scope
+                nursery.start_soon(_pass_on, client, upstream, tunnel.count_sent, end)
+                nursery.start_soon(_pass_on, upstream, client, tunnel.count_received, end)
+
+
+async def open_upstream(tunnel: Tunnel) -> trio.SocketStream:
+    """A connection to what the agent asked for, which was allowed by name. Raises ProxyRefusal."""
+    host, port = tunnel.host, tunnel.port
     try:
         # As bytes: a str would be changed by IDNA first.
         found = await trio.socket.getaddrinfo(
@@ -116,8 +240,8 @@ async def open_upstream(policy: Policy, host: str, port: int) -> trio.SocketStre
     complaint = "it has no address"
     for family, kind, protocol, _, address in found:
         judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        if (why := why_refused(judged, by_name=by_name)) is not None:
-            raise ProxyRefusal(403, f"{host} is {judged}: {why}")
+        if (why := tunnel.lead_to(judged)) is not None:
+            raise ProxyRefusal(403, why, rule="address")
         try:
             return await _connect(trio.socket.socket(family, kind, protocol), address)
         except OSError as error:
@@ -140,34 +264,6 @@ async def _connect(upstream: trio.socket.SocketType, address: object) -> trio.So
         upstream.close()
         raise
     return trio.SocketStream(upstream)
-
-
-async def serve_client(client: trio.SocketStream, policy: Policy) -> None:
-    """Serve one connection of an agent, from its request to the end of its tunnel.
-
-    Raises trio.BrokenResourceError when the agent or the other end is gone before the tunnel is
-    open.
-    """
-    async with client:
-        try:
-            with trio.fail_after(HEAD_TIMEOUT):
-                head, rest = await _read_head(client)
-            host, port = parse_connect(head)
-            with trio.fail_after(CONNECT_TIMEOUT):
-                upstream = await open_upstream(policy, host, port)
-        except ProxyRefusal as refused:
-            _log.warning("refused: %s", refused)
-            await _answer(client, refused.status, str(refused))
-            return
-        except trio.TooSlowError:
-            await _answer(client, 504, "it took too long")
-            return
-        async with upstream:
-            await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await upstream.send_all(rest)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_pass_on, client, upstream, nursery.cancel_scope)
-                nursery.start_soon(_pass_on, upstream, client, nursery.cancel_scope)
 
 
 async def _read_head(client: trio.SocketStream) -> tuple[bytes, bytes]:
@@ -195,127 +291,21 @@ async def _answer(client: trio.SocketStream, status: int, reason: str) -> None:
 
 
 async def _pass_on(
-    source: trio.SocketStream, target: trio.SocketStream, tunnel: trio.CancelScope
+    source: trio.SocketStream,
+    target: trio.SocketStream,
+    count: Callable[[int], None],
+    tunnel: trio.CancelScope,
 ) -> None:
     """Forward one direction of a tunnel. Its end is passed on, its failure ends both directions."""
     try:
         while data := await source.receive_some(CHUNK):
             await target.send_all(data)
+            count(len(data))
         await target.send_eof()
     except trio.BrokenResourceError:
         tunnel.cancel()
 
 
-async def serve_worker(worker: trio.socket.SocketType, policy: Policy) -> None:
-    """Serve one worker's port, from its arrival until the sandbox is gone.
-
-    `worker` is the socket on which the port arrives; the sandbox holds its other end open.
-    """
-    with worker:
-        _, descriptors = await _receive_descriptors(worker)
-        if not descriptors:
-            return  # the sandbox ended before it opened a port
-        listener = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=descriptors[0]))
-        with listener:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_accept, listener, policy)
-                # Whatever arrives next, data or the end, ends the service.
-                _, more = await _receive_descriptors(worker)
-                for descriptor in more:
-                    os.close(descriptor)
-                nursery.cancel_scope.cancel()
-
-
-async def _accept(listener: trio.socket.SocketType, policy: Policy) -> None:
-    free = trio.Semaphore(MAX_TUNNELS)
-
-    async def serve(client: trio.socket.SocketType) -> None:
-        try:
-            await serve_client(trio.SocketStream(client), policy)
-        except trio.BrokenResourceError:
-            pass  # the agent is gone
-        except Exception:  # noqa: BLE001 - the boundary of a tunnel: the others go on
-            _log.exception("a defect in a tunnel")
-        finally:
-            free.release()
-
-    async with trio.open_nursery() as nursery:
-        while True:
-            await free.acquire()
-            nursery.start_soon(serve, await _accept_one(listener))
-
-
-async def _accept_one(listener: trio.socket.SocketType) -> trio.socket.SocketType:
-    while True:
-        try:
-            client, _ = await listener.accept()
-        except OSError as error:
-            if error.errno not in EXHAUSTED:
-                raise
-            await trio.sleep(EXHAUSTED_PAUSE)
-        else:
-            return client
-
-
-async def _receive_descriptors(source: trio.socket.SocketType) -> tuple[bytes, list[int]]:
-    """One byte and the descriptor that came with it; nothing at the end of the stream."""
-    while True:
-        await readable(source.fileno())
-        borrowed = stdlib_socket.socket(fileno=source.fileno())
-        try:
-            said, descriptors, _, _ = stdlib_socket.recv_fds(borrowed, 1, 1)
-        except BlockingIOError:
-            continue
-        except ConnectionResetError:
-            return b"", []
-        finally:
-            borrowed.detach()
-        return said, list(descriptors)
-
-
-async def serve(control: trio.socket.SocketType, policy: Policy) -> None:
-    """Serve every worker that the gateway announces, until the gateway is gone."""
-    async with trio.open_nursery() as nursery:
-        while True:
-            said, descriptors = await _receive_descriptors(control)
-            if not said:
-                break
-            for descriptor in descriptors:
-                worker = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=descriptor))
-                nursery.start_soon(serve_worker, worker, policy)
-        nursery.cancel_scope.cancel()
-
-
 def main() -> None:
-    """The program that `proxy` starts, with the arguments AGENT CONTROL_FD UID HOSTS."""
-    agent, descriptor, uid, hosts = sys.argv[1:]
-    logging.basicConfig(format=f"network of agent {agent!r}: %(message)s")
-    _give_up_rights(int(uid))
-
-    async def run() -> None:
-        control = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=int(descriptor)))
-        with control:
-            await serve(control, Policy(tuple(json.loads(hosts))))
-
-    with contextlib.suppress(
-        KeyboardInterrupt
-    ):  # from the terminal: this process ends with the gateway
-        trio.run(run)
-
-
-def _give_up_rights(uid: int) -> None:
-    """Take on the user id `uid`, with root, and limits as low as tunnels allow."""
-    # Every tunnel takes two descriptors, which soon exceeds the usual soft limit.
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = hard if hard != resource.RLIM_INFINITY else MAX_DESCRIPTORS
-    for limit, value in (
-        (resource.RLIMIT_NOFILE, min(most, MAX_DESCRIPTORS)),
-        (resource.RLIMIT_NPROC, MAX_THREADS),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        resource.setrlimit(limit, (value, value))
-    if os.geteuid() == 0:
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
+    """The program of the process; its arguments are those of `inlets.main`."""
+    inlets.main(Egress, max_clients=MAX_TUNNELS)

@@ -1,13 +1,15 @@
-"""The process of an agent's proxy, as the launcher of its workers holds it.
+"""One of the network's processes, as the launcher of an agent's workers holds it.
 
-This module owns the process, its control socket and the announcement of each new worker. It does
-not know what the proxy allows (`egress` does), nor what it is shown (`enclosure` does).
+This module owns the process, its sockets, its rules and the announcement of each new worker. It
+does not know what the process does (`egress` or `door`), nor what it is shown (`enclosure` does).
+`inlets` is the other end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import signal
@@ -16,54 +18,78 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gateway
 from gateway.sandbox.network import enclosure
 from gateway.sandbox.refusals import explain_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import BinaryIO
 
     from gateway.sandbox.bwrap import Tools
 
 _PROGRAM = """
 import json
 import sys
+from importlib import import_module
 sys.path[:] = json.loads(sys.argv.pop(1))
-from gateway.sandbox.network.egress import main
-main()
+import_module(sys.argv.pop(1)).main()
 """
 """Run without `site`, which would execute what it finds in any folder of the import path, and
 without the folder that the gateway was started in."""
 _PIPE_BYTES = 64 * 1024
+_log = logging.getLogger(__name__)
+
 STOP_TIMEOUT = 5.0
 """Seconds for the proxy to end after its control socket was closed. Normally it ends at once."""
 
 
 class Proxy:
-    """One agent's proxy. Its process ends when this is closed, or with the gateway, however that
+    """One process of an agent. It ends when this is closed, or with the gateway, however that
     ends."""
 
     def __init__(
-        self, agent: str, hosts: Sequence[str], *, uid: int | None, tools: Tools, seccomp: bytes
+        self,
+        agent: str,
+        rules: Mapping[str, Any],
+        *,
+        program: str = "gateway.sandbox.network.egress",
+        spent: Callable[[], Mapping[str, Any]] = dict,
+        uid: int | None,
+        tools: Tools,
+        seccomp: bytes,
+        **enclosed: Any,
     ) -> None:
         """No process is started before the first worker.
 
-        `uid` is what the process runs as where the gateway is root, else None; `seccomp` is its
-        system call filter.
+        `rules`: what the process is to obey, as JSON; `program`: the module whose `main` it runs;
+        `spent`: the rule of this name, as it is when the rules are sent; `uid`: what it runs as
+        where the gateway is root, else None; `seccomp`: its system call filter; `enclosed`: further
+        arguments of `enclosure.bwrap_options`.
         """
-        self._command = (agent, str(uid or 0), json.dumps(list(hosts)))
+        self._agent = agent
+        self._rules = dict(rules)
+        self._program = program
+        self._spent = spent
+        self._uid = uid
         self._bwrap = tools.bwrap
-        self._as_root = uid is not None
+        self._enclosed = enclosed
         self._seccomp = seccomp
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self.stderr, self._their_stderr = os.pipe()
         """What every process of this proxy writes to its stderr; must be read, does not block."""
         os.set_blocking(self.stderr, False)
-        for descriptor in (self.stderr, self._their_stderr):
+        records, self._their_records = socket.socketpair(type=socket.SOCK_SEQPACKET)
+        records.setblocking(False)
+        self.records = records.detach()
+        """What every process of this proxy has decided, one `audit.Record` for each packet; must be
+        read, does not block."""
+        for descriptor in (self.stderr, self._their_stderr, self.records):
             weakref.finalize(self, os.close, descriptor)
+        weakref.finalize(self, self._their_records.close)
 
     @property
     def pid(self) -> int | None:
@@ -71,51 +97,103 @@ class Proxy:
         return None if self._process is None else self._process.pid
 
     @contextlib.contextmanager
-    def announce(self) -> Iterator[int]:
-        """A descriptor through which a new worker sends out its port. Raises OSError."""
+    def announce(self, number: int = 0) -> Iterator[int]:
+        """A descriptor through which the new worker `number` sends out its port. Raises OSError."""
         worker, ours = socket.socketpair()
         with worker, ours:
+            control = self._running()
             try:
-                socket.send_fds(self._running(), [b"W"], [ours.fileno()])
+                _send(control, {"worker": number}, ours.fileno())
             except BrokenPipeError as error:
                 raise OSError(error.errno, self.why_ended()) from error
+            except BlockingIOError as error:
+                self._replace_hung()
+                raise OSError(
+                    error.errno, "the network's own process hangs, and was ended"
+                ) from error
             yield worker.fileno()
+
+    def change(self, **rules: Any) -> None:
+        """Have the process obey other values of these rules from now on, and every later process.
+
+        Raises OSError for lack of descriptors or memory; then nothing has changed.
+        """
+        changed = {**self._rules, **rules}
+        with self._in_memory(changed) as file:
+            self._rules = changed
+            if self._control is None or self._has_ended():
+                return  # the next process starts with them
+            try:
+                _send(self._control, {"rules": True}, file.fileno())
+            except BrokenPipeError:
+                pass  # it has just ended
+            except BlockingIOError:
+                self._replace_hung()
+
+    def _replace_hung(self) -> None:
+        """End a process that does not read what it is told: the next worker's start replaces it."""
+        _log.error("the network's own process of agent %r hangs, and is ended", self._agent)
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self.close()
 
     def _running(self) -> socket.socket:
         """The control socket of a running proxy, which is started anew if the last one died."""
         if self._process is None or self._control is None or self._has_ended():
             self.close()
-            control, theirs = socket.socketpair()
-            with contextlib.ExitStack() as ours, theirs:
+            control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+            control.setblocking(False)
+            with contextlib.ExitStack() as ours, theirs, self._in_memory(self._rules) as file:
                 ours.enter_context(control)
+                _send(control, {"rules": True}, file.fileno())
                 process = self._start(theirs.fileno())
                 ours.pop_all()
             self._control, self._process = control, process
             weakref.finalize(self, _end, control, process)
         return self._control
 
+    @contextlib.contextmanager
+    def _in_memory(self, rules: Mapping[str, Any]) -> Iterator[BinaryIO]:
+        """A file without a name that holds rules: they may be longer than a packet, and are secret.
+
+        Raises OSError.
+        """
+        with open(os.memfd_create("rules"), "w+b", buffering=0) as file:
+            file.write(json.dumps({**rules, "spent": self._spent()}).encode())
+            yield file
+
     def _start(self, control: int) -> subprocess.Popen[bytes]:
-        agent, uid, hosts = self._command
         path = _import_path()
-        with open(os.memfd_create("seccomp"), "wb") as rules:
-            rules.write(self._seccomp)
-            rules.flush()
-            rules.seek(0)
+        records = self._their_records.fileno()
+        with open(os.memfd_create("seccomp"), "wb") as program:
+            program.write(self._seccomp)
+            program.flush()
+            program.seek(0)
+            options = enclosure.bwrap_options(
+                import_path=path, as_root=self._uid is not None, **self._enclosed
+            )
             return subprocess.Popen(
                 [
-                    *(self._bwrap, "--seccomp", str(rules.fileno())),
-                    *enclosure.bwrap_options(import_path=path, as_root=self._as_root),
+                    *(self._bwrap, "--seccomp", str(program.fileno()), *options),
                     *("--", enclosure.interpreter(), "-I", "-S", "-c", _PROGRAM),
-                    *(json.dumps(path), agent, str(control), uid, hosts),
+                    *(json.dumps(path), self._program),
+                    *(self._agent, str(control), str(records), str(self._uid or 0)),
                 ],
                 env={},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._their_stderr,
-                pass_fds=(control, rules.fileno()),
+                pass_fds=(control, records, program.fileno()),
                 start_new_session=True,
             )
+
+    def forget(self) -> None:
+        """Discard what the process has said and decided so far."""
+        self.take_said()
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.records, _PIPE_BYTES):
+                pass
 
     def take_said(self) -> str:
         """Take what the proxy has written to its stderr so far."""
@@ -152,6 +230,10 @@ class Proxy:
         if self._process is not None and self._control is not None:
             _end(self._control, self._process)
         self._process = self._control = None
+
+
+def _send(control: socket.socket, message: dict[str, Any], descriptor: int) -> None:
+    socket.send_fds(control, [json.dumps(message).encode()], [descriptor])
 
 
 def _import_path() -> list[str]:

@@ -31,12 +31,14 @@ _UNPRINTABLE = re.compile(r"[^ -~]")
 class ProxyRefusal(Exception):  # noqa: N818 - what the proxy answers with, no failure of it
     """A request that gets no tunnel: `status` is HTTP's code, and the message is the reason.
 
-    The message is one line of printable ASCII, fit for a status line and for a log.
+    The message is one line of printable ASCII, fit for a status line and for a log. `rule` names
+    what decided.
     """
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, rule: str = "request") -> None:
         super().__init__(_UNPRINTABLE.sub("?", message[:MAX_REASON]))
         self.status = status
+        self.rule = rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,17 @@ class Policy:
             if _matches(pattern.rpartition(":")[0].lower(), host.lower().rstrip("."))
             and pattern.rpartition(":")[2] in {"*", str(port)}
         ]
-        return min(matching, key=lambda pattern: "*" in pattern.rpartition(":")[0], default=None)
+        return min(matching, key=lambda pattern: not without_wildcard(pattern), default=None)
+
+
+def without_wildcard(pattern: str) -> bool:
+    """Whether a `host:port` pattern names its host."""
+    return "*" not in pattern.rpartition(":")[0]
+
+
+def not_allowed(host: str, port: int) -> str:
+    """Why a host that no pattern matches is refused."""
+    return f"{host}:{port} is not in the agent's network setting"
 
 
 def _matches(pattern: str, host: str) -> bool:

@@ -1,0 +1,194 @@
+"""What an agent's network has done: sums of its processes' records, and their lines in the log.
+
+The status, the metrics and the budgets of new processes read the sums. The processes talk to agents
+and to strangers, so that their records are not trusted: they are bounded in size, in rate and in
+the names that they may introduce.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from gateway.observe import logs
+from gateway.readiness import readable
+from gateway.sandbox.network.audit import MAX_PACKET, Record, read_record
+from gateway.sandbox.network.budget import day_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+log = logging.getLogger("gateway.agent")
+
+MAX_SERVICES = 256
+"""Services of an agent that are counted by name. Its settings name fewer; what its process names is
+not trusted."""
+PACKETS_AT_ONCE = 64
+"""Records that are read before other tasks have their turn."""
+PAUSE = 0.01
+"""Seconds until the next records after as many as that: thousands a second, and no flood. What does
+not fit meanwhile, the processes sum up (`audit`)."""
+
+_UNNAMED = "(others)"
+
+
+@dataclass(slots=True)
+class Sums:
+    """What was decided of one service, or of the hosts of `network` together. Numbers only grow."""
+
+    requests: int = 0
+    """Those that were passed on."""
+    refused: int = 0
+    failed: int = 0
+    sent: int = 0
+    """Bytes from the agent."""
+    received: int = 0
+    seconds: float = 0.0
+    """Of all requests that were recorded one by one."""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    without_usage: int = 0
+    """Requests whose answers said nothing of tokens."""
+
+    def add(self, record: Record) -> None:
+        if record.verdict == "allowed":
+            self.requests += record.count
+        elif record.verdict == "refused":
+            self.refused += record.count
+        else:
+            self.failed += record.count
+        self.sent += record.sent
+        self.received += record.received
+        self.seconds += record.duration
+        self.tokens_in += record.tokens_in or 0
+        self.tokens_out += record.tokens_out or 0
+        if record.verdict == "allowed" and record.tokens_in is record.tokens_out is None:
+            self.without_usage += record.count
+
+
+@dataclass(slots=True)
+class Meter:
+    """The sums of one agent."""
+
+    services: dict[str, Sums] = field(default_factory=dict)
+    network: Sums = field(default_factory=Sums)
+    budgets: dict[str, int] = field(default_factory=dict)
+    """`tokens_per_day` of the services that have it."""
+    _charged: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """By service, the day and the tokens that its budget was charged on it."""
+
+    def add(self, record: Record, at: float) -> None:
+        """Add a record that came at the Unix time `at`, in seconds."""
+        if record.at == "network":
+            self.network.add(record)
+            return
+        name = record.name
+        if name not in self.services and len(self.services) >= MAX_SERVICES:
+            name = _UNNAMED
+        self.services.setdefault(name, Sums()).add(record)
+        if record.charged:
+            day, before = self._charged.get(name, (0, 0))
+            today = day_of(at)
+            self._charged[name] = (today, record.charged + (before if day == today else 0))
+
+    def spent(self) -> dict[str, tuple[int, int]]:
+        """By service, the day and its tokens so far: what a new process goes on with."""
+        return dict(self._charged)
+
+    def describe(self, at: float) -> dict[str, Any]:
+        """The sums as plain values, ready for JSON, at the Unix time `at`."""
+        return {
+            "services": {
+                name: self._describe_service(name, at)
+                for name in {**dict.fromkeys(self.budgets), **self.services}
+            },
+            "network": _describe(self.network),
+        }
+
+    def _describe_service(self, name: str, at: float) -> dict[str, Any]:
+        sums = self.services.get(name, Sums())
+        day, tokens = self._charged.get(name, (0, 0))
+        return _describe(sums) | {
+            "tokens": {"input": sums.tokens_in, "output": sums.tokens_out},
+            "without_usage": sums.without_usage,
+            "tokens_today": tokens if day == day_of(at) else 0,
+            "tokens_per_day": self.budgets.get(name),
+        }
+
+
+def _describe(sums: Sums) -> dict[str, Any]:
+    return {
+        "requests": sums.requests,
+        "refused": sums.refused,
+        "failed": sums.failed,
+        "sent": sums.sent,
+        "received": sums.received,
+    }
+
+
+async def keep_records(
+    descriptor: int,
+    meter: Meter,
+    agent: str,
+    request_of: Callable[[int], str | None] = lambda _: None,
+) -> None:
+    """Read the records of an agent's process, until cancelled: each is added and logged.
+
+    `descriptor` must not block. `request_of` names the request that a worker was serving, if it is
+    the only one that could have asked.
+    """
+    while True:
+        await readable(descriptor)
+        packets = list(_packets(descriptor))
+        for packet in packets:
+            record = read_record(packet)
+            if record is None:
+                logs.event(log, logging.ERROR, "a record of the network is unreadable", agent=agent)
+                continue
+            meter.add(record, time.time())
+            _log(record, agent, request_of(record.worker) if record.worker else None)
+        if len(packets) == PACKETS_AT_ONCE:
+            await trio.sleep(PAUSE)
+
+
+def _packets(descriptor: int) -> Iterable[bytes]:
+    for _ in range(PACKETS_AT_ONCE):
+        try:
+            yield os.read(descriptor, MAX_PACKET)
+        except BlockingIOError:
+            break
+
+
+def _log(record: Record, agent: str, request: str | None) -> None:
+    level = logging.INFO if record.verdict == "allowed" else logging.WARNING
+    single = record.count == 1
+    logs.event(
+        log,
+        level,
+        _message(record),
+        count=None if single else record.count,
+        **{record.at: record.name or None},
+        rule=record.rule or None,
+        status=record.status or None,
+        sent=record.sent,
+        received=record.received,
+        tokens_in=record.tokens_in,
+        tokens_out=record.tokens_out,
+        seconds=round(record.duration, 3) if single else None,
+        request=request,
+        agent=agent,  # last, as in all records of an agent's helpers
+    )
+
+
+def _message(record: Record) -> str:
+    asked = " ".join(filter(None, (record.method, record.path))) or record.at
+    if record.verdict == "allowed":
+        why = f", {record.why}" if record.why else ""
+        return f"{asked}{why}" if record.count == 1 else f"further requests in sum: {asked}{why}"
+    said = f"{record.verdict}: {record.why}"
+    return said if record.count == 1 else f"further ones in sum, such as {said}"
