@@ -67,10 +67,12 @@ PURE = (
     "gateway.agents.waiting",
     "gateway.config",
     "gateway.errors",
+    "gateway.front.bodies",
     "gateway.front.dialect",
     "gateway.front.head",
     "gateway.front.hosts",
     "gateway.front.native",
+    "gateway.front.openai",
     "gateway.front.target",
     "gateway.needs",
     "gateway.sandbox.bwrap",
@@ -238,7 +240,12 @@ def test_a_module_can_be_read_at_one_sitting(path: Path) -> None:
 DIALECTS = sorted(path.parent for path in (ROOT / "gateway" / "front").glob("*/__init__.py"))
 """Every package in the front is one."""
 
-KNOWN_TO_DIALECTS = PURE_STANDARD_LIBRARY | {"gateway.front.dialect", "math", "msgspec"}
+KNOWN_TO_DIALECTS = PURE_STANDARD_LIBRARY | {
+    "gateway.front.bodies",
+    "gateway.front.dialect",
+    "math",
+    "msgspec",
+}
 """Besides the ground, the protocol and its own modules; `dialect` says why."""
 
 

@@ -44,8 +44,9 @@ answer.
 
 To add a dialect: make a package beside `native/` whose class has `match`, and name it in
 `front/app.py`. It may import the ground (`config`, `errors`, `exchange`, `observe`), `protocol`,
-msgspec, the pure parts of the standard library, and this module, which tests/test_architecture.py
-holds. It never needs a change in `agents/` or `workers/`.
+msgspec, the pure parts of the standard library, this module, and `bodies`, which has what dialects
+check alike; tests/test_architecture.py holds that. It never needs a change in `agents/` or
+`workers/`.
 """
 
 from __future__ import annotations
