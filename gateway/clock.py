@@ -13,6 +13,7 @@ same turn of the loop, in any order.
 from __future__ import annotations
 
 import logging
+import time
 
 import trio
 
@@ -47,12 +48,18 @@ times for each request, and looking one up costs more than reading the clock."""
 
 def now() -> float:
     """Running time in seconds. Without `keep` it is trio's."""
-    time = trio.current_time()
+    at = trio.current_time()
     if _beat is None:
-        return time
-    if time - _beat.due > TOLERANCE:
-        _beat.miss(time - _beat.due)
-    return time - _beat.missed
+        return at
+    if at - _beat.due > TOLERANCE:
+        _beat.miss(at - _beat.due)
+    return at - _beat.missed
+
+
+def unix_time() -> int:
+    """The time of day in whole seconds, for those who are told when something was made. Nobody is
+    judged by it."""
+    return int(time.time())
 
 
 def as_deadline(at: float) -> float:

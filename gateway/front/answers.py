@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway import clock
-from gateway.errors import ClockRanOut
+from gateway.errors import ClockRanOut, GatewayError
 from gateway.front.client import ClientGoneError, headers_of
 from gateway.front.dialect import retry_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.errors import GatewayError
     from gateway.exchange import Exchange
     from gateway.front.client import ClientRequest
     from gateway.front.dialect import Codec, StreamEncoder
@@ -113,7 +112,10 @@ class Reply:
         chunks = await self._exchange.collect()
         if self._exchange.error is not None:
             return await self._fail(self._exchange.error)
-        response = self._codec.encode(self._exchange, chunks)
+        try:
+            response = self._codec.encode(self._exchange, chunks)
+        except GatewayError as error:
+            return await self._fail(error)
         self._exchange.forget_answer()
         await self._request.send_head(
             response.status, [*headers_of(response), *_session_header(self._exchange)]

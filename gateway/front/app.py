@@ -12,7 +12,9 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.front.hosts import KnownHosts
+from gateway.front.models import make_models_blueprint
 from gateway.front.native.dialect import NativeDialect
+from gateway.front.openai.dialect import OpenAIDialect
 from gateway.front.requests import CallRoutes
 from gateway.front.status import make_blueprint
 
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
     from gateway.config import ServerSettings
     from gateway.front.dialect import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (NativeDialect(),)
-"""The client protocols that are served, asked in this order whose a path is."""
+DIALECTS: tuple[Dialect, ...] = (OpenAIDialect(), NativeDialect())
+"""The client protocols that are served, asked in this order whose a path is. The native one is the
+last: it answers for every path that is nobody's."""
 
 
 class _NeverRaisedError(Exception):
@@ -64,7 +67,8 @@ def make_app(dispatcher: Dispatcher, settings: ServerSettings) -> QuartTrio:
     # The gateway has its own clocks; Quart's would cut every response after 60 s.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = max_body
-    app.register_blueprint(make_blueprint(dispatcher))
+    app.register_blueprint(make_blueprint(dispatcher, DIALECTS))
+    app.register_blueprint(make_models_blueprint(dispatcher))
     hosts = KnownHosts(settings, socket.gethostname())
     app.asgi_app = CallRoutes(app.asgi_app, dispatcher, DIALECTS, hosts, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

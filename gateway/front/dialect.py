@@ -13,7 +13,8 @@ functions over plain state, and none of them waits.
 One request goes through the seam in this order:
 
 1. `Dialect.match(path)` gives a `Codec`, or None: the path is not this dialect's. A codec is the
-   state of one request, for as long as that lasts. It may be shared if it has no state.
+   state of one request, for as long as that lasts. It may be shared if it has no state. A request
+   that fails without one is answered by the first dialect that `covers` its path.
 2. `Codec.agent` is looked up before the body is read, if the path names an agent.
 3. `Codec.decode(head, body)` makes a `Call`. Where the body names the agent, it is read here. What
    a response needs of the request (a JSON-RPC id, a model's name) is kept by the codec. A request
@@ -52,7 +53,7 @@ check alike; tests/test_architecture.py holds that. It never needs a change in `
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -133,6 +134,12 @@ class Dialect(Protocol):
         Every call is a POST: any other method on a path that matches is answered with 405.
         """
 
+    def covers(self, path: str) -> bool:
+        """Whether clients that ask for `path` speak this dialect, though nothing may be there."""
+
+    def encode_error(self, error: GatewayError, request_id: str) -> Response:
+        """Write an error of a request on a path that is covered and has no codec."""
+
 
 class Codec(Protocol):
     """One request: decodes its body, encodes what it is answered with."""
@@ -186,6 +193,16 @@ class StreamEncoder(Protocol):
 
     def error(self, error: GatewayError) -> bytes:
         """The end of a stream that failed: never to be mistaken for `end`."""
+
+
+def error_encoder(
+    dialects: Iterable[Dialect], path: str
+) -> Callable[[GatewayError, str], Response]:
+    """What writes the errors of a request on `path` that has no codec. The last dialect covers what
+    no other one does."""
+    *_, last = dialects
+    covering = (dialect for dialect in dialects if dialect.covers(path))
+    return next(covering, last).encode_error
 
 
 def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:

@@ -3,7 +3,8 @@
 Every request passes here first. It is refused if it is not for this gateway (`target`, `hosts`).
 Then it either belongs to a dialect, and is taken from its request to its exchange; `client` reads
 and refuses requests, `answers` sends the way back. Or it goes on to the Quart application. Knows no
-format: see `dialect`. A request that belongs to no dialect is refused in the native one.
+format: see `dialect`. A request that belongs to no dialect is refused in the one that covers its
+path.
 
 Calls are taken before the Quart application, as ASGI middleware takes requests: they need nothing
 of what Quart does for each request, which costs more than everything done here.
@@ -18,10 +19,9 @@ from typing import TYPE_CHECKING, Any
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.answers import Reply
 from gateway.front.client import LIMIT_UNREAD, ClientGoneError, ClientRequest, no_limit
-from gateway.front.dialect import Response
+from gateway.front.dialect import Response, error_encoder
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
-from gateway.front.native.errors import encode_error
 from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class CallRoutes:
             read_head(scope["headers"]),
             receive,
             send,
-            encode_error,
+            error_encoder(self._dialects, scope["path"]),
             limit_unread=scope.get("state", {}).get(LIMIT_UNREAD, no_limit),
         )
         try:
@@ -97,6 +97,8 @@ class CallRoutes:
         codec = self._match(scope["path"])
         if codec is not None:
             request.encode_error = codec.encode_error
+        else:
+            request.encode_error = error_encoder(self._dialects, scope["path"])
         host = request.head.host
         if authority is not None:
             if host is not None:

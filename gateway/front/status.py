@@ -1,6 +1,6 @@
 """The routes that Quart serves: the agents and their states, health, and the errors of all else.
 
-Everything here speaks the native dialect.
+Errors are in the dialect that covers the path; everything else here is of the native one.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from gateway.front.dialect import error_encoder
 from gateway.front.head import read_head
-from gateway.front.native.errors import encode_error
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.dialect import Dialect
 
 log = logging.getLogger("gateway.http")
 
 
-def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
-    """Make the routes for the agents of one gateway."""
+def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blueprint:
+    """Make the routes for the agents of one gateway, which is called in these dialects."""
     routes = Blueprint("gateway", __name__)
 
     @routes.get("/agents")
@@ -81,17 +82,11 @@ def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
 
     @routes.app_errorhandler(GatewayError)
     async def gateway_error(error: GatewayError) -> Response:
-        return _error(error)
+        return _error(dialects, error)
 
     @routes.app_errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
-        if isinstance(error, WerkzeugMethodNotAllowed):
-            allow = ", ".join(sorted(error.valid_methods or ()))
-            return _error(MethodNotAllowed(f"{request.method} is not supported here", allow=allow))
-        if isinstance(error, WerkzeugNotFound):
-            return _error(NotFound(f"there is nothing at {request.path[:80]!r}"))
-        log.error("internal error: %s", error, extra={"fields": {"request": g.request_id}})
-        return _error(InternalError("a defect of the gateway; see its log"))
+        return _error(dialects, _as_gateway_error(error))
 
     return routes
 
@@ -100,8 +95,18 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, content_type="application/json")
 
 
-def _error(error: GatewayError) -> Response:
-    encoded = encode_error(error, g.get("request_id", ""))
+def _as_gateway_error(error: HTTPException) -> GatewayError:
+    if isinstance(error, WerkzeugMethodNotAllowed):
+        allow = ", ".join(sorted(error.valid_methods or ()))
+        return MethodNotAllowed(f"{request.method} is not supported here", allow=allow)
+    if isinstance(error, WerkzeugNotFound):
+        return NotFound(f"there is nothing at {request.path[:80]!r}")
+    log.error("internal error: %s", error, extra={"fields": {"request": g.request_id}})
+    return InternalError("a defect of the gateway; see its log")
+
+
+def _error(dialects: tuple[Dialect, ...], error: GatewayError) -> Response:
+    encoded = error_encoder(dialects, request.path)(error, g.get("request_id", ""))
     response = Response(encoded.body, encoded.status)
     for name, value in encoded.headers:
         response.headers[name.decode()] = value.decode()

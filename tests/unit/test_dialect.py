@@ -25,7 +25,13 @@ JSON = (b"content-type", b"application/json")
 
 class RpcDialect:
     def match(self, path: str) -> RpcCodec | None:
-        return RpcCodec() if path == "/rpc" else None
+        return RpcCodec() if self.covers(path) else None
+
+    def covers(self, path: str) -> bool:
+        return path == "/rpc"
+
+    def encode_error(self, error: GatewayError, request_id: str) -> Response:
+        return RpcCodec().encode_error(error, request_id)
 
 
 class RpcCodec:

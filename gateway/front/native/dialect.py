@@ -33,6 +33,14 @@ class NativeDialect:
                 return NativeCodec(name, method)
         return None
 
+    def covers(self, path: str) -> bool:
+        """Every path: what no other dialect covers is this one's."""
+        del path
+        return True
+
+    def encode_error(self, error: GatewayError, request_id: str) -> Response:
+        return encode_error(error, request_id)
+
 
 class NativeCodec:
     """A `Codec` that is without state once it is made."""

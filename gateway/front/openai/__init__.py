@@ -1,0 +1,7 @@
+"""OpenAI's API for the agents of a gateway: `/v1/models`, `/v1/chat/completions`, `/v1/responses`.
+
+The README beside this file says what is mapped, passed on, ignored and refused. `dialect` puts the
+parts together. `chat_request` and `response_request` read bodies, with `items`, `tools`, `content`
+and `parameters`; `completion` and `response` write answers and streams, with `calls`, `usage` and
+`outcomes`; `errors` writes errors.
+"""

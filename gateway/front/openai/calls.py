@@ -1,0 +1,82 @@
+"""The tool calls of one answer, and which of them are the client's to make.
+
+An agent tells of every call that it makes, also of those to tools of its own. A call is the
+client's only if its tool is in the request, if nothing has been returned for it, and if the answer
+ends with the finish `tool_calls`. So no call is told to the client before the end: a client that is
+told of a call to a tool that it does not know fails.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from msgspec import Raw, Struct
+
+from gateway.errors import InvalidAgentResponse
+
+if TYPE_CHECKING:
+    from protocol.events import ToolCall
+
+MAX_HELD = 1024 * 1024
+"""Characters of arguments, and `PIECE_COST` for each piece of them, that are kept of one answer
+until its end."""
+
+PIECE_COST = 128
+"""What a piece of arguments takes beside its text."""
+
+
+class FunctionCall(Struct, frozen=True, gc=False):
+    """A call that the client is to make; `arguments` is a JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+def new_call_id() -> str:
+    """An id for a call whose agent gave it none."""
+    return f"call_{secrets.token_hex(12)}"
+
+
+class Calls:
+    """The calls of one answer to those tools whose `names` are in the request."""
+
+    __slots__ = ("_arguments", "_held", "_named", "_names")
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+        self._named: dict[str, str] = {}
+        """The name of each call that nothing was returned for, by its id."""
+        self._arguments: dict[str, list[str]] = {}
+        """The pieces of its arguments."""
+        self._held = 0
+
+    def add(self, event: ToolCall) -> None:
+        """Add a call, or a piece of its arguments. Raises InvalidAgentResponse."""
+        if event.name not in self._names:
+            return
+        piece = event.delta
+        if not isinstance(piece, str):
+            piece = bytes(event.arguments).decode() if isinstance(event.arguments, Raw) else "{}"
+        self._held += len(piece) + PIECE_COST
+        if self._held > MAX_HELD:
+            raise InvalidAgentResponse(
+                f"the arguments of the answer's tool calls are more than {MAX_HELD} characters "
+                "together, the most that can be handed to the client"
+            )
+        self._named[event.call] = event.name
+        self._arguments.setdefault(event.call, []).append(piece)
+
+    def answered(self, call: str) -> None:
+        """Something was returned for a call: it was the agent's own."""
+        self._named.pop(call, None)
+        pieces = self._arguments.pop(call, [])
+        self._held -= sum(map(len, pieces)) + PIECE_COST * len(pieces)
+
+    def of_client(self) -> list[FunctionCall]:
+        """The calls that the client is to make, once the answer has ended with `tool_calls`."""
+        return [
+            FunctionCall(call, name, "".join(self._arguments[call]) or "{}")
+            for call, name in self._named.items()
+        ]

@@ -1,0 +1,135 @@
+"""The dialect's paths, and what is done with a request on one of them."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from typing import TYPE_CHECKING
+
+from gateway.front.dialect import Response
+from gateway.front.openai.chat_request import read_chat
+from gateway.front.openai.completion import CompletionStream, encode_completion
+from gateway.front.openai.errors import encode_error
+from gateway.front.openai.memory import Memory
+from gateway.front.openai.output import MAX_TEXT
+from gateway.front.openai.response import (
+    ResponseFrame,
+    ResponseStream,
+    Telling,
+    encode_response,
+)
+from gateway.front.openai.response_request import read_response
+
+if TYPE_CHECKING:
+    from gateway.errors import GatewayError
+    from gateway.exchange import Call, Exchange
+    from gateway.front.dialect import RequestHead
+    from gateway.front.openai.chat_request import ChatRequest
+    from gateway.front.openai.response_request import ResponseRequest
+
+_JSON = ((b"content-type", b"application/json"),)
+
+ROOT = "/v1/"
+
+
+class OpenAIDialect:
+    """A `Dialect`: `/v1/chat/completions` and `/v1/responses`. It remembers what was said lately,
+    see `memory`."""
+
+    def __init__(self) -> None:
+        self._memory = Memory()
+
+    def match(self, path: str) -> ChatCodec | ResponseCodec | None:
+        """The codec for one of the two paths: which agent is called stands in the body."""
+        if path == "/v1/chat/completions":
+            return ChatCodec()
+        if path == "/v1/responses":
+            return ResponseCodec(self._memory)
+        return None
+
+    def covers(self, path: str) -> bool:
+        """Whether errors on this path are in this dialect's form, though no agent is called."""
+        return path.startswith(ROOT)
+
+    def encode_error(self, error: GatewayError, request_id: str) -> Response:
+        """An error of a request that never had a codec."""
+        return encode_error(error, request_id)
+
+
+class ChatCodec:
+    """The `Codec` of one chat completion."""
+
+    __slots__ = ("_request",)
+
+    agent = None
+
+    def __init__(self) -> None:
+        self._request: ChatRequest | None = None
+
+    def decode(self, head: RequestHead, body: bytes) -> Call:
+        call, self._request = read_chat(head, body)
+        return call
+
+    def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
+        assert self._request is not None
+        return Response(200, _JSON, encode_completion(self._request, exchange, chunks))
+
+    def encode_error(
+        self, error: GatewayError, request_id: str, output_begun: bool | None = None
+    ) -> Response:
+        return encode_error(error, request_id, output_begun)
+
+    def stream(self, exchange: Exchange) -> CompletionStream:
+        assert self._request is not None
+        return CompletionStream(self._request, exchange)
+
+
+class ResponseCodec:
+    """The `Codec` of one Response.
+
+    `response_id` may be replaced before `decode`, by one that says where the Response is kept; it
+    must be unguessable. After `decode`, `background` says whether the client does not wait for it,
+    and `render` tells it as it is at the time.
+    """
+
+    __slots__ = ("_frame", "_memory", "_request", "response_id")
+
+    agent = None
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self.response_id = f"resp_{secrets.token_hex(24)}"
+        self._request: ResponseRequest | None = None
+        self._frame: ResponseFrame | None = None
+
+    @property
+    def background(self) -> bool:
+        return self._request is not None and self._request.background
+
+    def decode(self, head: RequestHead, body: bytes) -> Call:
+        call, self._request = read_response(head, body, self._memory)
+        self._frame = ResponseFrame.of(self.response_id, self._request)
+        return call
+
+    def render(self, status: str, *, error: GatewayError | None = None) -> bytes:
+        """The Response without output, as a JSON text: see `ResponseFrame.render`."""
+        assert self._frame is not None
+        return self._frame.render(status, error=error)
+
+    def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
+        # Its size is bounded where its words are collected.
+        telling = self._telling(exchange, most=math.inf)
+        return Response(200, _JSON, encode_response(telling, exchange, chunks))
+
+    def encode_error(
+        self, error: GatewayError, request_id: str, output_begun: bool | None = None
+    ) -> Response:
+        return encode_error(error, request_id, output_begun)
+
+    def stream(self, exchange: Exchange) -> ResponseStream:
+        return ResponseStream(self._telling(exchange, most=MAX_TEXT), exchange)
+
+    def _telling(self, exchange: Exchange, most: float) -> Telling:
+        assert self._frame is not None
+        assert self._request is not None
+        return Telling(self._frame, self._request, exchange, self._memory, most)

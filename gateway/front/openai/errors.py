@@ -1,0 +1,67 @@
+"""OpenAI's errors: `{"error": {"message", "type", "param", "code", …}}`.
+
+Its clients make a typed exception of the status (400 BadRequestError, 404 NotFoundError, 429
+RateLimitError, …), and show the message. `code` is this gateway's own name of the error, which is
+what a program should look at, except where OpenAI has a name of its own. All that the native API
+tells beside that follows as more members.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.errors import AgentNotFound, InvalidRequest
+from gateway.front.dialect import Response, error_headers
+
+if TYPE_CHECKING:
+    from gateway.errors import GatewayError
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+"""By status; any other is the fault of the request below 500, and of the server from there on."""
+
+
+def refuse(message: str, param: str, code: str = InvalidRequest.type) -> InvalidRequest:
+    """A 400 that names a parameter of the request, as OpenAI's errors do."""
+    return InvalidRequest(message, param=param, code=code)
+
+
+def unsupported(param: str, why: str) -> InvalidRequest:
+    """A 400 for what would change the answer and cannot be honoured."""
+    return refuse(f"{param}: {why}", param, "unsupported_parameter")
+
+
+def encode_error(
+    error: GatewayError, request_id: str, output_begun: bool | None = None
+) -> Response:
+    """The error response. `output_begun` is the exchange's; None: there was no exchange."""
+    headers = [(b"content-type", b"application/json"), *error_headers(error)]
+    body = msgspec.json.encode({"error": error_members(error, request_id, output_begun)})
+    return Response(error.status, headers, body)
+
+
+def error_members(
+    error: GatewayError, request_id: str, output_begun: bool | None = None
+) -> dict[str, Any]:
+    """What `error` holds, in a response or in a stream."""
+    details = dict(error.details)
+    members: dict[str, Any] = {
+        "message": error.message,
+        "type": _TYPES.get(
+            error.status, "invalid_request_error" if error.status < 500 else "server_error"
+        ),
+        "param": details.pop("param", details.pop("field", None)),
+        "code": details.pop("code", error.type),
+        **details,
+        "request_id": request_id,
+    }
+    if isinstance(error, AgentNotFound):
+        members |= {"param": "model", "code": "model_not_found"}
+    if output_begun is not None:
+        members["output_begun"] = output_begun
+    return members

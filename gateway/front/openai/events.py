@@ -1,0 +1,42 @@
+"""What both APIs make of an agent's events: Server-Sent Events, comments, links.
+
+Server-Sent Events: WHATWG HTML, "Server-sent events".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from protocol import on_one_line
+
+if TYPE_CHECKING:
+    from protocol.events import File, Status
+
+HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
+)
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+DONE = b"data: [DONE]\n\n"
+
+
+def status_comment(status: Status) -> bytes:
+    """A status as a comment: clients skip it, and people who look at the stream see it."""
+    return b": %b\n\n" % on_one_line(msgspec.json.encode(status.text))
+
+
+def link_to(file: File) -> str:
+    """A file as Markdown, on lines of its own: an image that is shown, or a link."""
+    name = file.name.replace("[", "(").replace("]", ")").replace("\n", " ")
+    if isinstance(file.data, bytes):
+        data = msgspec.json.encode(file.data)[1:-1].decode("ascii")
+        url = f"data:{file.mime};base64,{data}"
+    else:
+        url = str(file.path)
+    mark = "!" if file.mime.startswith("image/") else ""
+    return f"\n{mark}[{name}]({url})\n"

@@ -1,0 +1,253 @@
+"""Answers to `POST /v1/responses`: one Response, or the stream of its events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway import clock
+from gateway.errors import GatewayError, InvalidAgentResponse, InvalidRequest
+from gateway.front.dialect import join_chunks, text_runs
+from gateway.front.openai import outcomes
+from gateway.front.openai.calls import Calls
+from gateway.front.openai.errors import error_members
+from gateway.front.openai.events import HEADERS, KEEP_ALIVE, link_to, status_comment
+from gateway.front.openai.message import EMPTY, read_message
+from gateway.front.openai.output import MAX_TEXT, Output
+from gateway.front.openai.response_request import not_found
+from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.front.openai.memory import Memory
+    from gateway.front.openai.response_request import ResponseRequest
+    from protocol import Payload
+
+_encode = msgspec.json.encode
+
+_INCOMPLETE = {"length": "max_output_tokens", "refused": "content_filter"}
+"""By the finish: why a Response is not complete."""
+
+
+class ResponseFrame(Struct, frozen=True, gc=False):
+    """What every telling of one Response has in common."""
+
+    id: str
+    model: str
+    echo: bytes
+    created: int
+
+    @classmethod
+    def of(cls, response_id: str, request: ResponseRequest) -> ResponseFrame:
+        return cls(response_id, request.model, request.echo, clock.unix_time())
+
+    def render(
+        self,
+        status: str,
+        items: list[tuple[str, bytes]] | None = None,
+        *,
+        error: GatewayError | None = None,
+        incomplete: str | None = None,
+        usage: dict[str, Any] | None = None,
+    ) -> bytes:
+        """The Response as a JSON text. `status`: queued, in_progress, completed, incomplete,
+        failed or cancelled; `items`: the output so far, as `Output.items` has it."""
+        failure = None if error is None else {"code": "server_error", "message": error.message}
+        details = None if incomplete is None else {"reason": incomplete}
+        return b"".join(
+            (
+                b'{"id":"%b","object":"response","created_at":%d,"status":"%b","model":%b,'
+                % (self.id.encode(), self.created, status.encode(), _encode(self.model)),
+                b'"error":%b,"incomplete_details":%b,' % (_encode(failure), _encode(details)),
+                b'"output":[%b],' % b",".join([item for _, item in items or ()]),
+                b'"usage":%b,%b}' % (_encode(usage), self.echo),
+            )
+        )
+
+
+class Telling:
+    """One answer on its way to being a Response: what the agent says goes in, events come out."""
+
+    __slots__ = ("_calls", "_exchange", "_frame", "_memory", "_output", "_request", "failure")
+
+    def __init__(
+        self,
+        frame: ResponseFrame,
+        request: ResponseRequest,
+        exchange: Exchange,
+        memory: Memory,
+        most: float = MAX_TEXT,
+    ) -> None:
+        self._frame = frame
+        self._request = request
+        self._exchange = exchange
+        self._memory = memory
+        self._output = Output(most)
+        self._calls = Calls(request.tools.names)
+        self.failure: InvalidAgentResponse | None = None
+
+    def begin(self) -> bytes:
+        response = Raw(self._frame.render("in_progress"))
+        created = self._output.event("created", response=response)
+        return created + self._output.event("in_progress", response=response)
+
+    def words(self, words: list[bytes]) -> bytes:
+        """The events for words of the answer. `failure` is set by what cannot be told."""
+        events: list[bytes] = []
+        try:
+            for texts, event in text_runs(words):
+                events.append(self._output.text(texts) if event is None else self._event(event))
+        except InvalidAgentResponse as error:
+            self.failure = error
+        return b"".join(events)
+
+    def _event(self, word: bytes) -> bytes:
+        match read_event(word):
+            case Reasoning(text=text):
+                return self._output.reasoning(_encode(text))
+            case Status() as event:
+                return status_comment(event)
+            case File(mime=mime, data=data) as event:
+                if mime.startswith("image/") and isinstance(data, bytes):
+                    return self._output.image(event)
+                return self._output.text([_encode(link_to(event))])
+            case ToolCall() as event:
+                self._calls.add(event)
+            case ToolResult(call=call):
+                self._calls.answered(call)
+        return b""
+
+    def end(self, result: Payload | None) -> tuple[bytes, bytes]:
+        """The last events but for the one with the Response, and that, a JSON text. Raises
+        InvalidAgentResponse."""
+        outcome, output = self._exchange.outcome, self._output
+        events = []
+        calls = []
+        if result is not None:
+            message = read_message(result, self._request.tools.names)
+            calls = message.calls
+            if message.reasoning is not None:
+                events.append(output.reasoning(message.reasoning))
+            if message.text != EMPTY:
+                events.append(output.text([message.text]))
+        elif outcomes.hands_over(outcome):
+            calls = self._calls.of_client()
+        if questions := outcomes.questions_of(outcome):
+            events.append(output.paragraph(questions))
+        finish = outcomes.finish_of(outcome, calls)
+        incomplete = _INCOMPLETE.get(finish)
+        events += [output.call(call) for call in calls]
+        events.append(output.finish("completed" if incomplete is None else "incomplete"))
+        response = self._frame.render(
+            "completed" if incomplete is None else "incomplete",
+            output.items,
+            incomplete=incomplete,
+            usage=outcomes.response_usage(outcome),
+        )
+        self._remember()
+        return b"".join(events), response
+
+    def failed(self, error: GatewayError) -> bytes:
+        """The end of a Response that failed: the event for those who follow its states, and the one
+        that clients raise as an exception."""
+        exchange, output = self._exchange, self._output
+        members = error_members(error, exchange.call.request_id, exchange.output_begun)
+        closing = output.close("incomplete")
+        response = self._frame.render("failed", output.items, error=error)
+        told = output.event("failed", response=Raw(response))
+        flat = {name: members[name] for name in ("code", "message", "param")}
+        return closing + told + output.event("error", **flat, error=members)
+
+    def completed(self, response: bytes) -> bytes:
+        """The last event."""
+        status = msgspec.json.decode(response, type=_Status).status
+        return self._output.event(status, response=Raw(response))
+
+    def what_is_lost(self) -> InvalidRequest | None:
+        """Why the answer is none, if the agent has lost what the request goes on from. It is known
+        once the agent has said a word, or has ended."""
+        previous = self._request.previous
+        if previous is None or self._exchange.session == "kept":
+            return None
+        return not_found(previous)
+
+    def _remember(self) -> None:
+        if not self._request.store:
+            return
+        for item_id, item in self._output.items:
+            self._memory.keep_item(item_id, item)
+        if self._request.place is not None:
+            self._memory.keep_response(self._frame.id, self._request.place)
+
+
+class _Status(Struct, gc=False):
+    status: str
+
+
+def encode_response(telling: Telling, exchange: Exchange, words: list[bytes]) -> bytes:
+    """The body of one whole Response. Raises InvalidAgentResponse and InvalidRequest."""
+    if (lost := telling.what_is_lost()) is not None:
+        raise lost
+    telling.words(
+        [join_chunks(texts) if event is None else event for texts, event in text_runs(words)]
+    )
+    if telling.failure is not None:
+        raise telling.failure
+    _, response = telling.end(exchange.result)
+    return response
+
+
+class ResponseStream:
+    """The `StreamEncoder` of one Response."""
+
+    __slots__ = ("_begun", "_exchange", "_failure", "_telling")
+
+    headers = HEADERS
+
+    def __init__(self, telling: Telling, exchange: Exchange) -> None:
+        self._telling = telling
+        self._exchange = exchange
+        self._begun = False
+        self._failure: GatewayError | None = None
+        """Why this encoder has ended the exchange, which may have ended well meanwhile."""
+
+    def chunks(self, chunks: list[bytes]) -> bytes:
+        """Text, reasoning, images, comments; nothing for what is not the client's."""
+        if self._failure is not None:
+            return b""
+        told = b""
+        self._failure = self._telling.what_is_lost()
+        if self._failure is None:
+            told = self._opening() + self._telling.words(chunks)
+            self._failure = self._telling.failure
+        if self._failure is not None:
+            self._exchange.fail(self._failure)
+        return told
+
+    def keep_alive(self) -> bytes:
+        """A comment, which clients skip."""
+        return self._opening() + KEEP_ALIVE
+
+    def end(self, result: Payload | None) -> bytes:
+        """What was not told yet, and the whole Response."""
+        failure = self._failure or self._telling.what_is_lost()
+        if failure is not None:
+            return self.error(failure)
+        opening = self._opening()
+        try:
+            last, response = self._telling.end(result)
+        except InvalidAgentResponse as error:
+            return opening + self.error(error)
+        return opening + last + self._telling.completed(response)
+
+    def error(self, error: GatewayError) -> bytes:
+        """An end that no client takes for that of a whole Response."""
+        return self._opening() + self._telling.failed(error)
+
+    def _opening(self) -> bytes:
+        if self._begun:
+            return b""
+        self._begun = True
+        return self._telling.begin()

@@ -1,0 +1,91 @@
+"""The client's tools: from OpenAI's forms to the wire's, and which of them may be called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from gateway.front.bodies import readable
+from gateway.front.openai.errors import refuse, unsupported
+from gateway.front.openai.parameters import given, read_tool_choice
+from protocol.tools import check_tools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+"""OpenAI's rule, with the longer names and the dots that tools of MCP servers have."""
+
+
+class _Function(Struct, gc=False):
+    """A function; `strict` and what else it may hold say nothing that an agent needs to call it."""
+
+    name: _Name
+    description: str | None = None
+    parameters: dict[str, Raw] | None = None
+
+
+class _Tool(Struct, gc=False):
+    """A tool of chat completions."""
+
+    type: str
+    function: _Function | None = None
+
+
+class _FlatTool(Struct, gc=False):
+    """A tool of Responses: the function's members stand beside the type."""
+
+    type: str
+    name: _Name | None = None
+    description: str | None = None
+    parameters: dict[str, Raw] | None = None
+
+
+_decode_tools = msgspec.json.Decoder(list[_Tool]).decode
+_decode_flat_tools = msgspec.json.Decoder(list[_FlatTool]).decode
+
+
+class Tools(Struct, frozen=True, gc=False):
+    """The tools that an agent may call, and what it is told of the choice among them."""
+
+    wire: bytes | None = None
+    """As `Call.tools` has them; None: there are none, or none may be called."""
+    names: frozenset[str] = frozenset()
+    choice: str | dict[str, Any] | None = None
+    """As `read_tool_choice` returns it."""
+
+
+def read_tools(tools: Raw, choice: Raw, *, flat: bool) -> Tools:
+    """Check `tools` and `tool_choice`; `flat`: they are of Responses. Raises InvalidRequest."""
+    functions = list(_functions(tools, flat=flat)) if given(tools) else []
+    names = frozenset(function["name"] for function in functions)
+    chosen = read_tool_choice(choice, names)
+    if not functions or chosen == "none":
+        return Tools(choice=chosen)
+    wire = msgspec.json.encode(functions)
+    if (problem := check_tools(wire)) is not None:
+        raise refuse(problem, "tools")
+    return Tools(wire, names, chosen)
+
+
+def _functions(tools: Raw, *, flat: bool) -> Iterable[dict[str, Any]]:
+    try:
+        decoded: list[Any] = (_decode_flat_tools if flat else _decode_tools)(tools)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise refuse(readable(error, "tools"), "tools") from None
+    for index, tool in enumerate(decoded):
+        if tool.type != "function":
+            raise unsupported(
+                f"tools[{index}].type",
+                f"{tool.type[:80]!r} is a tool that OpenAI runs; an agent is offered functions",
+            )
+        function = tool if flat else tool.function
+        if function is None or function.name is None:
+            raise refuse(f"tools[{index}] has no name", f"tools[{index}]")
+        yield {
+            "name": function.name,
+            "description": function.description or "",
+            "parameters": function.parameters or {},
+        }
