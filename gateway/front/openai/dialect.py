@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ from gateway.front.openai.chat_request import read_chat
 from gateway.front.openai.completion import CompletionStream, encode_completion
 from gateway.front.openai.errors import encode_error
 from gateway.front.openai.memory import Memory
-from gateway.front.openai.output import MAX_TEXT
 from gateway.front.openai.response import (
     ResponseFrame,
     ResponseStream,
@@ -117,9 +115,7 @@ class ResponseCodec:
         return self._frame.render(status, error=error)
 
     def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
-        # Its size is bounded where its words are collected.
-        telling = self._telling(exchange, most=math.inf)
-        return Response(200, _JSON, encode_response(telling, exchange, chunks))
+        return Response(200, _JSON, encode_response(self._telling(exchange), exchange, chunks))
 
     def encode_error(
         self, error: GatewayError, request_id: str, output_begun: bool | None = None
@@ -127,9 +123,9 @@ class ResponseCodec:
         return encode_error(error, request_id, output_begun)
 
     def stream(self, exchange: Exchange) -> ResponseStream:
-        return ResponseStream(self._telling(exchange, most=MAX_TEXT), exchange)
+        return ResponseStream(self._telling(exchange), exchange)
 
-    def _telling(self, exchange: Exchange, most: float) -> Telling:
+    def _telling(self, exchange: Exchange) -> Telling:
         assert self._frame is not None
         assert self._request is not None
-        return Telling(self._frame, self._request, exchange, self._memory, most)
+        return Telling(self._frame, self._request, exchange, self._memory)

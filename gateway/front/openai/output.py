@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from gateway.front.openai.calls import FunctionCall
     from protocol.events import File
 
-MAX_TEXT = 2 * 1024 * 1024
-"""Bytes of text, reasoning and images that a streamed Response may have in all: at its end each is
-told four times, in one part. A chat completion tells nothing twice, and has no such limit."""
+MAX_OUTPUT = 2 * 1024 * 1024
+"""Bytes of text, reasoning and images that a Response may have in all: at its end each is told four
+times, in one part. A chat completion tells nothing twice, and has no such limit."""
 
 _encode = msgspec.json.encode
 
@@ -91,18 +91,17 @@ class _Open:
 class Output:
     """See the module's docstring. Every method returns events, as they are sent.
 
-    `most` bounds the text, in bytes: methods that add to it raise InvalidAgentResponse.
+    Methods raise InvalidAgentResponse for more than `MAX_OUTPUT`, and then nothing has changed.
     """
 
-    __slots__ = ("_held", "_most", "_open", "_sequence", "items")
+    __slots__ = ("_held", "_open", "_sequence", "items")
 
-    def __init__(self, most: float = MAX_TEXT) -> None:
+    def __init__(self) -> None:
         self.items: list[tuple[str, bytes]] = []
         """Those that have ended: the id and the JSON text of each."""
         self._open: _Open | None = None
         self._sequence = 0
         self._held = 0
-        self._most = most
 
     def event(self, kind: str, **members: Any) -> bytes:
         """One event of the type `response.{kind}`, or `kind` where that is `error`."""
@@ -223,12 +222,12 @@ class Output:
         return event
 
     def _hold(self, size: int) -> None:
-        self._held += size
-        if self._held > self._most:
+        if self._held + size > MAX_OUTPUT:
             raise InvalidAgentResponse(
-                f"the answer has more than {self._most} bytes, the most that a streamed Response "
-                "may have; a streamed chat completion may have any number"
+                f"the answer has more than {MAX_OUTPUT} bytes, the most that a Response may have; "
+                "a chat completion may have more"
             )
+        self._held += size
 
 
 def _new_id(kind: str) -> str:

@@ -8,19 +8,20 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway import clock
-from gateway.errors import GatewayError, InvalidAgentResponse, InvalidRequest
+from gateway.errors import GatewayError, InvalidAgentResponse
 from gateway.front.dialect import join_chunks, text_runs
 from gateway.front.openai import outcomes
 from gateway.front.openai.calls import Calls
 from gateway.front.openai.errors import error_members
 from gateway.front.openai.events import HEADERS, KEEP_ALIVE, link_to, status_comment
 from gateway.front.openai.message import EMPTY, read_message
-from gateway.front.openai.output import MAX_TEXT, Output
+from gateway.front.openai.output import Output
 from gateway.front.openai.response_request import not_found
 from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+    from gateway.front.openai.calls import FunctionCall
     from gateway.front.openai.memory import Memory
     from gateway.front.openai.response_request import ResponseRequest
     from protocol import Payload
@@ -68,33 +69,43 @@ class ResponseFrame(Struct, frozen=True, gc=False):
 
 
 class Telling:
-    """One answer on its way to being a Response: what the agent says goes in, events come out."""
+    """One answer on its way to being a Response: what the agent says goes in, events come out.
 
-    __slots__ = ("_calls", "_exchange", "_frame", "_memory", "_output", "_request", "failure")
+    No method raises: what cannot be told sets `failure`, and the events before it are returned.
+    """
+
+    __slots__ = (
+        "_calls",
+        "_exchange",
+        "_frame",
+        "_memory",
+        "_output",
+        "_request",
+        "failure",
+        "response",
+    )
 
     def __init__(
-        self,
-        frame: ResponseFrame,
-        request: ResponseRequest,
-        exchange: Exchange,
-        memory: Memory,
-        most: float = MAX_TEXT,
+        self, frame: ResponseFrame, request: ResponseRequest, exchange: Exchange, memory: Memory
     ) -> None:
         self._frame = frame
         self._request = request
         self._exchange = exchange
         self._memory = memory
-        self._output = Output(most)
+        self._output = Output()
         self._calls = Calls(request.tools.names)
-        self.failure: InvalidAgentResponse | None = None
+        self.failure: GatewayError | None = None
+        self.response: bytes | None = None
+        """The whole Response, a JSON text, once it has ended, well or badly."""
 
     def begin(self) -> bytes:
+        """The events that open a stream."""
         response = Raw(self._frame.render("in_progress"))
         created = self._output.event("created", response=response)
         return created + self._output.event("in_progress", response=response)
 
     def words(self, words: list[bytes]) -> bytes:
-        """The events for words of the answer. `failure` is set by what cannot be told."""
+        """The events for words of the answer."""
         events: list[bytes] = []
         try:
             for texts, event in text_runs(words):
@@ -119,59 +130,59 @@ class Telling:
                 self._calls.answered(call)
         return b""
 
-    def end(self, result: Payload | None) -> tuple[bytes, bytes]:
-        """The last events but for the one with the Response, and that, a JSON text. Raises
-        InvalidAgentResponse."""
+    def end(self, result: Payload | None) -> bytes:
+        """The last events of an answer that ended well, the whole Response among them."""
         outcome, output = self._exchange.outcome, self._output
-        events = []
-        calls = []
+        events: list[bytes] = []
+        try:
+            calls = self._last_words(result, events)
+        except InvalidAgentResponse as error:
+            self.failure = error
+            return b"".join(events)
+        incomplete = _INCOMPLETE.get(outcomes.finish_of(outcome, calls))
+        status = "completed" if incomplete is None else "incomplete"
+        events += [output.call(call) for call in calls]
+        events.append(output.finish(status))
+        self.response = self._frame.render(
+            status, output.items, incomplete=incomplete, usage=outcomes.response_usage(outcome)
+        )
+        events.append(output.event(status, response=Raw(self.response)))
+        self._remember()
+        return b"".join(events)
+
+    def _last_words(self, result: Payload | None, events: list[bytes]) -> list[FunctionCall]:
+        """Add the events for an answer in one result, and for questions; returns the calls that
+        the client is to make."""
+        outcome, output = self._exchange.outcome, self._output
+        calls = self._calls.of_client() if outcomes.hands_over(outcome) else []
         if result is not None:
             message = read_message(result, self._request.tools.names)
-            calls = message.calls
+            calls += message.calls
             if message.reasoning is not None:
                 events.append(output.reasoning(message.reasoning))
             if message.text != EMPTY:
                 events.append(output.text([message.text]))
-        elif outcomes.hands_over(outcome):
-            calls = self._calls.of_client()
         if questions := outcomes.questions_of(outcome):
             events.append(output.paragraph(questions))
-        finish = outcomes.finish_of(outcome, calls)
-        incomplete = _INCOMPLETE.get(finish)
-        events += [output.call(call) for call in calls]
-        events.append(output.finish("completed" if incomplete is None else "incomplete"))
-        response = self._frame.render(
-            "completed" if incomplete is None else "incomplete",
-            output.items,
-            incomplete=incomplete,
-            usage=outcomes.response_usage(outcome),
-        )
-        self._remember()
-        return b"".join(events), response
+        return calls
 
-    def failed(self, error: GatewayError) -> bytes:
-        """The end of a Response that failed: the event for those who follow its states, and the one
-        that clients raise as an exception."""
+    def fail(self, error: GatewayError) -> bytes:
+        """The end of a Response that failed: an event for those who follow its states, and one that
+        clients raise as an exception."""
         exchange, output = self._exchange, self._output
         members = error_members(error, exchange.call.request_id, exchange.output_begun)
         closing = output.close("incomplete")
-        response = self._frame.render("failed", output.items, error=error)
-        told = output.event("failed", response=Raw(response))
+        self.response = self._frame.render("failed", output.items, error=error)
+        told = output.event("failed", response=Raw(self.response))
         flat = {name: members[name] for name in ("code", "message", "param")}
         return closing + told + output.event("error", **flat, error=members)
 
-    def completed(self, response: bytes) -> bytes:
-        """The last event."""
-        status = msgspec.json.decode(response, type=_Status).status
-        return self._output.event(status, response=Raw(response))
-
-    def what_is_lost(self) -> InvalidRequest | None:
-        """Why the answer is none, if the agent has lost what the request goes on from. It is known
-        once the agent has said a word, or has ended."""
+    def look_for_loss(self) -> None:
+        """Fail if the agent has lost what the request goes on from: known once the agent has said a
+        word, or has ended."""
         previous = self._request.previous
-        if previous is None or self._exchange.session == "kept":
-            return None
-        return not_found(previous)
+        if previous is not None and self._exchange.session != "kept":
+            self.failure = not_found(previous)
 
     def _remember(self) -> None:
         if not self._request.store:
@@ -182,27 +193,26 @@ class Telling:
             self._memory.keep_response(self._frame.id, self._request.place)
 
 
-class _Status(Struct, gc=False):
-    status: str
-
-
 def encode_response(telling: Telling, exchange: Exchange, words: list[bytes]) -> bytes:
     """The body of one whole Response. Raises InvalidAgentResponse and InvalidRequest."""
-    if (lost := telling.what_is_lost()) is not None:
-        raise lost
-    telling.words(
-        [join_chunks(texts) if event is None else event for texts, event in text_runs(words)]
-    )
+    telling.look_for_loss()
+    if telling.failure is None:
+        # Nobody gets the events: the fewer, the better.
+        telling.words(
+            [join_chunks(run) if event is None else event for run, event in text_runs(words)]
+        )
+    if telling.failure is None:
+        telling.end(exchange.result)
     if telling.failure is not None:
         raise telling.failure
-    _, response = telling.end(exchange.result)
-    return response
+    assert telling.response is not None
+    return telling.response
 
 
 class ResponseStream:
     """The `StreamEncoder` of one Response."""
 
-    __slots__ = ("_begun", "_exchange", "_failure", "_telling")
+    __slots__ = ("_begun", "_exchange", "_telling")
 
     headers = HEADERS
 
@@ -210,20 +220,22 @@ class ResponseStream:
         self._telling = telling
         self._exchange = exchange
         self._begun = False
-        self._failure: GatewayError | None = None
-        """Why this encoder has ended the exchange, which may have ended well meanwhile."""
+
+    @property
+    def last_response(self) -> bytes | None:
+        """The whole Response, a JSON text, once the stream has ended, well or badly."""
+        return self._telling.response
 
     def chunks(self, chunks: list[bytes]) -> bytes:
         """Text, reasoning, images, comments; nothing for what is not the client's."""
-        if self._failure is not None:
+        telling = self._telling
+        if telling.failure is not None:
             return b""
-        told = b""
-        self._failure = self._telling.what_is_lost()
-        if self._failure is None:
-            told = self._opening() + self._telling.words(chunks)
-            self._failure = self._telling.failure
-        if self._failure is not None:
-            self._exchange.fail(self._failure)
+        telling.look_for_loss()
+        told = b"" if telling.failure is not None else self._opening() + telling.words(chunks)
+        if telling.failure is not None:
+            # It may have ended well meanwhile: then `end` tells of the failure.
+            self._exchange.fail(telling.failure)
         return told
 
     def keep_alive(self) -> bytes:
@@ -232,19 +244,16 @@ class ResponseStream:
 
     def end(self, result: Payload | None) -> bytes:
         """What was not told yet, and the whole Response."""
-        failure = self._failure or self._telling.what_is_lost()
-        if failure is not None:
-            return self.error(failure)
-        opening = self._opening()
-        try:
-            last, response = self._telling.end(result)
-        except InvalidAgentResponse as error:
-            return opening + self.error(error)
-        return opening + last + self._telling.completed(response)
+        telling, told = self._telling, self._opening()
+        if telling.failure is None:
+            telling.look_for_loss()
+        if telling.failure is None:
+            told += telling.end(result)
+        return told if telling.failure is None else told + telling.fail(telling.failure)
 
     def error(self, error: GatewayError) -> bytes:
         """An end that no client takes for that of a whole Response."""
-        return self._opening() + self._telling.failed(error)
+        return self._opening() + self._telling.fail(error)
 
     def _opening(self) -> bytes:
         if self._begun:
