@@ -9,7 +9,7 @@ import msgspec
 
 from gateway import clock
 from gateway.errors import GatewayError, InvalidAgentResponse
-from gateway.front.dialect import text_runs
+from gateway.front.dialect import join_chunks, text_runs
 from gateway.front.openai import outcomes
 from gateway.front.openai.calls import Calls
 from gateway.front.openai.errors import error_members
@@ -30,35 +30,36 @@ _encode = msgspec.json.encode
 
 
 def _new_id() -> str:
-    return f"chatcmpl-{secrets.token_hex(16)}"
+    return f"chatcmpl-{secrets.token_urlsafe(16)}"
 
 
 def encode_completion(request: ChatRequest, exchange: Exchange, words: list[bytes]) -> bytes:
     """The body of one whole completion."""
     outcome = exchange.outcome
+    text, reasoning, held = _gather(words, request.tools.names)
+    message = None
     if exchange.result is not None:
         message = read_message(exchange.result, request.tools.names)
-        text, reasoning, calls = message.text, message.reasoning, message.calls
-    else:
-        text, reasoning, held = _gather(words, request.tools.names)
-        calls = held.of_client() if outcomes.hands_over(outcome) else []
+        text = join_chunks([text, message.text])
+        reasoning = reasoning or message.reasoning
+    calls = outcomes.calls_of(outcome, held, message)
     text = _with_text(text, outcomes.questions_of(outcome))
-    members: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "role": "assistant",
         "content": None if calls and text == EMPTY else msgspec.Raw(text),
         "refusal": None,
     }
     if reasoning is not None:
-        members["reasoning_content"] = msgspec.Raw(reasoning)
+        answer["reasoning_content"] = msgspec.Raw(reasoning)
     if calls:
-        members["tool_calls"] = [_call_members(call) for call in calls]
+        answer["tool_calls"] = [_call_members(call) for call in calls]
     finish = outcomes.FINISH_REASONS[outcomes.finish_of(outcome, calls)]
     body: dict[str, Any] = {
         "id": _new_id(),
         "object": "chat.completion",
         "created": clock.unix_time(),
         "model": request.model,
-        "choices": [{"index": 0, "message": members, "logprobs": None, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": answer, "logprobs": None, "finish_reason": finish}],
     }
     if (usage := outcomes.chat_usage(outcome)) is not None:
         body["usage"] = usage
@@ -72,8 +73,7 @@ def _gather(words: list[bytes], names: frozenset[str]) -> tuple[bytes, bytes | N
     calls = Calls(names)
     for run, word in text_runs(words):
         if word is None:
-            # Whole JSON strings, whose insides can be joined as they are: see `native/results`.
-            texts += [text[1:-1] for text in run]
+            texts += run
             continue
         match read_event(word):
             case Reasoning(text=text):
@@ -83,9 +83,9 @@ def _gather(words: list[bytes], names: frozenset[str]) -> tuple[bytes, bytes | N
             case ToolResult(call=call):
                 calls.answered(call)
             case File() as event:
-                texts.append(_encode(link_to(event))[1:-1])
+                texts.append(_encode(link_to(event)))
     reasoning = _encode("".join(thoughts)) if thoughts else None
-    return b'"%b"' % b"".join(texts), reasoning, calls
+    return join_chunks(texts), reasoning, calls
 
 
 def _with_text(text: bytes, more: str) -> bytes:
@@ -139,17 +139,19 @@ class CompletionStream:
             % (_new_id().encode(), clock.unix_time(), request.model.encode(), usage)
         )
         self._after = b',"finish_reason":null}]}\n\n'
-        self._between = b"}%b%b" % (self._after, self._before) + b'{"content":'
+        self._between = b'}%b%b{"content":' % (self._after, self._before)
 
     def chunks(self, chunks: list[bytes]) -> bytes:
         """Text, reasoning, comments; nothing for what is not the client's."""
+        if self._failure is not None:
+            return b""
         parts = [self._opening()]
         try:
             for texts, event in text_runs(chunks):
                 parts.append(self._text(texts) if event is None else self._event(event))
         except InvalidAgentResponse as error:
             self._fail(error)
-        return b"".join(parts)
+        return b"".join(filter(None, parts))
 
     def keep_alive(self) -> bytes:
         """A comment, which clients skip."""
@@ -161,16 +163,14 @@ class CompletionStream:
             return self.error(self._failure)
         outcome = self._exchange.outcome
         parts = [self._opening()]
-        calls: list[FunctionCall] = []
+        message = None
         if result is not None:
             message = read_message(result, self._request.tools.names)
-            calls = message.calls
             if message.reasoning is not None:
                 parts.append(self._delta(b'{"reasoning_content":%b}' % message.reasoning))
             if message.text != EMPTY:
                 parts.append(self._text([message.text]))
-        elif outcomes.hands_over(outcome):
-            calls = self._calls.of_client()
+        calls = outcomes.calls_of(outcome, self._calls, message)
         if questions := outcomes.questions_of(outcome):
             paragraph = "\n\n" if self._text_begun else ""
             parts.append(self._text([_encode(paragraph + questions)]))
@@ -198,12 +198,15 @@ class CompletionStream:
         return self._delta(b'{"role":"assistant","content":""}')
 
     def _text(self, texts: Sequence[bytes]) -> bytes:
-        """One chunk for each text, a JSON string, joined once."""
+        """One chunk for each text, a JSON string."""
         self._text_begun = True
-        text = self._between.join(texts)
-        if not text.isascii():  # some clients end lines at U+2028, as `str.splitlines` does
-            text = self._between.join(map(on_one_line, texts))
-        return b'%b{"content":%b}%b' % (self._before, text, self._after)
+        if not b"".join(texts).isascii():  # some clients end lines at U+2028
+            texts = [on_one_line(text) for text in texts]
+        # With what surrounds it, a word is ten times as long: all of it is copied once.
+        first, last = self._before + b'{"content":', b"}" + self._after
+        if len(texts) == 1:
+            return b"".join((first, texts[0], last))
+        return self._between.join([first + texts[0], *texts[1:-1], texts[-1] + last])
 
     def _delta(self, delta: bytes) -> bytes:
         return self._before + on_one_line(delta) + self._after

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from gateway.front.openai.calls import FunctionCall
+    from gateway.front.openai.calls import Calls, FunctionCall
+    from gateway.front.openai.message import Message
     from protocol import Outcome
 
 FINISH_REASONS = {
@@ -39,9 +40,15 @@ def finish_of(outcome: Outcome | None, calls: list[FunctionCall]) -> str:
     return "stop" if finish is None or finish == "tool_calls" else finish
 
 
-def hands_over(outcome: Outcome | None) -> bool:
-    """Whether an answer in chunks ended so that the client's tools are to be run."""
-    return outcome is not None and outcome.finish == "tool_calls"
+def calls_of(outcome: Outcome | None, calls: Calls, message: Message | None) -> list[FunctionCall]:
+    """The calls that the client is to make: those that the agent told of, if the answer ended for
+    them, and those in its message, unless it ended for another reason."""
+    finish = outcome.finish if outcome is not None else None
+    found = calls.of_client() if finish == "tool_calls" else []
+    if message is not None and finish in {None, "tool_calls"}:
+        known = {call.id for call in found}
+        found += [call for call in message.calls if call.id not in known]
+    return found
 
 
 def questions_of(outcome: Outcome | None) -> str:
@@ -95,4 +102,4 @@ def _total(counts: dict[str, int]) -> int:
 
 
 def _cached(counts: dict[str, int]) -> int | None:
-    return counts.get("cached_tokens", counts.get("cache_read_tokens"))
+    return counts.get("cached_input_tokens")

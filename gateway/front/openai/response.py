@@ -154,17 +154,16 @@ class Telling:
         """Add the events for an answer in one result, and for questions; returns the calls that
         the client is to make."""
         outcome, output = self._exchange.outcome, self._output
-        calls = self._calls.of_client() if outcomes.hands_over(outcome) else []
+        message = None
         if result is not None:
             message = read_message(result, self._request.tools.names)
-            calls += message.calls
             if message.reasoning is not None:
                 events.append(output.reasoning(message.reasoning))
             if message.text != EMPTY:
                 events.append(output.text([message.text]))
         if questions := outcomes.questions_of(outcome):
             events.append(output.paragraph(questions))
-        return calls
+        return outcomes.calls_of(outcome, self._calls, message)
 
     def fail(self, error: GatewayError) -> bytes:
         """The end of a Response that failed: an event for those who follow its states, and one that
