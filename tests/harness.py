@@ -10,11 +10,13 @@ started may be left. This is asserted in every test that uses it.
 from __future__ import annotations
 
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,64 @@ async def running_gateway(
             for pid in marked_processes(marker):
                 os.kill(pid, signal.SIGKILL)
             nursery.cancel_scope.cancel()
+
+
+class GatewayInThread:
+    """A gateway that serves, for tests that are not async or that share it."""
+
+    def __init__(self, gateway: RunningGateway, token: trio.lowlevel.TrioToken) -> None:
+        self.url = gateway.url
+        self.port = gateway.port
+        self._gateway = gateway
+        self._token = token
+
+    def state(self, agent: str) -> dict[str, Any]:
+        """The body of `GET /agent/{name}`."""
+        return trio.from_thread.run(self._gateway.state, agent, trio_token=self._token)
+
+    def logged(self, pattern: str) -> str:
+        """Wait for a line of the gateway's stderr that matches, and return it."""
+        return trio.from_thread.run(self._gateway.logged, pattern, trio_token=self._token)
+
+    def log(self) -> list[str]:
+        """The lines of the gateway's stderr so far."""
+        return list(self._gateway.log)
+
+
+@contextmanager
+def gateway_in_thread(toml: str, folder: Path) -> Iterator[GatewayInThread]:
+    """Run a gateway, and what reads its log, on a trio in a thread of its own."""
+    found: queue.Queue[tuple[GatewayInThread, Callable[[], None]] | BaseException] = queue.Queue()
+
+    async def serve() -> None:
+        stop = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        async with running_gateway(toml=toml, folder=folder) as gateway:
+            found.put((GatewayInThread(gateway, token), lambda: token.run_sync_soon(stop.set)))
+            await stop.wait()
+
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            trio.run(serve)
+        except BaseException as error:
+            failures.append(error)
+            found.put(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started = found.get(timeout=2 * START_SECONDS)
+    if isinstance(started, BaseException):
+        raise started
+    gateway, stop = started
+    try:
+        yield gateway
+    finally:
+        stop()
+        thread.join(timeout=2 * STOP_SECONDS)
+    if failures:
+        raise failures[0]
 
 
 async def _collect(stream: Any, log: list[str], gateway: list[RunningGateway]) -> None:

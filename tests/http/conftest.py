@@ -6,68 +6,28 @@ It runs on a trio of its own, in a thread. Tests that end it, or that read its l
 from __future__ import annotations
 
 import json
-import queue
 import shutil
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import trio
 
-from tests.harness import EXAMPLES, running_gateway
+from tests.harness import EXAMPLES, GatewayInThread, gateway_in_thread
 
 AGENTS = Path(__file__).parent / "agents"
 SCRIPTED = [sys.executable, str(AGENTS / "scripted.py")]
 
-START_SECONDS = 60
-"""For the shared gateway to be there, on a loaded machine."""
-
-
-class Shared:
-    """Where the shared gateway is."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.port = int(url.rpartition(":")[2])
+Shared = GatewayInThread
+"""Where the shared gateway is."""
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     """A gateway with the agents that its TOML names."""
-    folder = tmp_path_factory.mktemp("shared")
-    found: queue.Queue[Any] = queue.Queue()
-
-    async def serve() -> None:
-        stop = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-        async with running_gateway(toml=shared_toml(), folder=folder) as gateway:
-            found.put((gateway.url, token, stop))
-            await stop.wait()
-
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            trio.run(serve)
-        except BaseException as error:
-            failure.append(error)
-            found.put(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    started = found.get(timeout=START_SECONDS)
-    if isinstance(started, BaseException):
-        raise started
-    url, token, stop = started
-    yield Shared(url)
-    token.run_sync_soon(stop.set)
-    thread.join(timeout=START_SECONDS)
-    if failure:
-        raise failure[0]
+    with gateway_in_thread(shared_toml(), tmp_path_factory.mktemp("shared")) as gateway:
+        yield gateway
 
 
 ONE_LINER = (
