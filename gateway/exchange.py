@@ -265,6 +265,10 @@ class Exchange:
 
     def end(self, result: Payload | None = None, outcome: Outcome | None = None) -> None:
         """End the exchange well: with one result, a JSON text, or after the chunks so far."""
+        if self._words and result is not None and not self.call.stream:
+            # Events before a result: both are held, and the response is made of both.
+            self.buffered_bytes += len(result)
+            self._bound_collected()
         if self.phase is not RequestPhase.ENDED:
             self.result = result
             self.outcome = outcome

@@ -38,9 +38,7 @@ class _Resumed(Struct, gc=False):
 
 
 _decode_tools = msgspec.json.Decoder(Annotated[list[_Tool], Meta(max_length=MAX_TOOLS)]).decode
-_decode_resume = msgspec.json.Decoder(
-    Annotated[list[_Resumed], Meta(min_length=1, max_length=MAX_ASKS)]
-).decode
+_decode_resume = msgspec.json.Decoder(Annotated[list[_Resumed], Meta(max_length=MAX_ASKS)]).decode
 
 
 def check_tools(tools: JSON) -> str | None:

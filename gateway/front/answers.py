@@ -133,6 +133,9 @@ class Reply:
         while not exchange.drained:
             await self._send_part(data)
             data = await self._next_part(encoder)
+        if data and exchange.result is not None:
+            await self._send_part(data)  # not to be held beside the result, which may be as large
+            data = b""
         if exchange.error is not None:
             if not self._given_up:
                 self._request.log_error(exchange.error)

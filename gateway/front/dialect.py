@@ -53,6 +53,7 @@ check alike; tests/test_architecture.py holds that. It never needs a change in `
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
@@ -88,6 +89,7 @@ __all__ = [
     "retry_headers",
     "shown",
     "text_runs",
+    "trace_of",
 ]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -113,6 +115,8 @@ class RequestHead(Struct, gc=False):
     """`X-Conversation-Id` as it was sent; `conversation_of` reads it."""
     timeout: bytes | None = None
     """`X-Timeout` as it was sent; `caller_timeout` reads it."""
+    traceparent: bytes | None = None
+    """`traceparent` as it was sent; `trace_of` reads it."""
 
 
 class Response(NamedTuple):
@@ -252,6 +256,17 @@ def caller_timeout(head: RequestHead) -> float:
     if not 0 < seconds < math.inf:
         raise InvalidRequest(f"X-Timeout is {shown(head.timeout)}, expected seconds, more than 0")
     return seconds
+
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def trace_of(head: RequestHead) -> str | None:
+    """The `traceparent` header for the agent; one that is invalid is ignored, as Trace Context has
+    it (W3C, 3.2.2)."""
+    if head.traceparent is None or not _TRACEPARENT.fullmatch(head.traceparent):
+        return None
+    return head.traceparent.decode("ascii")
 
 
 def conversation_of(head: RequestHead, body_id: str | None) -> str | None:

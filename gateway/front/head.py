@@ -22,6 +22,7 @@ _USED = frozenset(
         b"content-length",
         b"content-type",
         b"host",
+        b"traceparent",
         b"transfer-encoding",
         b"x-conversation-id",
         b"x-request-id",
@@ -81,6 +82,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         has_body=content_length > 0 or chunked,
         conversation=found.get(b"x-conversation-id"),
         timeout=found.get(b"x-timeout"),
+        traceparent=found.get(b"traceparent"),
     )
 
 

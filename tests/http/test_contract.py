@@ -57,7 +57,7 @@ async def test_everything_of_the_request_reaches_the_agent(client: httpx.AsyncCl
     context = {"conversation_id": "c", "user_id": "u", "custom": {"tenant_id": "acme"}, "x": [1]}
     answer = await client.post(
         "/agent/scripted/invoke",
-        json={"input": [["asked"]], "context": context, "unknown": True},
+        json={"input": [["asked"]], "context": context, "x-note": True},
         headers={"X-Request-Id": "mine-1"},
     )
     assert answer.json()["output"] == {

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+from msgspec import structs
 
 from gateway import exchange as exchanges
 from gateway.config import Clocks
@@ -390,3 +391,52 @@ async def test_an_answer_of_many_small_words_may_be_almost_as_long_as_any_other(
     for _ in range(0, words, 1000):
         exchange.add_words([word] * 1000, trio.current_time())
     assert not exchange.ended
+
+
+# Events among the words
+
+EVENT = b'{"type":"reasoning","text":""}'
+
+
+def with_events(exchange: Exchange) -> Exchange:
+    exchange.call = structs.replace(exchange.call, events=True)
+    return exchange
+
+
+async def test_events_of_a_collected_answer_keep_their_place_while_chunks_are_joined() -> None:
+    exchange = with_events(make(stream=False))
+    give(exchange)
+    for number in range(exchanges.MAX_LOOSE_CHUNKS):
+        chunk(exchange, b'"a"')
+        chunk(exchange, b'"b"')
+        if number % 100 == 0:
+            chunk(exchange, EVENT)
+    exchange.end()
+    words = exchange.take()
+    at_events = [at for at, word in enumerate(words) if word == EVENT]
+    before = [sum(len(word) - 2 for word in words[:at] if word != EVENT) for at in at_events]
+    assert before == [2 * number + 2 for number in range(0, exchanges.MAX_LOOSE_CHUNKS, 100)]
+    assert len(words) < 1.5 * exchanges.MAX_LOOSE_CHUNKS
+    text = b"".join(word[1:-1] for word in words if word != EVENT)
+    assert text == b"ab" * exchanges.MAX_LOOSE_CHUNKS
+
+
+async def test_events_of_a_collected_answer_are_bounded_with_what_each_of_them_costs() -> None:
+    exchange = with_events(make(stream=False))
+    give(exchange)
+    most = exchanges.MAX_COLLECTED_BYTES // (len(EVENT) + exchanges.CHUNK_COST)
+    exchange.add_words([EVENT] * most, trio.current_time())
+    assert not exchange.ended
+    chunk(exchange, EVENT)
+    error_of(exchange, InvalidAgentResponse)
+    assert exchange.take() == []
+
+
+async def test_events_and_the_result_after_them_are_bounded_together() -> None:
+    half = b'"%b"' % (b"x" * (exchanges.MAX_COLLECTED_BYTES // 2))
+    for size, fits in ((1, True), (exchanges.MAX_COLLECTED_BYTES // 2, False)):
+        exchange = with_events(make(stream=False))
+        give(exchange)
+        chunk(exchange, b'{"type":"x-a","text":%b}' % half)
+        exchange.end(b'"%b"' % (b"x" * size))
+        assert (exchange.error is None) is fits

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Clocks
-from gateway.errors import ClientTooSlow
-from gateway.exchange import Call, Exchange
+from gateway.errors import ClientTooSlow, InvalidRequest
+from gateway.exchange import MAX_BUFFERED_BYTES, Call, Exchange
 from gateway.workers.events import Answered, Paused, Spoke
 from gateway.workers.link import FellBehind, InputClosed, Link, LinkEvent, Violated
-from protocol import Ready
+from protocol import Outcome, Ready
 from tests.unit.conftest import unhurried
 
 READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4}}\n'
@@ -112,12 +112,14 @@ class Scene:
     def __init__(self, process: FakeProcess, owner: Owner, link: Link) -> None:
         self.process, self.owner, self.link = process, owner, link
 
-    def request(self, name: str, *, stream: bool = False) -> Exchange:
-        call = Call(agent="a", method="invoke", payload=b"1", stream=stream, request_id=name)
+    def request(self, name: str, *, stream: bool = False, **options: Any) -> Exchange:
+        call = Call(
+            agent="a", method="invoke", payload=b"1", stream=stream, request_id=name, **options
+        )
         return Exchange(call, Clocks(), trio.current_time())
 
-    def send(self, name: str, *, stream: bool = False) -> Exchange:
-        exchange = self.request(name, stream=stream)
+    def send(self, name: str, *, stream: bool = False, **options: Any) -> Exchange:
+        exchange = self.request(name, stream=stream, **options)
         self.link.send(exchange)
         return exchange
 
@@ -381,3 +383,98 @@ def test_nothing_that_a_worker_says_is_an_error_of_ours(steps: list[tuple[str, A
                 assert exchange.ended == (exchange not in in_flight and not waits)
 
     trio.run(play)
+
+
+# Events, and requests that not every worker can be given
+
+
+READY_WITH_TOOLS = (
+    b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4,'
+    b'"tools":true}}\n'
+)
+
+
+def event(number: int, text: bytes = b"") -> bytes:
+    return b'{"method":"event","params":{"id":%d,"event":{"type":"reasoning","text":"%b"}}}\n' % (
+        number,
+        text,
+    )
+
+
+async def test_events_are_words_of_the_answer_where_they_were_asked_for() -> None:
+    async with scene() as s:
+        await s.says(READY)
+        asked = s.send("asked", stream=True, events=True)
+        unasked = s.send("unasked", stream=True)
+        await s.says(
+            event(1),
+            chunk_of(1, 2),
+            event(2),
+            chunk_of(2, 2),
+            b'{"id":2,"result":{"finish":"stop"}}\n',
+        )
+        assert [word[:1] for word in asked.take()] == [b"{", b'"']
+        assert unasked.take() == [b'"xx"']
+        assert unasked.outcome is None
+        await s.says(b'{"id":1,"result":{"finish":"stop","usage":{"input_tokens":1}}}\n')
+        assert asked.outcome == Outcome("stop", b'{"input_tokens":1}')
+
+
+async def test_a_million_empty_events_for_a_client_that_does_not_read_hold_the_worker_back() -> (
+    None
+):
+    async with scene() as s:
+        await s.says(READY)
+        exchange = s.send("a", stream=True, events=True)
+        os.set_blocking(s.process.their_stdout, False)
+        flood = event(1) * 500
+        for _ in range(1_000_000 // 500):
+            if os.write(s.process.their_stdout, flood) < len(flood):
+                break  # the pipe is full
+            await trio.testing.wait_all_tasks_blocked()
+        assert s.owner.told[-1] == "paused=True"
+        assert exchange.full
+        assert exchange.buffered_bytes < 2 * MAX_BUFFERED_BYTES
+        exchange.take()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not exchange.ended
+
+
+async def test_a_million_events_that_nobody_asked_for_are_held_by_nobody() -> None:
+    async with scene() as s:
+        await s.says(READY)
+        exchange = s.send("a", stream=True)
+        for _ in range(100):
+            await s.says(event(1) * 500)
+        assert (exchange.take(), exchange.output_begun, exchange.buffered_bytes) == ([], False, 0)
+
+
+async def test_a_request_with_needs_waits_for_the_workers_declaration() -> None:
+    async with scene() as s:
+        exchange = s.send("a", needs=frozenset({"tools"}))
+        assert s.process.was_told() == b""
+        assert s.link.exchanges == s.link.unread() == (exchange,)
+        await s.says(READY_WITH_TOOLS)
+        assert b'"request_id":"a"' in s.process.was_told()
+        await s.says(result(1))
+        assert s.owner.told == ["ready", "answered a True"]
+
+
+async def test_a_worker_that_turns_out_to_lack_what_is_needed_never_sees_the_request() -> None:
+    async with scene() as s:
+        early = s.send("early", needs=frozenset({"tools"}))
+        await s.says(READY)
+        late = s.send("late", needs=frozenset({"image"}))
+        assert s.process.was_told() == b""
+        assert [type(each.error) for each in (early, late)] == [InvalidRequest] * 2
+        assert s.owner.told == ["ready", "answered early False", "answered late False"]
+        assert s.link.exchanges == ()
+
+
+async def test_a_request_that_waits_for_a_declaration_can_be_left() -> None:
+    async with scene() as s:
+        exchange = s.send("a", needs=frozenset({"tools"}))
+        assert s.link.cancel(exchange) is None
+        assert s.owner.told == ["answered a False"]
+        await s.says(READY_WITH_TOOLS)
+        assert s.process.was_told() == b""

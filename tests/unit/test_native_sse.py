@@ -14,7 +14,9 @@ from gateway.config import Clocks
 from gateway.errors import AgentFailed
 from gateway.exchange import Call, Exchange
 from gateway.front.native import sse
+from gateway.front.native.dialect import NativeCodec
 from gateway.front.native.results import as_body, as_chunk
+from protocol import Outcome
 from tests.unit.conftest import unhurried
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -154,3 +156,66 @@ JSON_VALUES = st.recursive(
 def test_a_result_can_be_read_out_of_its_one_chunk_again(value: Any) -> None:
     text = json.loads(as_chunk("invoke", json.dumps(value).encode()))
     assert (text if isinstance(value, str) else json.loads(text)) == value
+
+
+# With events
+
+THOUGHT = b'{"type":"reasoning","text":"hm"}'
+AGENT_THOUGHT = b'event: agent\ndata: {"type":"reasoning","text":"hm"}\n\n'
+
+
+def with_events(
+    *words: bytes, stream: bool = False, outcome: Outcome | None = None, result: bytes | None = None
+) -> tuple[NativeCodec, Exchange]:
+    call = Call(
+        agent="a", method="invoke", payload=b"1", stream=stream, request_id="r-1", events=True
+    )
+    exchange = Exchange(call, Clocks(), 0.0)
+    if words:
+        exchange.add_words(list(words), 0.0)
+    exchange.end(result, outcome)
+    return NativeCodec("a", "invoke"), exchange
+
+
+def test_events_stand_between_the_chunks_of_a_stream_in_their_order() -> None:
+    codec, exchange = with_events(stream=True)
+    assert codec.stream(exchange).chunks([b'"a"', b'"b"', THOUGHT, THOUGHT, b'"c"']) == (
+        b'data: {"chunk":"a"}\n\ndata: {"chunk":"b"}\n\n'
+        + 2 * AGENT_THOUGHT
+        + b'data: {"chunk":"c"}\n\n'
+    )
+
+
+def test_a_stream_tells_last_how_its_answer_ended() -> None:
+    codec, exchange = with_events(stream=True, outcome=Outcome("stop", b'{"input_tokens":7}'))
+    assert codec.stream(exchange).end(None) == (
+        b'event: agent\ndata: {"type":"outcome","finish":"stop","usage":{"input_tokens":7}}\n\n'
+        + sse.DONE
+    )
+    codec, exchange = with_events(stream=True, result=b'"x"', outcome=Outcome("length"))
+    assert codec.stream(exchange).end(b'"x"') == (
+        b'data: {"chunk":"x"}\n\n'
+        b'event: agent\ndata: {"type":"outcome","finish":"length"}\n\n' + sse.DONE
+    )
+    codec, exchange = with_events(stream=True)
+    assert codec.stream(exchange).end(None) == sse.DONE
+
+
+def test_a_whole_answer_has_what_the_agent_said_beside_it() -> None:
+    asks = b'[{"id":"a1","reason":"confirmation","message":"Sure?"}]'
+    outcome = Outcome("input_required", b'{"input_tokens":7}', asks)
+    codec, exchange = with_events(b'"a"', THOUGHT, b'"b"', outcome=outcome)
+    assert json.loads(codec.encode(exchange, exchange.take()).body) == {
+        "output": "ab",
+        "finish": "input_required",
+        "usage": {"input_tokens": 7},
+        "asks": json.loads(asks),
+        "events": [json.loads(THOUGHT)],
+    }
+
+
+def test_a_whole_answer_of_an_agent_that_says_nothing_beside_it_has_the_same_members() -> None:
+    codec, exchange = with_events(result=b"[1]")
+    assert codec.encode(exchange, exchange.take()).body == (
+        b'{"output":[1],"finish":null,"usage":null,"asks":[],"events":[]}'
+    )

@@ -2,6 +2,11 @@
 
 Payloads are checked to be JSON and kept as the bytes they are: a huge or deeply nested one costs no
 Python objects. Knows nothing of ASGI.
+
+A member that is not known is refused, because what it asks for might change the answer and would
+not be done. Ignored are members that ask for nothing: those that are null, and notes of a client's
+own (`$schema`, `x-…`). What stands in a message or in the context is the agent's business, and
+passes through.
 """
 
 from __future__ import annotations
@@ -22,50 +27,79 @@ from gateway.front.bodies import (
     decode_body,
     readable,
 )
-from gateway.front.dialect import caller_timeout, conversation_of
+from gateway.front.dialect import caller_timeout, conversation_of, trace_of
 from protocol import MAX_INPUT_NESTING, as_one_line, on_one_line
+from protocol.tools import check_resume, check_tools
+from protocol.wording import Problem, read_mismatch
 
 if TYPE_CHECKING:
     from gateway.front.dialect import RequestHead
     from protocol import Method
 
 
-class _InvokeBody(Struct, gc=False):
+_MOST_NOTES_BYTES = 64 * 1024
+"""Of a body beside what is used of it, where it has unknown members: to look at each of them costs
+Python objects."""
+
+_N = ord("n")
+"""The first byte of `null`."""
+
+_NULL = Raw(b"null")
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+class _InvokeBody(Struct, gc=False, forbid_unknown_fields=True):
     input: Raw | UnsetType = UNSET
     stream: bool | None = False
-    context: Raw = Raw(b"null")
+    context: Raw = _NULL
+    events: bool | None = False
+    tools: Raw = _NULL
+    resume: Raw = _NULL
 
 
-class _ChatBody(Struct, gc=False):
+class _ChatBody(Struct, gc=False, forbid_unknown_fields=True):
     messages: Raw | UnsetType = UNSET
     stream: bool | None = False
-    context: Raw = Raw(b"null")
+    context: Raw = _NULL
+    events: bool | None = False
+    tools: Raw = _NULL
+    resume: Raw = _NULL
+
+
+class _LooseInvokeBody(_InvokeBody, gc=False, forbid_unknown_fields=False):
+    pass
+
+
+class _LooseChatBody(_ChatBody, gc=False, forbid_unknown_fields=False):
+    pass
 
 
 class _Context(Struct, gc=False):
     conversation_id: str | None = None
     user_id: str | None = None
-    custom: Raw = Raw(b"null")
+    custom: Raw = _NULL
 
 
-_decode_invoke = msgspec.json.Decoder(_InvokeBody).decode
-_decode_chat = msgspec.json.Decoder(_ChatBody).decode
+_DECODERS = {
+    "invoke": (
+        msgspec.json.Decoder(_InvokeBody).decode,
+        msgspec.json.Decoder(_LooseInvokeBody).decode,
+    ),
+    "chat": (msgspec.json.Decoder(_ChatBody).decode, msgspec.json.Decoder(_LooseChatBody).decode),
+}
+"""Those that refuse unknown members, and those that pass over them."""
 _decode_context = msgspec.json.Decoder(_Context).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Call:
     """Check the body. Raises InvalidRequest and RequestTooLarge."""
     check_utf8(body)
-    decoded: Any = decode_body(_decode_invoke if method == "invoke" else _decode_chat, body)
+    decoded: Any = _decode_body(method, body)
     payload = decoded.input if method == "invoke" else decoded.messages
     if payload is UNSET:
-        expected = (
-            '{"input": …}'
-            if method == "invoke"
-            else '{"messages": [{"role": "user", "content": "…"}]}'
-        )
-        key = "input" if method == "invoke" else "messages"
-        raise InvalidRequest(f"{key!r} is missing; expected {expected}")
+        raise _missing(method)
     context = bytes(decoded.context)
     plain = method == "chat" and are_plain(payload)
     if plain and len(body) - len(memoryview(payload)) - len(context) <= 2 * MAX_INPUT_NESTING:
@@ -80,7 +114,15 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
     conversation = conversation_of(head, body_id)
     if conversation != body_id:
         context = _with_conversation(context, conversation)
-    check_size(payload, context)
+    tools = resume = None
+    if decoded.tools is not _NULL or decoded.resume is not _NULL:
+        tools, resume = _read_array("tools", decoded.tools), _read_array("resume", decoded.resume)
+    if (tools or resume) and not decoded.events:
+        raise InvalidRequest(
+            f'{"tools" if tools else "resume"!r} needs "events": true: without events the answer '
+            "could not tell what the agent asks for"
+        )
+    check_size(payload, context, tools, resume)
     return Call(
         agent=agent,
         method=method,
@@ -90,7 +132,76 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
         conversation=conversation,
         request_id=head.request_id,
         total=caller_timeout(head),
+        events=bool(decoded.events),
+        tools=tools,
+        resume=resume,
+        traceparent=trace_of(head),
+        needs=_NOTHING if tools is resume is None else _needs(tools, resume),
     )
+
+
+_ARRAYS = {"tools": check_tools, "resume": check_resume}
+
+
+def _read_array(name: str, value: Raw) -> bytes | None:
+    """What stands in `tools` or `resume`; None if that is nothing. Raises InvalidRequest."""
+    text = on_one_line(bytes(value))
+    if text == b"null":
+        return None
+    if problem := _ARRAYS[name](text):
+        raise InvalidRequest(problem)
+    return text if text[1:-1].strip() else None
+
+
+def _needs(tools: bytes | None, resume: bytes | None) -> frozenset[str]:
+    return frozenset(["tools"] * (tools is not None) + ["asks"] * (resume is not None))
+
+
+def _missing(method: Method) -> InvalidRequest:
+    if method == "invoke":
+        return InvalidRequest("'input' is missing; expected {\"input\": …}")
+    return InvalidRequest(
+        '\'messages\' is missing; expected {"messages": [{"role": "user", "content": "…"}]}'
+    )
+
+
+def _decode_body(method: Method, body: bytes) -> Any:
+    """Decode a whole body, without the unknown members that ask for nothing."""
+    decode, decode_loosely = _DECODERS[method]
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        mismatch = read_mismatch(error)
+        if mismatch.problem is not Problem.UNKNOWN_KEY:
+            raise InvalidRequest(readable(error)) from None
+    except (msgspec.DecodeError, RecursionError):
+        return decode_body(decode, body)  # it explains what is wrong
+    decoded = decode_body(decode_loosely, body)
+    known = type(decoded).__struct_fields__
+    if getattr(decoded, known[0]) is UNSET:
+        raise _missing(method)
+    values = [getattr(decoded, name) for name in known]
+    used = sum(len(memoryview(value)) for value in values if isinstance(value, Raw))
+    if len(body) - used > _MOST_NOTES_BYTES:
+        unknown = [mismatch.subject.strip("`")]  # there may be a million, and one is enough
+    else:
+        unknown = [
+            name
+            for name, value in decode_body(_decode_members, body).items()
+            if name not in known and not _asks_for_nothing(name, value)
+        ]
+    if unknown:
+        names = ", ".join(repr(name[:80]) for name in unknown[:10])
+        raise InvalidRequest(
+            f"unknown in the body: {names}; expected {', '.join(known)} (a note of your own may be "
+            "called 'x-…')",
+            field=unknown[0][:80],
+        )
+    return decoded
+
+
+def _asks_for_nothing(name: str, value: Raw) -> bool:
+    return name == "$schema" or name.startswith("x-") or memoryview(value)[0] == _N
 
 
 def _read_context(context: bytes) -> tuple[bytes, str | None]:

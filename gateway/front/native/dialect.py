@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from gateway.front.dialect import Response
 from gateway.front.native.body import read_call
 from gateway.front.native.errors import encode_error
-from gateway.front.native.results import as_body
-from gateway.front.native.sse import EventStream
+from gateway.front.native.results import as_body, as_body_with_events
+from gateway.front.native.sse import AgentEventStream, EventStream
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
@@ -55,6 +55,8 @@ class NativeCodec:
         return read_call(self.agent, self._method, head, body)
 
     def encode(self, exchange: Exchange, words: list[bytes]) -> Response:
+        if exchange.call.events:
+            return Response(200, _JSON, as_body_with_events(exchange, words))
         return Response(200, _JSON, as_body(self._method, exchange.result, words))
 
     def encode_error(
@@ -63,4 +65,4 @@ class NativeCodec:
         return encode_error(error, request_id, output_begun)
 
     def stream(self, exchange: Exchange) -> EventStream:
-        return EventStream(exchange)
+        return AgentEventStream(exchange) if exchange.call.events else EventStream(exchange)

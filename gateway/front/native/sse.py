@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.front.dialect import text_runs
 from gateway.front.native.errors import error_body
-from gateway.front.native.results import as_chunk
+from gateway.front.native.results import as_chunk, outcome_members
 from protocol import on_one_line
 
 if TYPE_CHECKING:
@@ -63,3 +64,34 @@ class EventStream:
         """An `error` event, with the body of an error response as its data, and no `[DONE]`."""
         body = error_body(error, self._exchange.call.request_id, self._exchange.output_begun)
         return b"event: error\ndata: " + on_one_line(body) + b"\n\n"
+
+
+class AgentEventStream(EventStream):
+    """A native stream whose client asked for events: each is an `agent` event, in its place.
+
+    How the answer ended is the last of them, of the type `outcome`, which no worker can send.
+    """
+
+    __slots__ = ()
+
+    def chunks(self, words: Sequence[bytes]) -> bytes:  # type: ignore[override]
+        """Each word as one event."""
+        return b"".join(
+            [
+                EventStream.chunks(texts) if event is None else _agent_event(event)
+                for texts, event in text_runs(words)
+            ]
+        )
+
+    def end(self, result: Payload | None) -> bytes:
+        """As `EventStream.end`, with the outcome before `[DONE]`."""
+        last = (
+            b"" if result is None else self.chunks([as_chunk(self._exchange.call.method, result)])
+        )
+        outcome = outcome_members(self._exchange.outcome)
+        told = _agent_event(b'{"type":"outcome",%b}' % outcome) if outcome else b""
+        return last + told + DONE
+
+
+def _agent_event(data: bytes) -> bytes:
+    return b"event: agent\ndata: %b\n\n" % data
