@@ -1,6 +1,7 @@
 """Makes the gateway hold much: `{"empty": n}` is answered with so many empty chunks, all requests
 of it at once, `{"large": n}` with a string of so many bytes, and `{"flood": text, "times": n}` with
-chunks of that text repeated so often, for ever.
+chunks of that text repeated so often, for ever. `{"thoughts": n}` is answered with events of so
+many characters for ever, and `{"file": n, "result": m}` with a file and a result of so many bytes.
 
 With the argument of a number, the empty chunks begin when so many requests have come.
 """
@@ -25,6 +26,15 @@ for request in wire.messages():
         text = wire.chunk(request, wish["flood"] * wish["times"])
         while True:
             wire.write(text * (1 + 60_000 // len(text)))
+    if "thoughts" in wish:
+        text = wire.event(request, type="reasoning", text="x" * wish["thoughts"])
+        while True:
+            wire.write(text * (1 + 60_000 // len(text)))
+    if "file" in wish:
+        data = "A" * wish["file"]
+        wire.write(wire.event(request, type="file", name="a", mime="image/png", data=data))
+        wire.write(wire.line(id=request["id"], result={"output": '"' * wish["result"]}))
+        continue
     waiting.append(request)
     if len(waiting) == together:
         runs = [wire.chunk(each, "") * RUN for each in waiting]

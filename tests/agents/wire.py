@@ -42,6 +42,10 @@ def chunk(request: Request, text: str) -> bytes:
     return line(method="chunk", params={"id": request["id"], "chunk": text})
 
 
+def event(request: Request, **members: Any) -> bytes:
+    return line(method="event", params={"id": request["id"], "event": members})
+
+
 def asked(request: Request) -> Any:
     """The input, or the content of the last message."""
     params = request["params"]

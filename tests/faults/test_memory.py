@@ -148,6 +148,61 @@ async def test_a_stream_that_nobody_reads_is_held_within_the_bound(
         assert held < most + (times > 1) * (MAX_HELD_PER_WORKER + 8 * MiB)
 
 
+@pytest.mark.parametrize(
+    ("size", "most"), [(0, 8 * MiB), (1000, 8 * MiB), (1_000_000, MAX_HELD_PER_REQUEST)]
+)
+async def test_a_stream_of_events_that_nobody_reads_is_held_within_the_bound(
+    size: int, most: int, tmp_path: Path
+) -> None:
+    bad = agent("weigh.py", clocks={"write": 1, "cancel": 0.2})
+    async with scene(tmp_path, bad=bad) as gateway:
+        await served_by(gateway, "good")
+        await ask(gateway, "bad", {"large": 1000})
+        before = memory(gateway, "VmRSS")
+        wish = {"thoughts": size}
+        async with open_request(gateway, "bad", wish, stream=True, events=True):
+            await gateway.logged("504 timeout: .*waiting for the client to read")
+            held = memory(gateway, "VmHWM") - before
+        assert held < most
+
+
+async def test_events_for_one_answer_are_an_error_before_they_are_too_many(tmp_path: Path) -> None:
+    bad = agent("weigh.py", clocks={"cancel": 0.2})
+    async with scene(tmp_path, bad=bad) as gateway:
+        await served_by(gateway, "good")
+        before = memory(gateway, "VmRSS")
+        async with open_request(gateway, "bad", {"thoughts": 0}, events=True) as connection:
+            answer = await read_until(connection, b"ask for them with")
+        assert b" 502 " in answer
+        assert memory(gateway, "VmHWM") - before < MAX_HELD_PER_REQUEST
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_large_event_and_a_large_result_are_held_within_the_bound_together(
+    stream: bool, tmp_path: Path
+) -> None:
+    """Every character of the result has to be escaped once more as the chunk of a stream."""
+    clients = 4
+    bad = agent("weigh.py", clocks={"write": "off", "cancel": 0.2, "stop": 0.2})
+    async with scene(tmp_path, bad=bad) as gateway, AsyncExitStack() as unread:
+        await served_by(gateway, "good")
+        await ask(gateway, "bad", {"large": 1000})
+        before = memory(gateway, "VmRSS")
+        wish = {"file": 4_000_000, "result": 2_000_000}
+        if stream:
+            wish = {"file": 7_000_000, "result": 3_500_000}
+        for _ in range(clients):
+            connection = open_request(gateway, "bad", wish, stream=stream, events=True)
+            await unread.enter_async_context(connection)
+        with trio.fail_after(PATIENCE):
+            while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
+                pass
+        held = memory(gateway, "VmHWM") - before
+        await served_by(gateway, "good")
+    most = clients * (MAX_HELD_PER_REQUEST + MAX_HELD_PER_CONNECTION) + MAX_HELD_PER_WORKER
+    assert clients * 4_000_000 < held < most
+
+
 async def test_connections_are_held_within_the_bound(tmp_path: Path) -> None:
     """Half of them with a head that has no end, half with as much as is kept behind a request."""
     hold = agent("hold.py")

@@ -71,6 +71,9 @@ def shared_toml() -> str:
         [agents.invoke-only]
         command = [{words}, "invoke"]
 
+        [agents.able]
+        command = [{words}, "+tools", "+asks"]
+
         [agents.hasty]
         command = [{words}]
         clocks = {{ first = 0.2, idle = 0.2, cancel = 1 }}

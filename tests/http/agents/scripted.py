@@ -5,7 +5,8 @@ The input, or the content of the last message, is a script: a list of steps, car
     ["say", text]          a chunk
     ["burst", n]           n chunks in one write
     ["answer", value]      the result (of a chat: the message) and the end of the script
-    ["end"]                the end of a stream
+    ["event", {…}]         an event
+    ["end", {…}]           the end of a stream, with an outcome if one is said
     ["error", code, text]  an error
     ["raw", text]          a line as it is; <id> stands for the request's id
     ["big", bytes]         chunks of 8 KiB until so many bytes were written
@@ -17,7 +18,8 @@ The input, or the content of the last message, is a script: a list of steps, car
     ["exit", status]       the end of the process
     ["asked"]              answers with the params that came
 
-Anything else is echoed. It declares a concurrency of 64, and the handlers that its arguments name.
+Anything else is echoed. It declares a concurrency of 64, the handlers that its arguments name, and
+`true` for those that begin with a plus.
 """
 
 from __future__ import annotations
@@ -66,8 +68,10 @@ async def run(number: int, method: str, params: dict[str, Any]) -> None:
             case "answer", value:
                 message = {"role": "assistant", "content": value}
                 write({"id": number, "result": {"message": message}})
-            case ("end",):
-                write({"id": number, "result": {}})
+            case "event", event:
+                write({"method": "event", "params": {"id": number, "event": event}})
+            case "end", *outcome:
+                write({"id": number, "result": outcome[0] if outcome else {}})
             case "error", code, text:
                 write({"id": number, "error": {"code": code, "message": text}})
             case "raw", text:
@@ -98,8 +102,9 @@ async def main() -> None:
     reader = asyncio.StreamReader(limit=16 * 1024 * 1024)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    handlers = sys.argv[1:] or ["invoke", "chat"]
+    handlers = [word for word in sys.argv[1:] if word[0] != "+"] or ["invoke", "chat"]
     ready = {"protocol": 1, "handlers": handlers, "concurrency": 64}
+    ready |= {word[1:]: True for word in sys.argv[1:] if word[0] == "+"}
     write({"method": "ready", "params": {**ready, "description": "Does as it is told."}})
     tasks = set()
     async for line in reader:
