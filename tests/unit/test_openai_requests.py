@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.exchange import Call
 from gateway.front.dialect import RequestHead
-from gateway.front.openai import chat_request, parameters, response_request
+from gateway.front.openai import chat_request, memory, output, parameters, response_request
 from gateway.front.openai.chat_request import read_chat
 from gateway.front.openai.memory import Memory, Place
 from gateway.front.openai.response_request import ResponseRequest, read_response
 from protocol import MAX_INPUT_NESTING, MAX_REQUEST_BYTES
 from protocol.gateway_side import GatewayConnection
+from tests.test_architecture import ROOT
 from tests.unit.conftest import unhurried
 
 HEAD = RequestHead(request_id="r-1")
@@ -35,10 +36,10 @@ def chat(head: RequestHead = HEAD, **members: Any) -> Call:
 
 
 def response(
-    head: RequestHead = HEAD, memory: Memory | None = None, **members: Any
+    head: RequestHead = HEAD, known: Memory | None = None, **members: Any
 ) -> tuple[Call, ResponseRequest]:
     body = {"model": "bot", "input": "hello", **members}
-    return read_response(head, json.dumps(body).encode(), memory or Memory())
+    return read_response(head, json.dumps(body).encode(), known or Memory())
 
 
 def messages_of(call: Call) -> Any:
@@ -329,30 +330,30 @@ def test_two_requests_share_no_messages() -> None:
 
 
 def test_what_was_said_can_be_referred_to_while_it_is_remembered() -> None:
-    memory = Memory()
-    memory.keep_item("msg_1", json.dumps(ITEMS[3]).encode())
+    known = Memory()
+    known.keep_item("msg_1", json.dumps(ITEMS[3]).encode())
     items = [{"type": "item_reference", "id": "msg_1"}, {"id": "rs_9"}, ITEMS[1]]
-    call, _ = response(input=items, memory=memory)
+    call, _ = response(input=items, known=known)
     assert messages_of(call) == [{"role": "assistant", "content": "I look."}, MESSAGES[1]]
     with pytest.raises(InvalidRequest, match="item 'msg_1' not found"):
         response(input=items)
 
 
 def test_the_last_response_names_its_conversation() -> None:
-    memory = Memory()
+    known = Memory()
     place = Place("bot", "c-1")
-    memory.keep_response("resp_1", place)
-    call, request = response(previous_response_id="resp_1", memory=memory)
+    known.keep_response("resp_1", place)
+    call, request = response(previous_response_id="resp_1", known=known)
     assert (call.conversation, request.place, request.previous) == ("c-1", place, "resp_1")
     assert told(call) == {"conversation_id": "c-1"}
-    memory.keep_response("resp_2", place)
+    known.keep_response("resp_2", place)
     for members in (
         {"previous_response_id": "resp_1"},
         {"previous_response_id": "resp_3"},
         {"previous_response_id": "resp_2", "model": "other"},
     ):
         with pytest.raises(InvalidRequest, match="not found") as caught:
-            response(memory=memory, **members)
+            response(known=known, **members)
         assert caught.value.details["code"] == "previous_response_not_found"
         assert caught.value.details["param"] == "previous_response_id"
 
@@ -565,5 +566,21 @@ def test_a_large_image_is_not_held_many_times(api: str) -> None:
         tracemalloc.stop()
 
 
-def test_the_bounds_of_metadata_are_those_that_the_documentation_tells() -> None:
-    assert parameters.MOST_METADATA == 16
+README = (ROOT / "gateway" / "front" / "openai" / "README.md").read_text(encoding="utf-8")
+SHOWN_OTHERWISE = {"reasoning": "reasoning.effort", "text": "text.format"}
+OF_RUNS = {"background"}
+
+
+@pytest.mark.parametrize("name", sorted({*CHAT_MEMBERS, *RESPONSE_MEMBERS} - OF_RUNS))
+def test_every_parameter_stands_in_the_readme(name: str) -> None:
+    assert f"`{SHOWN_OTHERWISE.get(name, name)}`" in README
+
+
+def test_every_bound_that_the_readme_tells_is_so() -> None:
+    text = " ".join(README.split())
+    assert f"at most {parameters.MOST_METADATA} pairs" in text
+    assert f"it may have {output.MAX_OUTPUT // 1024**2} MiB in all" in text
+    assert f"The last {memory.MOST_RESPONSES:,} such responses" in text
+    assert f"at most {memory.MOST_ITEM_BYTES // 1024} KiB" in text
+    items = f"{memory.MOST_ITEMS:,} items and {memory.MOST_BYTES // 1024**2} MiB are remembered"
+    assert items in text
