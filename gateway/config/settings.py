@@ -12,7 +12,7 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from gateway.config.hosts import check_host_pattern
 from gateway.config.sandbox import SandboxSettings, parse_size
@@ -216,6 +216,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hosts: list[str] = []
     """Hosts that are answered besides those that belong to `host`: names, IP addresses, `*.` and a
     name for all names below it, or `*` for any. Without ports."""
+    dialects: list[Literal["native", "openai"]] = field(
+        default_factory=lambda: ["native", "openai"]
+    )
+    """The client protocols in which agents can be called: the gateway's own, and OpenAI's API."""
     sandbox: Literal["strict", "off"] = "strict"
     max_body: str = "7M"
     """The largest request body. With its envelope it must fit on one line of the wire, 8 MiB."""

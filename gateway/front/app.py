@@ -14,18 +14,15 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from gateway.front.hosts import KnownHosts
 from gateway.front.models import make_models_blueprint
 from gateway.front.native.dialect import NativeDialect
-from gateway.front.openai.dialect import OpenAIDialect
 from gateway.front.requests import CallRoutes
 from gateway.front.status import make_blueprint
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import ServerSettings
     from gateway.front.dialect import Dialect
-
-DIALECTS: tuple[Dialect, ...] = (OpenAIDialect(), NativeDialect())
-"""The client protocols that are served, asked in this order whose a path is. The native one is the
-last: it answers for every path that is nobody's."""
 
 
 class _NeverRaisedError(Exception):
@@ -57,6 +54,20 @@ async def _send_whole(send: Any, message: dict[str, Any]) -> None:
         await send(message)
 
 
+def make_dialects(names: Collection[str]) -> tuple[Dialect, ...]:
+    """The client protocols that are served, of those with these names, in the order in which they
+    are asked whose a path is. What is off is not imported.
+
+    The native one is the last, and there in any case: it answers for every path that is nobody's.
+    """
+    native = NativeDialect(serves="native" in names)
+    if "openai" not in names:
+        return (native,)
+    from gateway.front.openai.dialect import OpenAIDialect  # noqa: PLC0415 - see above
+
+    return (OpenAIDialect(), native)
+
+
 def make_app(dispatcher: Dispatcher, settings: ServerSettings) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker."""
     max_body = settings.max_body_bytes
@@ -67,8 +78,10 @@ def make_app(dispatcher: Dispatcher, settings: ServerSettings) -> QuartTrio:
     # The gateway has its own clocks; Quart's would cut every response after 60 s.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = max_body
-    app.register_blueprint(make_blueprint(dispatcher, DIALECTS))
-    app.register_blueprint(make_models_blueprint(dispatcher))
+    dialects = make_dialects(settings.dialects)
+    app.register_blueprint(make_blueprint(dispatcher, dialects))
+    if "openai" in settings.dialects:
+        app.register_blueprint(make_models_blueprint(dispatcher))
     hosts = KnownHosts(settings, socket.gethostname())
-    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, DIALECTS, hosts, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, dialects, hosts, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -192,3 +194,24 @@ async def test_hosts_of_the_settings_are_answered_besides() -> None:
             assert (await ask(port, "/agents", host=host)).status == 200
         for host in ("example.org", "evil.example"):
             check_error(await ask(port, "/agents", host=host), 421)
+
+
+async def test_a_dialect_that_is_off_has_no_paths() -> None:
+    app = make_app(Dispatcher({}), ServerSettings(dialects=["native"]))
+    async with bare_server(app) as port:
+        for path in ("/v1/models", "/v1/chat/completions"):
+            check_error(await ask(port, path), 404)
+    app = make_app(Dispatcher({}), ServerSettings(dialects=["openai"]))
+    async with bare_server(app) as port:
+        assert (await ask(port, "/v1/models")).status == 200
+        assert (await ask(port, "/agents")).status == 200
+        check_error(await ask(port, "/agent/a/invoke"), 404)
+
+
+def test_a_dialect_that_is_off_is_not_imported() -> None:
+    code = (
+        "import sys; from gateway.front.app import make_dialects; make_dialects(['native']);"
+        "print([name for name in sys.modules if name.startswith('gateway.front.openai')])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"

@@ -9,13 +9,14 @@ import trio
 
 from gateway.config import Clocks, ServerSettings
 from gateway.exchange import Call, Exchange
-from gateway.front.app import DIALECTS
+from gateway.front.app import make_dialects
 from gateway.front.dialect import Dialect
 from gateway.front.hosts import KnownHosts
 from gateway.front.requests import CallRoutes
 from tests.unit.workers import NoCarrier
 
 DEFAULT = Clocks()
+DIALECTS = make_dialects(ServerSettings().dialects)
 HOSTS = KnownHosts(ServerSettings(), "machine")
 Story = Callable[[Exchange], Any]
 

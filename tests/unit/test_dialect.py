@@ -15,10 +15,9 @@ import trio
 from gateway.errors import AgentFailed, GatewayError, InvalidRequest
 from gateway.exchange import Call, Exchange
 from gateway.front.answers import KEEP_ALIVE_SECONDS
-from gateway.front.app import DIALECTS
 from gateway.front.dialect import Headers, RequestHead, Response, caller_timeout, error_headers
 from protocol import Payload
-from tests.unit.asgi import SCOPE, FakeClient, converse, say_nothing
+from tests.unit.asgi import DIALECTS, SCOPE, FakeClient, converse, say_nothing
 
 JSON = (b"content-type", b"application/json")
 

@@ -23,12 +23,12 @@ from gateway.errors import (
 )
 from gateway.exchange import Exchange
 from gateway.front.answers import KEEP_ALIVE_SECONDS, UNWATCHED_SECONDS
-from gateway.front.app import DIALECTS
 from gateway.front.client import BODY_SECONDS
 from gateway.front.native import sse
 from gateway.front.requests import CallRoutes
 from tests.unit.asgi import (
     DEFAULT,
+    DIALECTS,
     HOSTS,
     SCOPE,
     FakeClient,

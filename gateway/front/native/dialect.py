@@ -20,13 +20,19 @@ _JSON = ((b"content-type", b"application/json"),)
 
 
 class NativeDialect:
-    """A `Dialect`: `/agent/{name}/invoke`, `/agent/{name}/chat`, and the same below `/agents`."""
+    """A `Dialect`: `/agent/{name}/invoke`, `/agent/{name}/chat`, and the same below `/agents`.
+
+    One that does not serve matches no path, and still answers for all that are nobody's.
+    """
+
+    def __init__(self, *, serves: bool = True) -> None:
+        self._roots = frozenset({"agent", "agents"} if serves else ())
 
     def match(self, path: str) -> NativeCodec | None:
         """The codec for a path that names an agent and a handler. The agent may not exist."""
         root, _, rest = path.removeprefix("/").partition("/")
         name, _, method = rest.partition("/")
-        if root not in {"agent", "agents"}:
+        if root not in self._roots:
             return None
         match method:
             case "invoke" | "chat":
