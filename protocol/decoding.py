@@ -47,8 +47,8 @@ class ReadyParams(Struct, gc=False):
     concurrency: Annotated[int, Meta(ge=1)] = 1
     description: str | None = None
     metadata: Raw = Raw(b"{}")
-    input: Raw | None = None
-    output: Raw | None = None
+    input: Raw | UnsetType = UNSET
+    output: Raw | UnsetType = UNSET
     modes: tuple[str, ...] = ()
     tools: bool = False
     asks: bool = False
@@ -237,7 +237,7 @@ def read_ready(line: bytes) -> Ready:
         raise wrong_shape(None, f"ready: {_reason(error)}: {_excerpt(line)}") from None
     for what in ("metadata", "input", "output"):
         value = getattr(params, what)
-        if value is not None and (found := kind(as_bytes(value))) != "an object":
+        if value is not UNSET and (found := kind(as_bytes(value))) != "an object":
             raise wrong_shape(None, f"ready's {what} is {found}, expected an object")
     ready = Ready(
         protocol=params.protocol,
@@ -245,8 +245,8 @@ def read_ready(line: bytes) -> Ready:
         concurrency=params.concurrency,
         description=params.description,
         metadata=as_bytes(params.metadata),
-        input=None if params.input is None else on_one_line(as_bytes(params.input)),
-        output=None if params.output is None else on_one_line(as_bytes(params.output)),
+        input=None if params.input is UNSET else on_one_line(as_bytes(params.input)),
+        output=None if params.output is UNSET else on_one_line(as_bytes(params.output)),
         modes=params.modes,
         tools=params.tools,
         asks=params.asks,
