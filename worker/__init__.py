@@ -9,7 +9,34 @@ from .shadowing import check_protocol
 
 check_protocol()
 
-from .agent import Agent  # noqa: E402  (what the check finds, these lines would stumble over)
-from .context import Context, InvalidInput  # noqa: E402
+# ruff: noqa: E402  (what the check finds, these lines would stumble over)
+from .agent import Agent
+from .context import Context, InvalidInput, Resume, Tool
+from .events import (
+    Ask,
+    Event,
+    File,
+    Finish,
+    Reasoning,
+    Status,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
 
-__all__ = ["Agent", "Context", "InvalidInput"]
+__all__ = [
+    "Agent",
+    "Ask",
+    "Context",
+    "Event",
+    "File",
+    "Finish",
+    "InvalidInput",
+    "Reasoning",
+    "Resume",
+    "Status",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+]

@@ -5,8 +5,8 @@ This module does not know how handlers are run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
 
@@ -14,6 +14,7 @@ from protocol import Method
 
 from .context import Context
 from .handler import Handler, name_of
+from .schemas import encode_schema
 
 if TYPE_CHECKING:
     from .loops import Backend
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 DEFAULT_CONCURRENCY = 8
 """Requests that one worker runs at the same time: enough to overlap the waiting that agents mostly
 do, few enough to keep threads and memory small."""
+
+
+Mode: TypeAlias = Literal["text", "image", "audio", "file"]
+"""A kind of content that a message may hold."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class _TakesContextByName(Protocol):
@@ -46,6 +53,12 @@ class Agent:
         def greet(input, context):
             return f"Hello, {input['name']}!"
 
+    What else callers may know of it: `input` and `output`, the JSON Schemas of an invoke (a dict,
+    or a type that stands for one); `modes`, the kinds of content that its messages may hold
+    ("text", "image", "audio", "file"); `tools`, that it calls tools of the client's
+    (`context.tools`); `asks`, that it asks questions (`Ask`) and takes their answers
+    (`context.resume`). What an agent has not declared, the gateway refuses.
+
     A handler may be a function (which runs in a thread), a coroutine function, a generator or an
     async generator. Raises ValueError or TypeError for impossible settings.
     """
@@ -57,17 +70,32 @@ class Agent:
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
+        input: Mapping[str, Any] | type | None = None,  # noqa: A002  (its name on the wire)
+        output: Mapping[str, Any] | type | None = None,
+        modes: Collection[Mode] = (),
+        tools: bool = False,
+        asks: bool = False,
     ) -> None:
         if not (name.isascii() and name.replace("-", "a").replace("_", "a").isalnum()):
             raise ValueError(f"the name {name!r} may hold only letters, digits, '-' and '_'")
         if concurrency < 1:
             raise ValueError(f"concurrency is {concurrency}, expected 1 or more")
+        if isinstance(modes, str) or not set(modes) <= set(MODES):
+            raise ValueError(f"modes are {modes!r}, expected some of {', '.join(MODES)}")
         self.name = name
         self.description = description
         self.metadata = dict(metadata or {})
         self.concurrency = concurrency
         self.handlers: dict[Method, Handler] = {}
+        self.modes: Sequence[str] = tuple(modes)
+        self.tools = tools
+        self.asks = asks
         self._encoded_metadata = _encode_metadata(self.metadata)
+        self._schemas = {
+            what: encode_schema(what, schema)
+            for what, schema in (("input", input), ("output", output))
+            if schema is not None
+        }
 
     def __repr__(self) -> str:
         return f"<Agent {self.name}: {', '.join(self.handlers) or 'no handlers'}>"
@@ -108,6 +136,10 @@ class Agent:
     def encoded_metadata(self) -> bytes:
         """`metadata` as JSON text."""
         return self._encoded_metadata
+
+    def encoded_schemas(self) -> Mapping[str, bytes]:
+        """The JSON Schemas of "input" and "output", as JSON text, as far as they are declared."""
+        return self._schemas
 
     def _register(self, method: Method, function: Callable[..., object]) -> None:
         if method in self.handlers:

@@ -6,16 +6,18 @@ They run no handlers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
-from protocol import ErrorCode, LocalProtocolError, Method
+from protocol import ErrorCode, LocalProtocolError
 from protocol.payloads import check_chat_message
-from protocol.worker_side import WorkerConnection
 
 from .context import InvalidInput
+from .events import Event
 from .messages import as_message, as_output, as_piece, describe, to_plain
+from .turn import Turn, take_apart
 
 MAX_ERROR_TEXT = 4096
 """Characters of an exception's text that a caller is shown: some exceptions quote their whole
@@ -24,27 +26,31 @@ input. The complete text is on stderr."""
 _HAS_NO_JSON_FORM = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-def encode_answer(
-    connection: WorkerConnection, request_id: int, method: Method, result: object
-) -> bytes:
-    """The line that answers a request with what its handler returned.
+def encode_answer(turn: Turn, result: object) -> bytes:
+    """The lines that answer a request with what its handler returned.
 
     Raises TypeError or ValueError, worded for the agent's author, when the result cannot be sent.
     """
-    send: Callable[[int, object], bytes] = connection.send_output
+    if isinstance(result, Event):
+        return turn.note(result) + encode_end(turn)
+    method, lines = turn.method, b""
+    send: Callable[..., bytes] = turn.connection.send_output
     if method == "invoke":
         value = as_output(result)
     else:
-        send = connection.send_message
+        send = turn.connection.send_message
         try:
             value = as_message(result)
         except TypeError:
             raise _not_a_message(result) from None
+        if isinstance(value, Mapping):
+            lines, value = take_apart(turn, value)
+    send = partial(send, outcome=turn.outcome())
     try:
         try:
-            return send(request_id, value)
+            return lines + send(turn.id, value)
         except TypeError:
-            return send(request_id, msgspec.to_builtins(value, enc_hook=to_plain))
+            return lines + send(turn.id, msgspec.to_builtins(value, enc_hook=to_plain))
     except LocalProtocolError as error:
         if problem := _problem_of(value) if method == "chat" else None:
             raise _not_a_message(result, f": {problem}") from None
@@ -53,25 +59,29 @@ def encode_answer(
         raise TypeError(f"the {method} handler's answer cannot be sent as JSON: {error}") from error
 
 
-def chunk_encoder(
-    connection: WorkerConnection, request_id: int, method: Method
-) -> Callable[[object], bytes]:
-    """A function that encodes one value that a generator yielded as a line, or as nothing.
+def encode_end(turn: Turn) -> bytes:
+    """The line that ends an answer of chunks."""
+    try:
+        return turn.connection.send_end(turn.id, outcome=turn.outcome())
+    except LocalProtocolError as error:
+        raise ValueError(f"the {turn.method} handler's answer cannot end: {error}") from None
 
-    The function raises TypeError for anything but a string or a message, and ValueError for a
-    string that cannot be sent.
+
+def chunk_encoder(turn: Turn) -> Callable[[object], bytes]:
+    """A function that encodes one value that a generator yielded as lines, or as nothing.
+
+    The function raises TypeError for anything but a string, an event or a message, and ValueError
+    for one that cannot be sent.
     """
-    send = connection.chunk_sender(request_id)
+    method = turn.method
+    send = turn.connection.chunk_sender(turn.id)
 
     def encode(chunk: object) -> bytes:
         if type(chunk) is not str:
             if not isinstance(chunk, str):
-                text = as_piece(chunk)
-                if text is None:
-                    raise TypeError(f"the {method} handler yielded {describe(chunk)}, expected str")
-                if not text:
-                    return b""  # a piece of a message that says nothing, such as a tool's call
-                chunk = text
+                lines, text = _read_piece(turn, chunk)
+                # A piece of a message may say nothing, such as a tool's call.
+                return lines + encode(text) if text else lines
             chunk = str.__str__(chunk)
         try:
             return send(chunk)
@@ -79,6 +89,24 @@ def chunk_encoder(
             raise ValueError(f"a chunk of the {method} handler cannot be sent: {error}") from error
 
     return encode
+
+
+def _read_piece(turn: Turn, chunk: object) -> tuple[bytes, str]:
+    """Lines for the events, and the text, of a value that is no string."""
+    lines = b""
+    if isinstance(chunk, Event):
+        return turn.note(chunk), ""
+    if isinstance(chunk, Mapping):
+        if "role" in chunk:
+            lines, chunk = take_apart(turn, chunk)
+            if lines and chunk.get("content") is None:
+                return lines, ""
+        elif "type" in chunk:
+            return turn.note(chunk), ""
+    text = as_piece(chunk)
+    if text is None:
+        raise TypeError(f"the {turn.method} handler yielded {describe(chunk)}, expected str")
+    return lines, text
 
 
 def explain_exception(error: BaseException) -> tuple[int, str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from protocol import Payload
+from protocol import Chat, Invoke, Payload
 
 
 class InvalidInput(Exception):  # noqa: N818  (it reads as what it says: `raise InvalidInput(…)`)
@@ -15,6 +15,25 @@ class InvalidInput(Exception):  # noqa: N818  (it reads as what it says: `raise 
 
     Any other exception is the agent's own failure, and the caller gets status 500.
     """
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A tool of the client's, which the agent may call (`ToolCall`) and the client runs."""
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """The JSON Schema of its arguments."""
+
+
+class Resume(msgspec.Struct, frozen=True):
+    """The answer to a question that an earlier turn ended with (`Ask`)."""
+
+    id: str
+    """That of the question."""
+    status: str = "resolved"
+    """Or "cancelled": the user gave no answer."""
+    payload: Any = None
 
 
 class Context(msgspec.Struct, kw_only=True):
@@ -34,10 +53,30 @@ class Context(msgspec.Struct, kw_only=True):
     stream: bool = False
     """Whether the caller asked for a stream. A handler may yield in either case: the gateway
     adapts."""
+    events: bool = False
+    """Whether the caller sees more than text. A handler may yield events in either case."""
+    tools: list[Tool] = []
+    """The client's tools."""
+    resume: list[Resume] = []
+    """Answers to the questions that the last turn ended with."""
+    traceparent: str | None = None
+    """The caller's span, as W3C Trace Context has it, to which the agent's own may belong."""
     cancelled: bool = False
     """Becomes true when nobody waits for the answer any more. A plain function or generator that
     runs for long should check this flag now and then, and return. A coroutine need not: it is
     cancelled where it awaits."""
+
+
+def context_of(request: Invoke | Chat) -> Context:
+    """The Context of a request. Raises InvalidInput."""
+    context = read_context(request.context, request_id=request.request_id, stream=request.stream)
+    context.events = request.events
+    context.traceparent = request.traceparent
+    if request.tools is not None:
+        context.tools = _decode_as(list[Tool], request.tools, "tools")
+    if request.resume is not None:
+        context.resume = _decode_as(list[Resume], request.resume, "resume")
+    return context
 
 
 def read_context(text: bytes, *, request_id: str, stream: bool) -> Context:
@@ -65,6 +104,16 @@ def decode(text: Payload, name: str) -> Any:
     """
     try:
         return msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{name} cannot be decoded: {error}") from None
+
+
+_T = TypeVar("_T")
+
+
+def _decode_as(kind: type[_T], text: Payload, name: str) -> _T:
+    try:
+        return msgspec.json.decode(text, type=kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{name} cannot be decoded: {error}") from None
 

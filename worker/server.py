@@ -47,13 +47,14 @@ from protocol import (
 )
 from protocol.worker_side import WorkerConnection
 
-from .answer import chunk_encoder, encode_answer, explain_exception
-from .context import Context, InvalidInput, read_context
+from .answer import chunk_encoder, encode_answer, encode_end, explain_exception
+from .context import Context, InvalidInput, context_of
 from .handler import Handler, Served
 from .loops import Backend, current_loop
 from .outbox import HIGH_WATER_BYTES, Outbox
 from .stdio import Stdio
 from .threads import Threads
+from .turn import Turn
 
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -88,12 +89,14 @@ class _Request:
         "payload",
         "scope",
         "task",
+        "turn",
     )
 
-    def __init__(self, event: Invoke | Chat, handler: Handler) -> None:
+    def __init__(self, event: Invoke | Chat, handler: Handler, turn: Turn) -> None:
         self.id = event.id
         self.name = event.request_id or str(event.id)
         self.handler = handler
+        self.turn = turn
         self.payload = event.input if isinstance(event, Invoke) else event.messages
         self.context: Context | None = None
         self.scope: anyio.CancelScope | None = None
@@ -173,12 +176,11 @@ class _Server:
             message = f"agent {self._agent.name!r} has no handler for {method}, only for {has}"
             self._refuse(event.id, ErrorCode.HANDLER_NOT_IMPLEMENTED, message)
             return
-        request = _Request(event, handler)
+        turn = Turn(self._connection, event.id, method, events=event.events, tools=event.tools)
+        request = _Request(event, handler, turn)
         if handler.takes_context:
             try:
-                request.context = read_context(
-                    event.context, request_id=event.request_id, stream=event.stream
-                )
+                request.context = context_of(event)
             except InvalidInput as error:
                 self._refuse(event.id, ErrorCode.INVALID_INPUT, str(error))
                 return
@@ -214,7 +216,7 @@ class _Server:
 
     async def _stream_on_loop(self, request: _Request, chunks: AsyncIterator[object]) -> None:
         outbox = self._outbox
-        encode = self._chunk_encoder(request)
+        encode = chunk_encoder(request.turn)
         try:
             async for chunk in chunks:
                 line = encode(chunk)
@@ -246,7 +248,7 @@ class _Server:
 
     def _stream_in_thread(self, request: _Request, chunks: Iterator[object]) -> None:
         outbox = self._outbox
-        encode = self._chunk_encoder(request)
+        encode = chunk_encoder(request.turn)
         try:
             for chunk in chunks:
                 if request.cancelled:
@@ -267,15 +269,12 @@ class _Server:
     def _spawn(self, request: _Request, call: Callable[[], Any], run: Callable[..., Any]) -> None:
         request.task = run(self._loop.spawn, self._run_on_loop, request, call)
 
-    def _chunk_encoder(self, request: _Request) -> Callable[[object], bytes]:
-        return chunk_encoder(self._connection, request.id, request.handler.method)
-
     def _encode_answer(self, request: _Request, result: object) -> bytes:
         if request.cancelled:
             return self._encode_cancelled(request.id)
         if result is _STREAMED:
-            return self._connection.send_end(request.id)
-        return encode_answer(self._connection, request.id, request.handler.method, result)
+            return encode_end(request.turn)
+        return encode_answer(request.turn, result)
 
     def _encode_failure(self, request: _Request, error: BaseException) -> bytes:
         if request.cancelled:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from protocol.worker_side import WorkerConnection
@@ -31,9 +32,15 @@ class Declared(Served, Protocol):
     """An agent, as much of it as `ready` declares."""
 
     description: str | None
+    modes: Sequence[str]
+    tools: bool
+    asks: bool
 
     def encoded_metadata(self) -> bytes:
         """The metadata as JSON text."""
+
+    def encoded_schemas(self) -> Mapping[str, bytes]:
+        """Those of "input" and "output" that are declared, as JSON text."""
 
 
 def serve(agent: Declared, wire: Stdio, *, backend: Backend = "asyncio") -> None:
@@ -52,6 +59,10 @@ def serve(agent: Declared, wire: Stdio, *, backend: Backend = "asyncio") -> None
         concurrency=agent.concurrency,
         description=agent.description,
         metadata=agent.encoded_metadata(),
+        **agent.encoded_schemas(),
+        modes=agent.modes,
+        tools=agent.tools,
+        asks=agent.asks,
     )
     os.write(wire.stdout, ready)  # one write suffices: the pipe is empty and blocking
 

@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 import trio
 
-from protocol import Chunk, End, Failure, FromWorker, Malformed, Ready, Result
+from protocol import (
+    Chunk,
+    End,
+    Event,
+    Failure,
+    FromWorker,
+    Malformed,
+    Outcome,
+    Ready,
+    Result,
+)
 from protocol.gateway_side import GatewayConnection
 
 BOUND = 30
@@ -26,8 +36,28 @@ BOUND = 30
 class Answer:
     """Everything that came for one request."""
 
-    chunks: tuple[str, ...]
+    words: tuple[Any, ...]
+    """Chunks as strings, and events as dicts, in order."""
     end: Result | End | Failure
+
+    @property
+    def chunks(self) -> tuple[str, ...]:
+        return tuple(word for word in self.words if isinstance(word, str))
+
+    @property
+    def events(self) -> tuple[dict[str, Any], ...]:
+        return tuple(word for word in self.words if isinstance(word, dict))
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """What came with the end: some of `finish`, `usage` and `asks`."""
+        assert not isinstance(self.end, Failure), self
+        told = self.end.outcome or Outcome()
+        found: dict[str, Any] = {"finish": told.finish} if told.finish else {}
+        for name in ("usage", "asks"):
+            if (text := getattr(told, name)) is not None:
+                found[name] = msgspec.json.decode(text)
+        return found
 
     @property
     def value(self) -> Any:
@@ -94,15 +124,17 @@ class Worker:
 
     async def answers(self, *request_ids: int) -> dict[int, Answer]:
         """What came for these requests. Nothing else may be in flight."""
-        chunks: dict[int, list[str]] = {request_id: [] for request_id in request_ids}
+        words: dict[int, list[Any]] = {request_id: [] for request_id in request_ids}
         answers: dict[int, Answer] = {}
         while len(answers) < len(request_ids):
             event = await self.next_event()
-            assert isinstance(event, (Chunk, Result, End, Failure)), event
+            assert isinstance(event, (Chunk, Event, Result, End, Failure)), event
             if isinstance(event, Chunk):
-                chunks[event.id].append(msgspec.json.decode(event.text, type=str))
+                words[event.id].append(msgspec.json.decode(event.text, type=str))
+            elif isinstance(event, Event):
+                words[event.id].append(msgspec.json.decode(event.event, type=dict[str, Any]))
             else:
-                answers[event.id] = Answer(tuple(chunks.pop(event.id)), event)
+                answers[event.id] = Answer(tuple(words.pop(event.id)), event)
         return answers
 
     async def cancel(self, request_id: int) -> None:
@@ -124,8 +156,8 @@ class Worker:
 
     async def _send(self, method: str, payload: Any, **settings: Any) -> int:
         settings = {"stream": False, "request_id": "r1", **settings}
-        if "context" in settings:
-            settings["context"] = msgspec.json.encode(settings["context"])
+        for name in {"context", "tools", "resume"} & settings.keys():
+            settings[name] = msgspec.json.encode(settings[name])
         raw = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)
         request_id, line = self.connection.send_request(method, raw, **settings)
         await self._write(b"".join(line))

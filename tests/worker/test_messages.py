@@ -16,6 +16,7 @@ from protocol import ErrorCode
 from protocol.worker_side import WorkerConnection
 from worker.answer import chunk_encoder
 from worker.messages import as_message, as_output, as_piece
+from worker.turn import Turn
 
 from . import driver
 from .conftest import Serve
@@ -189,7 +190,7 @@ def test_a_message_that_is_yielded_is_one_chunk(value: object, piece: str | None
 def test_a_piece_without_text_is_no_chunk() -> None:
     worker = WorkerConnection()
     worker.receive_data(b'{"id":1,"method":"chat","params":{"messages":[]}}\n')
-    encode = chunk_encoder(worker, 1, "chat")
+    encode = chunk_encoder(Turn(worker, 1, "chat"))
     assert encode(LangChain(content="")) == b""
     assert b'"chunk":""' in encode("")
 

@@ -29,6 +29,7 @@ from worker.answer import MAX_ERROR_TEXT, chunk_encoder, encode_answer, explain_
 from worker.context import read_context
 from worker.handler import Handler
 from worker.outbox import HIGH_WATER_BYTES, Outbox
+from worker.turn import Turn
 
 # Agents
 
@@ -259,7 +260,7 @@ def answer(method: str, result: object) -> Any:
     gateway, worker = GatewayConnection(ids=count(1)), WorkerConnection()
     request_id, line = gateway.send_request(method, b"[]", stream=False, request_id="r")  # type: ignore[arg-type]
     worker.receive_data(b"".join(line))
-    (event,) = gateway.receive_data(encode_answer(worker, request_id, method, result))  # type: ignore[arg-type]
+    (event,) = gateway.receive_data(encode_answer(Turn(worker, request_id, method), result))  # type: ignore[arg-type]
     assert isinstance(event, Result)
     return msgspec.json.decode(event.value)
 
@@ -330,7 +331,7 @@ def test_a_cyclic_output_is_explained() -> None:
 def test_a_chunk_is_a_string_of_any_kind(chunk: str) -> None:
     worker = WorkerConnection()
     worker.receive_data(b'{"id":1,"method":"invoke","params":{"input":1}}\n')
-    encode = chunk_encoder(worker, 1, "invoke")
+    encode = chunk_encoder(Turn(worker, 1, "invoke"))
     assert b'"chunk":"a\\nb"' in encode(chunk)
     assert b'"chunk":"a"' in encode(Choice.A)
 
@@ -347,7 +348,7 @@ def test_a_chunk_is_a_string_of_any_kind(chunk: str) -> None:
 def test_what_cannot_be_a_chunk_is_explained(chunk: object, message: str) -> None:
     worker = WorkerConnection()
     worker.receive_data(b'{"id":1,"method":"chat","params":{"messages":[]}}\n')
-    encode = chunk_encoder(worker, 1, "chat")
+    encode = chunk_encoder(Turn(worker, 1, "chat"))
     with pytest.raises((TypeError, ValueError), match=message):
         encode(chunk)
 
