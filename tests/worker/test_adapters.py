@@ -1,0 +1,157 @@
+"""What frameworks stream, as words and events: `worker.adapters` with the frameworks themselves.
+
+Their models are scripts that stream as models do. Each agent runs as a process of its own, where
+warnings of the frameworks' own stay.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import driver
+
+AGENTS = Path(__file__).parent / "agents"
+TOOLS = [
+    {
+        "name": "weather",
+        "description": "The weather in a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    }
+]
+
+
+def said(text: object) -> list[dict[str, object]]:
+    return [{"role": "user", "content": text}]
+
+
+def called(call: str, name: str, **arguments: Any) -> dict[str, Any]:
+    return {"type": "tool_call", "call": call, "name": name, "arguments": arguments}
+
+
+def came(call: str, content: object) -> dict[str, Any]:
+    return {"type": "tool_result", "call": call, "content": content}
+
+
+def told(text: str) -> list[dict[str, Any]]:
+    """A conversation in which the client has run its tool."""
+    function = {"name": "weather", "arguments": json.dumps({"city": "Rome"})}
+    calls = [{"id": "c2", "type": "function", "function": function}]
+    return [
+        {"role": "system", "content": "Be short."},
+        *said("Weather?"),
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "c2", "content": text},
+    ]
+
+
+FOUND = [
+    {"type": "reasoning", "text": "Where? "},
+    called("c1", "find", user="Ada"),
+    came("c1", "Ada is in Rome"),
+]
+DELETE: dict[str, Any] = {"reason": "approval", "schema": {"type": "boolean"}}
+
+
+def serve(name: str) -> Any:
+    return driver.start(driver.sdk(f"{AGENTS / f'adapted_{name}.py'}:agent"))
+
+
+async def test_a_langgraph_agent() -> None:
+    async with serve("langgraph") as worker:
+        answer = await worker.chat(said("Where is she?"), events=True)
+        reasoning, call, result = FOUND
+        status = {"type": "status", "text": "Searching…"}
+        words = [reasoning, "Let me ", "see. ", call, status, result, "It is warm."]
+        assert list(answer.words) == words
+        usage = {"input_tokens": 12, "output_tokens": 5, "reasoning_tokens": 2}
+        assert answer.outcome == {"finish": "length", "usage": usage}
+        # A caller who wants text gets it, and nothing else.
+        answer = await worker.chat(said("Where is she?"))
+        assert (answer.words, answer.outcome) == (("Let me ", "see. ", "It is warm."), {})
+        # A tool of the client's ends the turn, which goes on with what came of it.
+        answer = await worker.chat(said("Weather?"), events=True, tools=TOOLS)
+        assert answer.words == (called("c2", "weather", city="Rome"),)
+        assert answer.outcome["finish"] == "tool_calls"
+        answer = await worker.chat(told("warm"), events=True, tools=TOOLS)
+        assert answer.words == ("It is warm.",)
+        # An interrupt is a question.
+        context = {"conversation_id": "c"}
+        answer = await worker.chat(said("Confirm"), events=True, context=context)
+        (ask,) = answer.outcome["asks"]
+        assert (ask["message"], ask["reason"]) == ("Really?", "interrupt")
+        resume = [{"id": ask["id"], "status": "resolved", "payload": "yes"}]
+        answer = await worker.chat([], events=True, context=context, resume=resume)
+        assert (answer.words, answer.outcome) == (("You said yes.",), {})
+        # A model by itself, in a thread.
+        answer = await worker.invoke("", events=True)
+        assert answer.words == ("It is warm.",)
+        assert answer.outcome["usage"]["input_tokens"] == 7
+
+
+async def test_a_pydantic_ai_agent() -> None:
+    async with serve("pydantic_ai") as worker:
+        context = {"conversation_id": "c"}
+        answer = await worker.chat(said("Where?"), events=True, tools=TOOLS, context=context)
+        calls = [called("c3", "delete", number=1), called("c2", "weather", city="Rome")]
+        assert list(answer.words[:5]) == [*FOUND, "Let me ", "see. "]
+        assert sorted(answer.words[5:], key=str) == sorted(calls, key=str)
+        assert answer.outcome["asks"] == [
+            {
+                "id": "c3",
+                "message": 'May delete be called with {"number":1}?',
+                "call": "c3",
+                **DELETE,
+            }
+        ]
+        assert answer.outcome["finish"] == "input_required"
+        assert answer.outcome["usage"]["output_tokens"] > 0
+        # A tool of the client's, and its result.
+        answer = await worker.chat(said("Weather?"), events=True, tools=TOOLS)
+        assert answer.words == (called("c2", "weather", city="Rome"),)
+        assert answer.outcome["finish"] == "tool_calls"
+        assert (await worker.chat(told("warm"), tools=TOOLS)).text == "It is warm."
+        # An approval, by itself.
+        await worker.chat(said("Where?"), events=True, context=context)
+        for approved, word in ((True, "gone, all 1"), (False, "denied")):
+            await worker.chat(said("Where?"), events=True, context=context)
+            resume = [{"id": "c3", "payload": {"approved": approved}}]
+            answer = await worker.chat([], events=True, context=context, resume=resume)
+            assert word in answer.text
+        # An output that is no text, and content that is none.
+        answer = await worker.chat(said("Which town?"), events=True)
+        assert answer.words == ('{"name":"Rome"}',)
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}}
+        answer = await worker.chat(said([{"type": "text", "text": "See"}, image]))
+        assert answer.text == "See image/png"
+        _, why = (await worker.chat(said([{"type": "video"}]))).failure
+        assert why == "messages: a part of type 'video' is none that is taken"
+
+
+async def test_an_openai_agents_agent() -> None:
+    async with serve("openai_agents") as worker:
+        context = {"conversation_id": "c"}
+        answer = await worker.chat(said("Where?"), events=True, tools=TOOLS, context=context)
+        calls = [called("c2", "weather", city="Rome"), called("c3", "delete", n=1)]
+        assert list(answer.words) == [*FOUND, "Let me see. ", *calls]
+        usage = {"input_tokens": 10, "output_tokens": 4}
+        assert answer.outcome == {
+            "finish": "input_required",
+            "usage": {**usage, "cached_input_tokens": 8, "reasoning_tokens": 2},
+            "asks": [
+                {
+                    "id": "c3",
+                    "message": 'May delete be called with {"n":1}?',
+                    "call": "c3",
+                    **DELETE,
+                }
+            ],
+        }
+        answer = await worker.chat(said("Weather?"), events=True, tools=TOOLS)
+        assert answer.words == (called("c2", "weather", city="Rome"),)
+        assert answer.outcome["finish"] == "tool_calls"
+        assert (await worker.chat(told("warm"), tools=TOOLS)).text == "It is warm."
+        image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}}
+        answer = await worker.chat(said([{"type": "text", "text": "See"}, image]))
+        assert answer.text == "input_text input_image"
