@@ -21,7 +21,7 @@ from tests.javascript.__main__ import _find_npm
 from .typescript import FOLDER
 
 UNITS = sorted(FOLDER.glob("test/*.test.js"))
-SHIPPED = sorted(path.name for path in FOLDER.glob("*.js"))
+SHIPPED = sorted(path.name for kind in ("*.js", "*.d.ts") for path in FOLDER.glob(kind))
 
 
 def run(*command: str | Path, cwd: Path = FOLDER) -> str:
@@ -56,7 +56,7 @@ def test_the_npm_package_serves_and_types_an_agent_from_its_tarball(tmp_path: Pa
     with tarfile.open(tarball) as archive:
         names = sorted(archive.getnames())
         archive.extractall(tmp_path, filter="data")
-    expected = [*SHIPPED, "README.md", "deno.json", "index.d.ts", "package.json"]
+    expected = [*SHIPPED, "README.md", "deno.json", "package.json"]
     assert names == sorted(f"package/{name}" for name in expected)
     modules = tmp_path / "node_modules"
     modules.mkdir()
@@ -65,7 +65,9 @@ def test_the_npm_package_serves_and_types_an_agent_from_its_tarball(tmp_path: Pa
     (modules / "undici-types").symlink_to(MODULES / "undici-types")
     (tmp_path / "bot.ts").write_text(
         "import { Agent } from 'agent-gateway-worker';\n"
-        "export default new Agent('bot').invoke((input: string, ctx) => input + ctx.requestId);\n"
+        "import { events } from 'agent-gateway-worker/ai-sdk';\n"
+        "export default new Agent('bot').invoke((input: string, ctx) => input + ctx.requestId)\n"
+        "  .chat(() => events(new ReadableStream<{ type: string }>()));\n"
     )
     options = ("--noEmit", "--strict", "--module", "nodenext", "--lib", "es2024,dom")
     run(need_runtime("node24"), tsc, *options, "bot.ts", cwd=tmp_path)
@@ -89,7 +91,7 @@ def test_the_wheel_serves_an_agent_without_npm(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for name in [*SHIPPED, "README.md", "deno.json", "index.d.ts", "package.json"]:
+    for name in [*SHIPPED, "README.md", "deno.json", "package.json"]:
         assert f"worker/typescript/{name}" in names
     assert not any("/typescript/test/" in name for name in names)
     venv.create(tmp_path / "venv", symlinks=True)
@@ -99,6 +101,7 @@ def test_the_wheel_serves_an_agent_without_npm(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "bot.ts").write_text(
         "import { Agent, type Context } from 'agent-gateway-worker';\n"
+        "import 'agent-gateway-worker/ai-sdk';\n"
         "export default new Agent('bot').invoke((input: string, ctx: Context) =>\n"
         "  `${input} for ${ctx.requestId} by ${process.argv[1]}`);\n"
     )

@@ -11,6 +11,9 @@ import { run } from "./run.js";
  */
 export const DEFAULT_CONCURRENCY = 8;
 
+/** Kinds of content that a message may hold. */
+const MODES = ["text", "image", "audio", "file"];
+
 /** Marks agents, also those of another copy of the SDK, in the agent's own node_modules. */
 const BRAND = Symbol.for("agent-gateway-worker.Agent");
 
@@ -32,6 +35,7 @@ export class Agent {
    */
   constructor(name, options = {}) {
     const { description, metadata = {}, concurrency = DEFAULT_CONCURRENCY } = options;
+    const { input, output, modes = [], tools = false, asks = false } = options;
     if (!/^[a-zA-Z0-9_-]+$/.test(name)) {
       throw new TypeError(
         `the name ${JSON.stringify(name)} may hold only letters, digits, "-" and "_"`,
@@ -43,10 +47,20 @@ export class Agent {
     if (description !== undefined && typeof description !== "string") {
       throw new TypeError(`description is ${describe(description)}, expected a string`);
     }
+    if (!Array.isArray(modes) || !modes.every((mode) => MODES.includes(mode))) {
+      throw new TypeError(
+        `modes are ${JSON.stringify(modes)}, expected some of ${MODES.join(", ")}`,
+      );
+    }
     this.name = name;
     this.description = description;
     this.metadata = plainObject(metadata);
     this.concurrency = concurrency;
+    this.input = jsonSchema("input", input);
+    this.output = jsonSchema("output", output);
+    this.modes = modes;
+    this.tools = tools === true;
+    this.asks = asks === true;
     /** @type {Map<Method, Handler>} */
     this.handlers = new Map();
   }
@@ -141,6 +155,25 @@ function plainObject(metadata) {
   return JSON.parse(text);
 }
 
+/**
+ * A JSON Schema: an object as it is, or what a Standard JSON Schema (zod 4.2, arktype) makes of itself.
+ *
+ * @param {"input" | "output"} what
+ * @param {any} schema
+ * @returns {Record<string, unknown> | undefined}
+ */
+function jsonSchema(what, schema) {
+  if (schema === undefined) return undefined;
+  const convert = schema?.["~standard"]?.jsonSchema?.[what];
+  const found = convert ? convert({ target: "draft-2020-12" }) : schema;
+  if (typeof found !== "object" || found === null || "~standard" in found) {
+    throw new TypeError(
+      `${what} is ${describe(schema)}, expected a JSON Schema, or a schema that has one`,
+    );
+  }
+  return plainObject(found);
+}
+
 /** @param {any} schema @returns {schema is import("./index.js").StandardSchema} */
 function isSchema(schema) {
   // arktype's schemas are functions.
@@ -159,5 +192,5 @@ async function unwrap(member, result) {
 
 /** @param {any} chunks */
 async function* unwrapChunks(chunks) {
-  for await (const each of chunks) yield typeof each === "string" ? each : each?.chunk;
+  for await (const each of chunks) yield typeof each === "string" ? each : (each?.chunk ?? each);
 }

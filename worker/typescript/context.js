@@ -21,6 +21,10 @@ export class Context {
     this.extras = fields.extras ?? {};
     this.requestId = fields.requestId ?? "";
     this.stream = fields.stream ?? false;
+    this.events = fields.events ?? false;
+    this.tools = fields.tools ?? [];
+    this.resume = fields.resume ?? [];
+    this.traceparent = fields.traceparent;
   }
 
   /** Aborted when nobody waits for the answer any more. */
@@ -45,7 +49,7 @@ export class Context {
  *
  * @param {import("./wire.js").Params} params
  */
-export function readContext({ context = {}, request_id, stream }) {
+export function readContext({ context = {}, request_id, stream, ...params }) {
   if (context === null) context = {};
   if (typeof context !== "object" || Array.isArray(context)) {
     throw new InvalidInput(`context is ${describe(context)}, expected an object`);
@@ -60,7 +64,24 @@ export function readContext({ context = {}, request_id, stream }) {
     extras,
     requestId: request_id,
     stream,
+    events: params.events === true,
+    tools: listOf("tools", params.tools, ["name"]),
+    resume: listOf("resume", params.resume, ["id"]).map((each) => ({
+      status: "resolved",
+      ...each,
+    })),
+    traceparent: params.traceparent ?? undefined,
   });
+}
+
+/**
+ * The gateway has checked them. @param {string} name @param {any} value @param {string[]} members
+ * @returns {any[]}
+ */
+function listOf(name, value = [], members) {
+  const whole = Array.isArray(value) && value.every((each) => members.every((key) => each?.[key]));
+  if (!whole) throw new InvalidInput(`${name} is not a list of objects with ${members.join(", ")}`);
+  return value;
 }
 
 /** @param {string} key @param {any} value @param {"string" | "object"} expected */

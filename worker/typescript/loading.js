@@ -7,7 +7,11 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const modules = /** @type {any} */ (nodeModule);
 
 const NAME = "agent-gateway-worker";
-const SDK = new URL("./index.js", import.meta.url).href;
+/** The modules that can be imported by name. @type {Record<string, string>} */
+const MODULES = {
+  [NAME]: new URL("./index.js", import.meta.url).href,
+  [`${NAME}/ai-sdk`]: new URL("./ai-sdk.js", import.meta.url).href,
+};
 const TYPESCRIPT = /\.[cm]?ts$/;
 const STRIPS_TYPES = /--experimental-(strip|transform)-types/;
 
@@ -63,21 +67,26 @@ async function provideSdk(require) {
     // not installed
   }
   if (Bun) {
-    const exports = await import("./index.js");
-    const setup = (/** @type {any} */ build) =>
-      build.module(NAME, () => ({ exports, loader: "object" }));
+    // Before anybody asks: what `require` gets cannot be waited for.
+    const loaded = await Promise.all(Object.values(MODULES).map((url) => import(url)));
+    const setup = (/** @type {any} */ build) => {
+      for (const [index, name] of Object.keys(MODULES).entries()) {
+        build.module(name, () => ({ exports: loaded[index], loader: "object" }));
+      }
+    };
     Bun.plugin({ name: NAME, setup });
   } else if ("registerHooks" in modules) {
     const resolve = (
       /** @type {string} */ name,
       /** @type {any} */ context,
       /** @type {any} */ next,
-    ) => (name === NAME ? found() : next(name, context));
+    ) => (name in MODULES ? { url: MODULES[name], shortCircuit: true } : next(name, context));
     modules.registerHooks({ resolve });
   } else if ("register" in modules) {
     // Node 20 has only hooks that run in a thread of their own, which takes 40 ms to start.
-    const hook = `export const resolve = (name, context, next) =>
-      name === ${JSON.stringify(NAME)} ? ${JSON.stringify(found())} : next(name, context);`;
+    const hook = `const modules = ${JSON.stringify(MODULES)};
+      export const resolve = (name, context, next) =>
+        name in modules ? { url: modules[name], shortCircuit: true } : next(name, context);`;
     modules.register(`data:text/javascript,${encodeURIComponent(hook)}`);
     provideToRequire(modules.Module);
   }
@@ -91,9 +100,5 @@ async function provideSdk(require) {
 function provideToRequire(Module) {
   const resolve = Module._resolveFilename;
   Module._resolveFilename = (/** @type {string} */ name, /** @type {unknown[]} */ ...rest) =>
-    name === NAME ? fileURLToPath(SDK) : resolve.call(Module, name, ...rest);
-}
-
-function found() {
-  return { url: SDK, shortCircuit: true };
+    name in MODULES ? fileURLToPath(MODULES[name] ?? "") : resolve.call(Module, name, ...rest);
 }

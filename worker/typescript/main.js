@@ -115,7 +115,7 @@ function select(module, file, name) {
 
 /** The agent of a module that exports its handlers. */
 function fromExports(/** @type {Record<string, any>} */ module, /** @type {string} */ file) {
-  const { invoke, chat, schema, description, metadata, concurrency } = module;
+  const { invoke, chat, schema, ...options } = module;
   if (!invoke && !chat) {
     fail(`${file} exports neither an Agent nor a function named invoke or chat`);
   }
@@ -124,7 +124,7 @@ function fromExports(/** @type {Record<string, any>} */ module, /** @type {strin
     .replace(/\.\w+$/, "")
     .replace(/[^a-zA-Z0-9_-]/g, "-");
   try {
-    const agent = new Agent(name, { description, metadata, concurrency });
+    const agent = new Agent(name, options);
     if (invoke) agent.invoke(invoke, { schema });
     if (chat) agent.chat(chat);
     return agent;

@@ -67,12 +67,18 @@ export async function run(agent) {
  *
  * @param {import("./agent.js").Agent} agent
  */
-export function readyLine({ handlers, concurrency, description, metadata }) {
+export function readyLine(agent) {
+  const { handlers, concurrency, description, metadata } = agent;
   if (description !== undefined && description.length > MAX_DESCRIPTION) {
     throw new RangeError(`the description is longer than ${MAX_DESCRIPTION} characters`);
   }
   if (Buffer.byteLength(JSON.stringify(metadata)) > MAX_METADATA_BYTES) {
     throw new RangeError(`metadata is longer than ${MAX_METADATA_BYTES} bytes as JSON`);
+  }
+  for (const name of /** @type {const} */ (["input", "output"])) {
+    if (Buffer.byteLength(JSON.stringify(agent[name] ?? {})) > MAX_METADATA_BYTES) {
+      throw new RangeError(`${name} is longer than ${MAX_METADATA_BYTES} bytes as JSON`);
+    }
   }
   const params = {
     protocol: 1,
@@ -80,6 +86,12 @@ export function readyLine({ handlers, concurrency, description, metadata }) {
     concurrency,
     description,
     metadata,
+    input: agent.input,
+    output: agent.output,
+    // Only what says something: an older gateway has no use for the rest.
+    modes: agent.modes?.length ? agent.modes : undefined,
+    tools: agent.tools || undefined,
+    asks: agent.asks || undefined,
   };
   return `${JSON.stringify({ jsonrpc: "2.0", method: "ready", params })}\n`;
 }

@@ -26,10 +26,12 @@ import { attribute, exit, onBehalfOf } from "./attribution.js";
 import { ChunkText, chunksOf } from "./chunks.js";
 import { Context, readContext } from "./context.js";
 import { ErrorCode, InvalidInput, ProtocolError } from "./errors.js";
+import { isEvent } from "./events.js";
 import { explain, trace } from "./explain.js";
 import { Outbox } from "./outbox.js";
 import { readFrom, writerTo } from "./pipes.js";
 import { validate } from "./schema.js";
+import { Turn } from "./turn.js";
 import {
   chunkWriter,
   endLine,
@@ -70,6 +72,7 @@ class Request {
     this.payload = payload;
     this.context = context;
     this.handler = handler;
+    this.turn = new Turn(id, method, context);
     this.name = context.requestId || String(id);
   }
 
@@ -233,8 +236,12 @@ class Server {
           text.end();
           break;
         }
-        const piece = text.take(step.value);
-        if (piece !== undefined) outbox.put(write(piece));
+        if (typeof step.value === "string" || !isEvent(step.value)) {
+          const piece = text.take(step.value);
+          if (piece !== undefined) outbox.put(write(piece));
+        } else {
+          outbox.put(request.turn.note(step.value));
+        }
         if (outbox.isFull) await outbox.room(() => request.isOver);
         else if (outbox.isLate) await outbox.turn();
       }
@@ -338,10 +345,12 @@ class Server {
 function payloadOf(params, method, text) {
   const [name, value] =
     method === "invoke" ? ["input", params.input] : ["messages", params.messages];
-  for (const [what, parsed] of [
+  for (const [what, parsed] of /** @type {[string, unknown][]} */ ([
     [name, value],
     ["context", params.context],
-  ]) {
+    ["tools", params.tools],
+    ["resume", params.resume],
+  ])) {
     if (overflows(parsed, text)) {
       throw new InvalidInput(`${what} cannot be decoded: a number is beyond every double`);
     }
@@ -356,18 +365,20 @@ async function callHandler({ handler, method, payload, context }) {
   return handler.call(input, context);
 }
 
-/** @param {Request} request @param {unknown} result @returns {string} */
-function answerLine(request, result) {
-  if (request.chunks !== undefined) return endLine(request.id);
+/** @param {Request} request @param {any} result @returns {string} */
+function answerLine({ id, method, turn, chunks }, result) {
+  if (chunks !== undefined) return endLine(id, turn.outcome());
+  // An invoke may answer with any object, so that only what it yields is an event.
+  if (method === "chat" && isEvent(result) && !("role" in result)) {
+    return turn.note(result) + endLine(id, turn.outcome());
+  }
   try {
-    return request.method === "chat"
-      ? messageLine(request.id, result)
-      : outputLine(request.id, result);
+    if (method === "invoke") return outputLine(id, result, turn.outcome());
+    const [lines, message] = turn.takeApart(result);
+    return lines + messageLine(id, message, turn.outcome());
   } catch (error) {
     const why = explain(error).message;
-    throw new TypeError(`the ${request.method} handler's answer cannot be sent: ${why}`, {
-      cause: error,
-    });
+    throw new TypeError(`the ${method} handler's answer cannot be sent: ${why}`, { cause: error });
   }
 }
 

@@ -26,7 +26,7 @@ const NEWLINE = 10;
 
 /**
  * @typedef {{id?: unknown, input?: unknown, messages?: unknown, stream?: boolean, context?: unknown,
- *   request_id?: string}} Params
+ *   request_id?: string, events?: boolean, tools?: unknown, resume?: unknown, traceparent?: string}} Params
  * @typedef {"invoke" | "chat"} Method
  * @typedef {{kind: "request", id: number, method: string, params: Params, text: string}
  *   | {kind: "cancel", id: number}} FromGateway
@@ -143,22 +143,37 @@ function holdsInfinity(value) {
   return typeof value === "object" && value !== null && Object.values(value).some(holdsInfinity);
 }
 
-/** @param {number} id @param {unknown} output */
-export function outputLine(id, output) {
-  return resultLine(id, `{"output":${stringify(output === undefined ? null : output)}}`);
+/**
+ * The outcome of an answer: JSON texts by the names of a result's members.
+ *
+ * @typedef {Record<string, string>} Outcome
+ */
+
+/** @param {number} id @param {unknown} output @param {Outcome} [outcome] */
+export function outputLine(id, output, outcome) {
+  return resultLine(id, { output: stringify(output === undefined ? null : output), ...outcome });
 }
 
-/** @param {number} id @param {unknown} answer a string, or an object with `role` and `content` */
-export function messageLine(id, answer) {
+/**
+ * @param {number} id
+ * @param {unknown} answer a string, or an object with `role` and `content`
+ * @param {Outcome} [outcome]
+ */
+export function messageLine(id, answer, outcome) {
   const message = typeof answer === "string" ? { role: "assistant", content: answer } : answer;
   const text = stringify(message);
   checkMessage(JSON.parse(text));
-  return resultLine(id, `{"message":${text}}`);
+  return resultLine(id, { message: text, ...outcome });
 }
 
-/** @param {number} id */
-export function endLine(id) {
-  return resultLine(id, "{}");
+/** @param {number} id @param {Outcome} [outcome] */
+export function endLine(id, outcome) {
+  return resultLine(id, { ...outcome });
+}
+
+/** @param {number} id @param {string} event as JSON text */
+export function eventLine(id, event) {
+  return line(`{"jsonrpc":"2.0","method":"event","params":{"id":${id},"event":${event}}}`);
 }
 
 /** @param {number} id @param {number} code @param {string} message */
@@ -166,9 +181,10 @@ export function errorLine(id, code, message) {
   return line(`{"jsonrpc":"2.0","id":${id},"error":${stringify({ code, message })}}`);
 }
 
-/** @param {number} id @param {string} result */
+/** @param {number} id @param {Outcome} result */
 function resultLine(id, result) {
-  return line(`{"jsonrpc":"2.0","id":${id},"result":${result}}`);
+  const members = Object.entries(result).map(([name, json]) => `"${name}":${json}`);
+  return line(`{"jsonrpc":"2.0","id":${id},"result":{${members.join(",")}}}`);
 }
 
 /**
@@ -186,8 +202,8 @@ export function chunkWriter(id) {
   };
 }
 
-/** @param {unknown} value */
-function stringify(value) {
+/** A value as JSON text. Throws TypeError. @param {unknown} value @returns {string} */
+export function stringify(value) {
   const text = JSON.stringify(value);
   if (text === undefined) throw new TypeError(`${describe(value)} has no JSON form`);
   if (text.includes("\\ud") && hasLoneSurrogate(text)) {

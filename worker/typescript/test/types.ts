@@ -1,6 +1,7 @@
 // What the declarations allow, and what they refuse. `tsc` is the test.
 
 import type * as agent from "../agent.js";
+import * as adapter from "../ai-sdk.js";
 import * as context from "../context.js";
 import { Agent, Context, InvalidInput, type StandardSchema } from "../index.js";
 
@@ -61,6 +62,44 @@ new Agent("d").chat(async function* () {
 });
 // @ts-expect-error: no Standard Schema
 new Agent("d").invoke((input) => input, { schema: {} });
+
+new Agent("g", {
+  tools: true,
+  asks: true,
+  modes: ["image"],
+  input: { type: "string" },
+  output: person,
+});
+new Agent("g").chat(async function* (_, ctx) {
+  yield { type: "reasoning", text: `${ctx.tools[0]?.name} ${ctx.resume[0]?.payload}` };
+  yield "text";
+  yield { type: "tool_call", call: "1", name: "n", arguments: { a: 1 } };
+  yield { type: "usage", input_tokens: 1, output_tokens: 2 };
+  yield { type: "x-plan", steps: [] };
+});
+new Agent("g").chat(() => ({ type: "ask", id: "1", message: "?" }));
+new Agent("g").chat(() => ({
+  role: "assistant",
+  content: null,
+  tool_calls: [],
+  usage: { input_tokens: 1, output_tokens: 2 },
+  finish: "tool_calls",
+}));
+new Agent("g").chat(() => adapter.events(new ReadableStream<{ type: string }>()));
+new Agent("g").onChatStream(function* () {
+  yield { chunk: "text" };
+  yield { type: "status", text: "…" };
+});
+// @ts-expect-error: kinds of content are four
+new Agent("g", { modes: ["smell"] });
+// @ts-expect-error: an event has its own members
+new Agent("g").chat(async function* () {
+  yield { type: "status", progress: 1 };
+});
+// @ts-expect-error: either arguments or a delta
+new Agent("g").chat(async function* () {
+  yield { type: "tool_call", call: "1", name: "n", arguments: {}, delta: "{}" };
+});
 
 const ctx = new Context({ userId: "u1", custom: { tenant: "acme" } });
 // @ts-expect-error: what the caller sent does not change
