@@ -21,6 +21,13 @@ from tests.harness import RunningGateway, running_gateway
 FRAMEWORKS = Path(__file__).parents[2] / "worker" / "examples" / "frameworks"
 
 
+WEATHER = {
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+"""A tool of a client's."""
+
+
 def command(name: str) -> list[str]:
     return [sys.executable, "-m", "worker", f"{FRAMEWORKS / name}.py:agent"]
 
@@ -87,6 +94,18 @@ async def test_a_pydantic_ai_agent_streams_and_takes_and_returns_models() -> Non
         before = [*said("Hi"), {"role": "assistant", "content": "Hello."}]
         streamed = await gateway.stream("/agent/guide/chat", messages=[*before, *said("Where?")])
         assert "".join(words(streamed)) == "success (no tool calls)"
+        # Clients that ask for events see its own call; a call of their own is theirs to make.
+        shown = await gateway.post(
+            "/agent/guide/chat", messages=said("Where?"), events=True, tools=[WEATHER]
+        )
+        answer = shown.json()
+        assert answer["finish"] == "tool_calls"
+        assert answer["usage"]["input_tokens"] > 0
+        assert [(each["type"], each.get("name")) for each in answer["events"]] == [
+            ("tool_call", "whereabouts"),
+            ("tool_result", None),
+            ("tool_call", "weather"),
+        ]
         planned = await gateway.post("/agent/guide/invoke", input={"city": "Rome", "days": 2})
         assert planned.json() == {"output": {"city": "Rome", "highlights": ["Pantheon"]}}
         refused = await gateway.post("/agent/guide/invoke", input={"trip": {"city": 3}})

@@ -1,5 +1,5 @@
-"""What the Vercel AI SDK streams, as words and events, with the AI SDK itself: its model is a script
-that streams as models do."""
+"""What the AI SDK streams, as words and events, with the AI SDK itself: its model is a script that
+streams as models do."""
 
 from __future__ import annotations
 

@@ -77,6 +77,11 @@ async def test_its_words_are_chunks_and_a_caller_that_leaves_ends_the_models_wor
             # The model has said one word, and says no other: the word came alone.
             await connection.until(b'data: {"chunk":"Roses "}')
         await gateway.logged("the model's caller gave up")
+        if example == "ai_sdk":
+            told = await gateway.post(
+                "/agent/poet/chat", events=True, messages=asking("hello")["messages"]
+            )
+            assert told.json()["usage"] == {"input_tokens": 1, "output_tokens": 3}
         whole = await gateway.post("/agent/poet/chat", messages=asking("hello")["messages"])
         assert whole.json() == {"message": {"role": "assistant", "content": "".join(WORDS)}}
 
@@ -98,7 +103,10 @@ def test_the_examples_are_well_typed_and_well_formed(project: Path) -> None:
         "verbatimModuleSyntax": True,
         "skipLibCheck": True,
         "types": ["node"],
-        "paths": {"agent-gateway-worker": [str(ROOT / "worker/typescript/index.d.ts")]},
+        "paths": {
+            "agent-gateway-worker": [str(ROOT / "worker/typescript/index.d.ts")],
+            "agent-gateway-worker/*": [str(ROOT / "worker/typescript/*.d.ts")],
+        },
     }
     settings = {"compilerOptions": options, "include": ["*.ts"]}
     (project / "tsconfig.json").write_text(json.dumps(settings))

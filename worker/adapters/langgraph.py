@@ -1,7 +1,7 @@
 """LangGraph and LangChain: the stream of a graph or a model as words and events.
 
     @agent.chat
-    def chat(messages, context):
+    async def chat(messages, context):
         run = {"messages": messages}
         return langgraph.events(graph.astream(run, stream_mode=["messages", "updates"]))
 

@@ -1,7 +1,7 @@
 """openai-agents: the events of a streamed run as words and events, and a client's tools.
 
     @agent.chat
-    def chat(messages, context):
+    async def chat(messages, context):
         ready = clerk.clone(tools=[*clerk.tools, *openai_agents.tools(context)])
         run = Runner.run_streamed(ready, openai_agents.items(messages))
         return openai_agents.events(run, context)

@@ -1,4 +1,4 @@
-// Serves an agent of the Vercel AI SDK: what `streamText` makes is returned as it is.
+// Serves an agent of the Vercel AI SDK: its words as they come, and the client's tools.
 //
 //     npm install ai @ai-sdk/provider
 //     gateway --agent poet="agent-worker ai_sdk.ts"
@@ -7,22 +7,25 @@
 
 import type { LanguageModelV4StreamPart } from "@ai-sdk/provider";
 import { Agent } from "agent-gateway-worker";
-import { type ModelMessage, streamText } from "ai";
+import { clientTools, events, modelMessages } from "agent-gateway-worker/ai-sdk";
+import { jsonSchema, streamText } from "ai";
 import { MockLanguageModelV4 } from "ai/test";
 import { words } from "./fake_model.ts";
 
-export const agent = new Agent("poet", { concurrency: 50 });
+export const agent = new Agent("poet", { concurrency: 50, tools: true });
 
 agent.chat((messages, ctx) => {
   const result = streamText({
     model,
     instructions: "Answer in verse.",
-    messages: messages as ModelMessage[],
+    messages: modelMessages(messages),
+    allowSystemInMessages: true, // the caller may add to the instructions
+    tools: clientTools(ctx, jsonSchema),
     abortSignal: ctx.signal, // a caller that leaves ends the model's work, too
     maxRetries: 0,
     onError: ({ error }) => console.error(error),
   });
-  return result.textStream;
+  return events(result);
 });
 
 const model = new MockLanguageModelV4({

@@ -17,7 +17,8 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
-from worker import Agent, Context
+from worker import Agent, Context, Event
+from worker.adapters import langgraph
 
 
 class Recall(SimpleChatModel):
@@ -50,13 +51,13 @@ agent = Agent("recall", description="Remembers what was said.")
 
 
 @agent.chat
-async def chat(messages: list[dict[str, Any]], context: Context) -> AsyncIterator[Any]:
+async def chat(messages: list[dict[str, Any]], context: Context) -> AsyncIterator[str | Event]:
     # Two users who choose the same name for a conversation do not share it.
     thread = f"{context.user_id}/{context.conversation_id or context.request_id}"
     new = {"messages": [messages[-1]]}
     config = {"configurable": {"thread_id": thread}}
-    async for piece, _ in graph.astream(new, config, stream_mode="messages"):
-        yield piece
+    # The words, the tool calls and the usage of all nodes, and questions where a graph has any.
+    return langgraph.events(graph.astream(new, config, stream_mode=["messages", "updates"]))
 
 
 if __name__ == "__main__":

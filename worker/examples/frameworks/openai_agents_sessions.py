@@ -1,8 +1,8 @@
-"""openai-agents: a session for each conversation, and its words as they come.
+"""openai-agents: a session for each conversation, its words as they come, and the client's tools.
 
     gateway --agent clerk="agent-worker worker/examples/frameworks/openai_agents_sessions.py:agent"
 
-Only the deltas of text are for the user; calls of tools and hand-offs are among the events, too.
+Calls of tools and hand-offs are among the events, too, for callers who ask for them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from openai.types.responses import (
     ResponseTextDeltaEvent,
 )
 
-from worker import Agent, Context
+from worker import Agent, Context, Event
+from worker.adapters import openai_agents
 
 MOST_SESSIONS = 1000
 """Conversations that are remembered; the one that was silent for longest is forgotten first."""
@@ -68,15 +69,15 @@ set_tracing_disabled(True)  # it would send what was said to OpenAI
 clerk = Clerk("clerk", instructions="Count what you are told.", model=Listener())
 sessions: OrderedDict[str, SQLiteSession] = OrderedDict()
 
-agent = Agent("clerk", description="Counts what it is told.")
+agent = Agent("clerk", description="Counts what it is told.", tools=True)
 
 
 @agent.chat
-async def chat(messages: list[dict[str, Any]], context: Context) -> AsyncIterator[str]:
-    run = Runner.run_streamed(clerk, str(messages[-1]["content"]), session=session_of(context))
-    async for event in run.stream_events():
-        if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent):
-            yield event.data.delta
+async def chat(messages: list[dict[str, Any]], context: Context) -> AsyncIterator[str | Event]:
+    words = str(messages[-1]["content"])
+    ready = clerk.clone(tools=[*clerk.tools, *openai_agents.tools(context)])
+    run = Runner.run_streamed(ready, words, session=session_of(context))
+    return openai_agents.events(run, context)
 
 
 def session_of(context: Context) -> SQLiteSession | None:

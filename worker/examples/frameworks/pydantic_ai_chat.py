@@ -1,4 +1,5 @@
-"""pydantic-ai: an agent with a tool that streams its words, and one that answers with a model.
+"""pydantic-ai: an agent with a tool of its own and those of its client, and one that answers with a
+model.
 
     gateway --agent guide="agent-worker worker/examples/frameworks/pydantic_ai_chat.py:agent"
 
@@ -12,11 +13,11 @@ from typing import Any
 
 import pydantic
 from pydantic_ai import Agent as Model
-from pydantic_ai import RunContext
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
+from pydantic_ai import DeferredToolRequests, RunContext
 from pydantic_ai.models.test import TestModel
 
-from worker import Agent, Context
+from worker import Agent, Context, Event
+from worker.adapters import pydantic_ai
 
 
 class Trip(pydantic.BaseModel):
@@ -30,7 +31,12 @@ class Plan(pydantic.BaseModel):
 
 
 # Stands in for a model: "openai:gpt-5" goes there.
-guide = Model(TestModel(), deps_type=str, instructions="You know every town.")
+guide = Model(
+    TestModel(),
+    deps_type=str,
+    instructions="You know every town.",
+    output_type=[str, DeferredToolRequests],  # calls of the client's tools end the run
+)
 planner = Model(TestModel(custom_output_args={"city": "Rome", "highlights": ["Pantheon"]}),
                 output_type=Plan)  # fmt: skip
 
@@ -41,23 +47,19 @@ def whereabouts(run: RunContext[str]) -> str:
     return f"{run.deps} is in Rome."
 
 
-agent = Agent("guide", description="Knows its way around.")
+agent = Agent("guide", description="Knows its way around.", tools=True, modes=["text", "image"])
 
 
 @agent.chat
-async def chat(messages: list[dict[str, Any]], context: Context) -> AsyncIterator[str]:
-    *before, last = messages
-    history: list[ModelMessage] = [
-        ModelResponse([TextPart(str(each["content"]))])
-        if each["role"] == "assistant"
-        else ModelRequest([UserPromptPart(str(each["content"]))])
-        for each in before
-    ]
-    async with guide.run_stream(
-        last["content"], message_history=history, deps=context.user_id or "Somebody"
-    ) as result:
-        async for words in result.stream_text(delta=True):
-            yield words
+async def chat(messages: list[dict[str, Any]], context: Context) -> AsyncIterator[str | Event]:
+    run = guide.run_stream_events(
+        message_history=pydantic_ai.history(messages),
+        deps=context.user_id or "Somebody",
+        toolsets=[pydantic_ai.toolset(context)],
+    )
+    async with run as stream:
+        async for each in pydantic_ai.events(stream):
+            yield each
 
 
 @agent.invoke
