@@ -99,8 +99,6 @@ def _read_piece(turn: Turn, chunk: object) -> tuple[bytes, str]:
     if isinstance(chunk, Mapping):
         if "role" in chunk:
             lines, chunk = take_apart(turn, chunk)
-            if lines and chunk.get("content") is None:
-                return lines, ""
         elif "type" in chunk:
             return turn.note(chunk), ""
     text = as_piece(chunk)

@@ -194,7 +194,10 @@ def take_apart(turn: Turn, message: Mapping[str, Any]) -> tuple[bytes, Mapping[s
     turn.finish = finish or turn.finish
     if usage is not None:
         turn.add_usage(_counts(usage))
-    return b"".join(turn.note(call) for call in _calls(calls or ())), rest
+    lines = b"".join(turn.note(call) for call in _calls(calls or ()))
+    if lines and rest.get("content") is None:
+        rest["content"] = ""  # else a stream would have the JSON text of what is left
+    return lines, rest
 
 
 def _counts(usage: Any) -> dict[str, int]:

@@ -210,12 +210,12 @@ HI = {"role": "assistant", "content": "hi"}
     [
         (
             {"role": "assistant", "content": None, "tool_calls": [CALL], "usage": Usage(3, 4)},
-            [CALLED, {"message": {"role": "assistant", "content": None}, "finish": "tool_calls",
+            [CALLED, {"message": {"role": "assistant", "content": ""}, "finish": "tool_calls",
                       "usage": COUNTS}],
         ),
         (
             Message("assistant", None, [CALL], Usage(3, 4)),
-            [CALLED, {"message": {"role": "assistant", "content": None}, "finish": "tool_calls",
+            [CALLED, {"message": {"role": "assistant", "content": ""}, "finish": "tool_calls",
                       "usage": COUNTS}],
         ),
         ({**HI, "finish": "length"}, [{"message": HI, "finish": "length"}]),

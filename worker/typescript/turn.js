@@ -99,6 +99,8 @@ export class Turn {
     const lines = (tool_calls ?? []).map((/** @type {any} */ call) => this.note(toolCall(call)));
     if (usage) this.note({ type: "usage", ...countsOf(usage) });
     this.#finish = finish ?? this.#finish;
+    // Else a stream would have the JSON text of what is left.
+    if (lines.length) message.content ??= "";
     return [lines.join(""), message];
   }
 

@@ -174,7 +174,7 @@ test("a message may carry its usage, its finish and tool calls", () => {
   const openai = { prompt_tokens: 3, completion_tokens: 4, details: { a: 1 } };
   assert.deepEqual(answered({ ...message, tool_calls: [CALL], usage }), [
     called,
-    { message, finish: "tool_calls", usage },
+    { message: { ...message, content: "" }, finish: "tool_calls", usage },
   ]);
   assert.deepEqual(answered({ ...HI, usage: openai }), [{ message: HI, usage }]);
   assert.deepEqual(answered({ ...HI, usage: { type: "usage", ...usage } })[0].usage, usage);
