@@ -1,0 +1,76 @@
+/** The AI SDK, with its provider for OpenAI or the one for what is compatible with it. */
+
+import { createOpenAI } from "@ai-sdk/openai";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { APICallError, generateText, isStepCount, jsonSchema, streamText, tool } from "ai";
+
+import { KEY, MAX_STEPS, PICTURE, serve, TOOL } from "./runner.mjs";
+
+const settings = { baseURL: `${process.argv[2]}/v1`, apiKey: KEY };
+const models = {
+  chat: (name) => createOpenAI(settings).chat(name),
+  responses: (name) => createOpenAI(settings).responses(name),
+  compatible: (name) =>
+    createOpenAICompatible({ name: "gateway", includeUsage: true, ...settings }).chatModel(name),
+};
+
+function options(order, reply) {
+  const content = [{ type: "text", text: order.text }];
+  if (order.image) content.push({ type: "file", mediaType: "image/png", data: PICTURE });
+  const weather = tool({
+    description: TOOL.description,
+    inputSchema: jsonSchema(TOOL.parameters),
+    execute: (given) => reply.call(TOOL.name, given),
+  });
+  return {
+    model: models[order.api](order.model),
+    messages: [{ role: "user", content }],
+    tools: order.tools ? { weather } : {},
+    stopWhen: isStepCount(MAX_STEPS),
+    maxRetries: 0, // this SDK sends a request again after a 501, whatever the response says
+  };
+}
+
+async function answer(order, reply) {
+  const result = await generateText(options(order, reply));
+  reply.say(result.text);
+  reply.reasoning = result.reasoningText ?? "";
+  take(result.usage, result.finishReason, reply);
+}
+
+async function stream(order, reply) {
+  const leaving = new AbortController();
+  const result = streamText({
+    ...options(order, reply),
+    abortSignal: leaving.signal,
+    onError: () => {}, // it is a part of the stream, too
+  });
+  for await (const part of result.stream) {
+    if (part.type === "text-delta") reply.say(part.text);
+    if (part.type === "reasoning-delta") reply.reasoning += part.text;
+    if (part.type === "tool-error") throw part.error;
+    if (part.type === "error") return caught(part.error, reply);
+    if (part.type === "finish-step") take(part.usage, part.finishReason, reply);
+    if (order.do === "leave" && reply.text) leaving.abort();
+  }
+}
+
+function take(usage, finish, reply) {
+  reply.spent(usage.inputTokens, usage.outputTokens);
+  reply.finish = finish;
+}
+
+/** An error in the stream may be any value. */
+function caught(error, reply) {
+  if (error instanceof Error) reply.caught(error);
+  else reply.fail(typeof error, error?.message ?? JSON.stringify(error));
+}
+
+await serve(["@ai-sdk/openai", "@ai-sdk/openai-compatible", "ai"], async (order, reply) => {
+  try {
+    await { answer, stream, leave: stream }[order.do](order, reply);
+  } catch (error) {
+    if (!APICallError.isInstance(error)) throw error;
+    caught(error, reply);
+  }
+});
