@@ -33,6 +33,8 @@ class Request:
     path: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
+    last: bytes = DONE
+    """What the end of a whole stream contains."""
 
     def encode(self) -> bytes:
         body = self.body.replace(NUMBER, b"1")
@@ -107,6 +109,7 @@ class Stream:
         self._on_data = on_data
         self._tail = b""
         self._begun = self._done = self._closing = False
+        self._last = request.last
 
     def read(self) -> None:
         """Read once. Raises BadAnswerError if the response is no stream, or is cut."""
@@ -125,10 +128,10 @@ class Stream:
             self._begun = True
             self._closing = b"connection: close" in text[:1024].lower()
         self.events += text.count(EVENT)
-        self._done = self._done or DONE in text
+        self._done = self._done or self._last in text
         self.ended = text.endswith(END_OF_BODY)
         if self.ended and not self._done:
-            raise BadAnswerError(f"a stream ended without {DONE!r}: {text[-500:]!r}")
+            raise BadAnswerError(f"a stream ended without {self._last!r}: {text[-500:]!r}")
         # Keep what may be the beginning of an event, but too little to count an event twice.
         self._tail = text[-len(EVENT) + 1 :]
 
@@ -138,6 +141,7 @@ class Stream:
             self.close()
             self.socket = connect(self._port)
         self.ended = self._begun = self._done = False
+        self._last = request.last
         self._tail = b""
         self.socket.sendall(request.encode())
 

@@ -1,4 +1,4 @@
-"""Streams `chunks` words of 20 bytes as fast as it can.
+"""Streams `chunks` words of 20 bytes as fast as it can; in a chat, as many as the user says.
 
 With `every`, it streams one word every `every` seconds, each the time at which it was sent. With
 `chunks` 0, it sends one word and is then silent for ever.
@@ -32,6 +32,12 @@ async def speak(value: dict[str, Any]) -> AsyncIterator[str]:
     if not value["chunks"]:
         yield WORD
         await anyio.sleep_forever()
+
+
+@agent.chat
+async def talk(messages: list[dict[str, Any]]) -> AsyncIterator[str]:
+    for _ in range(int(messages[-1]["content"])):
+        yield WORD
 
 
 if __name__ == "__main__":

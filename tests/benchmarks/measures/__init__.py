@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.benchmarks.bench import Measure
 from tests.benchmarks.measures import (
     ceiling,
+    dialects,
     growth,
     heads,
     languages,
@@ -20,6 +21,7 @@ ALL: tuple[Measure, ...] = (
     *ceiling.MEASURES,
     *requests.MEASURES,
     *streams.MEASURES,
+    *dialects.MEASURES,
     *many.MEASURES,
     *workers.MEASURES,
     *neighbours.MEASURES,
