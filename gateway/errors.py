@@ -103,6 +103,19 @@ class MethodNotAllowed(GatewayError):
         self._fix(allow=allow)
 
 
+class RunGone(GatewayError):
+    """A run, or a part of it, that was there and is not kept any more (RFC 9110, 15.5.11)."""
+
+    type, status = "run_gone", 410
+
+
+class IdempotencyKeyReused(GatewayError):
+    """An Idempotency-Key came again with another request: 2.7 of
+    draft-ietf-httpapi-idempotency-key-header."""
+
+    type, status = "idempotency_key_reused", 422
+
+
 class RequestTimeout(GatewayError):
     """The client did not send the whole request in time (RFC 9110, 15.5.9)."""
 
@@ -176,7 +189,8 @@ class AgentUnavailable(GatewayError):
 
 
 class Cancelled(GatewayError):
-    """The client no longer waits for the answer, so that no client ever sees this error."""
+    """The client no longer waits for the answer. It is only seen by who reads a run that another
+    request has cancelled; 499 is in no RFC, and what proxies log for a request that was left."""
 
     type, status = "cancelled", 499
 

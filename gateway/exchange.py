@@ -79,6 +79,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """W3C Trace Context's header."""
     needs: frozenset[str] = frozenset()
     """What the agent's `ready` must declare: "image", "audio", "file", "tools" or "asks"."""
+    continues: bool = False
+    """Whether the agent goes on without a client: the request is a run, see `front/runs`."""
 
 
 class RequestPhase(Enum):

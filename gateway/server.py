@@ -25,6 +25,7 @@ from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.front.app import make_app
 from gateway.front.listen import serve_http
+from gateway.front.runs.service import Runs
 from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
 from gateway.observe import logs
 from gateway.sandbox.files.keeper import keep_states
@@ -87,7 +88,8 @@ async def serve(
             agent = _on_demand(agent)  # noqa: PLW2901 - none can start before its conversation
         supervisors[name] = kind(name, agent, launchers[name])
     dispatcher = Dispatcher(supervisors)
-    app = make_app(dispatcher, settings.server)
+    runs = Runs(dispatcher, settings.server.runs)
+    app = make_app(dispatcher, runs, settings.server)
     listeners = open_listeners(
         settings.server.host,
         settings.server.port,
@@ -113,6 +115,7 @@ async def serve(
                 for descriptor in launcher.records():
                     nursery.start_soon(keep_records, descriptor, launcher.meter, name)
             nursery.start_soon(keep_states, states)
+            await nursery.start(runs.run)
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)
                 await serving.start(

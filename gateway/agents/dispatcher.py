@@ -5,7 +5,6 @@ Knows no HTTP; what HTTP knows of agents goes through here.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from typing import TYPE_CHECKING
@@ -16,14 +15,11 @@ from gateway import clock
 from gateway.agents.pool_types import Stage
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, ShuttingDown
-from gateway.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.exchange import Call, Exchange
-
-log = logging.getLogger("gateway.agent")
 
 TURNS_PER_CPU = 2
 """Agents whose first workers start at the same time."""
@@ -40,7 +36,6 @@ class Dispatcher:
 
     def __init__(self, agents: Mapping[str, AgentSupervisor]) -> None:
         self.agents = dict(agents)
-        self._nursery: trio.Nursery | None = None
         self._open: set[Exchange] = set()
         """Requests whose callers have not had their answers. They outlast their time in a pool: a
         client may read for long what a worker wrote at once."""
@@ -57,7 +52,6 @@ class Dispatcher:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every agent until `stop`."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             for agent in self.agents.values():
                 await nursery.start(agent.run)
             await nursery.start(self._warm_up)
@@ -107,35 +101,12 @@ class Dispatcher:
         self._open.add(exchange)
         return exchange
 
-    def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
-        """A request's answer was given, or nobody waits for it any more.
-
-        An unfinished request is cancelled, unless its client has disconnected and the agent is to
-        continue.
-        """
-        agent = self.agents[exchange.call.agent]
-        goes_on = disconnected and agent.settings.on_disconnect == "continue"
-        if goes_on and not exchange.ended and self._nursery is not None:
-            self._nursery.start_soon(self._see_through, exchange)
-            return
-        agent.leave(exchange)
+    def leave(self, exchange: Exchange) -> None:
+        """A request's answer was given, or nobody waits for it any more: then it is cancelled."""
+        self.agents[exchange.call.agent].leave(exchange)
         self._open.discard(exchange)
         if self._all_left is not None and not self._open:
             self._all_left.set()
-
-    async def _see_through(self, exchange: Exchange) -> None:
-        """Wait for the end of a request that nobody reads, with all its clocks."""
-        while not exchange.drained:
-            await exchange.receive()
-        if exchange.error is not None:
-            logs.event(
-                log,
-                logging.INFO,
-                f"request without a client ended: {exchange.error.message}",
-                agent=exchange.call.agent,
-                request=exchange.call.request_id,
-            )
-        self.leave(exchange)
 
     @property
     def can_serve(self) -> bool:

@@ -23,6 +23,10 @@ AGENT_NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 LAME_DUCK_SECONDS = 5.0
 """Load balancers look at `/ready` every few seconds."""
 
+LEAST_RUN_MEMORY = 16 * 1024 * 1024
+"""Bytes: an answer is a line of the wire, which is 8 MiB at most, and twice that once every
+character is escaped."""
+
 _SHELL_OPERATORS = frozenset(("&", "&&", ";", "<", "<<", ">", ">>", "|", "||", "|&"))
 _SHELL_REDIRECTION = re.compile(r"[0-9]*(?:<<?|>>?)(?:&[0-9-])?|&>>?")
 
@@ -208,6 +212,29 @@ def _shell_operator(command: str) -> str | None:
     return None
 
 
+class RunSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of requests that do not need their clients, until the gateway ends."""
+
+    max: PositiveCount = 10_000
+    """Runs that go on or are kept. One more takes the place of one that has ended and has no
+    Idempotency-Key; where there is none, it is refused."""
+    ttl: Annotated[float, Meta(gt=0)] = 600
+    """How long a run is kept after its end, in seconds."""
+    memory: str = "64M"
+    """What runs keep of their answers, all together. One stream keeps at most a quarter of it."""
+
+    def __post_init__(self) -> None:
+        if parse_size("memory", self.memory) < LEAST_RUN_MEMORY:
+            raise ValueError(
+                f"memory is {self.memory!r}, expected at least {LEAST_RUN_MEMORY >> 20}M: "
+                "one answer may be that large"
+            )
+
+    @property
+    def memory_bytes(self) -> int:
+        return parse_size("memory", self.memory)
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the gateway as a whole."""
 
@@ -237,6 +264,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     $STATE_DIRECTORY (systemd's), /var/lib/agent-gateway for root, $XDG_STATE_HOME/agent-gateway and
     ~/.local/state/agent-gateway."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    runs: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
         parse_size("max_body", self.max_body)

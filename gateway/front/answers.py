@@ -20,9 +20,9 @@ from gateway.front.dialect import retry_headers
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from gateway.exchange import Exchange
+    from gateway.exchange import Exchange, Session
     from gateway.front.client import ClientRequest
-    from gateway.front.dialect import Codec, StreamEncoder
+    from gateway.front.dialect import Codec, Response, StreamEncoder
 
 KEEP_ALIVE_SECONDS = 15.0
 """Of silence before a stream says that it lives: below the idle timeouts of common proxies (30 to
@@ -37,37 +37,26 @@ _TURNS_TO_GO_ON = 2
 """Turns of the event loop in which a send that the client has made room for goes on."""
 
 
-class Reply:
-    """The response to one exchange."""
+class Delivery:
+    """The sending of one response, while its client is watched."""
 
-    def __init__(self, request: ClientRequest, codec: Codec, exchange: Exchange) -> None:
+    def __init__(self, request: ClientRequest, write_seconds: float) -> None:
         self.client_gone = False
-        self._given_up = False  # the client does not read, which was logged
-        self._request = request
-        self._codec = codec
-        self._exchange = exchange
+        self.given_up = False
+        """Whether the client does not read, which was logged."""
+        self.request = request
+        self._write_seconds = write_seconds
         self._write_scope: trio.CancelScope | None = None
         self._writing_since = math.inf
+        request.limit_unread(write_seconds)
 
-    async def send(self, give_up: Callable[[], None]) -> None:
-        """Wait for the agent's answer and send it, as one response or as a stream.
+    async def watched(
+        self, answering: Callable[[], Awaitable[bytes]], give_up: Callable[[GatewayError], None]
+    ) -> bytes:
+        """Do `answering`, which returns the last part, for as long as the client is there.
 
         `give_up` is called when the client does not read. Raises ClientGoneError.
         """
-        self._request.limit_unread(self._exchange.write_seconds)
-        answering = self._stream if self._exchange.call.stream else self._collect
-        if await self._exchange.ends_within(UNWATCHED_SECONDS):
-            body = await answering()
-        else:
-            body = await self._watched(answering, give_up)
-        # When the last part is sent, Hypercorn says that the client is gone before it has ended the
-        # response, and that must not be cancelled: nobody watches the client any more.
-        await self._request.send({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _watched(
-        self, answering: Callable[[], Awaitable[bytes]], give_up: Callable[[], None]
-    ) -> bytes:
-        """Do `answering` for as long as the client is there. Raises ClientGoneError."""
         body = b""
         # Made here and not by the watcher: the first part may be sent before that has begun.
         self._write_scope = trio.CancelScope()
@@ -79,33 +68,75 @@ class Reply:
             raise ClientGoneError
         return body
 
-    async def _watch_client(self, give_up: Callable[[], None], answering: trio.CancelScope) -> None:
+    async def _watch_client(
+        self, give_up: Callable[[GatewayError], None], answering: trio.CancelScope
+    ) -> None:
         """Notice that the client goes away, or that it does not read."""
         assert self._write_scope is not None
         while True:
             with self._write_scope:
-                await self._request.wait_gone()
+                await self.request.wait_gone()
                 self.client_gone = True
                 answering.cancel()
                 return
             if await self._is_too_slow():
                 break
-            until = self._writing_since + self._exchange.write_seconds
+            until = self._writing_since + self._write_seconds
             self._write_scope = trio.CancelScope(deadline=clock.as_deadline(until))
         # The send itself is shielded, and ends when TCP_USER_TIMEOUT does; the worker is freed now.
-        self._given_up = True
+        self.given_up = True
         elapsed = clock.now() - self._writing_since
-        error = ClockRanOut("write", elapsed, self._exchange.write_seconds)
-        self._request.log_error(error)
-        self._exchange.fail(error)
-        give_up()
+        error = ClockRanOut("write", elapsed, self._write_seconds)
+        self.request.log_error(error)
+        give_up(error)
 
     async def _is_too_slow(self) -> bool:
         """Whether the `write` clock has run out, once what the client has read is known."""
         # After the process stood still, the deadline passes before the send can go on.
         for _ in range(_TURNS_TO_GO_ON):
             await trio.lowlevel.checkpoint()
-        return clock.now() >= self._writing_since + self._exchange.write_seconds
+        return clock.now() >= self._writing_since + self._write_seconds
+
+    async def send_part(self, data: bytes) -> None:
+        """Send a part that is not the last."""
+        if self._write_scope is not None:
+            self._writing_since = clock.now()
+            until = self._writing_since + self._write_seconds
+            self._write_scope.deadline = clock.as_deadline(until)
+        await self.request.send({"type": "http.response.body", "body": data, "more_body": True})
+        if self._write_scope is not None:
+            self._writing_since = self._write_scope.deadline = math.inf
+
+    async def send_last(self, data: bytes) -> None:
+        """Send the last part. Not while the client is watched: Hypercorn then says that the client
+        is gone before it has ended the response, and that must not be cancelled."""
+        await self.request.send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+class Reply(Delivery):
+    """The response to one exchange."""
+
+    def __init__(self, request: ClientRequest, codec: Codec, exchange: Exchange) -> None:
+        super().__init__(request, exchange.write_seconds)
+        self._codec = codec
+        self._exchange = exchange
+
+    async def send(self, give_up: Callable[[], None]) -> None:
+        """Wait for the agent's answer and send it, as one response or as a stream.
+
+        `give_up` is called when the client does not read. Raises ClientGoneError.
+        """
+
+        def fail(error: GatewayError) -> None:
+            self._exchange.fail(error)
+            give_up()
+
+        answering = self._stream if self._exchange.call.stream else self._collect
+        if await self._exchange.ends_within(UNWATCHED_SECONDS):
+            body = await answering()
+        else:
+            body = await self.watched(answering, fail)
+        await self.send_last(body)
 
     async def _collect(self) -> bytes:
         """Wait for the end and send the head of the one response, whose body is returned."""
@@ -117,8 +148,8 @@ class Reply:
         except GatewayError as error:
             return await self._fail(error)
         self._exchange.forget_answer()
-        await self._request.send_head(
-            response.status, [*headers_of(response), *_session_header(self._exchange)]
+        await self.request.send_head(
+            response.status, [*headers_of(response), *session_header(self._exchange.session)]
         )
         return response.body
 
@@ -129,16 +160,16 @@ class Reply:
         data = await self._next_part(encoder)
         if exchange.error is not None and not data:
             return await self._fail(exchange.error)
-        await self._request.send_head(200, [*encoder.headers, *_session_header(exchange)])
+        await self.request.send_head(200, [*encoder.headers, *session_header(exchange.session)])
         while not exchange.drained:
-            await self._send_part(data)
+            await self.send_part(data)
             data = await self._next_part(encoder)
         if data and exchange.result is not None:
-            await self._send_part(data)  # not to be held beside the result, which may be as large
+            await self.send_part(data)  # not to be held beside the result, which may be as large
             data = b""
         if exchange.error is not None:
-            if not self._given_up:
-                self._request.log_error(exchange.error)
+            if not self.given_up:
+                self.request.log_error(exchange.error)
             return data + encoder.error(exchange.error)
         data += encoder.end(exchange.result)
         exchange.forget_answer()
@@ -151,28 +182,21 @@ class Reply:
             return encoder.chunks(chunks)
         return b"" if self._exchange.ended else encoder.keep_alive()
 
-    async def _send_part(self, data: bytes) -> None:
-        if self._write_scope is not None:
-            self._writing_since = clock.now()
-            until = self._writing_since + self._exchange.write_seconds
-            self._write_scope.deadline = clock.as_deadline(until)
-        await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
-        if self._write_scope is not None:
-            self._writing_since = self._write_scope.deadline = math.inf
-
     async def _fail(self, error: GatewayError) -> bytes:
         """Send the head of an error response, whose body is returned."""
-        self._request.log_error(error)
-        response = self._codec.encode_error(
-            error, self._request.head.request_id, self._exchange.output_begun
-        )
-        retry = retry_headers(error, handed_over=self._exchange.handed_over)
-        await self._request.send_head(response.status, [*headers_of(response), *retry])
+        self.request.log_error(error)
+        response = failure(self._codec, self._exchange, error, self.request.head.request_id)
+        await self.request.send_head(response.status, headers_of(response))
         return response.body
 
 
-def _session_header(exchange: Exchange) -> list[tuple[bytes, bytes]]:
+def failure(codec: Codec, exchange: Exchange, error: GatewayError, request_id: str) -> Response:
+    """The error response to an exchange of which the client has got nothing yet."""
+    response = codec.encode_error(error, request_id, exchange.output_begun)
+    retry = retry_headers(error, handed_over=exchange.handed_over)
+    return response._replace(headers=[*response.headers, *retry])
+
+
+def session_header(session: Session | None) -> list[tuple[bytes, bytes]]:
     """Whether the worker that answers still has what the conversation built up."""
-    if exchange.session is None:
-        return []
-    return [(b"x-agent-session", exchange.session.encode())]
+    return [] if session is None else [(b"x-agent-session", session.encode())]

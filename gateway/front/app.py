@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import ServerSettings
     from gateway.front.dialect import Dialect
+    from gateway.front.runs.service import Runs
 
 
 class _NeverRaisedError(Exception):
@@ -68,7 +69,7 @@ def make_dialects(names: Collection[str]) -> tuple[Dialect, ...]:
     return (OpenAIDialect(), native)
 
 
-def make_app(dispatcher: Dispatcher, settings: ServerSettings) -> QuartTrio:
+def make_app(dispatcher: Dispatcher, runs: Runs, settings: ServerSettings) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker."""
     max_body = settings.max_body_bytes
     app = QuartTrio("gateway", static_folder=None)
@@ -83,5 +84,5 @@ def make_app(dispatcher: Dispatcher, settings: ServerSettings) -> QuartTrio:
     if "openai" in settings.dialects:
         app.register_blueprint(make_models_blueprint(dispatcher))
     hosts = KnownHosts(settings, socket.gethostname())
-    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, dialects, hosts, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, dialects, hosts, runs, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

@@ -54,7 +54,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -115,8 +115,9 @@ class RequestHead(Struct, gc=False):
     """`X-Conversation-Id` as it was sent; `conversation_of` reads it."""
     timeout: bytes | None = None
     """`X-Timeout` as it was sent; `caller_timeout` reads it."""
-    traceparent: bytes | None = None
-    """`traceparent` as it was sent; `trace_of` reads it."""
+    fields: Mapping[bytes, bytes] = {}
+    """All that is used of the fields, by name in lower case, as they were sent: what only few
+    requests need is read from here."""
 
 
 class Response(NamedTuple):
@@ -264,9 +265,8 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 def trace_of(head: RequestHead) -> str | None:
     """The `traceparent` header for the agent; one that is invalid is ignored, as Trace Context has
     it (W3C, 3.2.2)."""
-    if head.traceparent is None or not _TRACEPARENT.fullmatch(head.traceparent):
-        return None
-    return head.traceparent.decode("ascii")
+    header = head.fields.get(b"traceparent", b"")
+    return header.decode("ascii") if _TRACEPARENT.fullmatch(header) else None
 
 
 def conversation_of(head: RequestHead, body_id: str | None) -> str | None:

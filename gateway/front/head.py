@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 _USED = frozenset(
     {
+        b"accept",
+        b"authorization",
         b"content-encoding",
         b"content-length",
         b"content-type",
         b"host",
+        b"idempotency-key",
+        b"last-event-id",
+        b"prefer",
         b"traceparent",
         b"transfer-encoding",
+        b"x-api-key",
         b"x-conversation-id",
         b"x-request-id",
         b"x-timeout",
@@ -82,7 +88,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]]) -> RequestHead:
         has_body=content_length > 0 or chunked,
         conversation=found.get(b"x-conversation-id"),
         timeout=found.get(b"x-timeout"),
-        traceparent=found.get(b"traceparent"),
+        fields=found,
     )
 
 

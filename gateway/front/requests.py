@@ -22,6 +22,8 @@ from gateway.front.client import LIMIT_UNREAD, ClientGoneError, ClientRequest, n
 from gateway.front.dialect import Response, error_encoder
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
+from gateway.front.runs.paths import match_run, respond_on_path, respond_with_run
+from gateway.front.runs.wishes import read_wish
 from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.front.client import Receive, Send
     from gateway.front.dialect import Codec, Dialect
     from gateway.front.hosts import KnownHosts
+    from gateway.front.runs.service import Runs
 
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -49,11 +52,13 @@ class CallRoutes:
         dispatcher: Dispatcher,
         dialects: tuple[Dialect, ...],
         hosts: KnownHosts,
+        runs: Runs,
         *,
         max_body: int,
     ) -> None:
         self._inner = inner
         self._dispatcher = dispatcher
+        self._runs = runs
         self._dialects = dialects
         self._hosts = hosts
         self._max_body = max_body
@@ -74,9 +79,12 @@ class CallRoutes:
         try:
             codec = self._admit(request, scope)
             if codec is not None:
-                await self._call(request, scope["method"], codec)
+                await self._call(request, scope["method"], scope["path"], codec)
             elif scope["path"] == SERVER_WIDE:
                 await request.respond(SERVER_OPTIONS)
+            elif (run := match_run(scope["path"])) is not None:
+                reading = self._dispatcher.reading
+                await respond_on_path(request, self._runs, scope["method"], run, reading)
             else:
                 return False
         except GatewayError as error:
@@ -117,24 +125,35 @@ class CallRoutes:
                 return codec
         return None
 
-    async def _call(self, request: ClientRequest, method: str, codec: Codec) -> None:
+    async def _call(self, request: ClientRequest, method: str, path: str, codec: Codec) -> None:
         """Raises GatewayError before there is an exchange, and ClientGoneError at any time."""
         if method != "POST":
             raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
         if codec.agent is not None:
             self._dispatcher.agent(codec.agent)
         check_media_type(request.head)
+        fields = request.head.fields
+        wish = None
+        if b"prefer" in fields or b"idempotency-key" in fields:
+            wish = read_wish(fields, path)
+        body = await request.read_body(self._max_body, self._dispatcher.reading)
+        asked = codec.decode(request.head, body)
+        if wish is not None:
+            wish = wish.of_body(fields, body)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
-        asked = codec.decode(
-            request.head, await request.read_body(self._max_body, self._dispatcher.reading)
-        )
+        del body
         if isinstance(asked, Response):
             await request.respond(asked)
-            return
-        exchange = self._dispatcher.submit(asked)
-        del asked
-        answer = Reply(request, codec, exchange)
-        try:
-            await answer.send(give_up=partial(self._dispatcher.leave, exchange))
-        finally:
-            self._dispatcher.leave(exchange, disconnected=answer.client_gone)
+        elif wish is not None or asked.continues or asked.agent in self._runs.continuing:
+            run = self._runs.begin(asked, codec, fields, wish)
+            del asked
+            await respond_with_run(request, self._runs, run, wish)
+        else:
+            exchange = self._dispatcher.submit(asked)
+            del asked
+            try:
+                await Reply(request, codec, exchange).send(
+                    partial(self._dispatcher.leave, exchange)
+                )
+            finally:
+                self._dispatcher.leave(exchange)

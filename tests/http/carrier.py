@@ -12,9 +12,16 @@ import trio
 
 from gateway import server
 from gateway.agents.dispatcher import Dispatcher
-from gateway.config import ServerSettings
+from gateway.config import RunSettings, ServerSettings
 from gateway.front.app import make_app
 from gateway.front.listen import serve_http
+from gateway.front.runs.service import Runs
+
+
+def an_app(settings: ServerSettings) -> Any:
+    """The application of a gateway without agents."""
+    dispatcher = Dispatcher({})
+    return make_app(dispatcher, Runs(dispatcher, RunSettings()), settings)
 
 
 @asynccontextmanager
@@ -35,7 +42,7 @@ async def bare_server(
     config = server._http_config([listener], keep_alive)
     draining = trio.Event() if drain is None else drain
     end = trio.Event() if stop is None else stop
-    app = make_app(Dispatcher({}), ServerSettings(max_body="1000")) if app is None else app
+    app = an_app(ServerSettings(max_body="1000")) if app is None else app
     async with trio.open_nursery() as nursery:
         await nursery.start(
             lambda **options: serve_http(

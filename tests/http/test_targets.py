@@ -8,10 +8,8 @@ import sys
 
 import pytest
 
-from gateway.agents.dispatcher import Dispatcher
 from gateway.config import ServerSettings
-from gateway.front.app import make_app
-from tests.http.carrier import bare_server
+from tests.http.carrier import an_app, bare_server
 from tests.http.conftest import Shared
 from tests.http.raw import Answer, connected
 
@@ -188,7 +186,7 @@ async def test_a_websocket_of_a_page_from_elsewhere_is_refused_for_its_host(shar
 
 
 async def test_hosts_of_the_settings_are_answered_besides() -> None:
-    app = make_app(Dispatcher({}), ServerSettings(hosts=["gateway.example", "*.example.org"]))
+    app = an_app(ServerSettings(hosts=["gateway.example", "*.example.org"]))
     async with bare_server(app) as port:
         for host in ("Gateway.Example", "a.b.example.org:443", "localhost", "127.0.0.1"):
             assert (await ask(port, "/agents", host=host)).status == 200
@@ -197,11 +195,11 @@ async def test_hosts_of_the_settings_are_answered_besides() -> None:
 
 
 async def test_a_dialect_that_is_off_has_no_paths() -> None:
-    app = make_app(Dispatcher({}), ServerSettings(dialects=["native"]))
+    app = an_app(ServerSettings(dialects=["native"]))
     async with bare_server(app) as port:
         for path in ("/v1/models", "/v1/chat/completions"):
             check_error(await ask(port, path), 404)
-    app = make_app(Dispatcher({}), ServerSettings(dialects=["openai"]))
+    app = an_app(ServerSettings(dialects=["openai"]))
     async with bare_server(app) as port:
         assert (await ask(port, "/v1/models")).status == 200
         assert (await ask(port, "/agents")).status == 200

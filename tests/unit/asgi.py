@@ -7,12 +7,13 @@ from typing import Any
 
 import trio
 
-from gateway.config import Clocks, ServerSettings
+from gateway.config import Clocks, RunSettings, ServerSettings
 from gateway.exchange import Call, Exchange
 from gateway.front.app import make_dialects
 from gateway.front.dialect import Dialect
 from gateway.front.hosts import KnownHosts
 from gateway.front.requests import CallRoutes
+from gateway.front.runs.service import Runs
 from tests.unit.workers import NoCarrier
 
 DEFAULT = Clocks()
@@ -29,7 +30,8 @@ class FakeDispatcher:
     ) -> None:
         self._nursery, self._story, self._clocks = nursery, story, clocks
         self._hands_over = hands_over
-        self.left: list[bool] = []
+        self.agents: dict[str, Any] = {}
+        self.left: list[Exchange] = []
         self.reading: set[trio.CancelScope] = set()
 
     def agent(self, name: str) -> None:
@@ -42,9 +44,8 @@ class FakeDispatcher:
         self._nursery.start_soon(self._story, exchange)
         return exchange
 
-    def leave(self, exchange: Exchange, *, disconnected: bool = False) -> None:
-        del exchange
-        self.left.append(disconnected)
+    def leave(self, exchange: Exchange) -> None:
+        self.left.append(exchange)
 
 
 class FakeClient:
@@ -94,6 +95,12 @@ SCOPE = {
 }
 
 
+def make_routes(dispatcher: FakeDispatcher, dialects: tuple[Dialect, ...] = DIALECTS) -> CallRoutes:
+    it: Any = dispatcher
+    inner: Any = None
+    return CallRoutes(inner, it, dialects, HOSTS, Runs(it, RunSettings()), max_body=1000)
+
+
 async def say_nothing(exchange: Exchange) -> None:
     del exchange
     await trio.sleep_forever()
@@ -111,7 +118,7 @@ async def converse(
     """One request of `client`, until its response has ended."""
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, story, clocks, hands_over=hands_over)
-        routes = CallRoutes(None, dispatcher, dialects, HOSTS, max_body=1000)  # type: ignore[arg-type]
+        routes = make_routes(dispatcher, dialects)
         await routes(scope, client.receive, client.send)
         nursery.cancel_scope.cancel()
     return dispatcher

@@ -78,18 +78,17 @@ def test_anything_else_is_an_unsupported_media_type(content_type, encoding, word
 
 
 def test_headers_are_read_in_one_pass() -> None:
-    head = read_head(
-        [
-            (b"host", b"h"),
-            (b"content-type", b"a/b"),
-            (b"content-length", b"12"),
-            (b"content-encoding", b"br"),
-            (b"x-request-id", b"mine"),
-            (b"x-timeout", b"3"),
-            (b"x-conversation-id", b"c"),
-            (b"cookie", b"c"),
-        ]
-    )
+    fields = [
+        (b"host", b"h"),
+        (b"content-type", b"a/b"),
+        (b"content-length", b"12"),
+        (b"content-encoding", b"br"),
+        (b"idempotency-key", b"k"),
+        (b"x-request-id", b"mine"),
+        (b"x-timeout", b"3"),
+        (b"x-conversation-id", b"c"),
+    ]
+    head = read_head([*fields, (b"cookie", b"c")])
     assert head == RequestHead(
         request_id="mine",
         host=b"h",
@@ -99,6 +98,7 @@ def test_headers_are_read_in_one_pass() -> None:
         has_body=True,
         conversation=b"c",
         timeout=b"3",
+        fields=dict(fields),
     )
 
 

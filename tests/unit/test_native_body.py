@@ -464,7 +464,7 @@ def test_tools_and_answers_that_are_wrong_are_refused(members: str, words: str) 
 def test_what_goes_to_the_agent_fits_into_a_line_with_everything_beside_it() -> None:
     tools = b'[{"name":"a","description":"%b"}]' % (b"x" * 16_000)
     size = MAX_REQUEST_BYTES - len(tools) - len(b'[{"id":"a"}]') - 2 - len(b"{}")
-    head = RequestHead(request_id='"' * 128, traceparent=TRACE)
+    head = RequestHead(request_id='"' * 128, fields={b"traceparent": TRACE})
     body = b'{"events":true,"tools":%b,"resume":[{"id":"a"}],"input":"%b"}'
     call = read(body % (tools, b"x" * size), head=head)
     GatewayConnection().send_request(
@@ -489,13 +489,12 @@ TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     ("header", "passed_on"),
     [
         (TRACE, TRACE.decode()),
-        (None, None),
         (b"", None),
         (TRACE + b"\n" + TRACE, None),
         (TRACE.upper(), None),
         (TRACE + b"-more", None),
     ],
 )
-def test_a_valid_trace_goes_to_the_agent(header: bytes | None, passed_on: str | None) -> None:
-    head = RequestHead(request_id="r", traceparent=header)
+def test_a_valid_trace_goes_to_the_agent(header: bytes, passed_on: str | None) -> None:
+    head = RequestHead(request_id="r", fields={b"traceparent": header})
     assert read('{"input": 1}', head=head).traceparent == passed_on

@@ -1,0 +1,160 @@
+"""From a run to a response, for whoever started it, repeats its request or comes back for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.errors import GatewayError, InvalidRequest, RunGone
+from gateway.front.answers import KEEP_ALIVE_SECONDS, Delivery
+from gateway.front.client import headers_of
+from gateway.front.dialect import Response
+from gateway.front.runs.ring import error_event
+from gateway.front.runs.views import describe, run_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.front.client import ClientRequest
+    from gateway.front.runs.run import Run
+    from gateway.front.runs.service import Runs
+
+PORTION = 64 * 1024
+"""Bytes that are sent at once, at about: enough to cost little, and few enough for a slow client to
+take within its `write` clock."""
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
+)
+"""Of the one event that a run is which is no stream."""
+
+
+class RunDelivery(Delivery):
+    """One response that follows a run. A client that leaves it changes nothing of the run.
+
+    Its methods raise GatewayError before the response has begun, and ClientGoneError.
+    """
+
+    def __init__(self, request: ClientRequest, runs: Runs, run: Run) -> None:
+        super().__init__(request, run.write_seconds)
+        self._runs = runs
+        self._run = run
+
+    async def repeat(self, position: int | None) -> None:
+        """Respond as the run's own request is responded to; of a stream, from the event of that
+        number on."""
+        if self._run.stream:
+            await self._follow(position or 0, self._events_as_asked)
+        elif position is None:
+            await self._send(0, self._answer)
+        else:
+            raise InvalidRequest("there is a Last-Event-ID, and this request is not for a stream")
+
+    async def attach(self, position: int) -> None:
+        """Respond with the events of a stream, from the one of that number on.
+
+        The answer of a run that is no stream is one event, once it is there.
+        """
+        answering = self._events if self._run.stream else self._one_event
+        await self._follow(position, answering)
+
+    async def _follow(self, position: int, answering: Callable[[], Awaitable[bytes]]) -> None:
+        run = self._run
+        first, end = (run.ring.first, run.ring.next) if run.stream else (0, int(run.ended))
+        if position > end:
+            raise InvalidRequest(
+                f"Last-Event-ID is {position - 1}, and this run has had {end} events so far, "
+                "the first of which is 0"
+            )
+        if position < first:
+            raise run.gap(position)
+        if run.ended and position == end > 0:
+            # A client that would come back for more does not after a 204 (WHATWG HTML, 9.2.3).
+            await self.request.respond(Response(204, run_headers(run), b""))
+            return
+        await self._send(position, answering)
+
+    async def _send(self, position: int, answering: Callable[[], Awaitable[bytes]]) -> None:
+        self._reader = self._run.attach(position)
+        try:
+            await self.send_last(await self.watched(answering, self._give_up))
+            if not self.given_up:
+                self._runs.note_read(self._run)
+        finally:
+            self._run.detach(self._reader)
+            self._runs.note_left(self._run)
+
+    def _give_up(self, error: GatewayError) -> None:
+        """The client does not read: the run goes on without it."""
+        self._too_slow = error
+        self._run.detach(self._reader)
+
+    # What is sent. Each returns the last part.
+
+    async def _answer(self) -> bytes:
+        while not self._run.ended:
+            await self._run.news.park()
+        return await self._send_answer()
+
+    async def _send_answer(self) -> bytes:
+        answer = self._run.answer
+        if answer is None:
+            raise self._run.gap(0)
+        await self.request.send_head(answer.status, headers_of(answer) + run_headers(self._run))
+        return answer.body
+
+    async def _events_as_asked(self) -> bytes:
+        data = await self._next()
+        if self._run.answer is not None:  # failed before its first event
+            return await self._send_answer()
+        return await self._send_events(data)
+
+    async def _events(self) -> bytes:
+        return await self._send_events(await self._next())
+
+    async def _send_events(self, data: bytes) -> bytes:
+        run = self._run
+        await self.request.send_head(200, [*run.head, *run_headers(run)])
+        while not (run.ended and self._reader.position == run.ring.next):
+            await self.send_part(data)
+            if self.given_up:
+                return self._last_words(self._too_slow)
+            try:
+                data = await self._next()
+            except RunGone as error:
+                self.request.log_error(error)
+                return self._last_words(error)
+        return data
+
+    async def _next(self) -> bytes:
+        """The next events, or a comment after a silence; nothing at the end. Raises RunGone."""
+        run = self._run
+        until = trio.current_time() + KEEP_ALIVE_SECONDS
+        while not (data := run.take(self._reader, PORTION)) and not run.ended:
+            with trio.CancelScope(deadline=until) as scope:
+                await run.news.park()
+            if scope.cancelled_caught:
+                return KEEP_ALIVE
+        return data
+
+    async def _one_event(self) -> bytes:
+        await self.request.send_head(200, [*STREAM_HEADERS, *run_headers(self._run)])
+        while not self._run.ended:
+            with trio.move_on_after(KEEP_ALIVE_SECONDS) as scope:
+                await self._run.news.park()
+            if scope.cancelled_caught:
+                await self.send_part(KEEP_ALIVE)
+        if self._run.answer is None:
+            return self._last_words(self._run.gap(0))
+        body = describe(self._run, self._runs.expires_in(self._run))
+        return b"id: 0\nevent: run\ndata: %b\n\n" % body
+
+    def _last_words(self, error: GatewayError) -> bytes:
+        """The end of a stream that is cut here, and can be gone on with elsewhere or not at all."""
+        response = self.request.encode_error(error, self.request.head.request_id)
+        return error_event(response) + b"\n\n"

@@ -1,0 +1,251 @@
+"""All runs of one gateway: which are kept, and which are forgotten when there are too many.
+
+Pure: decisions over plain state. Time is running time (`gateway.clock`) and is handed in; a run is
+known by what `Kept` says of it.
+
+Theory of operation
+-------------------
+
+Three bounds hold together.
+
+*Time.* A run is forgotten `ttl` seconds after its end. One that goes on is not: the agent's clocks
+end it.
+
+*Number.* At most `most_runs`. A new run beyond that takes the place of one that has ended: of the
+one that was read first, else of the one that ended first. But a run that was started under an
+Idempotency-Key keeps its place for its time, because forgetting the key would let the agent run a
+second time for the same request. Where all places are taken by those and by what goes on, a new
+run is refused.
+
+*Memory.* What runs keep of their answers is at most `most_bytes`. Beyond that it is freed down to
+seven eighths, so that looking for what to free is rare, however small the answers are that come.
+It is taken from the agent that holds the most at that moment, again and again: an agent that holds
+less than its equal share loses nothing to one that floods. Of an agent's runs, those that nobody
+reads at the moment come before those that somebody reads; those that have ended before those that
+go on (of which only the oldest events are dropped); those that were read before those that were
+not; and older ones before younger ones. A whole answer that is being sent is left alone: it is
+bounded as the answers are that are no runs.
+
+What a run under an Idempotency-Key kept may be freed like any other's; its record stays, and says
+that the answer is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from gateway.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+TRIMMED_EIGHTHS = 7
+"""How much of the memory is kept when it was exceeded."""
+
+
+class Kept(Protocol):
+    """What is known of a run here."""
+
+    @property
+    def token(self) -> str:
+        """Its id."""
+
+    @property
+    def agent(self) -> str:
+        """The name of its agent."""
+
+    @property
+    def key(self) -> bytes | None:
+        """A digest of the Idempotency-Key and all that it is bound to."""
+
+    @property
+    def ended_at(self) -> float:
+        """Infinity while it goes on."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether anybody reads it."""
+
+    @property
+    def was_read(self) -> bool:
+        """Whether anybody has read it to its end."""
+
+    @property
+    def cost(self) -> int:
+        """The bytes that it keeps of its answer."""
+
+    def shed(self, cost: int) -> None:
+        """Free at least so much, or all that can be: everything, once it has ended."""
+
+    def forget(self) -> None:
+        """Free everything."""
+
+
+K = TypeVar("K", bound=Kept)
+
+
+class Registry(Generic[K]):
+    """See the module's docstring."""
+
+    def __init__(self, *, most_runs: int, most_bytes: int, ttl: float) -> None:
+        self._most_runs = most_runs
+        self._most_bytes = most_bytes
+        self._ttl = ttl
+        self._runs: dict[str, K] = {}
+        self._keys: dict[bytes, K] = {}
+        self._ended: dict[K, None] = {}
+        """In the order of their ends."""
+        self._read: dict[K, None] = {}
+        self._unread: dict[K, None] = {}
+        """Those that have ended and have no key, in the order in which their places are taken."""
+        self._costs: dict[K, int] = {}
+        """Of those that keep anything; some may be forgotten, and still read."""
+        self._sizes: dict[str, int] = {}
+        """What each agent's runs cost."""
+        self.size = 0
+        """Bytes that all runs keep of their answers."""
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._runs.values())
+
+    def __repr__(self) -> str:
+        return f"<Registry {len(self._runs)} runs, {len(self._ended)} ended, {self.size} bytes>"
+
+    @property
+    def next_expiry(self) -> float:
+        """When the next run is to be forgotten; infinity if none has ended."""
+        return next(iter(self._ended)).ended_at + self._ttl if self._ended else math.inf
+
+    def expires_at(self, run: K) -> float:
+        """When a run is forgotten; infinity while it goes on."""
+        return run.ended_at + self._ttl
+
+    def find(self, token: str) -> K | None:
+        return self._runs.get(token)
+
+    def find_by_key(self, key: bytes) -> K | None:
+        return self._keys.get(key)
+
+    def make_place(self, now: float) -> None:
+        """Make sure that one more run has a place. Raises Overloaded."""
+        self.expire(now)
+        if len(self._runs) < self._most_runs:
+            return
+        evictable = self._read or self._unread
+        if evictable:
+            self._remove(next(iter(evictable)))
+            return
+        raise Overloaded(
+            f"{self._most_runs} runs are going on or are kept for their Idempotency-Keys, the most "
+            f"that [server.runs] max allows; those that have ended are kept for {self._ttl:g} s "
+            "([server.runs] ttl)",
+            retry_after=max(self.next_expiry - now, 1.0) if self._ended else 1.0,
+        )
+
+    def add(self, run: K) -> None:
+        """A run begins, for which there is a place."""
+        self._runs[run.token] = run
+        if run.key is not None:
+            self._keys[run.key] = run
+
+    def forget_key(self, run: K) -> None:
+        """The run's key may be used again: no worker has read its request."""
+        if run.key is not None and self._keys.get(run.key) is run:
+            del self._keys[run.key]
+            if run in self._ended:
+                (self._read if run.was_read else self._unread)[run] = None
+
+    def ended(self, run: K) -> None:
+        """A run has ended, and will not change any more."""
+        self._ended[run] = None
+        if not self._holds_key(run):
+            self._unread[run] = None
+        self.note_cost(run)
+
+    def note_read(self, run: K) -> None:
+        """A run that has ended was read to its end."""
+        if run in self._unread:
+            del self._unread[run]
+            self._read[run] = None
+
+    def note_left(self, run: K) -> None:
+        """The last reader of a run has left."""
+        if run.token not in self._runs:
+            self._free(run)
+
+    def note_cost(self, run: K) -> None:
+        """What a run keeps has changed. Frees what exceeds the memory, perhaps of this run."""
+        self._account(run)
+        if self.size > self._most_bytes:
+            self._trim()
+
+    def expire(self, now: float) -> None:
+        """Forget the runs whose time is over."""
+        while self._ended and now >= self.next_expiry:
+            self._remove(next(iter(self._ended)))
+
+    def _holds_key(self, run: K) -> bool:
+        return run.key is not None and self._keys.get(run.key) is run
+
+    def _account(self, run: K) -> None:
+        cost = run.cost
+        change = cost - self._costs.get(run, 0)
+        self.size += change
+        if cost:
+            self._costs[run] = cost
+        else:
+            self._costs.pop(run, None)
+        size = self._sizes.get(run.agent, 0) + change
+        if size:
+            self._sizes[run.agent] = size
+        else:
+            self._sizes.pop(run.agent, None)
+
+    def _trim(self) -> None:
+        aim = self._most_bytes * TRIMMED_EIGHTHS // 8
+        candidates = _by_agent(self._costs)
+        while candidates and (excess := self.size - aim) > 0:
+            agent = max(candidates, key=lambda name: self._sizes[name])
+            run = candidates[agent].popleft()
+            if not candidates[agent]:
+                del candidates[agent]
+            above = self._sizes[agent] - aim // len(self._sizes)
+            if above <= 0:
+                break  # what exceeds the memory is being sent
+            run.shed(min(excess, above))
+            self._account(run)
+            if run in self._ended and not run.cost and not self._holds_key(run):
+                self._remove(run)
+
+    def _remove(self, run: K) -> None:
+        """Forget a run. One that is being read keeps what it has until its readers leave."""
+        del self._runs[run.token]
+        if self._holds_key(run):
+            assert run.key is not None
+            del self._keys[run.key]
+        for register in (self._ended, self._read, self._unread):
+            register.pop(run, None)
+        if not run.attached:
+            self._free(run)
+
+    def _free(self, run: K) -> None:
+        run.forget()
+        self._account(run)
+
+
+def _by_agent(runs: Iterable[K]) -> dict[str, deque[K]]:
+    """Each agent's runs, in the order in which memory is taken from them."""
+    found: dict[str, deque[K]] = {}
+    for run in sorted(runs, key=_reluctance):
+        found.setdefault(run.agent, deque()).append(run)
+    return found
+
+
+def _reluctance(run: Kept) -> tuple[bool, bool, bool, float]:
+    """Sorts what is freed first to the front. Of equal ones, the older come first."""
+    return run.attached, run.ended_at == math.inf, not run.was_read, run.ended_at

@@ -1,0 +1,233 @@
+"""One request that does not need its client: what it has said, and who reads it.
+
+Between the pump, which writes, and any number of readers. Nothing here waits or decides for how
+long a run is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.errors import Cancelled, GatewayError, Overloaded, RunGone
+from gateway.exchange import RequestPhase
+from gateway.front.runs.ring import Ring
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange, Session
+    from gateway.front.dialect import Codec, Headers, Response
+
+MAX_READERS = 64
+"""Of one run at a time: several tabs and a lost connection or two. More is a defect, or an attack,
+that multiplies the work for each event."""
+
+WINDOW = 256 * 1024
+"""What the fastest reader may have before it, unread, while the agent goes on. Beside it the
+exchange holds `MAX_BUFFERED_BYTES` before its worker is held."""
+
+
+class RunState(Enum):
+    """As clients see it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Reader:
+    """One client that reads a run's events."""
+
+    __slots__ = ("position",)
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        """The number of the event that is sent next."""
+
+
+class Run:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_exchange",
+        "_readers",
+        "_session",
+        "agent",
+        "answer",
+        "codec",
+        "credential",
+        "ended_at",
+        "error",
+        "fingerprint",
+        "gone",
+        "head",
+        "key",
+        "news",
+        "request_id",
+        "ring",
+        "room",
+        "stream",
+        "token",
+        "was_read",
+        "write_seconds",
+    )
+
+    def __init__(
+        self,
+        token: str,
+        credential: bytes,
+        exchange: Exchange,
+        codec: Codec,
+        *,
+        most_bytes: int,
+        key: bytes | None = None,
+        fingerprint: bytes = b"",
+    ) -> None:
+        """`key` and `fingerprint` are digests of an Idempotency-Key and of what was asked."""
+        self.token = token
+        self.credential = credential
+        self.codec = codec
+        self.key = key
+        self.fingerprint = fingerprint
+        self.agent = exchange.call.agent
+        self.request_id = exchange.call.request_id
+        self.stream = exchange.call.stream
+        self.write_seconds = exchange.write_seconds
+        self.ring = Ring(most_bytes)
+        self.head: Headers = ()
+        """Of the stream, if it is one."""
+        self.answer: Response | None = None
+        """The one response; of a stream, if it failed before its first event. None before the
+        end."""
+        self.error: GatewayError | None = None
+        """How it has ended, if badly."""
+        self._session: Session | None = None
+        self.ended_at = math.inf
+        self.was_read = False
+        self.gone = False
+        """Whether what it kept was freed."""
+        self.news = trio.lowlevel.ParkingLot()
+        """Where readers wait for what comes next."""
+        self.room = trio.lowlevel.ParkingLot()
+        """Where the pump waits for its readers."""
+        self._readers: set[Reader] = set()
+        self._exchange: Exchange | None = exchange
+
+    def __repr__(self) -> str:
+        return f"<Run {self.request_id} {self.agent} {self.state.value}, {self.ring!r}>"
+
+    @property
+    def state(self) -> RunState:
+        error = self.error
+        if self._exchange is not None:
+            error = self._exchange.error
+            if error is None:
+                queued = self._exchange.phase is RequestPhase.QUEUED
+                return RunState.QUEUED if queued else RunState.RUNNING
+        if isinstance(error, Cancelled):
+            return RunState.CANCELLED
+        return RunState.COMPLETED if error is None else RunState.FAILED
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """None once it has ended: an exchange keeps its context, which may be large."""
+        return self._exchange
+
+    @property
+    def session(self) -> Session | None:
+        """The exchange's."""
+        return self._session if self._exchange is None else self._exchange.session
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything that will ever be said is there."""
+        return self._exchange is None
+
+    @property
+    def attached(self) -> bool:
+        return bool(self._readers)
+
+    @property
+    def cost(self) -> int:
+        return self.ring.cost + (len(self.answer.body) if self.answer is not None else 0)
+
+    # The pump's side
+
+    def must_wait(self, size: int) -> bool:
+        """Whether an event of so many bytes is to wait until a reader has made room for it.
+
+        The fastest reader counts. A slower one may be a connection that is lost already, and must
+        not hold up the one that has taken its place; it is told when it has fallen too far back.
+        """
+        if not self._readers:
+            return False
+        lag = self.ring.lag(max(reader.position for reader in self._readers))
+        # What is larger than the window waits until everything before it was read.
+        return lag > 0 and lag + size > WINDOW
+
+    def end(self, now: float, answer: Response | None, error: GatewayError | None) -> None:
+        """Everything is said. `answer` is the one response, if there is one."""
+        assert self._exchange is not None
+        self._session = self._exchange.session
+        self.error = error
+        self._exchange = None
+        self.ended_at = now
+        self.answer = answer
+        self.news.unpark_all()
+
+    # The registry's side
+
+    def shed(self, cost: int) -> None:
+        """See `Kept.shed`. A whole answer that is being sent stays, and so does the newest event
+        where it is about to be."""
+        if not self.ended:
+            self.ring.drop(cost, keep=int(self.attached))
+        elif self.stream or not self._readers:
+            self.forget()
+
+    def forget(self) -> None:
+        self.gone = True
+        self.ring.clear()
+        self.answer = None
+        self.news.unpark_all()
+
+    # The readers' side
+
+    def attach(self, position: int) -> Reader:
+        """Begin to read at the event of that number. Raises Overloaded."""
+        if len(self._readers) >= MAX_READERS:
+            raise Overloaded(
+                f"{MAX_READERS} connections read this run already, the most that may at a time",
+                retry_after=1,
+            )
+        reader = Reader(position)
+        self._readers.add(reader)
+        return reader
+
+    def take(self, reader: Reader, most: int) -> bytes:
+        """The next events for a reader, none at the end of what there is. Raises RunGone."""
+        portion = self.ring.read(reader.position, most)
+        if portion is None:
+            raise self.gap(reader.position)
+        reader.position = portion.position
+        self.room.unpark_all()
+        return portion.data
+
+    def gap(self, position: int) -> RunGone:
+        """What a reader at a position is told whose next event is gone."""
+        if self.gone:
+            return RunGone("what this run has answered is not kept any more")
+        last = self.ring.first - 1
+        return RunGone(
+            f"the events {position} to {last} of this run are gone: they were not read in time",
+            first_event=self.ring.first,
+        )
+
+    def detach(self, reader: Reader) -> None:
+        """A reader has left, or is given up. May be called again."""
+        self._readers.discard(reader)
+        self.room.unpark_all()

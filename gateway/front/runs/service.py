@@ -1,0 +1,244 @@
+"""Runs while they go on: each is pumped from its exchange into what is kept of it.
+
+Owns the tasks of runs, whatever connections come and go, and the time after which they are
+forgotten. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway import clock
+from gateway.errors import (
+    Cancelled,
+    IdempotencyKeyReused,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    RunGone,
+)
+from gateway.front.answers import KEEP_ALIVE_SECONDS, failure
+from gateway.front.runs.ids import Ids, Origin, credential_of
+from gateway.front.runs.registry import Registry
+from gateway.front.runs.ring import error_event, split_events
+from gateway.front.runs.run import Run
+from gateway.front.runs.wishes import read_position
+from gateway.observe import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.config import RunSettings
+    from gateway.errors import GatewayError
+    from gateway.exchange import Call, Exchange
+    from gateway.front.dialect import Codec, Response
+    from gateway.front.runs.wishes import Wish
+
+log = logging.getLogger("gateway.runs")
+
+LARGEST_SHARE = 4
+"""One stream keeps at most a quarter of the memory for all."""
+
+
+class Runs:
+    """The runs of one gateway. `run` must be running while any is started."""
+
+    def __init__(self, dispatcher: Dispatcher, settings: RunSettings) -> None:
+        self._dispatcher = dispatcher
+        self.continuing = frozenset(
+            name
+            for name, agent in dispatcher.agents.items()
+            if agent.settings.on_disconnect == "continue"
+        )
+        """The agents whose every request is a run."""
+        self._ids = Ids()
+        self._most_bytes = settings.memory_bytes // LARGEST_SHARE
+        self._registry: Registry[Run] = Registry(
+            most_runs=settings.max, most_bytes=settings.memory_bytes, ttl=settings.ttl
+        )
+        self._nursery: trio.Nursery | None = None
+        self._expires = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Runs {self._registry!r}>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pump runs and forget old ones, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            while True:
+                self._registry.expire(clock.now())
+                self._expires = trio.Event()
+                with trio.CancelScope(deadline=clock.as_deadline(self._registry.next_expiry)):
+                    await self._expires.wait()
+
+    # What requests do
+
+    def begin(
+        self, call: Call, codec: Codec, fields: Mapping[bytes, bytes], wish: Wish | None = None
+    ) -> Run:
+        """The run of a request: a new one, or the one that the request is a repetition of.
+
+        `fields` are its header fields. Raises GatewayError.
+        """
+        key = None if wish is None else wish.key
+        run = None if key is None else self._registry.find_by_key(key)
+        if run is None:
+            if read_position(fields) is not None:
+                raise _nothing_to_resume(has_key=key is not None)
+            return self._start(call, codec, credential_of(fields), wish)
+        assert wish is not None
+        if run.fingerprint != wish.fingerprint:
+            raise IdempotencyKeyReused(
+                "this Idempotency-Key was used for another request; expected the same body, "
+                "or a key of its own"
+            )
+        if run.gone:
+            raise run.gap(0)
+        return run
+
+    def _start(self, call: Call, codec: Codec, credential: bytes, wish: Wish | None) -> Run:
+        assert self._nursery is not None, "no service is running"
+        self._registry.make_place(clock.now())
+        exchange = self._dispatcher.submit(call)
+        run = Run(
+            self._ids.new(credential),
+            credential,
+            exchange,
+            codec,
+            most_bytes=self._most_bytes,
+            key=None if wish is None else wish.key,
+            fingerprint=b"" if wish is None else wish.fingerprint,
+        )
+        self._registry.add(run)
+        self._nursery.start_soon(self._pump, run, exchange)
+        return run
+
+    def find(self, token: str, credential: bytes) -> Run:
+        """The run with that id, for whoever started it. Raises NotFound and RunGone."""
+        run = self._registry.find(token)
+        if run is not None and run.credential == credential:
+            if run.gone:
+                raise run.gap(0)
+            return run
+        match self._ids.origin(token, credential):
+            case Origin.OURS:
+                raise RunGone("this run has ended, and is not kept any more")
+            case Origin.EARLIER:
+                raise RunGone(
+                    "this run was started before the gateway was, and did not outlive that"
+                )
+        raise NotFound("there is no run with this id, or it was started with another credential")
+
+    def cancel(self, run: Run) -> None:
+        """End a run. One that has ended stays as it is."""
+        if run.exchange is not None:
+            self._dispatcher.leave(run.exchange)
+
+    def expires_in(self, run: Run) -> float:
+        """Seconds until a run is forgotten; infinity while it goes on."""
+        return self._registry.expires_at(run) - clock.now()
+
+    def note_read(self, run: Run) -> None:
+        """Somebody has got the end of a run."""
+        if run.ended:
+            run.was_read = True
+            self._registry.note_read(run)
+
+    def note_left(self, run: Run) -> None:
+        """A reader has left."""
+        if not run.attached:
+            self._registry.note_left(run)
+
+    # The pump
+
+    async def _pump(self, run: Run, exchange: Exchange) -> None:
+        answer: Response | None = None
+        error: GatewayError | None = None
+        try:
+            answering = self._stream if run.stream else self._collect
+            answer = await answering(run, exchange)
+            error = exchange.error
+        except Exception:  # the boundary: a defect of ours is logged, and ends this run alone
+            log.exception("internal error", extra={"fields": {"request": run.request_id}})
+            error = InternalError("a defect of the gateway; see its log")
+            failed = failure(run.codec, exchange, error, run.request_id)
+            answer = None if run.ring.next else failed
+            run.ring.add(error_event(failed))
+        finally:
+            self._dispatcher.leave(exchange)
+            exchange.forget_answer()
+        run.end(clock.now(), answer, error)
+        if error is not None and not exchange.handed_over:
+            # Nothing has happened. Whoever sends the request again may have it run.
+            self._registry.forget_key(run)
+        self._registry.ended(run)
+        self._expires.set()
+        self._log_end(run)
+
+    async def _collect(self, run: Run, exchange: Exchange) -> Response:
+        words = await exchange.collect()
+        if exchange.error is not None:
+            return failure(run.codec, exchange, exchange.error, run.request_id)
+        return run.codec.encode(exchange, words)
+
+    async def _stream(self, run: Run, exchange: Exchange) -> Response | None:
+        """Returns the error response to a stream that has failed before its first event."""
+        encoder = run.codec.stream(exchange)
+        run.head = encoder.headers
+        while not exchange.drained:
+            words = await exchange.receive(patience=KEEP_ALIVE_SECONDS)
+            if words:
+                await self._add(run, encoder.chunks(words))
+            elif not exchange.ended:
+                # Where it is more than a comment: events that open the stream, or a dialect's own.
+                await self._add(run, encoder.keep_alive())
+        if exchange.error is None:
+            await self._add(run, encoder.end(exchange.result))
+            return None
+        begun = run.ring.next > 0
+        await self._add(run, encoder.error(exchange.error))
+        if begun:
+            return None
+        return failure(run.codec, exchange, exchange.error, run.request_id)
+
+    async def _add(self, run: Run, data: bytes) -> None:
+        """Add what an encoder gave. Waits for the run's readers where that is needed."""
+        for event in split_events(data):
+            while run.must_wait(len(event)):
+                self._publish(run)
+                await run.room.park()
+            run.ring.add(event)
+        self._publish(run)
+
+    def _publish(self, run: Run) -> None:
+        run.news.unpark_all()
+        self._registry.note_cost(run)
+
+    def _log_end(self, run: Run) -> None:
+        if run.error is None or isinstance(run.error, Cancelled):
+            return
+        ended = "run ended" if run.attached else "request without a client ended"
+        logs.event(
+            log,
+            logging.INFO,
+            f"{ended}: {run.error.status} {run.error.type}: {run.error.message}",
+            agent=run.agent,
+            request=run.request_id,
+            clock=run.error.details.get("clock"),
+            elapsed=run.error.details.get("elapsed"),
+        )
+
+
+def _nothing_to_resume(*, has_key: bool) -> GatewayError:
+    """A client comes back for the rest of a stream: a new one would not be that."""
+    if has_key:
+        return RunGone("there is a Last-Event-ID, and the run of this Idempotency-Key is not kept")
+    return InvalidRequest(
+        "there is a Last-Event-ID, and no Idempotency-Key says of which run; use GET /runs/{id}"
+    )

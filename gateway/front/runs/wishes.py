@@ -1,0 +1,96 @@
+"""What a request's header fields say about runs: pure, and strict where a mistake would cost."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.errors import InvalidRequest
+from gateway.front.dialect import shown
+from gateway.front.runs.ids import credential_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    Fields = Mapping[bytes, bytes]
+
+MOST_KEY_BYTES = 255
+"""Of an Idempotency-Key: a UUID has 36. Keys are kept as digests, but each is read and hashed."""
+
+_KEY = re.compile(rb"[\x20-\x7e]+\Z")
+
+_NUMBER = re.compile(rb"[0-9]{1,18}\Z")
+
+_RESPOND_ASYNC = re.compile(rb"[ \t]*respond-async[ \t]*(?:;.*)?\Z", re.IGNORECASE | re.DOTALL)
+
+_EVENTS = re.compile(rb"[ \t]*text/event-stream[ \t]*(?:;.*)?\Z", re.IGNORECASE | re.DOTALL)
+
+
+class Wish(NamedTuple):
+    """That a request becomes a run."""
+
+    respond_async: bool
+    """To be answered at once, with where the run is."""
+    key: bytes | None
+    """A digest of the Idempotency-Key, the path, and whose it is."""
+    fingerprint: bytes = b""
+    """A digest of what is asked under that key."""
+
+    def of_body(self, fields: Fields, body: bytes) -> Wish:
+        """The same for the body that has come."""
+        if self.key is None:
+            return self
+        asked = _digest(fields.get(b"x-conversation-id", b""), body)
+        return self._replace(fingerprint=asked)
+
+
+def read_wish(fields: Fields, path: str) -> Wish | None:
+    """What a request asks for; None: nothing of all this. Raises InvalidRequest.
+
+    Of the preferences only `respond-async` is honoured (RFC 7240, 4.1); others may be ignored.
+    """
+    respond_async = any(
+        _RESPOND_ASYNC.match(each) for each in re.split(rb"[,\n]", fields.get(b"prefer", b""))
+    )
+    key = fields.get(b"idempotency-key")
+    if key is not None:
+        key = _digest(credential_of(fields), path.encode("utf-8", "replace"), _checked_key(key))
+    return Wish(respond_async, key) if respond_async or key is not None else None
+
+
+def read_position(fields: Fields) -> int | None:
+    """The number of the event after `Last-Event-ID`; None without one. Raises InvalidRequest."""
+    last = fields.get(b"last-event-id", b"")
+    if not last:
+        return None
+    if _NUMBER.match(last) is None:
+        raise InvalidRequest(
+            f"Last-Event-ID is {shown(last)}, expected the id of an event: a number"
+        )
+    return int(last) + 1
+
+
+def accepts_events(fields: Fields) -> bool:
+    """Whether a stream of events is asked for by name: `*/*` is what every client sends."""
+    return any(_EVENTS.match(each) for each in re.split(rb"[,\n]", fields.get(b"accept", b"")))
+
+
+def _checked_key(key: bytes) -> bytes:
+    if b"\n" in key:
+        raise InvalidRequest("Idempotency-Key was sent more than once")
+    if len(key) > MOST_KEY_BYTES:
+        raise InvalidRequest(
+            f"Idempotency-Key has {len(key)} bytes, expected at most {MOST_KEY_BYTES}"
+        )
+    if _KEY.match(key) is None:
+        raise InvalidRequest(f"Idempotency-Key is {shown(key)}, expected visible ASCII characters")
+    return key
+
+
+def _digest(*parts: bytes) -> bytes:
+    digest = blake2b(digest_size=32)
+    for part in parts:
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.digest()
