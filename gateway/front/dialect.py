@@ -28,6 +28,11 @@ One request goes through the seam in this order:
 6. Any `GatewayError`, at any step, becomes a response through `Codec.encode_error`; after the head
    of a stream it becomes the stream's last part through `StreamEncoder.error`.
 
+A request that is to outlive its connection is a *run* (`runs`): its exchange is read by a task of
+the gateway's own, with the same codec, and what that encodes is kept. A dialect says that a request
+is one by `Call.continues`. Streams are kept by their events, which are counted from 0 and given out
+with `id:` lines; what a stream encoder writes must therefore be whole events and comments.
+
 An answer comes from a worker in either of two forms, whatever the client asked for: as one result,
 or as chunks and their end. A codec and a stream encoder turn each into what the client wants.
 
@@ -55,7 +60,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
@@ -76,11 +81,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MOST_CONVERSATION_ID",
+    "RUN_PREFIX",
     "Codec",
     "Dialect",
     "Headers",
     "RequestHead",
     "Response",
+    "RunCodec",
+    "RunPath",
     "StreamEncoder",
     "caller_timeout",
     "conversation_of",
@@ -94,6 +102,9 @@ __all__ = [
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Names in lower case, as ASGI has them."""
+
+RUN_PREFIX = "run_"
+"""Of a run's id, wherever it is not that of a protocol's own object."""
 
 MOST_CONVERSATION_ID = 256
 """Characters: conversations are kept by their ids for as long as their workers live."""
@@ -128,6 +139,16 @@ class Response(NamedTuple):
     body: bytes
 
 
+class RunPath(NamedTuple):
+    """A path that is a run's: a request that outlives its connection, see `runs`."""
+
+    token: str
+    """The run's id without the dialect's prefix; empty if it has another form."""
+    cancels: bool
+    told: bool = False
+    """Whether the run is shown as its own protocol has it (`RunCodec`), or as every run can be."""
+
+
 class Dialect(Protocol):
     """One client protocol. See the module's docstring."""
 
@@ -138,6 +159,9 @@ class Dialect(Protocol):
 
         Every call is a POST: any other method on a path that matches is answered with 405.
         """
+
+    def match_run(self, path: str) -> RunPath | None:
+        """Which run `path` is of; None: of none that this dialect knows. It may not exist."""
 
     def covers(self, path: str) -> bool:
         """Whether clients that ask for `path` speak this dialect, though nothing may be there."""
@@ -173,6 +197,19 @@ class Codec(Protocol):
 
     def stream(self, exchange: Exchange) -> StreamEncoder:
         """Start the response to an exchange that is a stream."""
+
+
+@runtime_checkable
+class RunCodec(Codec, Protocol):
+    """The codec of a protocol that has objects of its own for what is a run here."""
+
+    def kept_as(self, token: str) -> None:
+        """The request is a run, and that is its id without a prefix. Called before anything is
+        encoded."""
+
+    def tell(self, state: str, error: GatewayError | None = None) -> Response:
+        """The object as it is now. `state` is "queued", "running", "completed", "failed" or
+        "cancelled"; "completed" only of a stream, whose encoder has ended."""
 
 
 class StreamEncoder(Protocol):

@@ -22,7 +22,7 @@ from gateway.front.client import LIMIT_UNREAD, ClientGoneError, ClientRequest, n
 from gateway.front.dialect import Response, error_encoder
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
-from gateway.front.runs.paths import match_run, respond_on_path, respond_with_run
+from gateway.front.runs.paths import Visit, respond_on_path, respond_with_run
 from gateway.front.runs.wishes import read_wish
 from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.front.client import Receive, Send
-    from gateway.front.dialect import Codec, Dialect
+    from gateway.front.dialect import Codec, Dialect, RunPath
     from gateway.front.hosts import KnownHosts
     from gateway.front.runs.service import Runs
 
@@ -82,9 +82,9 @@ class CallRoutes:
                 await self._call(request, scope["method"], scope["path"], codec)
             elif scope["path"] == SERVER_WIDE:
                 await request.respond(SERVER_OPTIONS)
-            elif (run := match_run(scope["path"])) is not None:
-                reading = self._dispatcher.reading
-                await respond_on_path(request, self._runs, scope["method"], run, reading)
+            elif (path := self._match_run(scope["path"])) is not None:
+                visit = Visit(scope["method"], path, scope.get("query_string", b""))
+                await respond_on_path(request, self._runs, visit, self._dispatcher.reading)
             else:
                 return False
         except GatewayError as error:
@@ -125,6 +125,13 @@ class CallRoutes:
                 return codec
         return None
 
+    def _match_run(self, path: str) -> RunPath | None:
+        for dialect in self._dialects:
+            run = dialect.match_run(path)
+            if run is not None:
+                return run
+        return None
+
     async def _call(self, request: ClientRequest, method: str, path: str, codec: Codec) -> None:
         """Raises GatewayError before there is an exchange, and ClientGoneError at any time."""
         if method != "POST":
@@ -146,8 +153,9 @@ class CallRoutes:
             await request.respond(asked)
         elif wish is not None or asked.continues or asked.agent in self._runs.continuing:
             run = self._runs.begin(asked, codec, fields, wish)
+            in_background = asked.continues and not asked.stream
             del asked
-            await respond_with_run(request, self._runs, run, wish)
+            await respond_with_run(request, self._runs, run, wish, in_background=in_background)
         else:
             exchange = self._dispatcher.submit(asked)
             del asked

@@ -73,6 +73,7 @@ class RunScene:
         *,
         method: str = "POST",
         headers: dict[str, str] | None = None,
+        query: str = "",
         reads: trio.Event | None = None,
     ) -> Client:
         """Begin a request, which goes on by itself."""
@@ -83,7 +84,7 @@ class RunScene:
             "method": method,
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode(),
             "server": ("127.0.0.1", 8080),
             "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
         }

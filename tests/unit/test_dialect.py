@@ -26,6 +26,9 @@ class RpcDialect:
     def match(self, path: str) -> RpcCodec | None:
         return RpcCodec() if self.covers(path) else None
 
+    def match_run(self, path: str) -> None:
+        del path
+
     def covers(self, path: str) -> bool:
         return path == "/rpc"
 

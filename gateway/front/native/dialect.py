@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.front.dialect import Response
+from gateway.front.dialect import RUN_PREFIX, Response, RunPath
 from gateway.front.native.body import read_call
 from gateway.front.native.errors import encode_error
 from gateway.front.native.results import as_body, as_body_with_events
@@ -38,6 +38,15 @@ class NativeDialect:
             case "invoke" | "chat":
                 return NativeCodec(name, method)
         return None
+
+    def match_run(self, path: str) -> RunPath | None:
+        """`/runs/{id}` and `/runs/{id}/cancel`, for the runs of every dialect."""
+        root, _, rest = path.removeprefix("/").partition("/")
+        name, slash, action = rest.partition("/")
+        if root != "runs" or not name or (slash and action != "cancel"):
+            return None
+        token = name.removeprefix(RUN_PREFIX) if name.startswith(RUN_PREFIX) else ""
+        return RunPath(token, cancels=bool(slash))
 
     def covers(self, path: str) -> bool:
         """Every path: what no other dialect covers is this one's."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from gateway.front.dialect import Response
+from msgspec import structs
+
+from gateway.front.dialect import Response, RunPath
 from gateway.front.openai.chat_request import read_chat
 from gateway.front.openai.completion import CompletionStream, encode_completion
 from gateway.front.openai.errors import encode_error
@@ -29,6 +31,12 @@ _JSON = ((b"content-type", b"application/json"),)
 
 ROOT = "/v1/"
 
+PREFIX = "resp_"
+"""Of a Response's id."""
+
+_STATUSES = {"running": "in_progress"}
+"""What a Response has instead of a run's state."""
+
 
 class OpenAIDialect:
     """A `Dialect`: `/v1/chat/completions` and `/v1/responses`. It remembers what was said lately,
@@ -44,6 +52,14 @@ class OpenAIDialect:
         if path == "/v1/responses":
             return ResponseCodec(self._memory)
         return None
+
+    def match_run(self, path: str) -> RunPath | None:
+        """`/v1/responses/{id}` and `/v1/responses/{id}/cancel`."""
+        name, slash, action = path.removeprefix(f"{ROOT}responses/").partition("/")
+        if not path.startswith(f"{ROOT}responses/") or not name or (slash and action != "cancel"):
+            return None
+        token = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
+        return RunPath(token, cancels=bool(slash), told=True)
 
     def covers(self, path: str) -> bool:
         """Whether errors on this path are in this dialect's form, though no agent is called."""
@@ -83,36 +99,34 @@ class ChatCodec:
 
 
 class ResponseCodec:
-    """The `Codec` of one Response.
+    """The `RunCodec` of one Response. Its id is a random one unless it is kept as a run."""
 
-    `response_id` may be replaced before `decode`, by one that says where the Response is kept; it
-    must be unguessable. After `decode`, `background` says whether the client does not wait for it,
-    and `render` tells it as it is at the time.
-    """
-
-    __slots__ = ("_frame", "_memory", "_request", "response_id")
+    __slots__ = ("_frame", "_memory", "_request", "_stream")
 
     agent = None
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        self.response_id = f"resp_{secrets.token_hex(24)}"
         self._request: ResponseRequest | None = None
         self._frame: ResponseFrame | None = None
-
-    @property
-    def background(self) -> bool:
-        return self._request is not None and self._request.background
+        self._stream: ResponseStream | None = None
 
     def decode(self, head: RequestHead, body: bytes) -> Call:
         call, self._request = read_response(head, body, self._memory)
-        self._frame = ResponseFrame.of(self.response_id, self._request)
+        self._frame = ResponseFrame.of(PREFIX + secrets.token_hex(24), self._request)
         return call
 
-    def render(self, status: str, *, error: GatewayError | None = None) -> bytes:
-        """The Response without output, as a JSON text: see `ResponseFrame.render`."""
+    def kept_as(self, token: str) -> None:
         assert self._frame is not None
-        return self._frame.render(status, error=error)
+        self._frame = structs.replace(self._frame, id=PREFIX + token)
+
+    def tell(self, state: str, error: GatewayError | None = None) -> Response:
+        """The Response: without output, unless it is that of a stream which has ended."""
+        assert self._frame is not None
+        body = None if self._stream is None or state == "cancelled" else self._stream.last_response
+        if body is None:
+            body = self._frame.render(_STATUSES.get(state, state), error=error)
+        return Response(200, _JSON, body)
 
     def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
         return Response(200, _JSON, encode_response(self._telling(exchange), exchange, chunks))
@@ -123,7 +137,8 @@ class ResponseCodec:
         return encode_error(error, request_id, output_begun)
 
     def stream(self, exchange: Exchange) -> ResponseStream:
-        return ResponseStream(self._telling(exchange), exchange)
+        self._stream = ResponseStream(self._telling(exchange), exchange)
+        return self._stream
 
     def _telling(self, exchange: Exchange) -> Telling:
         assert self._frame is not None

@@ -86,7 +86,6 @@ class ResponseRequest(Struct, frozen=True, gc=False):
     tools: Tools
     echo: bytes
     """Members of the Response that say what was asked for."""
-    background: bool
     store: bool
     """Whether what is said may be remembered."""
     place: Place | None
@@ -120,13 +119,13 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
         total=caller_timeout(head),
         events=True,
         tools=tools.wire,
+        continues=bool(decoded.background),
         needs=frozenset(chat.modes | ({"tools"} if tools.wire is not None else set())),
     )
     return call, ResponseRequest(
         model=decoded.model,
         tools=tools,
         echo=_echo(decoded, tools, conversation),
-        background=bool(decoded.background),
         store=decoded.store is not False,
         place=None if conversation is None else Place(decoded.model, conversation),
         previous=decoded.previous_response_id,

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.errors import MethodNotAllowed
+from gateway.errors import MethodNotAllowed, NotFound
 from gateway.front.dialect import Response
 from gateway.front.runs.ids import credential_of
 from gateway.front.runs.reading import RunDelivery
-from gateway.front.runs.views import PREFIX, accepted, respond
-from gateway.front.runs.wishes import accepts_events, read_position
+from gateway.front.runs.views import accepted, respond, run_headers
+from gateway.front.runs.wishes import accepts_events, read_position, read_query
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import trio
 
     from gateway.front.client import ClientRequest
+    from gateway.front.dialect import RunPath
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
     from gateway.front.runs.wishes import Wish
@@ -23,25 +26,20 @@ MOST_BODY_BYTES = 4096
 """Of a request here, none of which needs a body; some clients send `{}`."""
 
 
-class RunPath(NamedTuple):
-    token: str
-    cancels: bool
+class Visit(NamedTuple):
+    """A request on the path of a run."""
 
-
-def match_run(path: str) -> RunPath | None:
-    """`/runs/{id}` and `/runs/{id}/cancel`. Whether there is such a run is looked up later."""
-    root, _, rest = path.removeprefix("/").partition("/")
-    name, slash, action = rest.partition("/")
-    if root != "runs" or not name or (slash and action != "cancel"):
-        return None
-    # An id with another prefix is no run's, nor is the empty token.
-    return RunPath(name.removeprefix(PREFIX) if name.startswith(PREFIX) else "", bool(slash))
+    method: str
+    path: RunPath
+    query: bytes
+    """As it was sent, which counts for protocols that ask for a stream by it."""
 
 
 async def respond_on_path(
-    request: ClientRequest, runs: Runs, method: str, path: RunPath, reading: set[trio.CancelScope]
+    request: ClientRequest, runs: Runs, visit: Visit, reading: set[trio.CancelScope]
 ) -> None:
     """Respond to a request on the path of a run. Raises GatewayError and ClientGoneError."""
+    method, path, fields = visit.method, visit.path, request.head.fields
     allow = "OPTIONS, POST" if path.cancels else "GET, HEAD, OPTIONS"
     if method not in allow.split(", "):
         raise MethodNotAllowed(f"{method} is not supported here; use {allow}", allow=allow)
@@ -50,24 +48,47 @@ async def respond_on_path(
         return
     if request.head.has_body:
         await request.read_body(MOST_BODY_BYTES, reading)
-    run = runs.find(path.token, credential_of(request.head.fields))
+    run = runs.find(path.token, credential_of(fields))
+    if path.told and run.tell() is None:
+        raise NotFound("what has this id is not of the kind that is asked for here")
     if path.cancels:
         runs.cancel(run)
-    elif method == "GET" and accepts_events(request.head.fields):
-        position = read_position(request.head.fields)
-        await RunDelivery(request, runs, run).attach(position or 0)
+    elif method == "GET" and (position := _asked_position(visit, fields)) is not None:
+        await RunDelivery(request, runs, run).attach(position, as_event=not path.told)
         return
-    await request.respond(respond(run, runs.expires_in(run)))
-    if method == "GET" and run.answer is not None:
+    told = _told(run) if path.told else None
+    await request.respond(told or respond(run, runs.expires_in(run)))
+    if method == "GET" and not run.stream:
         runs.note_read(run)
 
 
-async def respond_with_run(request: ClientRequest, runs: Runs, run: Run, wish: Wish | None) -> None:
+def _asked_position(visit: Visit, fields: Mapping[bytes, bytes]) -> int | None:
+    """The event from which on a stream is asked for; None: none is. Raises InvalidRequest."""
+    if visit.path.told:
+        return read_query(visit.query, fields)
+    return (read_position(fields) or 0) if accepts_events(fields) else None
+
+
+async def respond_with_run(
+    request: ClientRequest, runs: Runs, run: Run, wish: Wish | None, *, in_background: bool
+) -> None:
     """Respond to the request that has started a run, or to its repetition.
 
-    Raises GatewayError and ClientGoneError.
+    With `in_background` its own protocol says that nobody waits for the answer. Raises GatewayError
+    and ClientGoneError.
     """
-    if wish is not None and wish.respond_async:
+    if in_background and (told := _told(run)) is not None:
+        await request.respond(told)
+    elif in_background or (wish is not None and wish.respond_async):
         await request.respond(accepted(run, runs.expires_in(run)))
     else:
         await RunDelivery(request, runs, run).repeat(read_position(request.head.fields))
+
+
+def _told(run: Run) -> Response | None:
+    """The response with what the run is in its own protocol; None if that has nothing for it."""
+    told = run.tell()
+    if told is None:
+        return None
+    headers = [*told.headers, (b"cache-control", b"no-store"), *run_headers(run)]
+    return told._replace(headers=headers)

@@ -55,13 +55,14 @@ class RunDelivery(Delivery):
         else:
             raise InvalidRequest("there is a Last-Event-ID, and this request is not for a stream")
 
-    async def attach(self, position: int) -> None:
+    async def attach(self, position: int, *, as_event: bool) -> None:
         """Respond with the events of a stream, from the one of that number on.
 
-        The answer of a run that is no stream is one event, once it is there.
+        With `as_event`, the answer of a run that is no stream is one event, once it is there.
         """
-        answering = self._events if self._run.stream else self._one_event
-        await self._follow(position, answering)
+        if not self._run.stream and not as_event:
+            raise InvalidRequest("there is no stream here: none was asked for when it was started")
+        await self._follow(position, self._events if self._run.stream else self._one_event)
 
     async def _follow(self, position: int, answering: Callable[[], Awaitable[bytes]]) -> None:
         run = self._run

@@ -14,6 +14,7 @@ import trio
 
 from gateway.errors import Cancelled, GatewayError, Overloaded, RunGone
 from gateway.exchange import RequestPhase
+from gateway.front.dialect import RunCodec
 from gateway.front.runs.ring import Ring
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ class Run:
     """See the module's docstring."""
 
     __slots__ = (
+        "_codec",
         "_exchange",
         "_readers",
         "_session",
+        "_told",
         "agent",
         "answer",
-        "codec",
         "credential",
         "ended_at",
         "error",
@@ -90,7 +92,6 @@ class Run:
         """`key` and `fingerprint` are digests of an Idempotency-Key and of what was asked."""
         self.token = token
         self.credential = credential
-        self.codec = codec
         self.key = key
         self.fingerprint = fingerprint
         self.agent = exchange.call.agent
@@ -114,7 +115,10 @@ class Run:
         """Where readers wait for what comes next."""
         self.room = trio.lowlevel.ParkingLot()
         """Where the pump waits for its readers."""
+        self._told: Response | None = None
         self._readers: set[Reader] = set()
+        # Neither is kept after the end: both may hold as much as the request did.
+        self._codec: Codec | None = codec
         self._exchange: Exchange | None = exchange
 
     def __repr__(self) -> str:
@@ -134,7 +138,7 @@ class Run:
 
     @property
     def exchange(self) -> Exchange | None:
-        """None once it has ended: an exchange keeps its context, which may be large."""
+        """None once it has ended."""
         return self._exchange
 
     @property
@@ -153,7 +157,16 @@ class Run:
 
     @property
     def cost(self) -> int:
-        return self.ring.cost + (len(self.answer.body) if self.answer is not None else 0)
+        answers = {id(each): len(each.body) for each in (self.answer, self._told) if each}
+        return self.ring.cost + sum(answers.values())
+
+    def tell(self) -> Response | None:
+        """The object that the run is in its own protocol; None if that has none."""
+        if self._codec is None:
+            return self._told
+        if not isinstance(self._codec, RunCodec):
+            return None
+        return self._codec.tell(self.state.value, self.error)
 
     # The pump's side
 
@@ -175,6 +188,9 @@ class Run:
         self._session = self._exchange.session
         self.error = error
         self._exchange = None
+        whole = isinstance(self._codec, RunCodec) and answer is not None and error is None
+        self._told = answer if whole else self.tell()
+        self._codec = None
         self.ended_at = now
         self.answer = answer
         self.news.unpark_all()
@@ -192,7 +208,7 @@ class Run:
     def forget(self) -> None:
         self.gone = True
         self.ring.clear()
-        self.answer = None
+        self.answer = self._told = None
         self.news.unpark_all()
 
     # The readers' side

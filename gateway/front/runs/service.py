@@ -14,6 +14,7 @@ import trio
 from gateway import clock
 from gateway.errors import (
     Cancelled,
+    GatewayError,
     IdempotencyKeyReused,
     InternalError,
     InvalidRequest,
@@ -21,6 +22,7 @@ from gateway.errors import (
     RunGone,
 )
 from gateway.front.answers import KEEP_ALIVE_SECONDS, failure
+from gateway.front.dialect import RunCodec
 from gateway.front.runs.ids import Ids, Origin, credential_of
 from gateway.front.runs.registry import Registry
 from gateway.front.runs.ring import error_event, split_events
@@ -33,10 +35,13 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import RunSettings
-    from gateway.errors import GatewayError
     from gateway.exchange import Call, Exchange
     from gateway.front.dialect import Codec, Response
     from gateway.front.runs.wishes import Wish
+
+    Ending = tuple[Response | None, GatewayError | None]
+    """The one response, if there is one (of a stream, if it failed before its first event), and
+    what went wrong."""
 
 log = logging.getLogger("gateway.runs")
 
@@ -116,7 +121,9 @@ class Runs:
             fingerprint=b"" if wish is None else wish.fingerprint,
         )
         self._registry.add(run)
-        self._nursery.start_soon(self._pump, run, exchange)
+        if isinstance(codec, RunCodec):
+            codec.kept_as(run.token)
+        self._nursery.start_soon(self._pump, run, exchange, codec)
         return run
 
     def find(self, token: str, credential: bytes) -> Run:
@@ -157,17 +164,14 @@ class Runs:
 
     # The pump
 
-    async def _pump(self, run: Run, exchange: Exchange) -> None:
-        answer: Response | None = None
-        error: GatewayError | None = None
+    async def _pump(self, run: Run, exchange: Exchange, codec: Codec) -> None:
         try:
             answering = self._stream if run.stream else self._collect
-            answer = await answering(run, exchange)
-            error = exchange.error
+            answer, error = await answering(run, exchange, codec)
         except Exception:  # the boundary: a defect of ours is logged, and ends this run alone
             log.exception("internal error", extra={"fields": {"request": run.request_id}})
             error = InternalError("a defect of the gateway; see its log")
-            failed = failure(run.codec, exchange, error, run.request_id)
+            failed = failure(codec, exchange, error, run.request_id)
             answer = None if run.ring.next else failed
             run.ring.add(error_event(failed))
         finally:
@@ -181,15 +185,18 @@ class Runs:
         self._expires.set()
         self._log_end(run)
 
-    async def _collect(self, run: Run, exchange: Exchange) -> Response:
+    async def _collect(self, run: Run, exchange: Exchange, codec: Codec) -> Ending:
         words = await exchange.collect()
-        if exchange.error is not None:
-            return failure(run.codec, exchange, exchange.error, run.request_id)
-        return run.codec.encode(exchange, words)
+        error = exchange.error
+        if error is None:
+            try:
+                return codec.encode(exchange, words), None
+            except GatewayError as refused:
+                error = refused
+        return failure(codec, exchange, error, run.request_id), error
 
-    async def _stream(self, run: Run, exchange: Exchange) -> Response | None:
-        """Returns the error response to a stream that has failed before its first event."""
-        encoder = run.codec.stream(exchange)
+    async def _stream(self, run: Run, exchange: Exchange, codec: Codec) -> Ending:
+        encoder = codec.stream(exchange)
         run.head = encoder.headers
         while not exchange.drained:
             words = await exchange.receive(patience=KEEP_ALIVE_SECONDS)
@@ -200,12 +207,11 @@ class Runs:
                 await self._add(run, encoder.keep_alive())
         if exchange.error is None:
             await self._add(run, encoder.end(exchange.result))
-            return None
+            return None, None
         begun = run.ring.next > 0
         await self._add(run, encoder.error(exchange.error))
-        if begun:
-            return None
-        return failure(run.codec, exchange, exchange.error, run.request_id)
+        failed = failure(codec, exchange, exchange.error, run.request_id)
+        return None if begun else failed, exchange.error
 
     async def _add(self, run: Run, data: bytes) -> None:
         """Add what an encoder gave. Waits for the run's readers where that is needed."""

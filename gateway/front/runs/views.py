@@ -9,20 +9,17 @@ import msgspec
 from msgspec import Raw
 
 from gateway.front.answers import session_header
-from gateway.front.dialect import Response
+from gateway.front.dialect import RUN_PREFIX, Response
 
 if TYPE_CHECKING:
     from gateway.front.runs.run import Run
-
-PREFIX = "run_"
-"""Of an id. Dialects that have ids of their own for the same thing have another."""
 
 POLL_SECONDS = 1
 """After which to look again at a run that goes on."""
 
 
 def run_id(run: Run) -> str:
-    return PREFIX + run.token
+    return RUN_PREFIX + run.token
 
 
 def run_headers(run: Run) -> list[tuple[bytes, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
 
 from gateway.errors import InvalidRequest
 from gateway.front.dialect import shown
@@ -69,6 +70,23 @@ def read_position(fields: Fields) -> int | None:
             f"Last-Event-ID is {shown(last)}, expected the id of an event: a number"
         )
     return int(last) + 1
+
+
+def read_query(query: bytes, fields: Fields) -> int | None:
+    """The number of the event to begin with, by `?stream=true&starting_after=4`; None: no stream
+    is asked for. Raises InvalidRequest."""
+    asked = dict(parse_qsl(query.decode("ascii", "replace"), keep_blank_values=True))
+    stream = asked.get("stream", "false")
+    if stream not in {"true", "false"}:
+        raise InvalidRequest(f"stream is {stream[:80]!r}, expected true or false")
+    after = asked.get("starting_after")
+    if after is not None:
+        if stream == "false":
+            raise InvalidRequest("starting_after is for a stream; expected stream=true beside it")
+        if _NUMBER.match(after.encode()) is None:
+            raise InvalidRequest(f"starting_after is {after[:80]!r}, expected a sequence number")
+        return int(after) + 1
+    return None if stream == "false" else read_position(fields) or 0
 
 
 def accepts_events(fields: Fields) -> bool:
