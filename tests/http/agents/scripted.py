@@ -18,8 +18,9 @@ The input, or the content of the last message, is a script: a list of steps, car
     ["exit", status]       the end of the process
     ["asked"]              answers with the params that came
 
-Anything else is echoed. It declares a concurrency of 64, the handlers that its arguments name, and
-`true` for those that begin with a plus.
+A script may be a text as well, for clients whose protocol has no lists there. Anything else is
+echoed. It declares a concurrency of 64, the handlers that its arguments name, and `true` for those
+that begin with a plus.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ def chunk(number: int, text: str) -> dict[str, Any]:
 async def run(number: int, method: str, params: dict[str, Any]) -> None:
     key = "input" if method == "invoke" else "messages"
     script = params[key] if method == "invoke" else params[key][-1]["content"]
+    if isinstance(script, str) and script.startswith("[["):
+        script = json.loads(script)
     if not (isinstance(script, list) and script and isinstance(script[0], list)):
         script = [["answer", script]]
     for step, *arguments in script:
