@@ -1,5 +1,5 @@
-"""An agent that uses up what its input names of the limits on its user, holds it, and says how far
-it came; without the SDK, and without a handshake."""
+"""An agent that uses up what its input names, of its own limits or of those of its user, which it
+then holds, and says how far it came; without the SDK, and without a handshake."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import errno
 import json
 import os
 import select
+import signal
 import socket
 import sys
+import threading
 import time
 from collections import deque
 
@@ -19,6 +21,80 @@ IN_FLIGHT = 1200
 INSTANCES = 300
 """More than a user has of inotify (fs.inotify.max_user_instances is 128 by default)."""
 NOFILE = 1024
+ENOUGH = 4096
+"""Of anything: no limit in the tests is as high."""
+MEBIBYTE = 1 << 20
+
+# Its own limits
+
+
+def forks() -> int:
+    children: list[int] = []
+    try:
+        while len(children) < ENOUGH:
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            children.append(pid)
+    except BlockingIOError:
+        pass
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return len(children)
+
+
+def threads() -> int:
+    event = threading.Event()
+    started: list[threading.Thread] = []
+    try:
+        while len(started) < ENOUGH:
+            thread = threading.Thread(target=event.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        pass
+    event.set()
+    for thread in started:
+        thread.join()
+    return len(started)
+
+
+def descriptors() -> int:
+    held: list[int] = []
+    try:
+        while len(held) < ENOUGH:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+    for descriptor in held:
+        os.close(descriptor)
+    return len(held)
+
+
+def disk() -> int:
+    written = 0
+    try:
+        with open("/tmp/file", "wb", buffering=0) as file:
+            while written < ENOUGH * MEBIBYTE:
+                written += file.write(bytes(MEBIBYTE))
+    except OSError:
+        pass
+    os.unlink("/tmp/file")
+    return written
+
+
+def memory() -> int:
+    hoard = [bytearray(b"x") * MEBIBYTE for _ in range(ENOUGH)]
+    return len(hoard)
+
+
+def spin() -> int:
+    while True:
+        pass
+
+
+# Limits of its user
 
 
 def in_children(number: int, fill: object) -> list[int]:

@@ -18,11 +18,11 @@ from gateway.sandbox.limits.cgroups import find_cgroups
 from tests.harness import RunningGateway, running_gateway
 from tests.sandbox.users import need_sandbox
 
-FAULT = Path(__file__).with_name("fault.py")
+EXHAUST = Path(__file__).with_name("exhaust_agent.py")
 
 CONFIG = f"""
 [agents.fault]
-command = ["{sys.executable}", "-u", "{FAULT}"]
+command = ["{sys.executable}", "-u", "{EXHAUST}"]
 [agents.fault.sandbox]
 pids = 20
 nofile = 64
@@ -30,7 +30,7 @@ tmp = "4M"
 memory = "64M"
 
 [agents.spinner]
-command = ["{sys.executable}", "-u", "{FAULT}"]
+command = ["{sys.executable}", "-u", "{EXHAUST}"]
 [agents.spinner.sandbox]
 cpu = 0.5
 [agents.spinner.clocks]

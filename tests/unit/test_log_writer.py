@@ -12,42 +12,19 @@ import pytest
 from gateway.observe import log_writer
 from gateway.observe.log_writer import LogWriter
 
+from .pipes import Pipe
+
 PATIENCE = 20
 """Seconds for what takes microseconds."""
 
-
-class Pipe:
-    def __init__(self) -> None:
-        self.reader, self.writer = os.pipe()
-        self.size = fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 4096)
-
-    def read(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            data += os.read(self.reader, count - len(data))
-        return data
-
-    def read_until(self, pattern: bytes) -> bytes:
-        data = b""
-        while not re.search(pattern, data):
-            data += os.read(self.reader, 65536)
-        return data
-
-    def close_reader(self) -> None:
-        os.close(self.reader)
-        self.reader = -1
-
-    def close(self) -> None:
-        for descriptor in (self.reader, self.writer):
-            if descriptor >= 0:
-                os.close(descriptor)
+SIZE = 4096
+"""Bytes that the pipe holds, the least that the kernel allows."""
 
 
 @pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    pipe = Pipe()
-    yield pipe
-    pipe.close()
+def pipe(pipe: Pipe) -> Pipe:
+    assert fcntl.fcntl(pipe.writer, fcntl.F_SETPIPE_SZ, SIZE) == SIZE
+    return pipe
 
 
 @pytest.fixture
@@ -78,7 +55,7 @@ def test_nobody_reads_and_nobody_waits_and_what_was_dropped_is_counted(pipe: Pip
     writer = LogWriter(pipe.writer)
     kept = fill(writer, pipe)
     # What is queued, and what the thread has taken.
-    assert kept <= 2 * log_writer.MAX_LINES + pipe.size // 8
+    assert kept <= 2 * log_writer.MAX_LINES + SIZE // 8
     for _ in range(9):
         writer.write(b"one too many\n")
     assert not writer.flush(0)
@@ -127,7 +104,7 @@ def test_a_reader_that_has_left_ends_nothing(pipe: Pipe) -> None:
 
 def test_a_line_of_which_a_part_was_written_is_ended_before_the_next(pipe: Pipe) -> None:
     writer = LogWriter(pipe.writer)
-    writer.write(b"x" * (2 * pipe.size) + b"\n")
+    writer.write(b"x" * (2 * SIZE) + b"\n")
     assert pipe.read(1) == b"x"
     pipe.close_reader()
     assert writer.flush(PATIENCE)
@@ -141,7 +118,7 @@ def test_a_line_of_which_a_part_was_written_is_ended_before_the_next(pipe: Pipe)
 def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
     os.set_blocking(pipe.writer, False)
     writer = LogWriter(pipe.writer)
-    writer.write(b"x" * (3 * pipe.size) + b"\n")
-    assert len(pipe.read_until(rb"\n")) == 3 * pipe.size + 1
+    writer.write(b"x" * (3 * SIZE) + b"\n")
+    assert len(pipe.read_until(rb"\n")) == 3 * SIZE + 1
     assert writer.flush(PATIENCE)
     assert "0 dropped" in repr(writer)

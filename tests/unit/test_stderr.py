@@ -12,32 +12,13 @@ import trio
 from gateway.workers import stderr
 from gateway.workers.stderr import StderrRelay
 
-
-class Pipe:
-    """A worker's stderr, held by the test."""
-
-    def __init__(self) -> None:
-        self.read_end, self.write_end = os.pipe()
-        os.set_blocking(self.read_end, False)
-
-    def write(self, data: bytes) -> None:
-        assert os.write(self.write_end, data) == len(data)
-
-    def end(self) -> None:
-        os.close(self.write_end)
-        self.write_end = -1
-
-    def close(self) -> None:
-        for descriptor in (self.read_end, self.write_end):
-            if descriptor >= 0:
-                os.close(descriptor)
+from .pipes import Pipe
 
 
 @pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    pipe = Pipe()
-    yield pipe
-    pipe.close()
+def pipe(pipe: Pipe) -> Pipe:
+    os.set_blocking(pipe.reader, False)
+    return pipe
 
 
 @pytest.fixture
@@ -61,7 +42,7 @@ def logged(
 
 
 def relay(pipe: Pipe) -> StderrRelay:
-    return StderrRelay(pipe.read_end, lambda: {"agent": "a", "pid": 7})
+    return StderrRelay(pipe.reader, lambda: {"agent": "a", "pid": 7})
 
 
 async def run_to_end(pipe: Pipe, *pieces: bytes) -> StderrRelay:
@@ -71,7 +52,7 @@ async def run_to_end(pipe: Pipe, *pieces: bytes) -> StderrRelay:
         for piece in pieces:
             pipe.write(piece)
             await trio.testing.wait_all_tasks_blocked()
-        pipe.end()
+        pipe.close_writer()
     return running
 
 
@@ -100,10 +81,10 @@ async def test_a_line_without_an_end_holds_no_more_memory_than_the_cut(pipe, log
     running = relay(pipe)
     for _ in range(100):
         pipe.write(b"z" * 60_000)
-        running._take_in(os.read(pipe.read_end, 60_000))
+        running._take_in(os.read(pipe.reader, 60_000))
         assert len(running._partial) <= stderr.MAX_LINE_BYTES
     pipe.write(b"the reason\nnext\n")
-    running._take_in(os.read(pipe.read_end, 60_000))
+    running._take_in(os.read(pipe.reader, 60_000))
     assert [text[:4] for _, text, _ in logged] == ["zzzz", "next"]
     assert logged[0][1].endswith("zthe reason")
     left_out = int(logged[0][1].split(" … (")[1].split(" bytes cut) … ")[0])
@@ -248,7 +229,7 @@ async def test_a_line_that_names_its_request_is_logged_as_that_requests_alone(
 ) -> None:
     names = {12345678901234: "r-1"}
     reader = StderrRelay(
-        pipe.read_end, lambda: {"agent": "a", "request": "r-1,r-2"}, request_of=names.get
+        pipe.reader, lambda: {"agent": "a", "request": "r-1,r-2"}, request_of=names.get
     )
     pipe.write(
         b"@12345678901234 Traceback\n"
@@ -259,7 +240,7 @@ async def test_a_line_that_names_its_request_is_logged_as_that_requests_alone(
         b"says @12345678901234 inside\n"
         b"@1234567890123456789012345 no id\n"
     )
-    pipe.end()
+    pipe.close_writer()
     await reader.run()
     own, all_ = "r-1", "r-1,r-2"
     assert [(text, fields["request"]) for _, text, fields in logged] == [

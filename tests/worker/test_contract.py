@@ -6,6 +6,7 @@ import pytest
 
 from protocol import Chunk, ErrorCode, Failure
 
+from . import cancelling
 from .conftest import Serve
 
 USER = [{"role": "user", "content": "hi"}]
@@ -462,15 +463,7 @@ async def test_cancel_of_a_request_that_waits_for_its_turn_answers_at_once(serve
             await anyio.sleep_forever()
     """
     async with serve(source) as worker:
-        worker.ignore_declared_concurrency()
-        first, second = await worker.send_invoke("first"), await worker.send_invoke("second")
-        await worker.cancel(second)
-        failure = await worker.next_event()
-        assert isinstance(failure, Failure)
-        assert (failure.id, failure.code) == (second, ErrorCode.CANCELLED)
-        await worker.cancel(first)
-        assert (await worker.answer(first)).failure[0] == ErrorCode.CANCELLED
-        assert "running second" not in worker.stderr
+        await cancelling.answers_at_once_while_it_waits(worker)
 
 
 # A trio task cannot be cancelled from inside but by a scope of its own.

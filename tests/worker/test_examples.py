@@ -13,7 +13,7 @@ import pytest
 from protocol import Chunk, ErrorCode
 
 from ..conftest import need
-from . import driver
+from . import cancelling, driver
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "worker" / "examples"
@@ -100,17 +100,7 @@ async def test_the_streaming_chat_speaks_word_by_word(backend: str) -> None:
 async def test_the_patient_agent_stops_when_it_is_cancelled(backend: str) -> None:
     command = driver.sdk("worker.examples.cancellation:agent", backend=backend)
     async with driver.start(command) as worker:
-        assert (await worker.invoke(0)).value == "worked for 0 seconds"
-        thinking = await worker.send_chat([])
-        await worker.said_on_stderr("thinking")
-        await worker.cancel(thinking)
-        assert (await worker.answer(thinking)).failure[0] == ErrorCode.CANCELLED
-        await worker.said_on_stderr("stopped thinking")
-        working = await worker.send_invoke(3600)
-        await worker.said_on_stderr("working")
-        await worker.cancel(working)
-        assert (await worker.answer(working)).failure[0] == ErrorCode.CANCELLED
-        await worker.said_on_stderr("stopped working")
+        await cancelling.stops_what_it_does(worker)
 
 
 async def test_a_wrapped_framework_s_words_are_chunks_and_the_rest_is_log() -> None:

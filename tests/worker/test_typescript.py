@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import trio
 
-from protocol import Chunk, ErrorCode, Failure
+from protocol import Chunk, ErrorCode
 
-from . import driver, typescript
+from . import cancelling, driver, typescript
 
 USER = [{"role": "user", "content": "hi"}]
 Serve = Callable[..., AbstractAsyncContextManager[driver.Worker]]
@@ -396,15 +396,7 @@ async def test_cancel_of_a_request_that_waits_for_its_turn_answers_at_once(serve
         });
     """
     async with serve(source) as worker:
-        worker.ignore_declared_concurrency()
-        first, second = await worker.send_invoke("first"), await worker.send_invoke("second")
-        await worker.cancel(second)
-        failure = await worker.next_event()
-        assert isinstance(failure, Failure)
-        assert (failure.id, failure.code) == (second, ErrorCode.CANCELLED)
-        await worker.cancel(first)
-        assert (await worker.answer(first)).failure[0] == ErrorCode.CANCELLED
-        assert "running second" not in worker.stderr
+        await cancelling.answers_at_once_while_it_waits(worker)
 
 
 @pytest.mark.parametrize("runtime", ["node20"])

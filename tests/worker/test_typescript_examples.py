@@ -11,7 +11,7 @@ import pytest
 from protocol import ErrorCode
 from tests.javascript import need_runtime
 
-from . import driver, typescript
+from . import cancelling, driver, typescript
 
 EXAMPLES = typescript.FOLDER.parent / "examples"
 AGENT_WORKER = str(Path(sys.executable).with_name("agent-worker"))
@@ -57,17 +57,7 @@ async def test_the_streaming_chat_speaks_word_by_word() -> None:
 
 async def test_the_patient_agent_stops_when_it_is_cancelled() -> None:
     async with driver.start(command(EXAMPLES / "cancellation.ts")) as worker:
-        assert (await worker.invoke(0)).value == "worked for 0 seconds"
-        thinking = await worker.send_chat([])
-        await worker.said_on_stderr("thinking")
-        await worker.cancel(thinking)
-        assert (await worker.answer(thinking)).failure[0] == ErrorCode.CANCELLED
-        await worker.said_on_stderr("stopped thinking")
-        working = await worker.send_invoke(3600)
-        await worker.said_on_stderr("working")
-        await worker.cancel(working)
-        assert (await worker.answer(working)).failure[0] == ErrorCode.CANCELLED
-        await worker.said_on_stderr("stopped working")
+        await cancelling.stops_what_it_does(worker)
 
 
 async def test_the_manual_s_first_agents_work_as_they_stand(tmp_path: Path) -> None:
