@@ -21,8 +21,10 @@ SUITES = (
     *("symptoms", "memory_watch", "node_limits"),
 )
 """In this folder."""
-FAULTS = ("memory", "attribution")
+FAULTS = ("memory", "attribution", "forged_lines")
 """In `tests/faults/`."""
+HTTP = ("room",)
+"""In `tests/http/`."""
 FUZZ = "test_whatever_a_client_says_is_refused_in_one_status_line_and_is_no_defect"
 """The same for every user, and as long as all the others."""
 
@@ -34,6 +36,7 @@ def test_the_suites_on_mounts_and_sandboxes_pass_as_an_ordinary_user_too() -> No
         os.chmod(home, 0o777)
         files = [f"tests/sandbox/test_{name}.py" for name in SUITES]
         files += [f"tests/faults/test_{name}.py" for name in FAULTS]
+        files += [f"tests/http/test_{name}.py" for name in HTTP]
         options = (
             "-q",
             "-p",
