@@ -17,10 +17,12 @@ from tests.faults.scene import (
     agent,
     ask,
     footprint,
+    only_worker,
     open_request,
     read_until,
     scene,
     served_by,
+    until_state,
 )
 from tests.harness import RunningGateway
 
@@ -59,14 +61,24 @@ async def test_empty_chunks_for_many_answers_of_one_worker_are_not_kept_as_objec
 async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_clock_only(
     tmp_path: Path,
 ) -> None:
-    """A neighbour may leave its clients more time; that is no time for these."""
+    """A neighbour may leave its clients more time; that is no time for these. The control is a
+    client of that neighbour's, who reads all of its answer afterwards."""
     clients, size = 16, 7_000_000
     bad = agent("weigh.py", clocks={"write": 1})
     patient = agent("weigh.py", clocks={"write": "off"})
-    async with scene(tmp_path, bad=bad, patient=patient) as gateway:
+    async with (
+        scene(tmp_path, bad=bad, patient=patient) as gateway,
+        AsyncExitStack() as neighbours,
+    ):
         await served_by(gateway, "good")
         await ask(gateway, "bad", {"large": 1000})
-        before, descriptors = memory(gateway, "VmRSS"), footprint(gateway)
+        await ask(gateway, "patient", {"large": 1000})
+        before = memory(gateway, "VmRSS")
+        kept = await neighbours.enter_async_context(
+            open_request(gateway, "patient", {"large": size})
+        )
+        await until_state(gateway, "patient", lambda state: only_worker(state)["served"] == 2)
+        descriptors = footprint(gateway)
         for round_ in (1, 2):  # the second one takes the room of the first
             async with AsyncExitStack() as unread:
                 for _ in range(clients):
@@ -78,7 +90,8 @@ async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_c
                 with trio.fail_after(PATIENCE):  # the clients are still there
                     while footprint(gateway) != descriptors:
                         await gateway.state("good")
-            assert memory(gateway, "VmHWM") - before < clients * size + 40 * MiB
+            assert memory(gateway, "VmHWM") - before < (clients + 1) * size + 40 * MiB
+        assert len(await read_until(kept, b'"}')) > size
         await served_by(gateway, "good")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.sandbox import SandboxSettings, StrictLauncher, make_launcher
+from gateway.sandbox.limits.cgroups import group_name
 
 
 @pytest.fixture
@@ -47,6 +48,35 @@ def test_a_group_is_removed_when_its_worker_has_ended(launcher: StrictLauncher) 
         assert not group(first.argv).exists()
     second.release()
     launcher.close()
+
+
+def test_a_workers_group_weighs_half_of_what_a_group_does_by_default(
+    launcher: StrictLauncher,
+) -> None:
+    with launcher.launch() as launch:
+        pass
+    groups = {Path(word).parent for word in launch.argv if word.startswith("/sys/fs/cgroup/")}
+    weights = [
+        (int(path.read_text()), default_of(path))
+        for group in groups
+        for path in (group / "cpu.shares", group / "cpu.weight")
+        if path.exists()
+    ]
+    launcher.close()
+    if not weights:
+        pytest.skip("there is no control group for cpu here")
+    [(own, default)] = weights
+    assert own == default // 2
+
+
+def default_of(path: Path) -> int:
+    """What this file of a group says in a new group beside it."""
+    new = path.parent.with_name(group_name("default", os.getpid()))
+    new.mkdir()
+    try:
+        return int((new / path.name).read_text())
+    finally:
+        new.rmdir()
 
 
 def test_a_start_that_failed_leaves_no_group(launcher: StrictLauncher) -> None:

@@ -86,6 +86,8 @@ def test_nothing_in_a_message_ends_its_line_or_moves_a_cursor(
 ) -> None:
     logs.event(logger, logging.INFO, said, agent="a")
     logger.info("%s", said)
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (said,), None)
+    assert logging.Formatter().format(record) == said  # the control: the library's own
     event, plain = text.getvalue().splitlines(keepends=True)
     assert event.endswith(" agent=a\n")
     shown = said.replace("\n", "\\n") if shown is None else shown
