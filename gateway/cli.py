@@ -20,7 +20,8 @@ import click
 import trio
 
 from gateway.check import check_agents
-from gateway.config import ConfigError, Settings, load, parse_agent_option
+from gateway.config import ConfigError, Settings, load, parse_agent_option, read_services
+from gateway.config.services import key_files
 from gateway.front.sockets import ListenError
 from gateway.observe import logs
 from gateway.sandbox import (
@@ -173,7 +174,8 @@ def make_launchers(
     """
     environ = own_environment_first(os.environ, str(Path(sys.executable).parent))
     secrets = [str(settings.path.resolve())] if settings.path else []
-    hidden = [*secrets, *{state.whole.path for state in states.values()}]
+    keys = [path for each in settings.services.values() for path in key_files(each)]
+    hidden = [*secrets, *keys, *{state.whole.path for state in states.values()}]
     launchers: dict[str, Launcher] = {}
     for name, agent in settings.agents.items():
         folder = working_folder(agent.sandbox, str(Path.cwd()))
@@ -192,6 +194,7 @@ def make_launchers(
             secrets=hidden,
             state=states.get(name),
             workers=agent.workers.max,
+            services=read_services(settings, name, environ),
         )
     check_apart(launchers)
     try_sandboxes(launchers, secrets=secrets, progress=_show_progress)

@@ -49,8 +49,8 @@ MAX_DESCRIPTORS = 65_536
 """What the gateway allows itself, if the system does: a bound on the connections that say nothing,
 and with it on their memory."""
 
-DESCRIPTORS_PER_WORKER = 5
-"""Three pipes, the process, and the claim on its user id."""
+DESCRIPTORS_PER_WORKER = 6
+"""Three pipes, the process, the claim on its user id, and what its services end with."""
 
 SPARE_DESCRIPTORS = 128
 """For what is open for a moment: a start of a worker takes some thirty, and one that has ended but
@@ -96,6 +96,8 @@ async def serve(
         unread_seconds=UNREAD_SECONDS,
     )
     address = url_of(settings.server.host, listeners)
+    for launcher in launchers.values():
+        launcher.keep_from([listener.getsockname()[1] for listener in listeners])
     shutdown = Shutdown(
         dispatcher,
         lame_duck_seconds=settings.server.lame_duck_seconds(loopback=only_loopback(listeners)),

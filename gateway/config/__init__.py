@@ -5,7 +5,7 @@ or of HTTP.
 """
 
 from gateway.config.hosts import ANY_HOST, Address, Host, parse_host, plain_address
-from gateway.config.load import ConfigError, load, parse_agent_option
+from gateway.config.load import ConfigError, load, parse_agent_option, read_services
 from gateway.config.sandbox import Limit, SandboxSettings, parse_size
 from gateway.config.settings import (
     AGENT_NAME,
@@ -41,5 +41,6 @@ __all__ = [
     "parse_host",
     "parse_size",
     "plain_address",
+    "read_services",
     "seconds",
 ]

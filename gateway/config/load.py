@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import inspect
 
+from gateway.config.services import (
+    SERVICE_NAME,
+    Service,
+    ServiceSettings,
+    check_together,
+    read_service,
+)
 from gateway.config.settings import AGENT_NAME, AgentSettings, ServerSettings, Settings
 from protocol.wording import Mismatch, Problem, read_mismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ConfigError(Exception):
@@ -41,18 +51,59 @@ def load(
     overrides keys of `[server]`. Raises ConfigError.
     """
     tables = _read_file(path) if path else {}
-    _refuse_unknown("", tables, ("server", "defaults", "agents"))
+    _refuse_unknown("", tables, ("server", "defaults", "agents", "services"))
     defaults = _table(tables, "defaults")
     named = dict(_table(tables, "agents"))
     for name, command in (agents or {}).items():
         named[name] = {**_table(named, name, "agents."), "command": command}
     if not named:
         raise ConfigError("no agent to serve; expected --agent NAME=COMMAND or [agents.NAME]")
-    return Settings(
+    settings = Settings(
         server=_convert({**_table(tables, "server"), **(server or {})}, ServerSettings, "server"),
         agents={name: _agent(name, _table(named, name, "agents."), defaults) for name in named},
+        services=_services(_table(tables, "services")),
         path=path,
     )
+    _check_services(settings)
+    return settings
+
+
+def _services(tables: dict[str, Any]) -> dict[str, ServiceSettings]:
+    for name in tables:
+        if not SERVICE_NAME.fullmatch(name):
+            raise ConfigError(
+                f"service name {name!r}: expected small letters, digits, '_' and '-' within"
+            )
+    return {
+        name: _convert(_table(tables, name, "services."), ServiceSettings, f"services.{name}")
+        for name in tables
+    }
+
+
+def _check_services(settings: Settings) -> None:
+    for name, agent in settings.agents.items():
+        try:
+            check_together(agent.services, settings.services)
+        except ValueError as error:
+            raise ConfigError(f"agents.{name}.{error}") from None
+    own = settings.server.port
+    for name, service in settings.services.items():
+        if own and service.port == own and service.is_this_machine(settings.server.host):
+            raise ConfigError(
+                f"services.{name}.url is {service.address!r}, which is the gateway itself: agents "
+                "never reach it"
+            )
+
+
+def read_services(settings: Settings, agent: str, environ: Mapping[str, str]) -> list[Service]:
+    """The services of an agent, with their keys; `environ` is the gateway's. Raises ConfigError."""
+    try:
+        return [
+            read_service(name, settings.services[name], environ)
+            for name in settings.agents[agent].services
+        ]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _agent(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> AgentSettings:

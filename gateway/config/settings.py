@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, field
 
 from gateway.config.hosts import check_host_pattern
 from gateway.config.sandbox import SandboxSettings, parse_size
+from gateway.config.services import ServiceSettings
 
 AGENT_NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 """The reference system's rule for agent names."""
@@ -167,6 +168,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     clocks: Clocks = Clocks()
     restart: Restart = Restart()
     sandbox: SandboxSettings = SandboxSettings()
+    services: tuple[str, ...] = ()
+    """Names of `[services.NAME]` that the agent may use, without seeing their keys."""
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -298,5 +301,6 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     server: ServerSettings = ServerSettings()
     agents: dict[str, AgentSettings] = {}
+    services: dict[str, ServiceSettings] = {}
     path: Path | None = None
     """The file that the settings were read from."""

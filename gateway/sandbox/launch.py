@@ -123,6 +123,13 @@ class Launcher(Protocol):
         """What these processes have recorded, once somebody reads `records` into it."""
         ...
 
+    def keep_from(self, ports: Sequence[int]) -> None:
+        """Never connect the agent to these ports of this machine: the gateway listens on them.
+
+        Raises OSError.
+        """
+        ...
+
     def close(self) -> None:
         """Release everything that the launcher holds, after its last worker has ended. Blocks for
         seconds at most."""

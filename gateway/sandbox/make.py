@@ -9,14 +9,13 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import re
-import shutil
 import stat
-import subprocess
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gateway.sandbox.bwrap import HOME, STATE, Confinement, System, Tools
+from gateway.sandbox.bwrap import STATE, Confinement, System
+from gateway.sandbox.environment import worker_environment
 from gateway.sandbox.files import node
 from gateway.sandbox.files.commands import UNBUFFERED, unshadowed
 from gateway.sandbox.files.discover import discover, own_interpreter
@@ -45,17 +44,18 @@ from gateway.sandbox.limits.subordinate import (
     find_subordinate_ids,
 )
 from gateway.sandbox.limits.uids import UidBlock, free_range, split_ids
-from gateway.sandbox.network.listener import PORT as PROXY_PORT
 from gateway.sandbox.network.metering import Meter
-from gateway.sandbox.network.proxy import Proxy
+from gateway.sandbox.network.proxy import DOOR, Proxy
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.refusals import SandboxError
 from gateway.sandbox.strict import StrictLauncher
+from gateway.sandbox.tools import SYSTEM_PATH, find_tools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.config.sandbox import SandboxSettings
+    from gateway.config.services import Service
     from gateway.sandbox.files.mounts import Mount
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
@@ -64,16 +64,8 @@ Level = Literal["strict", "off"]
 
 _log = logging.getLogger(__name__)
 
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOADER_PREFIX = "LD_"
-_LOADER = {"GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "NLSPATH"}
-"""Variables that make the C library load code and data from elsewhere."""
 _TOLD = 10
 """Paths that one line of the log names. `--check` shows all."""
-_OLDEST_BWRAP = (0, 8)
-"""The first version with --disable-userns; --size and --perms are older."""
-_VERSION_TIMEOUT = 10.0
-"""Seconds for `bwrap --version`, which takes a millisecond."""
 _PRIVATE_KEYS = "/etc/ssl/private"
 """The machine's own, beside its certificates."""
 _HIDDEN_FOLDERS = ("/proc/acpi", "/proc/asound", "/proc/scsi")
@@ -87,7 +79,6 @@ _HIDDEN_FILES = tuple(
 """What tells of the machine and not of the worker: Docker's masked paths, and what identifies the
 machine. What programs adapt to (cpuinfo, meminfo, stat) stays. Each mask takes 0.3 ms of a start,
 so that only what others may read is masked."""
-_PACKAGES = {"bwrap": "bubblewrap", "setpriv": "util-linux", "sh": "dash"}
 
 
 def make_launcher(
@@ -101,12 +92,14 @@ def make_launcher(
     secrets: Sequence[str] = (),
     state: AgentState | None = None,
     workers: int = 1,
+    services: Sequence[Service] = (),
 ) -> Launcher:
     """The launcher of the workers of `agent_name`, at exactly the level that was asked for.
 
     `environ` is the gateway's environment, of which PATH finds the program; `cwd` is the absolute
     folder that relative paths start from; `secrets` are paths that no agent may see. `state` is
-    what the agent has that outlives its workers, of which there are at most `workers` at a time.
+    what the agent has that outlives its workers, of which there are at most `workers` at a time;
+    `services` are what it may use.
     Raises SandboxError, whose one line names the agent, when the sandbox cannot be made.
     """
     cwd = working_folder(settings, cwd)
@@ -114,6 +107,11 @@ def make_launcher(
         if not os.path.isdir(cwd):
             raise SandboxError(f"cwd: the folder {cwd} does not exist")
         if level == "off":
+            if services:
+                raise SandboxError(
+                    f"services: {services[0].name} needs the strict sandbox, without which the "
+                    "agent could take the key from the gateway"
+                )
             _log.warning(
                 "agent %r runs WITHOUT a sandbox: it can do all that the gateway can", agent_name
             )
@@ -128,6 +126,7 @@ def make_launcher(
             secrets=secrets,
             state=state,
             workers=workers,
+            services=services,
         )
     except (SandboxError, OSError) as error:
         raise SandboxError(f"agent {agent_name!r}: {error}") from error
@@ -148,11 +147,16 @@ def _make_strict(
     secrets: Sequence[str],
     state: AgentState | None,
     workers: int,
+    services: Sequence[Service],
 ) -> StrictLauncher:
-    tools = _find_tools()
+    tools = find_tools()
     needs = discover(argv, cwd=cwd, search_path=environ.get("PATH", os.defpath))
     mounts = plan_mounts(
-        found=[*needs.paths, *(_for_network() if settings.network_hosts else ())],
+        found=[
+            *needs.paths,
+            *(own_interpreter() if settings.network_hosts or services else ()),
+            *((node.PROXIED,) if settings.network_hosts else ()),
+        ],
         mounts_ro=settings.mounts_ro if settings.cwd is None else (*settings.mounts_ro, cwd),
         mounts_rw=settings.mounts_rw,
         secrets=secrets,
@@ -188,7 +192,7 @@ def _make_strict(
     watched = bool(settings.memory_bytes) and "memory" not in cgroups.folders
     confinement = Confinement(
         argv=(needs.program, *unshadowed(argv)[1:]),
-        env=_environment(settings, environ, bin_dirs=needs.bin_dirs),
+        env=worker_environment(settings, environ, bin_dirs=needs.bin_dirs, services=services),
         cwd=cwd,
         mounts=mounts,
         settings=settings,
@@ -211,16 +215,23 @@ def _make_strict(
     if state is not None and any(overlap(mount.path, STATE) for mount in mounts):
         raise SandboxError(f"{STATE} is where the agent sees its own folder: mount nothing there")
     uids = None if ids is None else UidBlock(split_ids(ids)[1])
-    proxy, meter = None, Meter()
+    meter = Meter()
+    make_process = partial(
+        Proxy, agent_name, spent=meter.spent, tools=tools, seccomp=confinement.seccomp
+    )
+    proxy = door = None
     if settings.network_hosts:
-        proxy = Proxy(
-            agent_name,
-            {"network": settings.network_hosts},
-            spent=meter.spent,
-            uid=None if uids is None else uids.take(),
-            tools=tools,
-            seccomp=confinement.seccomp,
-        )
+        uid = None if uids is None else uids.take()
+        proxy = make_process({"network": settings.network_hosts}, uid=uid)
+    if services:
+        uid = None if uids is None else uids.take()
+        rules = {"services": {each.name: each.rules() for each in services}}
+        door = make_process(rules, program=DOOR, uid=uid, trust=True)
+        meter.budgets |= {
+            each.name: each.settings.tokens_per_day
+            for each in services
+            if each.settings.tokens_per_day
+        }
     return StrictLauncher(
         confinement,
         tools=tools,
@@ -229,16 +240,13 @@ def _make_strict(
         subordinate=subordinate,
         guard=_guard(),
         proxy=proxy,
+        door=door,
+        services=services,
         meter=meter,
         state=state,
         # Of a conversation's folder, one worker at a time.
         sharing=workers if as_root and state is not None and not state.per_conversation else 1,
     )
-
-
-def _for_network() -> list[str]:
-    """What the sandbox's own programs of the network, inside it, need to see."""
-    return [*own_interpreter(), node.PROXIED]
 
 
 @functools.cache
@@ -251,7 +259,7 @@ def _guard() -> Guard:
 def _all_subordinate_ids() -> SubordinateIds | NoSubordinateIds:
     """Those of the user that runs this process, for all of its agents; or why there are none."""
     try:
-        return find_subordinate_ids(search_path=_SYSTEM_PATH)
+        return find_subordinate_ids(search_path=SYSTEM_PATH)
     except NoSubordinateIds as error:
         return error
 
@@ -328,38 +336,6 @@ def _worker_ids() -> range | None:
     )
 
 
-def _environment(
-    settings: SandboxSettings, environ: Mapping[str, str], *, bin_dirs: Sequence[str]
-) -> dict[str, str]:
-    loaded = [
-        name for name in (*settings.env, *settings.env_allow) if name.startswith(_LOADER_PREFIX)
-    ]
-    if loaded or (loaded := sorted(_LOADER.intersection((*settings.env, *settings.env_allow)))):
-        raise SandboxError(
-            f"env: {loaded[0]} would act on the sandbox's own programs, before they give up their "
-            f'rights: put it into the command ("env {loaded[0]}=... PROGRAM")'
-        )
-    missing = [name for name in settings.env_allow if name not in environ]
-    if missing:
-        raise SandboxError(
-            f"env_allow: {', '.join(missing)} is not set in the gateway's environment"
-        )
-    path = ":".join(dict.fromkeys([*bin_dirs, *_SYSTEM_PATH.split(":")]))
-    own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8", **UNBUFFERED}
-    if settings.network_hosts:
-        proxy = f"http://127.0.0.1:{PROXY_PORT}"
-        for name in ("http_proxy", "https_proxy"):
-            own |= {name: proxy, name.upper(): proxy}
-        own |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
-    agents = {**{name: environ[name] for name in settings.env_allow}, **settings.env}
-    of_node = node.environment(
-        memory_bytes=settings.memory_bytes,
-        proxied=bool(settings.network_hosts),
-        own_options=agents.pop("NODE_OPTIONS", ""),
-    )
-    return {**own, **of_node, **agents}
-
-
 def _check_readable(paths: Sequence[str]) -> None:
     """Check, with root, that workers can read these paths, since they run as other users.
 
@@ -415,36 +391,3 @@ def _has_entries(folder: str) -> bool:
 
 def _may_others_read(path: str) -> bool:
     return os.path.exists(path) and bool(os.stat(path).st_mode & stat.S_IROTH)
-
-
-def _find_tools() -> Tools:
-    if os.uname().sysname != "Linux":
-        raise SandboxError("the sandbox needs Linux")
-    found: dict[str, str] = {}
-    for name, package in _PACKAGES.items():
-        # Not the gateway's PATH: the tools that isolate must not come from a folder that others may
-        # write to.
-        path = shutil.which(name, path=_SYSTEM_PATH)
-        if path is None:
-            raise SandboxError(f"{name} is missing: install {package} (apt install {package})")
-        found[name] = path
-    _check_version(found["bwrap"])
-    return Tools(**found)
-
-
-@functools.cache
-def _check_version(bwrap: str) -> None:
-    try:
-        said = subprocess.run(
-            [bwrap, "--version"],
-            capture_output=True,
-            text=True,
-            timeout=_VERSION_TIMEOUT,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise SandboxError(f"{bwrap} --version failed: {error}") from error
-    match = re.search(r"(\d+)\.(\d+)", said)
-    if not match or (int(match[1]), int(match[2])) < _OLDEST_BWRAP:
-        oldest = ".".join(map(str, _OLDEST_BWRAP))
-        raise SandboxError(f"{bwrap} is {said!r}: bubblewrap {oldest} or newer is needed")

@@ -85,5 +85,8 @@ class PlainLauncher:
     def logs(self) -> Sequence[int]:
         return ()
 
+    def keep_from(self, ports: Sequence[int]) -> None:
+        del ports  # nothing is kept from anything here
+
     def close(self) -> None:
         pass

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import resource
 import secrets
 import signal
 import time
@@ -25,7 +24,6 @@ from msgspec import structs
 from gateway.sandbox.bwrap import (
     BLOCK_FD,
     INFO_FD,
-    ULIMIT_BLOCK,
     WORKER_UID,
     IdMapping,
     bwrap_options,
@@ -37,6 +35,7 @@ from gateway.sandbox.handed import etc_files, inheritable, memory_file
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.limits import cgroups as groups
 from gateway.sandbox.limits.claims import take_over
+from gateway.sandbox.limits.rlimits import rlimits_of
 from gateway.sandbox.limits.shared import most_processes, shared_limits
 from gateway.sandbox.limits.subordinate import Ids, map_arguments
 from gateway.sandbox.limits.uids import UidBlock
@@ -48,6 +47,7 @@ from gateway.sandbox.symptoms import diagnose
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from gateway.config.services import Service
     from gateway.sandbox.bwrap import Confinement, Tools
     from gateway.sandbox.files.state import AgentState, Home
     from gateway.sandbox.limits.guard import Guard
@@ -77,14 +77,16 @@ class StrictLauncher:
         subordinate: SubordinateIds | None = None,
         guard: Guard,
         proxy: Proxy | None = None,
+        door: Proxy | None = None,
+        services: Sequence[Service] = (),
         meter: Meter | None = None,
         state: AgentState | None = None,
         sharing: int = 1,
     ) -> None:
         """`uids` are given where the gateway is root, `subordinate` where it is not and its workers
-        have ids of their own nevertheless, `proxy` where the agent has a network, and `state` where
-        it has a folder, or with root a user id, that outlives its workers. `sharing`: how many
-        workers may have one user id then.
+        have ids of their own nevertheless, `proxy` where the agent has a network, `door` where it
+        has `services`, and `state` where it has a folder, or with root a user id, that outlives
+        its workers. `sharing`: how many workers may have one user id then.
         """
         self.confinement = confinement
         self._sources = Sources(
@@ -96,6 +98,8 @@ class StrictLauncher:
         self._subordinate = subordinate if confinement.subordinate else None
         self._guard = guard
         self._proxy = proxy
+        self._door = door
+        self._services = services
         self.meter = meter or Meter()
         """What the agent's processes of the network have recorded."""
         self._state = state
@@ -121,6 +125,8 @@ class StrictLauncher:
             subordinate=self._subordinate,
             guard=self._guard,
             proxy=self._proxy,
+            door=self._door,
+            services=self._services,
             meter=self.meter,
             state=self._state,
             sharing=self._sharing,
@@ -167,16 +173,22 @@ class StrictLauncher:
             options = bwrap_options(confinement, files=files, held=kept)
             options += ["--seccomp", str(seccomp)]
             inherited = [*files.values(), *kept.values(), seccomp]
-            before: tuple[str, ...] = ()
+            ports: list[tuple[int, int]] = []
             if self._proxy is not None:
                 # The proxy serves the worker while this socket is open: bubblewrap holds a copy,
                 # and the worker's own is closed when the agent starts.
-                handed_out = stack.enter_context(self._proxy.announce(number))
-                handed_out = inheritable(stack, handed_out)
+                handed_out = inheritable(stack, stack.enter_context(self._proxy.announce(number)))
                 held = inheritable(stack, handed_out)
                 options += ["--sync-fd", str(held)]
-                inherited += [handed_out, held]
-                before = listener.command(handed_out, rlimits.pop("nofile"))
+                inherited.append(held)
+                ports.append((handed_out, listener.PROXY_PORT))
+            if self._door is not None:
+                # bubblewrap can hold only one: this copy is the gateway's.
+                handed_out = inheritable(stack, stack.enter_context(self._door.announce(number)))
+                inheritable(ending, handed_out)
+                ports.append((handed_out, listener.DOOR_PORT))
+            inherited += [descriptor for descriptor, _ in ports]
+            before = listener.command(ports, rlimits.pop("nofile")) if ports else ()
             mapping = None
             if claim is not None and self._subordinate is not None:
                 mapping = _mapping(self._subordinate.mappers, claim.ids)
@@ -246,6 +258,7 @@ class StrictLauncher:
             "why_shared": confinement.why_shared or None,
             "shared_limits": list(self.shared_limits),
             "network": list(settings.network_hosts) or False,
+            "services": {each.name: each.describe() for each in self._services},
             "limits": {name: self._limit(name) for name in groups.CONTROLLERS}
             | {
                 "pids": self._describe_pids(),
@@ -297,7 +310,7 @@ class StrictLauncher:
 
     @property
     def _proxies(self) -> Sequence[Proxy]:
-        return () if self._proxy is None else (self._proxy,)
+        return [each for each in (self._proxy, self._door) if each is not None]
 
     def change_network(self, hosts: Sequence[str]) -> None:
         """Have the workers, those that run too, reach these hosts (`host:port` patterns) alone.
@@ -308,6 +321,20 @@ class StrictLauncher:
         self._proxy.change(network=list(hosts))
         settings = structs.replace(self.confinement.settings, network=tuple(hosts))
         self.confinement = dataclasses.replace(self.confinement, settings=settings)
+
+    def change_services(self, services: Sequence[Service]) -> None:
+        """Have the workers, those that run too, use these services under these rules and keys.
+
+        For an agent that has services. Raises OSError, and then nothing has changed.
+        """
+        assert self._door is not None
+        self._door.change(services={each.name: each.rules() for each in services})
+        self._services = services
+
+    def keep_from(self, ports: Sequence[int]) -> None:
+        """As `gateway.sandbox.launch.Launcher.keep_from`."""
+        for proxy in self._proxies:
+            proxy.change(ports=list(ports))
 
     def forget_trial(self) -> None:
         """Discard what the proxy decided in a trial: the agent has not asked for anything yet."""
@@ -400,19 +427,11 @@ class StrictLauncher:
         return group
 
     def rlimits(self) -> dict[str, int]:
-        """The resource limits of a process inside, in the kernel's units; unlimited ones are
-        absent."""
-        settings = self.confinement.settings
-        found = {"nofile": _capped(resource.RLIMIT_NOFILE, settings.nofile)}
-        if settings.fsize_bytes:
-            whole = -(-settings.fsize_bytes // ULIMIT_BLOCK) * ULIMIT_BLOCK
-            found["fsize"] = _capped(resource.RLIMIT_FSIZE, whole) // ULIMIT_BLOCK * ULIMIT_BLOCK
-        if settings.pids:
-            # bubblewrap's init counts as well, if it has the same user id; and with root, what all
-            # processes of that id have.
-            own = 0 if self.confinement.changes_user else 1
-            found["nproc"] = _capped(resource.RLIMIT_NPROC, settings.pids * self._sharing + own)
-        return found
+        """As `gateway.sandbox.limits.rlimits.rlimits_of`, of a process inside."""
+        confinement = self.confinement
+        return rlimits_of(
+            confinement.settings, sharing=self._sharing, own_user=confinement.changes_user
+        )
 
 
 def _remove(made: list[tuple[Path, ...]]) -> None:
@@ -422,12 +441,6 @@ def _remove(made: list[tuple[Path, ...]]) -> None:
 def _mapping(mappers: Mappers, ids: Ids) -> IdMapping:
     own = Ids(os.getuid(), os.getgid())
     return IdMapping(mappers, *map_arguments(ids, own, inside=WORKER_UID))
-
-
-def _capped(limit: int, wanted: int) -> int:
-    """`wanted`, or the gateway's own hard limit if that is lower: it cannot be raised."""
-    hard = resource.getrlimit(limit)[1]
-    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def _enforced(value: float, by: str) -> dict[str, Any]:

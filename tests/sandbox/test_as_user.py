@@ -18,7 +18,7 @@ from tests.sandbox.users import PROJECT, as_user
 
 SUITES = (
     *("mounts", "discover", "protected", "trial", "egress", "proxy_log"),
-    *("symptoms", "memory_watch", "node_limits"),
+    *("symptoms", "memory_watch", "node_limits", "services"),
 )
 """In this folder."""
 FAULTS = ("memory", "attribution", "forged_lines")

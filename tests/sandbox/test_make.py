@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.sandbox import SandboxError, SandboxSettings, make, make_launcher
+from gateway.sandbox import SandboxError, SandboxSettings, make, make_launcher, tools
 from gateway.sandbox.limits.cgroups import Cgroups
 from gateway.sandbox.plain import PlainLauncher
 from gateway.sandbox.strict import StrictLauncher
@@ -65,9 +65,9 @@ def test_off_is_chosen_by_name_and_warned_of(caplog: pytest.LogCaptureFixture) -
 def test_a_missing_tool_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch, tool: str
 ) -> None:
-    which = make.shutil.which
+    which = tools.shutil.which
     monkeypatch.setattr(
-        make.shutil, "which", lambda name, **rest: None if name == tool else which(name, **rest)
+        tools.shutil, "which", lambda name, **rest: None if name == tool else which(name, **rest)
     )
     with pytest.raises(SandboxError, match=f"agent 'agent': {tool} is missing: install"):
         make_launcher("agent", ["true"], SandboxSettings(), environ=os.environ, cwd="/")
@@ -82,7 +82,7 @@ def test_a_bubblewrap_that_is_too_old_is_refused(
     with pytest.raises(
         SandboxError, match=r"'bubblewrap 0.6.1': bubblewrap 0.8 or newer is needed"
     ):
-        make._check_version(str(old))
+        tools._check_version(str(old))
 
 
 def test_a_command_that_does_not_exist_names_the_agent() -> None:

@@ -81,6 +81,9 @@ class NoLauncher:
     def processes(self) -> Sequence[int]:
         return ()
 
+    def keep_from(self, ports: Sequence[int]) -> None:
+        pass
+
     def records(self) -> Sequence[int]:
         return ()
 

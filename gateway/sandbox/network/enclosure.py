@@ -23,6 +23,7 @@ control socket does.
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from pathlib import PurePath
 from typing import TYPE_CHECKING
@@ -40,6 +41,10 @@ _PACKAGES = frozenset(("site-packages", "dist-packages"))
 _RESOLVER = ("/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf")
 """What the C library reads to resolve a name, besides `RESOLV_CONF`."""
 _LOADER = ("/etc/ld.so.cache", ALTERNATIVES)
+_CERTIFICATES = (
+    *("/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted"),
+    *("/usr/share/ca-certificates", "/usr/local/share/ca-certificates"),
+)
 RESOLV_CONF = "/etc/resolv.conf"
 """Where the name servers are (resolv.conf(5))."""
 
@@ -50,10 +55,11 @@ def interpreter() -> str:
     return os.path.realpath(base)
 
 
-def bwrap_options(*, import_path: Sequence[str], as_root: bool) -> list[str]:
+def bwrap_options(*, import_path: Sequence[str], as_root: bool, trust: bool = False) -> list[str]:
     """bubblewrap's options for the proxy of this gateway, without the filter's.
 
-    `import_path` are the folders of Python's import path. Reads the file system.
+    `import_path` are the folders of Python's import path; `trust`: show whom this machine trusts as
+    well, for TLS. Reads the file system.
     """
     options = [f"--unshare-{each}" for each in ("pid", "ipc", "uts", "cgroup")]
     options += ["--cap-drop", "ALL"]
@@ -64,7 +70,7 @@ def bwrap_options(*, import_path: Sequence[str], as_root: bool) -> list[str]:
         options += ["--uid", str(WORKER_UID), "--gid", str(WORKER_UID)]
     options += ["--hostname", HOSTNAME, "--clearenv"]
     links = [each for each in SYSTEM_FOLDERS if each.startswith("/lib") and os.path.islink(each)]
-    found = [*_code(import_path), *_name_resolution()]
+    found = [*_code(import_path), *_name_resolution(), *(_authorities() if trust else ())]
     shown = [
         mount
         for mount in _without_inner(found)
@@ -125,6 +131,14 @@ def _name_resolution() -> Iterator[tuple[str, str]]:
         folder = os.path.dirname(real)
         own = not is_wide(folder) and not contains("/etc", folder)
         yield (folder, folder) if own else (RESOLV_CONF, real)
+
+
+def _authorities() -> Iterator[tuple[str, str]]:
+    """Where OpenSSL looks for certificates, and what is linked from there; no private keys."""
+    paths = ssl.get_default_verify_paths()
+    for path in (*_CERTIFICATES, paths.openssl_cafile, paths.openssl_capath):
+        if path and os.path.exists(path):
+            yield path, os.path.realpath(path)
 
 
 def _without_inner(mounts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:

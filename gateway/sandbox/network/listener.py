@@ -1,9 +1,10 @@
-"""The program that opens the proxy's port in a sandbox with a network, before the agent starts.
+"""The program that opens ports in a sandbox, before the agent starts, for the processes that serve
+its network.
 
-`python -c SOURCE DESCRIPTOR PORT NOFILE COMMAND...` listens on the worker's own loopback device,
-sends the listening socket out through the inherited descriptor, and executes the command with
-NOFILE descriptors at most. That limit is set no earlier, because the kernel compares it with all
-descriptors that processes of the same user have in flight, and refuses to send one more
+`python -c SOURCE NOFILE DESCRIPTOR:PORT,... COMMAND...` listens on each port of the worker's own
+loopback device, sends the listening socket out through the inherited descriptor, and executes the
+command with NOFILE descriptors at most. That limit is set no earlier, because the kernel compares
+it with all descriptors that processes of the same user have in flight, and refuses to send one more
 (ETOOMANYREFS). This program imports only the standard library.
 """
 
@@ -15,25 +16,32 @@ import socket
 import sys
 from pathlib import Path
 
-PORT = 3128
+PROXY_PORT = 3128
 """The customary port of an HTTP proxy, on the worker's own loopback device."""
 
+DOOR_PORT = 3129
+"""Where services are reached, on the same device."""
+
 BACKLOG = 128
-"""Connections that may wait to be accepted while the proxy serves its maximum of tunnels."""
+"""Connections that may wait to be accepted while as many are served as may be at a time."""
 
 
-def command(descriptor: int, nofile: int) -> tuple[str, ...]:
-    """The words before an agent's command that run this program; `descriptor` is inherited."""
+def command(ports: list[tuple[int, int]], nofile: int) -> tuple[str, ...]:
+    """The words before an agent's command that run this program. `ports`: inherited descriptors,
+    each with the port that is sent out through it."""
     source = Path(__file__).read_text()
-    return (sys.executable, "-I", "-S", "-c", source, *map(str, (descriptor, PORT, nofile)))
+    listed = ",".join(f"{descriptor}:{port}" for descriptor, port in ports)
+    return (sys.executable, "-I", "-S", "-c", source, str(nofile), listed)
 
 
 def main() -> None:
-    descriptor, port, nofile, *agent = sys.argv[1:]
-    with socket.socket(fileno=int(descriptor)) as proxy, socket.socket() as listener:
-        listener.bind(("127.0.0.1", int(port)))
-        listener.listen(BACKLOG)
-        socket.send_fds(proxy, [b"L"], [listener.fileno()])
+    nofile, ports, *agent = sys.argv[1:]
+    for each in ports.split(","):
+        descriptor, _, port = each.partition(":")
+        with socket.socket(fileno=int(descriptor)) as outside, socket.socket() as listener:
+            listener.bind(("127.0.0.1", int(port)))
+            listener.listen(BACKLOG)
+            socket.send_fds(outside, [b"L"], [listener.fileno()])
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(nofile), int(nofile)))
     try:
         os.execv(agent[0], agent)  # noqa: S606 - the command is a list of words, no shell is wanted

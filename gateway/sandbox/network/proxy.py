@@ -39,6 +39,8 @@ import_module(sys.argv.pop(1)).main()
 """
 """Run without `site`, which would execute what it finds in any folder of the import path, and
 without the folder that the gateway was started in."""
+EGRESS, DOOR = "gateway.sandbox.network.egress", "gateway.sandbox.network.door"
+"""The programs of such processes."""
 _PIPE_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Proxy:
         agent: str,
         rules: Mapping[str, Any],
         *,
-        program: str = "gateway.sandbox.network.egress",
+        program: str = EGRESS,
         spent: Callable[[], Mapping[str, Any]] = dict,
         uid: int | None,
         tools: Tools,
@@ -104,7 +106,7 @@ class Proxy:
             control = self._running()
             try:
                 _send(control, {"worker": number}, ours.fileno())
-            except BrokenPipeError as error:
+            except (BrokenPipeError, ConnectionResetError) as error:
                 raise OSError(error.errno, self.why_ended()) from error
             except BlockingIOError as error:
                 self._replace_hung()
@@ -125,7 +127,7 @@ class Proxy:
                 return  # the next process starts with them
             try:
                 _send(self._control, {"rules": True}, file.fileno())
-            except BrokenPipeError:
+            except (BrokenPipeError, ConnectionResetError):
                 pass  # it has just ended
             except BlockingIOError:
                 self._replace_hung()

@@ -1,0 +1,317 @@
+"""The services that agents may use: the TOML tables `[services.NAME]`.
+
+This module owns names, defaults, checks, and where a key comes from: the gateway's environment or a
+file. It does not know how a service is reached (`gateway.sandbox.network` does).
+
+A key is a `Service`'s alone: settings hold where it is to be found, and neither a repr nor an error
+ever shows one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from gateway.config.presets import GENERIC, PRESETS, Preset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+SERVICE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
+"""A part of a path and, in capital letters, of the name of a variable."""
+
+MAX_KEY_BYTES = 64 * 1024
+"""Of a file that holds a key: the longest tokens in use have some kilobytes."""
+
+_PORTS = {"http": 80, "https": 443}
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?")
+_BASE = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")
+_ALLOW = re.compile(r"(\*|[A-Z]+) (/[!-~]*)")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REFERENCE = re.compile(r"\$\{([^}]*)\}|(?<!\S)file:(\S+)")
+_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_CREDENTIAL = re.compile(r"auth|cookie|key|pass|secret|signature|token", re.IGNORECASE)
+OWN_HEADERS = frozenset(
+    (
+        *("accept-encoding", "connection", "content-length", "expect", "host", "if-range"),
+        *("keep-alive", "proxy-authorization", "proxy-connection", "range", "te", "trailer"),
+        *("transfer-encoding", "upgrade"),
+    )
+)
+"""Fields that no setting may name: of the connection, or chosen by whoever makes the requests."""
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class ServiceClocks(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Time limits on a request to a service, in seconds."""
+
+    connect: Seconds = 15
+    """Resolving the name, connecting, and the handshake of TLS: less than clients commonly wait."""
+    first: Seconds = 600
+    """From the request to the beginning of the answer: a model may think for minutes."""
+    idle: Seconds = 300
+    """Without a byte from either side after that."""
+
+
+class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One service. What a preset has, the table's own keys replace."""
+
+    preset: str | None = None
+    url: str = ""
+    """`http` or `https`, a host, and a path: requests go to what is below it."""
+    header: dict[str, str] = {}
+    """Fields that are added to every request. A value may hold `${NAME}`, for a variable of the
+    gateway's, and `file:/path`, for the content of a file."""
+    env: dict[str, str] | UnsetType = UNSET
+    """Variables of the workers, in which `{url}` stands for what they reach the service by."""
+    allow: tuple[str, ...] = ()
+    """`METHOD /path` below the URL, with `*` for any characters; none for everything."""
+    allow_headers: tuple[str, ...] = ()
+    """Header fields of the agent's that are passed on besides the usual ones; `x-foo-*` for all
+    that begin so."""
+    ca: str | None = None
+    """A file of certificates (PEM) to trust instead of the machine's."""
+    requests_per_minute: Count = 0
+    """Of each agent; 0 is no limit."""
+    tokens_per_day: Count = 0
+    """Of each agent, by what the answers themselves say; 0 is no limit."""
+    clocks: ServiceClocks = ServiceClocks()
+
+    def __post_init__(self) -> None:
+        if self.preset is not None and self.preset not in PRESETS:
+            known = ", ".join(sorted(PRESETS))
+            raise ValueError(f"preset is {self.preset!r}, expected one of {known}")
+        self.parts  # noqa: B018 - checks it
+        for name, value in self.headers.items():
+            if not _HEADER.fullmatch(name) or name.lower() in OWN_HEADERS:
+                raise ValueError(f"header has {name!r}, expected the name of a field of its own")
+            _check_references(f"header.{name}", value)
+        for name in self.environment("x"):
+            if not _VARIABLE.fullmatch(name):
+                raise ValueError(f"env has {name!r}, expected letters, digits and underscores")
+        for each in self.allow:
+            if not _ALLOW.fullmatch(each) or "?" in each or "/../" in f"{each}/":
+                raise ValueError(
+                    f'allow has {each!r}, expected "METHOD /path", such as "GET /models"'
+                )
+        for each in self.allow_headers:
+            if not _HEADER.fullmatch(each) or "*" in each[:-1] or each.lower() in OWN_HEADERS:
+                raise ValueError(f'allow_headers has {each!r}, expected a name, or "x-foo-*"')
+
+    @property
+    def defaults(self) -> Preset:
+        return GENERIC if self.preset is None else PRESETS[self.preset]
+
+    @property
+    def address(self) -> str:
+        """Its URL, without a slash at its end."""
+        return (self.url or self.defaults.url).rstrip("/")
+
+    @property
+    def parts(self) -> SplitResult:
+        """The parts of the URL. Raises ValueError."""
+        if not self.address:
+            why = self.defaults.why_url or "expected https://HOST/PATH"
+            raise ValueError(f"url is missing: {why}")
+        expected = (
+            f"url is {self.address!r}, expected http(s)://HOST[:PORT][/PATH] and nothing else"
+        )
+        try:
+            parts = urlsplit(self.address)
+            port = parts.port
+        except ValueError:
+            raise ValueError(expected) from None
+        host = parts.hostname or ""
+        if (
+            parts.scheme not in _PORTS
+            or not (_HOST.fullmatch(host) or _is_address(host))
+            or "@" in parts.netloc
+            or port == 0
+            or not _BASE.fullmatch(parts.path)
+            or {".", ".."} & set(parts.path.split("/"))
+            or self.address != f"{parts.scheme}://{parts.netloc}{parts.path}"
+        ):
+            raise ValueError(expected)
+        if _is_address(host) and ipaddress.ip_address(host).is_link_local:
+            raise ValueError(f"url is {self.address!r}: link-local addresses are never reached")
+        return parts
+
+    @property
+    def port(self) -> int:
+        return self.parts.port or _PORTS[self.parts.scheme]
+
+    def is_this_machine(self, listening: str) -> bool:
+        """Whether its host is written as this machine's loopback, or as `listening`."""
+        host = self.parts.hostname or ""
+        if host == "localhost" or host.endswith(".localhost") or host == listening.lower():
+            return True
+        return _is_address(host) and (
+            ipaddress.ip_address(host).is_loopback or ipaddress.ip_address(host).is_unspecified
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The preset's and the table's own, by name as it was written."""
+        own = {name.lower() for name in self.header}
+        of_preset = {k: v for k, v in self.defaults.headers.items() if k.lower() not in own}
+        return {**of_preset, **self.header}
+
+    def environment(self, name: str) -> dict[str, str]:
+        """The variables of workers, in which `{url}` is still to be replaced."""
+        if self.env is not UNSET:
+            return self.env
+        if self.preset is not None:
+            return dict(self.defaults.env)
+        return {f"{name.upper().replace('-', '_')}_BASE_URL": "{url}"}
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_references(key: str, value: str) -> None:
+    for found in _REFERENCE.finditer(value):
+        if found[1] is not None and not _VARIABLE.fullmatch(found[1]):
+            raise ValueError(f"{key} has a reference that is not ${{NAME}}")
+        if found[2] is not None and not os.path.isabs(found[2]):
+            raise ValueError(f"{key} has file: without an absolute path")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service with its keys, for one agent."""
+
+    name: str
+    settings: ServiceSettings
+    env: Mapping[str, str]
+    """Variables of the workers; `{url}` is still to be replaced."""
+    header: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+    """What of these headers must never come back."""
+    ca: str | None = field(repr=False, default=None)
+
+    def rules(self) -> dict[str, Any]:
+        """All of it as plain values, for the process that makes the requests."""
+        settings, parts = self.settings, self.settings.parts
+        return {
+            "scheme": parts.scheme,
+            "host": parts.hostname,
+            "port": settings.port,
+            "base": parts.path,
+            "headers": dict(self.header),
+            "secrets": list(self.secrets),
+            "allow": list(settings.allow),
+            "allow_headers": [each.lower() for each in settings.allow_headers],
+            "drop_query": list(settings.defaults.drop_query),
+            "errors": settings.defaults.errors,
+            "requests_per_minute": settings.requests_per_minute,
+            "tokens_per_day": settings.tokens_per_day,
+            "clocks": {
+                name: getattr(settings.clocks, name) for name in ("connect", "first", "idle")
+            },
+            "ca": self.ca,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """What may be shown to anybody who may see the agent's status."""
+        settings = self.settings
+        return {
+            "url": settings.address,
+            "allow": list(settings.allow) or ["*"],
+            "header": sorted(self.header),
+            "requests_per_minute": settings.requests_per_minute or None,
+            "tokens_per_day": settings.tokens_per_day or None,
+        }
+
+
+def read_service(name: str, settings: ServiceSettings, environ: Mapping[str, str]) -> Service:
+    """The service with its keys. Reads files. Raises ValueError, which names what is missing and
+    shows no key."""
+    values: dict[str, str] = {}
+    secrets: list[str] = []
+    for header, template in settings.headers.items():
+        where = f"services.{name}.header.{header}"
+        found = [_look_up(where, each, environ) for each in _REFERENCE.finditer(template)]
+        keys = iter(found)
+        value = _REFERENCE.sub(lambda _, keys=keys: next(keys), template)  # type: ignore[misc]
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"{where}: the value is empty, or has characters of no header field")
+        values[header] = value
+        secrets += found
+        if not found and _CREDENTIAL.search(header):
+            secrets += value.split()
+    ca = None
+    if settings.ca is not None:
+        ca = _read(f"services.{name}.ca", settings.ca, limit=1 << 22)
+    env = settings.environment(name)
+    return Service(name, settings, env, values, tuple(dict.fromkeys(secrets)), ca)
+
+
+def key_files(settings: ServiceSettings) -> Iterator[str]:
+    """The files that hold the service's keys."""
+    for template in settings.headers.values():
+        for found in _REFERENCE.finditer(template):
+            if found[2] is not None:
+                yield found[2]
+
+
+def key_variables(settings: ServiceSettings) -> Iterator[str]:
+    """The gateway's variables that hold the service's keys."""
+    for template in settings.headers.values():
+        for found in _REFERENCE.finditer(template):
+            if found[1] is not None:
+                yield found[1]
+
+
+def _look_up(where: str, reference: re.Match[str], environ: Mapping[str, str]) -> str:
+    name, path = reference.groups()
+    if path is not None:
+        return _read(where, path, limit=MAX_KEY_BYTES).strip()
+    value = environ.get(name, "").strip()
+    if not value:
+        raise ValueError(f"{where}: {name} is not set in the gateway's environment")
+    return value
+
+
+def _read(where: str, path: str, *, limit: int) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(limit + 1)
+        text = content.decode("ascii")
+    except OSError as error:
+        raise ValueError(f"{where}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{where}: {path} is no text in ASCII") from None
+    if not text.strip() or len(content) > limit:
+        raise ValueError(f"{where}: {path} is empty, or longer than {limit} bytes")
+    return text
+
+
+def check_together(names: Iterable[str], services: Mapping[str, ServiceSettings]) -> None:
+    """Check that an agent's services can be told apart. Raises ValueError."""
+    owners: dict[str, str] = {}
+    for name in names:
+        if name not in services:
+            known = ", ".join(sorted(services)) or "none: there is no [services.NAME]"
+            raise ValueError(f"services has {name!r}, expected one of {known}")
+        for variable in services[name].environment(name):
+            other = owners.setdefault(variable, name)
+            if other != name:
+                raise ValueError(
+                    f"services: {other!r} and {name!r} both set {variable}: "
+                    f"give one of them another by [services.{name}] env = {{ … }}"
+                )

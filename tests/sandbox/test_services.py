@@ -1,0 +1,219 @@
+"""An agent in the strict sandbox, without a network, uses a service whose key it cannot have."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tests.harness import RunningGateway, running_gateway
+from tests.sandbox.doors import KEY, Answer, Upstream
+from tests.sandbox.users import available_users, need_sandbox
+
+AGENT = Path(__file__).with_name("services_agent.py")
+
+
+def completion(text: str) -> bytes:
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+    }
+    content = json.dumps(body).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
+    return head.encode() + b"\r\n\r\n" + content
+
+
+def event(text: str) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}}
+    chunk = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    data = b"data: " + json.dumps({**chunk, "choices": [choice]}).encode() + b"\n\n"
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
+
+
+@asynccontextmanager
+async def serving(
+    tmp_path: Path, answer: Answer, settings: str = "", **env: str
+) -> AsyncIterator[tuple[RunningGateway, Upstream]]:
+    need_sandbox(available_users()[0])
+    upstream = Upstream(answer)
+    async with trio.open_nursery() as nursery, _copied() as agent:
+        [listener] = await nursery.start(
+            partial(trio.serve_tcp, upstream.serve, 0, host="127.0.0.1")
+        )
+        port = listener.socket.getsockname()[1]
+        toml = f"""
+            [services.openai]
+            preset = "openai"
+            url = "http://127.0.0.1:{port}/v1"
+            {settings}
+            [agents.bot]
+            command = ["{sys.executable}", "-u", "{agent}"]
+            services = ["openai"]
+            [agents.other]
+            command = ["{sys.executable}", "-u", "{agent}"]
+            [agents.other.sandbox]
+            env_allow = ["OPENAI_API_KEY"]
+        """
+        env = {"OPENAI_API_KEY": KEY, **env}
+        async with running_gateway(toml=toml, folder=tmp_path, env=env) as gateway:
+            yield gateway, upstream
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _copied() -> AsyncIterator[Path]:
+    """The agent in a folder that others can read, and which holds nothing else."""
+    with tempfile.TemporaryDirectory(prefix="services-") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(shutil.copy(AGENT, folder))
+
+
+async def ask(gateway: RunningGateway, what: Any, *, agent: str = "bot") -> Any:
+    answer = (await gateway.post(f"/agent/{agent}/invoke", input=what)).json()
+    assert "output" in answer, answer
+    return answer["output"]
+
+
+async def echo(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+    """Answers with the head of the request, in what the model says."""
+    if b'"hello"' not in head and head.startswith(b"POST"):
+        await upstream.until(stream, b'"hello"')
+    await stream.send_all(completion(head.partition(b"\r\n\r\n")[0].decode()))
+
+
+async def test_an_unmodified_client_uses_a_key_that_is_nowhere_in_the_sandbox(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, echo) as (gateway, upstream):
+        said = await ask(gateway, "chat")
+        # The control: the service has seen the real key.
+        assert f"Authorization: Bearer {KEY}".encode() in upstream.seen
+        assert f"Authorization: Bearer {'*' * len(KEY)}" in said
+        assert "placeholder" not in said
+        scan = await ask(gateway, {"scan": KEY[::-1]})
+        assert scan["found"] == []
+        assert scan["looked_at"] > 100
+        assert scan["environment"]["OPENAI_API_KEY"] == "placeholder"
+        assert scan["environment"]["OPENAI_BASE_URL"] == "http://127.0.0.1:3129/openai"
+        await gateway.logged(r"POST /chat/completions .*tokens_in=3 tokens_out=4")
+        state = await gateway.state("bot")
+        assert state["sandbox"]["services"]["openai"]["header"] == ["Authorization"]
+        assert state["services"]["openai"]["tokens"] == {"input": 3, "output": 4}
+    assert not any(KEY in line for line in gateway.log)
+    assert KEY not in json.dumps(state)
+
+
+async def test_the_processes_outside_show_the_key_to_nobody_but_their_own_user(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, echo) as (gateway, _):
+        await ask(gateway, "chat")
+        outside = [pid for pid in gateway.processes() if b"network.door" in _read(pid, "cmdline")]
+        assert outside
+        for pid in outside:
+            assert KEY.encode() not in _read(pid, "cmdline") + _read(pid, "environ")
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path("/proc", str(pid), name).read_bytes()
+    except OSError:
+        return b""  # not even root may read what cannot be traced, or it has just ended
+
+
+async def test_tokens_stream_one_by_one(tmp_path: Path) -> None:
+    async def answer(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+        if b'"hello"' not in head:
+            await upstream.until(stream, b'"hello"')
+        await stream.send_all(STREAM)
+        for number in range(3):
+            await stream.send_all(event(f"token {number}"))
+            await read[number].wait()
+        await stream.send_all(END)
+
+    read = [trio.Event() for _ in range(3)]
+    async with serving(tmp_path, answer) as (gateway, _):
+        body = {"input": "x", "stream": True}
+        async with gateway.client.stream("POST", "/agent/bot/invoke", json=body) as response:
+            seen = ""
+            async for text in response.aiter_text():
+                seen += text
+                for number in range(3):
+                    if f'"token {number}"' in seen:
+                        read[number].set()
+        assert seen.endswith("data: [DONE]\n\n")
+
+
+async def test_the_agents_leaving_is_seen_by_the_service(tmp_path: Path) -> None:
+    async def answer(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+        if b'"hello"' not in head:
+            await upstream.until(stream, b'"hello"')
+        await stream.send_all(STREAM + event("one"))
+        await upstream.until(stream, b"never")
+
+    async with serving(tmp_path, answer) as (gateway, upstream):
+        assert await ask(gateway, "leave") == "one"
+        with trio.fail_after(20):
+            await upstream.left.wait()
+
+
+async def test_what_is_not_allowed_is_told_to_the_agent_and_in_the_log(tmp_path: Path) -> None:
+    async with serving(tmp_path, echo, 'allow = ["GET /models"]') as (gateway, upstream):
+        answer = await gateway.post("/agent/bot/invoke", input="chat")
+        assert "services.openai.allow does not have POST /chat/completions" in answer.text
+        await gateway.logged(r"services.openai.allow")
+        assert not upstream.seen
+
+
+async def test_the_gateway_itself_is_not_reached_by_a_service(tmp_path: Path) -> None:
+    async with serving(tmp_path, echo) as (gateway, _):
+        port = gateway.port
+    toml = f"""
+        [server]
+        port = {port}
+        [services.openai]
+        url = "http://127.0.0.1:{port}"
+        [agents.bot]
+        command = "true"
+        services = ["openai"]
+    """
+    path = tmp_path / "own.toml"
+    path.write_text(toml)
+    done = await trio.run_process(
+        [sys.executable, "-m", "gateway", "--config", str(path)],
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"which is the gateway itself" in done.stderr
+
+
+async def test_the_scan_finds_a_key_that_is_put_into_the_sandbox(tmp_path: Path) -> None:
+    # The control: what `env_allow` shows an agent, it can have.
+    async with serving(tmp_path, echo) as (gateway, _):
+        scan = await ask(gateway, {"scan": KEY[::-1]}, agent="other")
+        assert "environment" in scan["found"]
+        assert "OPENAI_BASE_URL" not in scan["environment"]
