@@ -34,10 +34,12 @@ class Upstream:
     left: trio.Event = field(default_factory=trio.Event)
     """Whether a connection to it was ended by the other side."""
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        self.connections += 1
+    async def serve(self, stream: Any) -> None:
         async with stream:
             try:
+                if isinstance(stream, trio.SSLStream):
+                    await stream.do_handshake()
+                self.connections += 1
                 while (head := await self.until(stream, b"\r\n\r\n")) is not None:
                     await self.answer(self, stream, head)
             except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import ssl
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+import trustme
 
 from tests.sandbox.doors import KEY, OK, Upstream, scene
 
@@ -262,3 +265,36 @@ async def test_a_request_that_is_not_allowed_any_more_is_cut() -> None:
         it.change(allow=["POST /y"])
         assert b"the settings were changed meanwhile" in await agent.receive_some()
         await it.upstream.left.wait()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "name", "words"),
+    [
+        (True, "127.0.0.1", None),
+        (False, "127.0.0.1", "its certificate is not trusted"),
+        (True, "other.example", "its certificate is not trusted"),
+    ],
+)
+async def test_a_service_has_to_show_a_certificate_for_its_name(
+    trusted: bool, name: str, words: str | None
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    other = authority if trusted else trustme.CA()
+    async with scene() as it, trio.open_nursery() as nursery:
+        [secure] = await nursery.start(
+            partial(trio.serve_ssl_over_tcp, it.upstream.serve, 0, context, host="127.0.0.1")
+        )
+        port = secure.transport_listener.socket.getsockname()[1]
+        it.change(scheme="https", port=port, ca=other.cert_pem.bytes().decode())
+        answers = [await it.get("/llm/x") for _ in range(2)]
+        nursery.cancel_scope.cancel()
+    for answer in answers:
+        if words is None:
+            assert answer.endswith(b"ok")
+        else:
+            assert status(answer) == 502
+            assert words in message(answer)
+    assert it.upstream.connections == (1 if words is None else 0)
+    assert (KEY.encode() in it.upstream.seen) == (words is None)

@@ -28,9 +28,10 @@ from hypothesis import strategies as st
 
 from gateway.sandbox import SandboxSettings, StrictLauncher, make_launcher, try_sandbox
 from gateway.sandbox.bwrap import Tools
-from gateway.sandbox.network import egress, inlets
+from gateway.sandbox.network import addresses, egress, inlets
+from gateway.sandbox.network.addresses import why_refused
 from gateway.sandbox.network.audit import Auditor, Record, read_record
-from gateway.sandbox.network.egress import Egress, why_refused
+from gateway.sandbox.network.egress import Egress
 from gateway.sandbox.network.proxy import Proxy
 from gateway.sandbox.network.targets import Policy
 from tests.sandbox.running import lines_of
@@ -289,7 +290,7 @@ def test_addresses_are_judged_by_what_they_reach(
 
 def test_this_machines_own_public_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway may listen there."""
-    monkeypatch.setattr(egress, "_is_own", lambda address: True)
+    monkeypatch.setattr(addresses, "_is_own", lambda address: True)
     found = why_refused(ipaddress.ip_address("93.184.216.34"), by_name=True)
     assert found == "it is this machine"
 
@@ -298,7 +299,7 @@ def test_an_address_in_doubt_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     def exhausted(*args: Any) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(egress.stdlib_socket, "socket", exhausted)
+    monkeypatch.setattr(addresses.stdlib_socket, "socket", exhausted)
     found = why_refused(ipaddress.ip_address("93.184.216.34"), by_name=True)
     assert found == "it is this machine"
 
@@ -439,7 +440,7 @@ async def test_a_name_that_cannot_be_resolved_since_the_name_servers_changed_say
     with tempfile.NamedTemporaryFile(delete=not replaced) as file:
         monkeypatch.setattr(trio.socket, "getaddrinfo", fails)
         # A mount of the file alone keeps showing it when another one takes its name.
-        monkeypatch.setattr(egress, "RESOLV_CONF", f"/proc/self/fd/{file.fileno()}")
+        monkeypatch.setattr(addresses, "RESOLV_CONF", f"/proc/self/fd/{file.fileno()}")
         if replaced:
             os.unlink(file.name)
         said = await talk(b"CONNECT a.com:1 HTTP/1.1\r\n\r\n")

@@ -7,6 +7,7 @@ know what an agent's settings allow by name (`targets`, `rules`).
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - loaded before the right to read the interpreter is given up
 import errno
 import ipaddress
 import os
@@ -104,8 +105,11 @@ def _is_own(address: Address) -> bool:
 async def connect(
     host: str, port: int, why_not: Callable[[Address], str | None]
 ) -> trio.SocketStream:
-    """A connection to the first address of the host that answers. `why_not` judges each address
-    before it is connected to. Raises Unreachable."""
+    """A connection to the first address of the host that answers.
+
+    `why_not` judges each address before it is connected to; the first that it has something against
+    ends the attempt. Raises Unreachable.
+    """
     try:
         # As bytes: a str would be changed by IDNA first.
         found = await trio.socket.getaddrinfo(
@@ -120,7 +124,7 @@ async def connect(
     for family, kind, protocol, _, address in found:
         judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
         if (why := why_not(judged)) is not None:
-            raise Unreachable(f"{host} is {judged}: {why}", refused=True)
+            raise Unreachable(why, refused=True)
         try:
             return await _connect(trio.socket.socket(family, kind, protocol), address)
         except OSError as error:

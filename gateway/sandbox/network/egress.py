@@ -1,30 +1,24 @@
-"""The proxy that takes an agent to the addresses that it may reach, and the judgement of addresses.
+"""The proxy that takes an agent to the hosts that it may reach.
 
 This module owns what the process does that carries out an agent's network policy: one per agent
 that has a network, beside the gateway, so that an agent's traffic costs the gateway nothing and its
 bytes are parsed elsewhere. What a request says, and what the settings allow by name, is `targets`';
-how connections of workers come here is `inlets`'.
+which addresses may be reached is `addresses`'; how connections of workers come here is `inlets`'.
 
 The proxy speaks HTTP CONNECT, which HTTP clients use for https: the agent names a host and a port,
-and gets a tunnel or a refusal. Names are resolved here, and the address that was judged is the one
-that is connected to. Each connection is one record (`audit`), at its end.
+and gets a tunnel or a refusal. Each connection is one record (`audit`), at its end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import encodings.idna  # noqa: F401 - loaded before the right to read the interpreter is given up
-import errno
-import ipaddress
-import os
-import socket as stdlib_socket
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from gateway.sandbox.network import inlets
+from gateway.sandbox.network.addresses import Unreachable, connect, why_refused
 from gateway.sandbox.network.audit import Auditor, Record
-from gateway.sandbox.network.enclosure import RESOLV_CONF
 from gateway.sandbox.network.targets import (
     Policy,
     ProxyRefusal,
@@ -36,6 +30,7 @@ from gateway.sandbox.network.targets import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateway.sandbox.network.addresses import Address
     from gateway.sandbox.network.audit import Verdict
 
 MAX_HEAD = 8192
@@ -49,55 +44,8 @@ MAX_TUNNELS = 64
 CHUNK = 65536
 """Bytes that a tunnel forwards at once."""
 
-# IPv6 prefixes that embed an IPv4 address in the last 32 bits, which is the one that is reached.
-_EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
-
 NOTHING = Policy(())
 """What is allowed before the gateway has said it."""
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def why_refused(address: Address, *, by_name: bool) -> str | None:
-    """Why no agent may reach the address, or None.
-
-    `by_name` tells whether the operator named the host without a wildcard: such a host may be in a
-    private network. This machine and link-local addresses (metadata services) are always refused.
-    """
-    address = _meant(address)
-    if address.is_multicast or (address.version == 4 and address.is_reserved):
-        return "it is no single host"
-    if address.is_link_local:
-        return "it is link-local, where metadata services are"
-    if address.is_loopback or address.is_unspecified or _is_own(address):
-        return "it is this machine"
-    if not address.is_global and not by_name:
-        return "it is in a private network; only a host that is named without * may be"
-    return None
-
-
-def _meant(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address embeds, or the address itself."""
-    if isinstance(address, ipaddress.IPv6Address):
-        if (inner := address.ipv4_mapped or address.sixtofour) is not None:
-            return inner
-        if any(address in network for network in _EMBEDDING):
-            return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-    return address
-
-
-def _is_own(address: Address) -> bool:
-    """Whether the address is one of this machine's, which are the only ones that can be bound.
-
-    If that cannot be found out, for example for lack of descriptors, the answer is yes.
-    """
-    family = stdlib_socket.AF_INET if address.version == 4 else stdlib_socket.AF_INET6
-    try:
-        with stdlib_socket.socket(family, stdlib_socket.SOCK_DGRAM) as probe:
-            probe.bind((str(address), 0))
-    except OSError as error:
-        return error.errno != errno.EADDRNOTAVAIL
-    return True
 
 
 class Tunnel:
@@ -226,44 +174,12 @@ class Egress:
 
 async def open_upstream(tunnel: Tunnel) -> trio.SocketStream:
     """A connection to what the agent asked for, which was allowed by name. Raises ProxyRefusal."""
-    host, port = tunnel.host, tunnel.port
     try:
-        # As bytes: a str would be changed by IDNA first.
-        found = await trio.socket.getaddrinfo(
-            host.encode("ascii"), port, type=trio.socket.SOCK_STREAM
-        )
-    except OSError as error:
-        cause = error.strerror or str(error)
-        if _was_replaced(RESOLV_CONF):
-            cause += f"; {RESOLV_CONF} was replaced since: restart the gateway for its name servers"
-        raise ProxyRefusal(502, f"{host} cannot be resolved: {cause}") from None
-    complaint = "it has no address"
-    for family, kind, protocol, _, address in found:
-        judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        if (why := tunnel.lead_to(judged)) is not None:
-            raise ProxyRefusal(403, why, rule="address")
-        try:
-            return await _connect(trio.socket.socket(family, kind, protocol), address)
-        except OSError as error:
-            complaint = error.strerror or str(error)
-    raise ProxyRefusal(502, f"{host}:{port} cannot be reached: {complaint}")
-
-
-def _was_replaced(path: str) -> bool:
-    """Whether a file that is mounted here by itself has no name any more where it came from."""
-    try:
-        return os.stat(path).st_nlink == 0
-    except OSError:
-        return False
-
-
-async def _connect(upstream: trio.socket.SocketType, address: object) -> trio.SocketStream:
-    try:
-        await upstream.connect(address)
-    except BaseException:
-        upstream.close()
-        raise
-    return trio.SocketStream(upstream)
+        return await connect(tunnel.host, tunnel.port, tunnel.lead_to)
+    except Unreachable as error:
+        if error.refused:
+            raise ProxyRefusal(403, str(error), rule="address") from None
+        raise ProxyRefusal(502, str(error)) from None
 
 
 async def _read_head(client: trio.SocketStream) -> tuple[bytes, bytes]:

@@ -179,12 +179,13 @@ class Upstream:
             connection.close()
 
     def _why_not(self, address: Address) -> str | None:
-        return why_service_refused(
+        why = why_service_refused(
             address,
             self.service.port,
             this_machine=self._this_machine,
             own_ports=self.own_ports,
         )
+        return why and f"{self.service.host} is {address}: {why}"
 
 
 def _names_this_machine(host: str) -> bool:
