@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
+import trustme
 
 from tests.harness import RunningGateway, running_gateway
 from tests.sandbox.doors import KEY, Answer, Upstream
@@ -55,32 +56,55 @@ END = b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n"
 
 @asynccontextmanager
 async def serving(
-    tmp_path: Path, answer: Answer, settings: str = "", **env: str
+    tmp_path: Path, answer: Answer, settings: str = "", *, authority: trustme.CA | None = None
 ) -> AsyncIterator[tuple[RunningGateway, Upstream]]:
+    """A gateway with an agent that has the service `openai`, which `answer` answers for.
+
+    With `authority` it is asked by TLS, and the service `strange` is the same without the
+    authority's certificate.
+    """
     need_sandbox(available_users()[0])
     upstream = Upstream(answer)
     async with trio.open_nursery() as nursery, _copied() as agent:
-        [listener] = await nursery.start(
-            partial(trio.serve_tcp, upstream.serve, 0, host="127.0.0.1")
-        )
-        port = listener.socket.getsockname()[1]
+        port = await nursery.start(_serve_service, upstream, authority)
+        url = f"http{'s' if authority else ''}://127.0.0.1:{port}/v1"
+        if authority is not None:
+            authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+            settings += f'\nca = "{tmp_path}/ca.pem"'
         toml = f"""
             [services.openai]
             preset = "openai"
-            url = "http://127.0.0.1:{port}/v1"
+            url = "{url}"
             {settings}
+            [services.strange]
+            url = "{url}"
             [agents.bot]
             command = ["{sys.executable}", "-u", "{agent}"]
-            services = ["openai"]
+            services = ["openai", "strange"]
             [agents.other]
             command = ["{sys.executable}", "-u", "{agent}"]
             [agents.other.sandbox]
             env_allow = ["OPENAI_API_KEY"]
         """
-        env = {"OPENAI_API_KEY": KEY, **env}
+        env = {"OPENAI_API_KEY": KEY}
         async with running_gateway(toml=toml, folder=tmp_path, env=env) as gateway:
             yield gateway, upstream
         nursery.cancel_scope.cancel()
+
+
+async def _serve_service(
+    upstream: Upstream,
+    authority: trustme.CA | None,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    listeners: Any = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    if authority is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        listeners = [trio.SSLListener(each, context) for each in listeners]
+    task_status.started(port)
+    await trio.serve_listeners(upstream.serve, listeners)
 
 
 @asynccontextmanager
@@ -178,6 +202,15 @@ async def test_the_agents_leaving_is_seen_by_the_service(tmp_path: Path) -> None
         assert await ask(gateway, "leave") == "one"
         with trio.fail_after(20):
             await upstream.left.wait()
+
+
+async def test_a_service_is_asked_by_tls_and_has_to_be_trusted(tmp_path: Path) -> None:
+    async with serving(tmp_path, echo, authority=trustme.CA()) as (gateway, upstream):
+        assert "POST /v1/chat/completions" in await ask(gateway, "chat")
+        assert f"Bearer {KEY}".encode() in upstream.seen
+        request = "GET /strange/x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        answer = await ask(gateway, {"raw": request})
+        assert "strange: 127.0.0.1: its certificate is not trusted" in answer
 
 
 async def test_what_is_not_allowed_is_told_to_the_agent_and_in_the_log(tmp_path: Path) -> None:
