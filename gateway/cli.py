@@ -37,6 +37,7 @@ from gateway.sandbox import (
 from gateway.sandbox.files.state import AgentState, StateDir, default_place
 from gateway.sandbox.launch import Launcher, own_environment_first
 from gateway.server import serve
+from gateway.shutdown import hold_hangups
 
 log = logging.getLogger("gateway")
 
@@ -84,11 +85,15 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
     """
     _open_standard_streams()
     try:
-        settings = load(
+        read = partial(
+            load,
             config_path,
             agents=_commands(agents),
             server={key: value for key, value in server.items() if value is not None},
         )
+        settings = read()
+        if not check:
+            hold_hangups()
         logs.setup(settings.server.log_level)
         with ExitStack() as stack:
             states = open_states(settings, stack, serving=not check)
@@ -99,7 +104,9 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
                 code = trio.run(check_agents, settings, launchers)
             else:
                 code = trio.run(
-                    partial(serve, states=states, announce=_announce), settings, launchers
+                    partial(serve, states=states, read=read, announce=_announce),
+                    settings,
+                    launchers,
                 )
         sys.exit(code)
     except ConfigError as error:

@@ -28,6 +28,7 @@ from gateway.front.listen import serve_http
 from gateway.front.runs.service import Runs
 from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
 from gateway.observe import logs
+from gateway.reload import Reloader
 from gateway.sandbox.files.keeper import keep_states
 from gateway.sandbox.network.metering import keep_records
 from gateway.shutdown import Shutdown, receive_signals
@@ -69,12 +70,13 @@ async def serve(
     launchers: Mapping[str, Launcher],
     *,
     announce: Callable[[str], None],
+    read: Callable[[], Settings],
     states: Mapping[str, AgentState] = MappingProxyType({}),
 ) -> int:
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
-    `announce` gets the address once requests are answered; it may block. `states` are what outlives
-    the workers of agents. Raises ListenError.
+    `announce` gets the address once requests are answered; it may block. `read` reads the settings
+    again, for a reload. `states` are what outlives the workers of agents. Raises ListenError.
     """
     _raise_descriptor_limit()
     supervisors: dict[str, AgentSupervisor] = {}
@@ -98,8 +100,10 @@ async def serve(
     address = url_of(settings.server.host, listeners)
     for launcher in launchers.values():
         launcher.keep_from([listener.getsockname()[1] for listener in listeners])
+    reloader = Reloader(read, settings, launchers)
     shutdown = Shutdown(
         dispatcher,
+        reload=reloader.ask,
         lame_duck_seconds=settings.server.lame_duck_seconds(loopback=only_loopback(listeners)),
         drain_seconds=settings.server.drain_seconds,
     )
@@ -118,6 +122,7 @@ async def serve(
                     nursery.start_soon(keep_records, descriptor, launcher.meter, name)
             nursery.start_soon(keep_states, states)
             await nursery.start(runs.run)
+            nursery.start_soon(reloader.run)
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)
                 await serving.start(

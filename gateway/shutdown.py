@@ -1,4 +1,4 @@
-"""The end of the gateway: step by step, or at once.
+"""The signals that the gateway obeys, and its end: step by step, or at once.
 
 # Theory of operation
 
@@ -13,6 +13,11 @@ proxy or a client goes elsewhere.
 *Drain*: nothing is admitted, and what was admitted has the `drain` clock. *End what is left*: every
 request that is still open gets `shutting_down`, as a 503 or as the last event of its stream, and
 the workers are told to end. Then connections are closed.
+
+SIGHUP has two senders: a person or a service manager who wants the configuration read again
+(`reload`), and the kernel, when the terminal is closed that the gateway runs in. The latter ends
+the gateway as SIGTERM does. They are told apart by the terminal, which is gone then. A SIGHUP that
+was to be ignored when the gateway was started (`nohup`) is ignored.
 
 One wish to end is often two signals: a terminal sends SIGINT to the gateway and to what started it
 (uv, npm, a shell), which sends it on, some of them a moment later. So a signal is another one only
@@ -46,8 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway")
 
-ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
-"""What ends the gateway."""
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+"""What ends the gateway; SIGHUP does if its terminal is gone."""
 
 IGNORED = frozenset({signal.SIGUSR1, signal.SIGUSR2})
 """What would end it if it were not received, and is sent to daemons to rotate logs and the like."""
@@ -64,14 +69,27 @@ GIVE_UP_SECONDS = 5.0
 process."""
 
 
+_hangups: list[int] = []
+"""SIGHUPs that came while the gateway started."""
+
+
+def hold_hangups() -> None:
+    """Keep SIGHUPs from now on for `receive_signals`: a start takes seconds, and without this, a
+    reload that comes too soon would end the gateway."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, _: _hangups.append(number))
+
+
 @contextmanager
 def receive_signals() -> Iterator[AsyncIterator[int]]:
-    """Receive the signals of `ENDING` and `IGNORED`, but for a SIGHUP that `nohup` has had ignored.
+    """Receive SIGHUP and the signals of `ENDING` and `IGNORED`, but for a SIGHUP that `nohup` has
+    had ignored.
 
     After the block all of them are ignored: the process ends by itself then, and one more must not
-    change its exit code. A signal that comes just before the block raises SystemExit.
+    change its exit code. A signal that would end it and comes just before the block raises
+    SystemExit.
     """
-    numbers = ENDING | IGNORED
+    numbers = ENDING | IGNORED | {signal.SIGHUP}
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         numbers -= {signal.SIGHUP}
     over = False
@@ -79,12 +97,17 @@ def receive_signals() -> Iterator[AsyncIterator[int]]:
     def handle(number: int, frame: FrameType | None) -> None:
         """Before and after trio's receiver, which puts back the handler that it has found."""
         del frame
-        if not over and number in ENDING:
+        if number == signal.SIGHUP:
+            _hangups.append(number)
+        elif not over and number in ENDING:
             sys.exit(128 + number)
 
     for number in numbers:
         signal.signal(number, handle)
     with trio.open_signal_receiver(*numbers) as signals:
+        if _hangups:
+            _hangups.clear()
+            os.kill(os.getpid(), signal.SIGHUP)
         try:
             yield signals
         finally:
@@ -97,9 +120,17 @@ class Shutdown:
     """See the module's docstring. Runs the agents and HTTP, and ends both."""
 
     def __init__(
-        self, dispatcher: Dispatcher, *, lame_duck_seconds: float, drain_seconds: float
+        self,
+        dispatcher: Dispatcher,
+        *,
+        lame_duck_seconds: float,
+        drain_seconds: float,
+        reload: Callable[[], None],
     ) -> None:
+        """`reload` is called for a SIGHUP, and returns at once."""
         self._dispatcher = dispatcher
+        self._reload = reload
+        self._has_terminal = has_terminal()
         self._lame_duck_seconds = lame_duck_seconds
         self._drain_seconds = drain_seconds
         self._http_drains = trio.Event()
@@ -138,12 +169,12 @@ class Shutdown:
 
     async def obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
         """The first signal ends step by step, another one at once."""
-        number = await _next(signals)
+        number = await self._next(signals)
         first_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_step_by_step, number)
             while True:
-                number = await _next(signals)
+                number = await self._next(signals)
                 if trio.current_time() - first_at >= SECOND_SIGNAL_SECONDS:
                     break
                 logs.event(log, logging.INFO, f"{number.name}: so soon after the first, the same")
@@ -152,6 +183,17 @@ class Shutdown:
         self.exit_code = 128 + number
         await self._end_at_once()
         everything.cancel()
+
+    async def _next(self, signals: AsyncIterator[int]) -> signal.Signals:
+        """The next signal that ends the gateway. Obeys those that do not."""
+        while True:
+            number = signal.Signals(await anext(signals))
+            hangup = number == signal.SIGHUP
+            if number in ENDING or (hangup and self._has_terminal and not has_terminal()):
+                return number
+            if hangup:
+                logs.event(log, logging.INFO, "SIGHUP: reloading")
+                self._reload()
 
     async def _end_step_by_step(self, number: signal.Signals) -> None:
         self._http_drains.set()
@@ -187,9 +229,10 @@ class Shutdown:
         os._exit(self.exit_code)
 
 
-async def _next(signals: AsyncIterator[int]) -> signal.Signals:
-    """The next signal that ends the gateway."""
-    while True:
-        number = signal.Signals(await anext(signals))
-        if number in ENDING:
-            return number
+def has_terminal() -> bool:
+    """Whether the process has a controlling terminal that is still there (tty(4))."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK))
+    except OSError:
+        return False
+    return True

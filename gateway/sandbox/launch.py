@@ -130,6 +130,14 @@ class Launcher(Protocol):
         """
         ...
 
+    def change_network(self, hosts: Sequence[str]) -> bool:
+        """Have the workers, those that run too, reach these hosts (`host:port` patterns) alone.
+
+        Returns whether that could be done without new workers. Raises OSError, and then nothing has
+        changed.
+        """
+        ...
+
     def close(self) -> None:
         """Release everything that the launcher holds, after its last worker has ended. Blocks for
         seconds at most."""

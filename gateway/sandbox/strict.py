@@ -312,15 +312,15 @@ class StrictLauncher:
     def _proxies(self) -> Sequence[Proxy]:
         return [each for each in (self._proxy, self._door) if each is not None]
 
-    def change_network(self, hosts: Sequence[str]) -> None:
-        """Have the workers, those that run too, reach these hosts (`host:port` patterns) alone.
-
-        For an agent that has a proxy. Raises OSError, and then nothing has changed.
-        """
-        assert self._proxy is not None
+    def change_network(self, hosts: Sequence[str]) -> bool:
+        """As `gateway.sandbox.launch.Launcher.change_network`. What an agent with a network has in
+        its workers, one without it lacks."""
+        if self._proxy is None:
+            return not hosts
         self._proxy.change(network=list(hosts))
         settings = structs.replace(self.confinement.settings, network=tuple(hosts))
         self.confinement = dataclasses.replace(self.confinement, settings=settings)
+        return True
 
     def change_services(self, services: Sequence[Service]) -> None:
         """Have the workers, those that run too, use these services under these rules and keys.

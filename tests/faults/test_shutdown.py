@@ -206,8 +206,8 @@ async def test_at_a_second_signal_every_request_has_an_outcome_that_says_why(
             pipe.write("word\n")
             pipe.flush()
             await read_until(begun, b"word")
-            send_signal(gateway, signal.SIGHUP)
-            await gateway.logged("SIGHUP: draining")
+            send_signal(gateway, signal.SIGQUIT)
+            await gateway.logged("SIGQUIT: draining")
             await gateway.insist(signal.SIGTERM)
             data = await read_until(begun, b"}}")
             assert b'event: error\ndata: {"error":{"type":"shutting_down"' in data
@@ -224,7 +224,7 @@ async def test_at_a_second_signal_every_request_has_an_outcome_that_says_why(
         (signal.SIGINT, signal.SIGINT),
         (signal.SIGINT, signal.SIGTERM),
         (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM),
-        (signal.SIGHUP, signal.SIGINT),
+        (signal.SIGTERM, signal.SIGINT),
         (signal.SIGQUIT, signal.SIGTERM),
     ],
 )

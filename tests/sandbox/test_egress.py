@@ -344,6 +344,75 @@ async def test_without_epoll_watches_descriptors_still_arrive() -> None:
         assert said == b"W"
 
 
+@pytest.mark.parametrize(
+    ("hosts", "goes_on"),
+    [
+        (["a.com:1"], True),
+        (["other.com:1", "a.com:*"], True),
+        ([], False),
+        (["a.com:2"], False),
+        # By name, it may be in a private network; by a pattern, it may not.
+        (["*:1"], False),
+    ],
+)
+async def test_a_tunnel_that_other_rules_do_not_allow_is_closed(
+    hosts: list[str], goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = ipaddress.ip_address("10.0.0.1")
+
+    async def open_upstream(tunnel: egress.Tunnel) -> trio.SocketStream:
+        assert tunnel.lead_to(private) is None
+        return trio.SocketStream(inner)
+
+    monkeypatch.setattr(egress, "open_upstream", open_upstream)
+    inner, far = trio.socket.socketpair()
+    near, client = trio.socket.socketpair()
+    auditor = Kept()
+    handler = Egress(auditor, POLICY)
+    with far, client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handler.serve_client, trio.SocketStream(near), 7)
+            await client.send(b"CONNECT a.com:1 HTTP/1.1\r\n\r\nping")
+            assert await client.recv(100) == b"HTTP/1.1 200 Connection established\r\n\r\n"
+            assert await far.recv(100) == b"ping"
+            handler.change({"network": hosts})
+            if goes_on:
+                await far.send(b"pong")
+                assert await client.recv(100) == b"pong"
+                client.shutdown(socket.SHUT_WR)
+                far.shutdown(socket.SHUT_WR)
+            assert await client.recv(100) == b""
+    [record] = auditor.records
+    assert (record.verdict, record.worker, record.sent) == ("allowed", 7, 4)
+    assert (record.why == "") == goes_on
+    assert goes_on or record.why.startswith("closed: ")
+
+
+async def test_a_connection_that_waits_for_its_host_obeys_other_rules_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolving = trio.Event()
+
+    async def resolve(*args: Any, **options: Any) -> list[Any]:
+        resolving.set()
+        await trio.sleep_forever()
+        return []
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", resolve)
+    near, client = trio.socket.socketpair()
+    auditor = Kept()
+    handler = Egress(auditor, POLICY)
+    with client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(handler.serve_client, trio.SocketStream(near), 7)
+            await client.send(b"CONNECT a.com:1 HTTP/1.1\r\n\r\n")
+            await resolving.wait()
+            handler.change({"network": []})
+            assert await client.recv(100) == b""
+    [record] = auditor.records
+    assert record.why == "closed: a.com:1 is not in the agent's network setting"
+
+
 POLICY = Policy(("a.com:1",))
 
 
