@@ -13,11 +13,10 @@ from trio.testing import wait_all_tasks_blocked
 from gateway.agents.dispatcher import Dispatcher
 from gateway.config import Clocks, RunSettings
 from gateway.exchange import Exchange
-from gateway.front.app import DIALECTS
 from gateway.front.dialect import Dialect
 from gateway.front.requests import CallRoutes
 from gateway.front.runs.service import Runs
-from tests.unit.asgi import HOSTS, FakeClient, FakeDispatcher, Story
+from tests.unit.asgi import DIALECTS, HOSTS, FakeClient, FakeDispatcher, Story
 from tests.unit.workers import AgentScene
 
 ASYNC = {"prefer": "respond-async"}
