@@ -14,7 +14,8 @@ Each line of a file is one JSON object. The first of a case names it; its steps 
 
 An expected answer has the members that count. `result` is compared as a JSON value; of `error`,
 `code` and `message` (a part of it) where they are given; `chunks` is the text of all chunks
-together. With `"open": true` the step waits for these chunks only, and not for the end of the
+together; `events` are all events, in order, and `outcome` what the answer says of its end. With
+`"open": true` the step waits for these chunks only, and not for the end of the
 answer. With `id` alone any legal answer is right. The ids in a file increase, as those of a gateway
 do.
 
@@ -50,6 +51,7 @@ FILES = (
     "cancel",
     "concurrency",
     "stray",
+    "events",
 )
 """In this order: what most of the rest depends on comes first."""
 
@@ -96,7 +98,9 @@ class Expected(Struct, forbid_unknown_fields=True):
 
     id: int
     chunks: str | UnsetType = UNSET
+    events: list[Any] | UnsetType = UNSET
     result: Any = UNSET
+    outcome: dict[str, Any] | UnsetType = UNSET
     error: ExpectedError | UnsetType = UNSET
     open: bool = False
 

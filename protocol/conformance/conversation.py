@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from protocol.conformance.cases import (
     Expected,
@@ -65,19 +65,26 @@ class Answer:
     """What has come for one request."""
 
     method: Method
+    asked: bool = False
+    """Whether the request asks for events."""
     chunks: list[str] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
     end: Result | End | Failure | None = None
 
     def __str__(self) -> str:
         parts = [f"the chunks {_short(repr(''.join(self.chunks)))}"] if self.chunks else []
+        if self.events:
+            parts.append(f"the events {_as_json(self.events)}")
         if isinstance(self.end, Result):
-            parts.append(f"the result {_short(msgspec.json.encode(self.result).decode())}")
+            parts.append(f"the result {_as_json(self.result)}")
         elif isinstance(self.end, End):
             parts.append("the end of chunks, {}")
         elif isinstance(self.end, Failure):
             parts.append(f"error {self.end.code}, {_short(repr(self.end.message))}")
         else:
             parts.append("no end yet")
+        if self.outcome:
+            parts.append(f"the outcome {_as_json(self.outcome)}")
         return " and ".join(parts)
 
     @property
@@ -87,6 +94,18 @@ class Answer:
             return {}
         key = "output" if self.method == "invoke" else "message"
         return {key: msgspec.json.decode(self.end.value)}
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        """The members that say how the answer ended."""
+        outcome = None if self.end is None or isinstance(self.end, Failure) else self.end.outcome
+        if outcome is None:
+            return {}
+        members: dict[str, Any] = {} if outcome.finish is None else {"finish": outcome.finish}
+        for key, value in (("usage", outcome.usage), ("asks", outcome.asks)):
+            if value is not None:
+                members[key] = msgspec.json.decode(value)
+        return members
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +117,14 @@ class Clocks:
     """Added to `step` until the worker has said anything."""
 
 
+class _Params(Struct):
+    events: bool = False
+
+
 class _Head(Struct):
     id: int | UnsetType = UNSET
     method: str = ""
+    params: Raw = Raw(b"{}")
 
 
 class _Ids:
@@ -211,11 +235,15 @@ class Conversation:
             return
         self._sent_ids.add(head.id)
         self._ids.next = head.id
+        asked = (
+            bytes(head.params)[:1] == b"{" and msgspec.json.decode(head.params, type=_Params).events
+        )
         # A method that nobody knows must be refused, which is legal for every method.
         method: Method = "chat" if head.method == "chat" else "invoke"
-        self._answers[head.id] = Answer(method)
+        self._answers[head.id] = Answer(method, asked)
         try:
-            self._connection.send_request(method, b"[]", stream=False, request_id="")
+            # Events are looked at in any case: a gateway drops those that it did not ask for.
+            self._connection.send_request(method, b"[]", stream=False, request_id="", events=True)
         except LocalProtocolError as error:
             raise Finding(str(error)) from None
 
@@ -285,8 +313,21 @@ class Conversation:
                 self.ready = event
             elif isinstance(event, Chunk):
                 self._answers[event.id].chunks.append(msgspec.json.decode(event.text))
-            elif not isinstance(event, Event):
-                self._answers[event.id].end = event
+            else:
+                self._add(self._answers[event.id], event)
+
+    def _add(self, answer: Answer, event: Event | Result | End | Failure) -> None:
+        if isinstance(event, Event):
+            answer.events.append(msgspec.json.decode(event.event))
+            unasked = "an event"
+        else:
+            answer.end = event
+            unasked = "a result with more than a value" if answer.outcome else ""
+        if unasked and not answer.asked:
+            raise Finding(
+                f"{unasked}, for request {event.id}, which does not say 'events'",
+                expected="nothing that an older gateway would not understand",
+            )
 
 
 def _violation(error: RemoteProtocolError) -> Finding:
@@ -294,22 +335,33 @@ def _violation(error: RemoteProtocolError) -> Finding:
 
 
 def _is_unknown_instruction(expected: Expected, answer: Answer) -> bool:
-    wants = expected.result is not UNSET or expected.chunks is not UNSET
-    wants = wants or (expected.error is not UNSET and expected.error.code != _UNKNOWN_METHOD)
+    said = (expected.result, expected.chunks, expected.events, expected.outcome)
+    wants = any(each is not UNSET for each in said) or (
+        expected.error is not UNSET and expected.error.code != _UNKNOWN_METHOD
+    )
     return wants and isinstance(answer.end, Failure) and answer.end.code == _UNKNOWN_METHOD
 
 
 def _difference(expected: Expected, answer: Answer) -> str | None:
     if expected.chunks is not UNSET and "".join(answer.chunks) != expected.chunks:
         return "the text is another"
-    end = answer.end
-    if expected.error is not UNSET and end is not None:
-        return _difference_of_error(expected.error, end)
-    if expected.result is not UNSET and end is not None:
-        if isinstance(end, Failure):
-            return "an error came"
-        if not is_same(answer.result, expected.result):
-            return "the result is another"
+    if expected.events is not UNSET and not is_same(answer.events, expected.events):
+        return "the events are others"
+    if answer.end is None:
+        return None
+    if expected.error is not UNSET:
+        return _difference_of_error(expected.error, answer.end)
+    return _difference_of_end(expected, answer)
+
+
+def _difference_of_end(expected: Expected, answer: Answer) -> str | None:
+    wants = expected.result is not UNSET or expected.outcome is not UNSET
+    if wants and isinstance(answer.end, Failure):
+        return "an error came"
+    if expected.result is not UNSET and not is_same(answer.result, expected.result):
+        return "the result is another"
+    if expected.outcome is not UNSET and not is_same(answer.outcome, expected.outcome):
+        return "the outcome is another"
     return None
 
 
@@ -338,13 +390,17 @@ def _in_words(expected: Expected) -> str:
     parts = []
     if expected.chunks is not UNSET:
         parts.append(f"the chunks {_short(repr(expected.chunks))}")
-    if expected.result is not UNSET:
-        parts.append(f"the result {_short(msgspec.json.encode(expected.result).decode())}")
+    values = ((name, getattr(expected, name)) for name in ("events", "result", "outcome"))
+    parts += [f"the {name} {_as_json(value)}" for name, value in values if value is not UNSET]
     if expected.error is not UNSET:
         code = "" if expected.error.code is UNSET else f" {expected.error.code}"
         message = expected.error.message
         parts.append(f"error{code}" + ("" if message is UNSET else f" that says {message!r}"))
     return f"{' and '.join(parts) or 'an answer'} to request {expected.id}"
+
+
+def _as_json(value: Any) -> str:
+    return _short(msgspec.json.encode(value).decode())
 
 
 def _short(text: str) -> str:

@@ -15,7 +15,19 @@ import pytest
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 import protocol
-from protocol import Cancel, Chat, Chunk, End, Failure, Invoke, Ready, Result
+from protocol import (
+    Cancel,
+    Chat,
+    Chunk,
+    End,
+    Event,
+    Failure,
+    Invoke,
+    Outcome,
+    Ready,
+    Result,
+    events,
+)
 from protocol.gateway_side import GatewayConnection
 from protocol.worker_side import WorkerConnection
 
@@ -23,7 +35,8 @@ from .helpers import request_line
 
 README = Path(protocol.__file__).with_name("README.md").read_text(encoding="utf-8")
 TRANSCRIPTS = re.findall(r"^```transcript\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-WITH_READY, WITHOUT_READY = TRANSCRIPTS
+WITH_READY, WITHOUT_READY, WITH_EVENTS = TRANSCRIPTS
+NAMES = ["with ready", "without ready", "with events"]
 
 
 class Message(Struct):
@@ -49,6 +62,48 @@ def value(raw: Raw) -> Any:
     return msgspec.json.decode(raw)
 
 
+def optional(params: dict[str, Raw]) -> dict[str, Any]:
+    """What a request says only where there is something to say."""
+    return {
+        name: read(params[name])
+        for name, read in (
+            ("events", value),
+            ("tools", bytes),
+            ("resume", bytes),
+            ("traceparent", value),
+        )
+        if name in params
+    }
+
+
+def declared(params: dict[str, Raw]) -> dict[str, Any]:
+    """What `ready` says only where there is something to say."""
+    return {
+        name: read(params[name])
+        for name, read in (
+            ("input", bytes),
+            ("modes", lambda raw: tuple(value(raw))),
+            ("tools", value),
+            ("asks", value),
+        )
+        if name in params
+    }
+
+
+def outcome(result: dict[str, Raw]) -> dict[str, Any]:
+    """How an answer ended, as an argument, if it says so."""
+    if not result.keys() & {"finish", "usage", "asks"}:
+        return {}
+    usage, asks = result.get("usage"), result.get("asks")
+    return {
+        "outcome": Outcome(
+            value(result["finish"]),
+            None if usage is None else bytes(usage),
+            None if asks is None else bytes(asks),
+        )
+    }
+
+
 def gateway_says(connection: GatewayConnection, message: Message) -> bytes:
     params = message.params
     if message.method == "cancel":
@@ -60,6 +115,7 @@ def gateway_says(connection: GatewayConnection, message: Message) -> bytes:
         stream=value(params["stream"]),
         context=bytes(params["context"]),
         request_id=value(params["request_id"]),
+        **optional(params),
     )
     assert request_id == message.id
     return line
@@ -73,17 +129,21 @@ def worker_says(connection: WorkerConnection, message: Message) -> bytes:
             concurrency=value(params["concurrency"]),
             description=value(params["description"]),
             metadata=bytes(params["metadata"]),
+            **declared(params),
         )
     if message.method == "chunk":
         return connection.send_chunk(value(params["id"]), value(params["chunk"]))
+    if message.method == "event":
+        return connection.send_event(value(params["id"]), params["event"])
     if message.error is not UNSET:
         return connection.send_error(message.id, **message.error)
     assert message.result is not UNSET
+    ended = outcome(message.result)
     if "output" in message.result:
-        return connection.send_output(message.id, message.result["output"])
+        return connection.send_output(message.id, message.result["output"], **ended)
     if "message" in message.result:
-        return connection.send_message(message.id, message.result["message"])
-    return connection.send_end(message.id)
+        return connection.send_message(message.id, message.result["message"], **ended)
+    return connection.send_end(message.id, **ended)
 
 
 def as_heard_by_the_gateway(message: Message) -> Any:
@@ -95,14 +155,18 @@ def as_heard_by_the_gateway(message: Message) -> Any:
             concurrency=value(params["concurrency"]),
             description=value(params["description"]),
             metadata=bytes(params["metadata"]),
+            **declared(params),
         )
     if message.method == "chunk":
         return Chunk(value(params["id"]), bytes(params["chunk"]))
+    if message.method == "event":
+        return Event(value(params["id"]), bytes(params["event"]))
     if message.error is not UNSET:
         return Failure(message.id, **message.error)
     assert message.result is not UNSET
-    values = [bytes(raw) for raw in message.result.values()]
-    return Result(message.id, *values) if values else End(message.id)
+    ended = outcome(message.result)
+    values = [bytes(raw) for key, raw in message.result.items() if key in {"output", "message"}]
+    return Result(message.id, *values, **ended) if values else End(message.id, **ended)
 
 
 def as_heard_by_the_worker(message: Message) -> Any:
@@ -116,6 +180,7 @@ def as_heard_by_the_worker(message: Message) -> Any:
         stream=value(params["stream"]),
         context=bytes(params["context"]),
         request_id=value(params["request_id"]),
+        **optional(params),
     )
 
 
@@ -123,7 +188,7 @@ def byte_by_byte(data: bytes) -> list[bytes]:
     return [data[i : i + 1] for i in range(len(data))]
 
 
-@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=["with ready", "without ready"])
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=NAMES)
 def test_the_gateways_end_says_and_hears_exactly_the_transcript(transcript: str) -> None:
     lines = read(transcript)
     asked = [message.id for arrow, _, message in lines if arrow == "→" and message.id]
@@ -138,7 +203,7 @@ def test_the_gateways_end_says_and_hears_exactly_the_transcript(transcript: str)
     assert not connection.broken
 
 
-@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=["with ready", "without ready"])
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=NAMES)
 def test_the_workers_end_hears_exactly_the_transcript_and_says_the_same(transcript: str) -> None:
     connection = WorkerConnection()
     for arrow, text, message in read(transcript):
@@ -164,6 +229,38 @@ def test_the_transcripts_show_every_message() -> None:
     assert {tuple(m.result) for m in answers if m.result is not UNSET} == {
         ("output",), ("message",), (),
     }  # fmt: skip
+
+
+def test_the_transcript_with_events_shows_every_way_in_which_a_turn_may_end() -> None:
+    results = [m.result for _, _, m in read(WITH_EVENTS) if m.result is not UNSET]
+    assert {value(result["finish"]) for result in results} == {
+        "stop", "tool_calls", "input_required",
+    }  # fmt: skip
+
+
+def test_the_readme_tells_every_type_of_event_and_every_finish() -> None:
+    section = README.partition("## Events\n")[2].partition("\n## ")[0]
+    types = re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE)
+    assert set(types) == {"type", *events.EVENT_TYPES, "finish", "asks"}
+    assert all(f'`"{finish}"`' in section for finish in events.FINISHES)
+    for most in (
+        events.MAX_EVENT_BYTES,
+        events.MAX_CALLS,
+        events.MAX_STATUS_TEXT,
+        events.MAX_PATH,
+        events.MAX_ASK_MESSAGE,
+        events.MAX_SCHEMA_BYTES,
+    ):
+        assert f"{most:,}" in section
+    for most in (
+        events.MAX_ID,
+        events.MAX_TOOL_NAME,
+        events.MAX_FILE_NAME,
+        events.MAX_TYPE,
+        events.MAX_USAGE_MEMBERS,
+        events.MAX_ASKS,
+    ):
+        assert f" {most} " in section.replace(",", " ")
 
 
 def test_the_readme_names_every_violation_of_a_worker() -> None:

@@ -209,6 +209,30 @@ MISTAKES = {
         "an answer that makes a line of more than 8 MiB is that request's error",
         "line_too_long: ",
     ),
+    "events for those who did not ask": (
+        "else if (events) await",
+        "else await",
+        "a caller that does not ask for events gets the chunks alone",
+        "wrong:    an event, for request 903, which does not say 'events'",
+    ),
+    "an outcome for those who did not ask": (
+        "result: events ? outcome : {}",
+        "result: outcome",
+        "a caller that does not ask for events gets the chunks alone",
+        "wrong:    a result with more than a value, for request 903, which does not say 'events'",
+    ),
+    "the last event first": (
+        "for (const word of say) {",
+        "for (const word of say.reverse()) {",
+        "the pieces of a tool call come in their order",
+        "the events are others",
+    ),
+    "events that are lost": (
+        'else if (events) await send({ method: "event", params: { id, event: word } });',
+        "",
+        "events and chunks come in their order, and the outcome with the end",
+        "the events are others",
+    ),
     "ids as floats": (
         "result: { output: value }",
         "result: { output: value }, id: id + 0.5",

@@ -30,6 +30,10 @@ async function serve({ id, method, params }) {
     if (method !== "invoke" && method !== "chat") throw new Failure(-32601, `no method ${method}`);
     const script = method === "invoke" ? params.input : params.messages.at(-1).content;
     if (typeof script !== "object" || script === null) throw new Failure(-32602, "no instruction");
+    if (script.say) {
+      await say(id, script, params.events);
+      return;
+    }
     const value =
       script.chunks || script.halves ? await stream(id, script) : await follow(id, script);
     if (value === undefined) await send({ id, result: {} });
@@ -51,6 +55,14 @@ async function stream(id, script) {
   }
   if (script.fail !== undefined) throw new Error(script.fail);
   if (script.wait) await untilCancelled(id);
+}
+
+async function say(id, { say, outcome }, events) {
+  for (const word of say) {
+    if (typeof word === "string") await send({ method: "chunk", params: { id, chunk: word } });
+    else if (events) await send({ method: "event", params: { id, event: word } });
+  }
+  await send({ id, result: events ? outcome : {} });
 }
 
 async function follow(id, script) {

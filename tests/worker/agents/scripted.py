@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from worker import Agent, InvalidInput
+from worker import Agent, Ask, InvalidInput
 
 agent = Agent("scripted", concurrency=8)
 waiting: list[anyio.Event] = []
@@ -24,6 +24,8 @@ async def follow(script: dict[str, Any]) -> Any:  # noqa: RET503 - what only act
             raise RuntimeError(why)
         case {"chunks": _} | {"halves": _}:
             return stream(script)
+        case {"say": words}:
+            return say(words, script.get("outcome", {}))
         case {"echo": value}:
             return value
         case {"refuse": why}:
@@ -60,6 +62,17 @@ async def stream(script: dict[str, Any]) -> AsyncIterator[str]:
         raise RuntimeError(script["fail"])
     if script.get("wait"):
         await anyio.sleep_forever()
+
+
+async def say(words: list[Any], outcome: dict[str, Any]) -> AsyncIterator[Any]:
+    for word in words:
+        yield word
+    if "usage" in outcome:
+        yield {"type": "usage", **outcome["usage"]}
+    if outcome.get("finish") in {"stop", "length", "refused"}:
+        yield {"type": "finish", "reason": outcome["finish"]}
+    for ask in outcome.get("asks", ()):
+        yield Ask(**ask)
 
 
 def run(command: str) -> None:

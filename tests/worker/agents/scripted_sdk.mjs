@@ -9,12 +9,14 @@ export const agent = new Agent("scripted", { concurrency: 8 });
 
 agent.invoke((script, ctx) => {
   if (typeof script !== "object" || script === null) throw new InvalidInput("no instruction");
+  if (script.say) return say(script);
   return script.chunks || script.halves ? stream(script, ctx) : follow(script, ctx);
 });
 
 agent.chat(async (messages, ctx) => {
   const script = messages.at(-1).content;
   if (typeof script !== "object" || script === null) throw new InvalidInput("no instruction");
+  if (script.say) return say(script);
   if (script.chunks || script.halves) return stream(script, ctx);
   const answer = await follow(script, ctx);
   return typeof answer === "number" ? String(answer) : answer;
@@ -42,6 +44,13 @@ async function* stream(script, ctx) {
   }
   if (script.fail !== undefined) throw new Error(script.fail);
   if (script.wait) await untilCancelled(ctx);
+}
+
+async function* say({ say: words, outcome: { finish, usage, asks = [] } }) {
+  yield* words;
+  if (usage) yield { type: "usage", ...usage };
+  if (["stop", "length", "refused"].includes(finish)) yield { type: "finish", reason: finish };
+  for (const ask of asks) yield { type: "ask", ...ask };
 }
 
 function untilCancelled({ signal }) {
