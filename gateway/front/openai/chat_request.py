@@ -17,7 +17,7 @@ from gateway.front.bodies import (
     check_utf8,
     decode_body,
 )
-from gateway.front.dialect import caller_timeout
+from gateway.front.dialect import caller_timeout, trace_of
 from gateway.front.openai.content import DEVELOPER, modes_of, with_system
 from gateway.front.openai.context import read_context
 from gateway.front.openai.errors import refuse, unsupported
@@ -123,6 +123,7 @@ def read_chat(head: RequestHead, body: bytes) -> tuple[Call, ChatRequest]:
         request_id=head.request_id,
         total=caller_timeout(head),
         events=True,
+        traceparent=trace_of(head),
         tools=tools.wire,
         needs=modes | {"tools"} if tools.wire is not None else modes,
     )

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 
 from gateway.exchange import Call
 from gateway.front.bodies import check_nesting, check_size, check_utf8, decode_body
-from gateway.front.dialect import caller_timeout
+from gateway.front.dialect import caller_timeout, trace_of
 from gateway.front.openai.context import read_context
 from gateway.front.openai.errors import refuse, unsupported
 from gateway.front.openai.items import read_input
@@ -118,6 +118,7 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
         request_id=head.request_id,
         total=caller_timeout(head),
         events=True,
+        traceparent=trace_of(head),
         tools=tools.wire,
         continues=bool(decoded.background),
         needs=frozenset(chat.modes | ({"tools"} if tools.wire is not None else set())),
