@@ -14,7 +14,15 @@ from hypothesis import strategies as st
 from gateway.errors import InvalidRequest, RequestTooLarge
 from gateway.exchange import Call
 from gateway.front.dialect import RequestHead
-from gateway.front.openai import chat_request, memory, output, parameters, response_request
+from gateway.front.openai import (
+    chat_request,
+    content,
+    items,
+    memory,
+    output,
+    parameters,
+    response_request,
+)
 from gateway.front.openai.chat_request import read_chat
 from gateway.front.openai.memory import Memory, Place
 from gateway.front.openai.response_request import ResponseRequest, read_response
@@ -68,6 +76,38 @@ def test_developer_is_system_and_nothing_else_of_the_messages_changes() -> None:
     )
     call, _ = read_chat(HEAD, b'{"messages":%b,"model":"bot"}' % messages)
     assert call.payload == messages.replace(b'"developer","', b'"system","', 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "passed"),
+    [
+        (b'{"role" :  "developer"}', b'{"role" :  "system"}'),
+        (
+            b'{"content":[{"type":"text","role":"developer"}],"role":"developer"}',
+            b'{"content":[{"type":"text","role":"developer"}],"role":"system"}',
+        ),
+        (
+            b'{"role":"user","content":[{"type":"text","role":"developer"}]}',
+            b'{"role":"user","content":[{"type":"text","role":"developer"}]}',
+        ),
+        (
+            b'{"role":"user","role":"developer","content":"\\"role\\":\\"developer\\""}',
+            b'{"role":"user","role":"system","content":"\\"role\\":\\"developer\\""}',
+        ),
+    ],
+)
+def test_only_the_role_that_counts_is_changed(message: bytes, passed: bytes) -> None:
+    call, _ = read_chat(HEAD, b'{"model":"bot","messages":[%b]}' % message)
+    assert call.payload == b"[%b]" % passed
+
+
+def test_a_developer_who_cannot_be_told_apart_is_refused() -> None:
+    parts = b",".join([b'{"type":"text","role":"developer"}'] * 5)
+    message = b'{"content":[%b],"role":"developer"}' % parts
+    with pytest.raises(InvalidRequest, match="cannot be told"):
+        read_chat(HEAD, b'{"model":"bot","messages":[%b]}' % message)
+    with pytest.raises(InvalidRequest, match="1001 messages of a developer"):
+        chat(messages=[{"role": "developer"}] * 1001)
 
 
 @pytest.mark.parametrize(
@@ -544,6 +584,54 @@ def test_what_makes_too_long_a_line_is_refused() -> None:
         chat(messages=[{"role": "user", "content": text}])
 
 
+MANY = 100_000
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"metadata": {str(n): "" for n in range(MANY)}}, "beside messages, input"),
+        ({"stop": ["x"] * MANY}, "beside messages, input"),
+        ({"logit_bias": {str(n): 1 for n in range(MANY)}}, "beside messages, input"),
+        ({"tools": [CHAT_TOOL] * MANY}, "tools: "),
+        (
+            {"tools": [{"type": "function", "function": {"name": "n", "parameters": [0] * MANY}}]},
+            "expected an object",
+        ),
+        ({"messages": [{"role": "developer"}] * MANY}, "of a developer"),
+    ],
+)
+def test_what_would_take_many_objects_is_refused_before_it_does(members: Any, words: str) -> None:
+    body = json.dumps({"model": "bot", "messages": HELLO, **members}).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match=words):
+            read_chat(HEAD, body)
+        assert tracemalloc.get_traced_memory()[1] < 32 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [{"role": "user", "content": ""}] * 10_001,
+        [{"role": "user", "content": [{"type": "input_text", "text": ""}] * 10_000}],
+    ],
+)
+def test_too_many_items_are_refused(said: Any) -> None:
+    with pytest.raises(InvalidRequest, match="more than 10000 items and parts"):
+        response(input=said)
+
+
+def test_long_tools_are_told_by_name_only() -> None:
+    long = [{**FLAT_TOOL, "name": f"n{n}", "description": "x" * 10_000} for n in range(10)]
+    _, request = response(tools=long)
+    told_again = json.loads(b"{%b}" % request.echo)["tools"]
+    assert [tool["name"] for tool in told_again] == [tool["name"] for tool in long]
+    assert {tool["description"] for tool in told_again} == {None}
+
+
 @pytest.mark.parametrize("api", ["chat", "responses"])
 def test_a_large_image_is_not_held_many_times(api: str) -> None:
     url = "data:image/png;base64," + "A" * 4_000_000
@@ -582,5 +670,10 @@ def test_every_bound_that_the_readme_tells_is_so() -> None:
     assert f"it may have {output.MAX_OUTPUT // 1024**2} MiB in all" in text
     assert f"The last {memory.MOST_RESPONSES:,} such responses" in text
     assert f"at most {memory.MOST_ITEM_BYTES // 1024} KiB" in text
-    items = f"{memory.MOST_ITEMS:,} items and {memory.MOST_BYTES // 1024**2} MiB are remembered"
-    assert items in text
+    assert f"{content.MOST_DEVELOPERS:,} messages of a developer" in text
+    assert f"{items.MOST_THINGS:,} items and parts" in text
+    assert f"{parameters.MOST_PARAMETER_BYTES // 1024} KiB of everything else" in text
+    remembered = (
+        f"{memory.MOST_ITEMS:,} items and {memory.MOST_BYTES // 1024**2} MiB are remembered"
+    )
+    assert remembered in text

@@ -15,7 +15,6 @@ from gateway.front.bodies import (
     check_nesting,
     check_size,
     check_utf8,
-    decode_body,
 )
 from gateway.front.dialect import caller_timeout, trace_of
 from gateway.front.openai.content import DEVELOPER, modes_of, with_system
@@ -29,9 +28,9 @@ from gateway.front.openai.parameters import (
     Text,
     Whole,
     check_shared,
+    decode_parameters,
     encode_parameters,
     given,
-    mismatch,
 )
 from gateway.front.openai.tools import Tools, read_tools
 from protocol import as_one_line
@@ -104,7 +103,7 @@ class ChatRequest(Struct, frozen=True, gc=False):
 def read_chat(head: RequestHead, body: bytes) -> tuple[Call, ChatRequest]:
     """Check the body. Raises InvalidRequest and RequestTooLarge."""
     check_utf8(body)
-    decoded: _Body = decode_body(_decode, body, mismatch)
+    decoded: _Body = decode_parameters(_decode, body)
     check_nesting(body)
     _check_supported(decoded)
     tools = read_tools(decoded.tools, decoded.tool_choice, flat=False)

@@ -6,6 +6,8 @@ an agent must have declared all but text.
 
 from __future__ import annotations
 
+import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,35 +34,69 @@ class _Message(Struct, gc=False):
     content: Raw = Raw(b"null")
 
 
+class _Role(Struct, gc=False):
+    role: str | None = None
+
+
 class _Part(Struct, gc=False):
     type: str
 
 
 _decode_messages = msgspec.json.Decoder(list[_Message]).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
-_decode_whole = msgspec.json.Decoder(list[dict[str, Raw]]).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_role = msgspec.json.Decoder(_Role).decode
 
 DEVELOPER = b'"developer"'
-"""What the messages of a body must contain for `with_system` to find anything."""
+"""What a body must contain for `with_system` to find anything. No text of a message can."""
+
+MOST_DEVELOPERS = 1000
+"""Messages whose role is `developer`: each is looked at by itself."""
+
+_MOST_LOOKS = 4
+"""Members that are tried: in what clients send, it is the first."""
+
+_DEVELOPER_ROLE = re.compile(rb'("role"\s*:\s*)"developer"')
 
 
 def with_system(messages: Payload) -> Payload:
     """The messages with `system` where a role is `developer`: the name that OpenAI's newer models
-    have for it. Every other byte stays as it is.
+    have for it. Every other byte of them stays as it is.
 
-    What is no list of messages is returned as it is, for others to refuse.
+    What is no list of messages is returned as it is, for others to refuse. Raises InvalidRequest.
     """
     try:
-        decoded = _decode_whole(messages)
+        each = [bytes(message) for message in _decode_list(messages)]
     except (msgspec.MsgspecError, RecursionError):
         return messages
-    for message in decoded:
-        if "role" in message and bytes(message["role"]) == DEVELOPER:
-            message["role"] = _SYSTEM
-    return msgspec.json.encode(decoded)
+    spoken = [index for index, message in enumerate(each) if DEVELOPER in message]
+    if len(spoken) > MOST_DEVELOPERS:
+        raise refuse(
+            f"{len(spoken)} messages of a developer, expected at most {MOST_DEVELOPERS}", "messages"
+        )
+    for index in spoken:
+        each[index] = _by_system(each[index])
+    return b"[%b]" % b",".join(each)
 
 
-_SYSTEM = Raw(b'"system"')
+def _by_system(message: bytes) -> bytes:
+    """One message. A member that looks like its role may be a part's, or one that is given again
+    later: then it is not the one that counts. Raises InvalidRequest."""
+    if _role_of(message) != "developer":
+        return message
+    for found in islice(_DEVELOPER_ROLE.finditer(message), _MOST_LOOKS):
+        before, after = message[: found.start()], message[found.end() :]
+        changed = b'%b%b"system"%b' % (before, found[1], after)
+        if _role_of(changed) == "system":
+            return changed
+    raise refuse("a message's role 'developer' cannot be told from other members", "messages")
+
+
+def _role_of(message: bytes) -> str | None:
+    try:
+        return _decode_role(message).role
+    except msgspec.MsgspecError:
+        return None
 
 
 def modes_of(messages: Payload) -> frozenset[str]:

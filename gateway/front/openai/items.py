@@ -27,6 +27,9 @@ from gateway.front.openai.parameters import NOTHING, given
 if TYPE_CHECKING:
     from gateway.front.openai.memory import Memory
 
+MOST_THINGS = 10_000
+"""Items and parts of one input: each becomes a message, or a part of one."""
+
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
 _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text"})
@@ -71,6 +74,14 @@ class Chat(Struct):
 
     messages: list[dict[str, Any]] = []
     modes: set[str] = set()
+    things: int = 0
+    """Items and parts so far."""
+
+    def count(self, things: int) -> None:
+        """Raises InvalidRequest."""
+        self.things += things
+        if self.things > MOST_THINGS:
+            raise refuse(f"'input' has more than {MOST_THINGS} items and parts", "input")
 
     def add_text(self, role: str, content: Any) -> None:
         last = self._last_of_assistant()
@@ -91,11 +102,11 @@ class Chat(Struct):
         return last if last is not None and last["role"] == "assistant" else None
 
 
-def read_input(items: Raw, instructions: str | None, memory: Memory) -> Chat:
+def read_input(items: Raw, instructions: Raw, memory: Memory) -> Chat:
     """Raises InvalidRequest."""
     chat = Chat()
-    if instructions:
-        chat.add_text("system", instructions)
+    if given(instructions):
+        chat.add_text("system", _string(instructions, "instructions"))
     if _is_string(items):
         chat.add_text("user", items)
         return chat
@@ -103,6 +114,7 @@ def read_input(items: Raw, instructions: str | None, memory: Memory) -> Chat:
         decoded = _decode_items(items)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise refuse(readable(error, "input"), "input") from None
+    chat.count(len(decoded))
     for index, item in enumerate(decoded):
         _add_item(chat, item, f"input[{index}]", memory)
     if not chat.messages:
@@ -120,12 +132,12 @@ def _add_item(chat: Chat, item: _Item, place: str, memory: Memory) -> None:
                     f"{place}.role is {str(item.role)[:80]!r}, expected one of {', '.join(_ROLES)}",
                     f"{place}.role",
                 )
-            content = _content(item.content, f"{place}.content", chat.modes)
+            content = _content(item.content, f"{place}.content", chat)
             chat.add_text(_ROLES[item.role], content)
         case "function_call":
             chat.add_call(_call(item, place))
         case "function_call_output":
-            output = _content(item.output, f"{place}.output", chat.modes)
+            output = _content(item.output, f"{place}.output", chat)
             if item.call_id is None:
                 raise refuse(f"{place}.call_id is missing", f"{place}.call_id")
             message = {"role": "tool", "tool_call_id": item.call_id, "content": output}
@@ -163,7 +175,7 @@ def _call(item: _Item, place: str) -> dict[str, Any]:
     return {"id": item.call_id, "type": "function", "function": function}
 
 
-def _content(content: Raw, place: str, modes: set[str]) -> Any:
+def _content(content: Raw, place: str, chat: Chat) -> Any:
     """A content as chat completions have it: a string, or parts."""
     if _is_string(content):
         return content
@@ -171,7 +183,8 @@ def _content(content: Raw, place: str, modes: set[str]) -> Any:
         parts = _decode_parts(content)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise refuse(readable(error, place), place) from None
-    made = [_part(part, f"{place}[{index}]", modes) for index, part in enumerate(parts)]
+    chat.count(len(parts))
+    made = [_part(part, f"{place}[{index}]", chat.modes) for index, part in enumerate(parts)]
     if len(made) == 1 and made[0]["type"] == "text":
         return made[0]["text"]
     return made

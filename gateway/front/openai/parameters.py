@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from gateway.errors import InvalidRequest
-from gateway.front.bodies import readable
+from gateway.front.bodies import decode_body, readable
 from gateway.front.openai.errors import refuse, unsupported
 from protocol.wording import Problem, read_mismatch
 
@@ -46,6 +46,21 @@ Metadata: TypeAlias = Annotated[
     ],
     Meta(max_length=MOST_METADATA),
 ]
+
+
+MOST_PARAMETER_BYTES = 128 * 1024
+"""Of a body beside its messages, tools and instructions: a schema of the answer fits. What is
+decoded takes up to thirty times as much memory as its text."""
+
+
+class _Large(Struct, gc=False):
+    """What may be large, and is not decoded with the rest."""
+
+    messages: Raw = NOTHING
+    input: Raw = NOTHING
+    instructions: Raw = NOTHING
+    tools: Raw = NOTHING
+    prediction: Raw = NOTHING
 
 
 class Shared(Struct, kw_only=True, gc=False, forbid_unknown_fields=True):
@@ -94,6 +109,9 @@ PASSED = (
 """Of `Shared`: passed on as they are."""
 
 
+_decode_large = msgspec.json.Decoder(_Large).decode
+
+
 def mismatch(error: Exception) -> InvalidRequest:
     """A 400 for a body whose types are wrong, which names the parameter where one is known."""
     found = read_mismatch(error)
@@ -107,6 +125,21 @@ def mismatch(error: Exception) -> InvalidRequest:
     keys = found.keys
     sentence = readable(error)
     return refuse(sentence, keys[0], "invalid_type") if keys else InvalidRequest(sentence)
+
+
+def decode_parameters(decode: Any, body: bytes) -> Any:
+    """Decode a body, by a decoder whose type leaves what is large as it is. Raises
+    InvalidRequest."""
+    if len(body) > MOST_PARAMETER_BYTES:
+        large = decode_body(_decode_large, body, mismatch)
+        fields = (getattr(large, name) for name in _Large.__struct_fields__)
+        size = len(body) - sum(len(memoryview(value)) for value in fields)
+        if size > MOST_PARAMETER_BYTES:
+            raise InvalidRequest(
+                f"the body has {size} bytes beside messages, input, instructions, tools and "
+                f"prediction, expected at most {MOST_PARAMETER_BYTES}"
+            )
+    return decode_body(decode, body, mismatch)
 
 
 def check_shared(body: Shared) -> None:

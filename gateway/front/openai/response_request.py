@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.exchange import Call
-from gateway.front.bodies import check_nesting, check_size, check_utf8, decode_body
+from gateway.front.bodies import check_nesting, check_size, check_utf8
 from gateway.front.dialect import caller_timeout, trace_of
 from gateway.front.openai.context import read_context
 from gateway.front.openai.errors import refuse, unsupported
@@ -21,9 +21,9 @@ from gateway.front.openai.parameters import (
     Text,
     Whole,
     check_shared,
+    decode_parameters,
     encode_parameters,
     given,
-    mismatch,
 )
 from gateway.front.openai.tools import Tools, read_tools
 from protocol import on_one_line
@@ -52,7 +52,7 @@ class _Conversation(Struct, gc=False):
 
 class _Body(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
     input: Raw = NOTHING
-    instructions: Text = None
+    instructions: Raw = NOTHING
     background: bool | None = None
     conversation: str | _Conversation | None = None
     previous_response_id: Text = None
@@ -76,6 +76,9 @@ class _Body(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Body).decode
 _decode_tools = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 
+MOST_ECHOED_BYTES = 64 * 1024
+"""Of tools that a Response tells whole."""
+
 _LOGPROBS = "message.output_text.logprobs"
 
 
@@ -97,7 +100,7 @@ class ResponseRequest(Struct, frozen=True, gc=False):
 def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call, ResponseRequest]:
     """Check the body. Raises InvalidRequest and RequestTooLarge."""
     check_utf8(body)
-    decoded: _Body = decode_body(_decode, body, mismatch)
+    decoded: _Body = decode_parameters(_decode, body)
     check_nesting(body)
     _check_supported(decoded)
     if not given(decoded.input):
@@ -227,9 +230,18 @@ def _flat_choice(tools: Tools) -> Any:
 
 
 def _flat_tools(tools: Tools) -> list[dict[str, Raw]]:
+    """The tools as Responses has them; many or long ones by name only, as they are told three
+    times."""
     if tools.wire is None:
         return []
+    whole = len(tools.wire) <= MOST_ECHOED_BYTES
     return [
-        {"type": Raw(b'"function"'), **tool, "strict": Raw(b"false")}
+        {
+            "type": Raw(b'"function"'),
+            "name": tool["name"],
+            "description": tool["description"] if whole else NOTHING,
+            "parameters": tool["parameters"] if whole else NOTHING,
+            "strict": Raw(b"false"),
+        }
         for tool in _decode_tools(tools.wire)
     ]

@@ -9,8 +9,8 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.front.bodies import readable
 from gateway.front.openai.errors import refuse, unsupported
-from gateway.front.openai.parameters import given, read_tool_choice
-from protocol.tools import check_tools
+from gateway.front.openai.parameters import NOTHING, given, read_tool_choice
+from protocol.tools import MAX_TOOLS, check_tools
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,7 @@ class _Function(Struct, gc=False):
 
     name: _Name
     description: str | None = None
-    parameters: dict[str, Raw] | None = None
+    parameters: Raw = NOTHING
 
 
 class _Tool(Struct, gc=False):
@@ -40,11 +40,13 @@ class _FlatTool(Struct, gc=False):
     type: str
     name: _Name | None = None
     description: str | None = None
-    parameters: dict[str, Raw] | None = None
+    parameters: Raw = NOTHING
 
 
-_decode_tools = msgspec.json.Decoder(list[_Tool]).decode
-_decode_flat_tools = msgspec.json.Decoder(list[_FlatTool]).decode
+_decode_tools = msgspec.json.Decoder(Annotated[list[_Tool], Meta(max_length=MAX_TOOLS)]).decode
+_decode_flat_tools = msgspec.json.Decoder(
+    Annotated[list[_FlatTool], Meta(max_length=MAX_TOOLS)]
+).decode
 
 
 class Tools(Struct, frozen=True, gc=False):
@@ -87,5 +89,5 @@ def _functions(tools: Raw, *, flat: bool) -> Iterable[dict[str, Any]]:
         yield {
             "name": function.name,
             "description": function.description or "",
-            "parameters": function.parameters or {},
+            "parameters": function.parameters if given(function.parameters) else {},
         }
