@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from gateway.config import Clocks
 from gateway.errors import AgentFailed, GatewayError, InvalidAgentResponse, InvalidRequest
 from gateway.exchange import Call, Exchange
-from gateway.front.dialect import RequestHead
+from gateway.front.dialect import RequestHead, RunCodec
 from gateway.front.openai import calls, output
 from gateway.front.openai.dialect import ChatCodec, OpenAIDialect, ResponseCodec
 from gateway.front.openai.memory import Memory
@@ -581,20 +581,26 @@ def test_what_was_said_is_remembered_unless_it_shall_not_be() -> None:
     assert memory.item(item.id or "") is None
 
 
-def test_a_run_may_name_a_response_and_tell_of_its_states() -> None:
+def test_a_run_names_a_response_and_has_it_tell_of_its_states() -> None:
     codec = ResponseCodec(Memory())
-    assert codec.response_id.startswith("resp_")
-    codec.response_id = "resp_run"
-    begin(codec, stream=False, background=True)
-    assert codec.background
-    for status in ("queued", "in_progress", "cancelled"):
-        response = OpenAIResponse.model_validate(json.loads(codec.render(status)))
-        assert (response.id, response.status, response.background) == ("resp_run", status, True)
-    failed = OpenAIResponse.model_validate(
-        json.loads(codec.render("failed", error=AgentFailed("no")))
-    )
+    assert isinstance(codec, RunCodec)
+    exchange = begin(codec, stream=False, background=True)
+    assert exchange.call.continues
+    codec.kept_as("token")
+    for state, status in (
+        ("queued", "queued"),
+        ("running", "in_progress"),
+        ("cancelled", "cancelled"),
+    ):
+        told = codec.tell(state)
+        assert told.status == 200
+        response = OpenAIResponse.model_validate(json.loads(told.body))
+        assert (response.id, response.status, response.background) == ("resp_token", status, True)
+    failed = OpenAIResponse.model_validate(json.loads(codec.tell("failed", AgentFailed("no")).body))
     assert failed.error is not None
     assert (failed.status, failed.error.message) == ("failed", "no")
+    encoded = OpenAIResponse.model_validate(json.loads(codec.encode(exchange, words_of("x")).body))
+    assert encoded.id == "resp_token"
 
 
 WORD = st.one_of(
