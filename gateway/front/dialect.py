@@ -187,7 +187,8 @@ class Codec(Protocol):
     def encode(self, exchange: Exchange, words: list[bytes]) -> Response:
         """Write the answer of an exchange that ended well.
 
-        The answer is `exchange.result`, or, where that is None, the chunks among the words.
+        The answer is `exchange.result`, or, where that is None, the chunks among the words. Raises
+        GatewayError for an answer that cannot be told in this dialect.
         """
 
     def encode_error(
