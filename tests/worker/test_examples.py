@@ -126,3 +126,26 @@ async def test_the_manual_s_first_agent_works_as_it_stands(tmp_path: Path) -> No
         said = [{"role": "user", "content": "hi"}]
         answer = await worker.chat(said, context={"user_id": "Ada"})
         assert answer.chunks == ("Hello, Ada. ", "You said: hi")
+
+
+async def test_the_manual_s_events_and_questions_work_as_they_stand(tmp_path: Path) -> None:
+    manual = (EXAMPLES.parent / "README.md").read_text()
+    events, questions = (
+        manual.split(heading, 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+        for heading in ("### Events\n", "### Questions\n")
+    )
+    prelude = "from worker import *\nfrom worker import Context\nagent = Agent('a', asks=True)\n"
+    (tmp_path / "events.py").write_text(prelude + events)
+    (tmp_path / "questions.py").write_text(prelude + questions)
+    async with driver.start(driver.sdk("events.py:agent"), cwd=tmp_path) as worker:
+        answer = await worker.chat([], events=True)
+        types = [each["type"] for each in answer.events]
+        assert types == ["status", "reasoning", "tool_call", "tool_result"]
+        assert answer.chunks == ("It is 12 °C.",)
+        assert answer.outcome == {"usage": {"input_tokens": 7, "output_tokens": 3}}
+    async with driver.start(driver.sdk("questions.py:agent"), cwd=tmp_path) as worker:
+        (ask,) = (await worker.chat([], events=True)).outcome["asks"]
+        for payload, word in ((True, "Gone."), (False, "Nothing was changed.")):
+            resume = [{"id": ask["id"], "payload": payload}]
+            answer = await worker.chat([], events=True, resume=resume)
+            assert answer.value["content"] == word
