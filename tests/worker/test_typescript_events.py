@@ -1,0 +1,73 @@
+"""What handlers in TypeScript say beside text, as real processes on each runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from . import typescript
+
+USER = [{"role": "user", "content": "hi"}]
+TOOLS = [{"name": "weather", "parameters": {"type": "object"}}]
+SOURCE = """
+    export const agent = new Agent("a", {
+      tools: true, asks: true, modes: ["text", "image"], input: { type: "string" },
+    });
+    agent.chat(async function* (messages, ctx) {
+      const what = messages.at(-1)?.content;
+      if (what === "ask") return yield { type: "ask", id: "a1", message: "Really?" };
+      if (what === "wrong") yield { type: "status", text: 7 };
+      yield "It ";
+      yield { type: "reasoning", text: "Hm." };
+      yield { type: "tool_call", call: "c1", name: "weather", arguments: { at: what } };
+      yield "is.";
+      yield { type: "usage", input_tokens: 1, output_tokens: 2 };
+    });
+    agent.invoke((input, ctx) => {
+      const { events, tools, resume, traceparent } = ctx;
+      if (input === "event") return { type: "reasoning" };
+      return input === "words" ? words() : { events, tools, resume, traceparent };
+    });
+    function* words() { yield { type: "x-plan" }; yield "one"; }
+"""
+
+
+@pytest.mark.parametrize("runtime", ["node20", "node24", "bun"])
+async def test_events_tools_and_answers_to_questions(runtime: str, tmp_path: Path) -> None:
+    async with typescript.serve(runtime, tmp_path, SOURCE, handshake=False) as worker:
+        ready = await worker.ready()
+        assert (ready.modes, ready.tools, ready.asks) == (("text", "image"), True, True)
+        assert (ready.input, ready.output) == (b'{"type":"string"}', None)
+        answer = await worker.chat(USER, events=True, tools=TOOLS)
+        call = {"type": "tool_call", "call": "c1", "name": "weather", "arguments": {"at": "hi"}}
+        assert answer.words == ("It ", {"type": "reasoning", "text": "Hm."}, call, "is.")
+        usage = {"input_tokens": 1, "output_tokens": 2}
+        assert answer.outcome == {"finish": "tool_calls", "usage": usage}
+        assert (await worker.chat(USER, events=True)).outcome == {"usage": usage}
+        answer = await worker.chat(USER)
+        assert (answer.words, answer.outcome) == (("It ", "is."), {})
+        # Questions, which are text for whoever wants no events, and their answers.
+        answer = await worker.chat([{"role": "user", "content": "ask"}], events=True)
+        ask = {"id": "a1", "message": "Really?", "reason": "question"}
+        assert (answer.words, answer.outcome) == ((), {"finish": "input_required", "asks": [ask]})
+        assert (await worker.chat([{"role": "user", "content": "ask"}])).text == "Really?"
+        resume = [{"id": "a1", "payload": {"n": 1}}]
+        brought = {"tools": TOOLS, "resume": resume, "traceparent": "00-1"}
+        assert (await worker.invoke("context", events=True, **brought)).value == {
+            **brought,
+            "events": True,
+            "resume": [{"id": "a1", "status": "resolved", "payload": {"n": 1}}],
+        }
+        assert (await worker.invoke("context")).value == {
+            "events": False,
+            "tools": [],
+            "resume": [],
+        }
+        # What an invoke returns is its output, whatever it looks like; what it yields is not.
+        assert (await worker.invoke("event", events=True)).value == {"type": "reasoning"}
+        assert (await worker.invoke("words", events=True)).words == ({"type": "x-plan"}, "one")
+        _, why = (await worker.chat([{"role": "user", "content": "wrong"}])).failure
+        text = "an event of the chat handler cannot be sent: status.text is 7, expected a string"
+        assert why == f"TypeError: {text}"
+        assert await worker.finish() == 0
