@@ -70,8 +70,8 @@ class Agent:
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         concurrency: int = DEFAULT_CONCURRENCY,
-        input: Mapping[str, Any] | type | None = None,  # noqa: A002  (its name on the wire)
-        output: Mapping[str, Any] | type | None = None,
+        input: object = None,  # noqa: A002  (its name on the wire)
+        output: object = None,
         modes: Collection[Mode] = (),
         tools: bool = False,
         asks: bool = False,

@@ -73,7 +73,10 @@ def context_of(request: Invoke | Chat) -> Context:
     context.events = request.events
     context.traceparent = request.traceparent
     if request.tools is not None:
-        context.tools = _decode_as(list[Tool], request.tools, "tools")
+        given = _decode_as(list[_GivenTool], request.tools, "tools")
+        context.tools = [
+            Tool(each.name, each.description or "", each.parameters or {}) for each in given
+        ]
     if request.resume is not None:
         context.resume = _decode_as(list[Resume], request.resume, "resume")
     return context
@@ -106,6 +109,12 @@ def decode(text: Payload, name: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{name} cannot be decoded: {error}") from None
+
+
+class _GivenTool(msgspec.Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
 
 
 _T = TypeVar("_T")

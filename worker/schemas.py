@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 
-def encode_schema(what: str, schema: Mapping[str, Any] | type) -> bytes:
+def encode_schema(what: str, schema: object) -> bytes:
     """A schema as JSON text. Raises TypeError, which says what of (`what`: "input")."""
     try:
         return msgspec.json.encode(schema if isinstance(schema, Mapping) else _schema_of(schema))
@@ -23,8 +24,10 @@ def encode_schema(what: str, schema: Mapping[str, Any] | type) -> bytes:
 
 
 def _schema_of(kind: Any) -> Any:
-    if "pydantic" in sys.modules:
-        pydantic = sys.modules["pydantic"]
-        if hasattr(kind, "__pydantic_validator__"):
-            return pydantic.TypeAdapter(kind).json_schema()
-    return msgspec.json.schema(kind)
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is None:
+        return msgspec.json.schema(kind)
+    if not hasattr(kind, "__pydantic_validator__"):
+        with suppress(TypeError):  # for what has a model of Pydantic's inside
+            return msgspec.json.schema(kind)
+    return pydantic.TypeAdapter(kind).json_schema()

@@ -282,7 +282,10 @@ async def test_a_handler_sees_the_clients_tools_and_answers(serve: Serve) -> Non
             return repr([context.events, context.tools, context.resume, context.traceparent])
     """
     brought = {
-        "tools": [{"name": "weather", "parameters": {"type": "object"}}],
+        "tools": [
+            {"name": "weather", "parameters": {"type": "object"}},
+            {"name": "now", "description": None, "parameters": None, "strict": True},
+        ],
         "resume": [{"id": "a1", "payload": {"ok": True}}, {"id": "a2", "status": "cancelled"}],
         "traceparent": "00-1",
     }
@@ -290,7 +293,7 @@ async def test_a_handler_sees_the_clients_tools_and_answers(serve: Serve) -> Non
         answer = await worker.chat(USER, events=True, **brought)
         seen = [
             True,
-            [Tool("weather", parameters={"type": "object"})],
+            [Tool("weather", parameters={"type": "object"}), Tool("now")],
             [Resume("a1", payload={"ok": True}), Resume("a2", "cancelled")],
             "00-1",
         ]
@@ -354,12 +357,14 @@ async def test_ready_declares_what_an_agent_takes_and_asks(serve: Serve) -> None
 
 
 def test_a_schema_is_a_dict_or_a_type_that_has_one() -> None:
-    schemas = Agent("a", input=Trip, output=list[Plan]).encoded_schemas()  # type: ignore[arg-type]
+    schemas = Agent("a", input=Trip, output=list[Plan]).encoded_schemas()
     assert msgspec.json.decode(schemas["input"])["required"] == ["city"]
     assert msgspec.json.decode(schemas["output"])["type"] == "array"
+    models = Agent("a", input=list[Trip]).encoded_schemas()
+    assert b'"city"' in models["input"]
     assert Agent("a").encoded_schemas() == {}
     with pytest.raises(TypeError, match="input is no JSON Schema, and no type that has one"):
-        Agent("a", input=object)
+        Agent("a", input=7)
     with pytest.raises(ValueError, match="modes are 'text', expected some of text, image"):
         Agent("a", modes="text")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"modes are \['smell'\]"):

@@ -57,6 +57,7 @@ async def test_events_tools_and_answers_to_questions(runtime: str, tmp_path: Pat
         assert (await worker.invoke("context", events=True, **brought)).value == {
             **brought,
             "events": True,
+            "tools": [{**TOOLS[0], "description": ""}],
             "resume": [{"id": "a1", "status": "resolved", "payload": {"n": 1}}],
         }
         assert (await worker.invoke("context")).value == {

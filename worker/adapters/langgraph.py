@@ -83,9 +83,13 @@ def _events(stream: Iterable[Any]) -> Iterator[str | Event]:
 
 async def _events_later(stream: AsyncIterable[Any]) -> AsyncIterator[str | Event]:
     reader = _Reader()
-    async for item in stream:
-        for each in reader.read(item):
-            yield each
+    try:
+        async for item in stream:
+            for each in reader.read(item):
+                yield each
+    finally:
+        if hasattr(stream, "aclose"):  # a graph whose caller leaves does not go on
+            await stream.aclose()
     for each in reader.calls():
         yield each
 
@@ -187,10 +191,10 @@ def _calls(message: Any) -> Iterator[ToolCall]:
     if message is None:
         return
     for call in message.tool_calls:
-        yield ToolCall(call["id"] or call["name"], call["name"], call["args"])
+        yield ToolCall(call["id"], call["name"], call["args"])
     for call in message.invalid_tool_calls:
         # The model wrote no JSON: it is shown as it is.
-        yield ToolCall(call["id"] or call["name"], call["name"], delta=call["args"] or "")
+        yield ToolCall(call["id"], call["name"], delta=call["args"] or "")
 
 
 def _ask(interrupt: Any) -> Ask:

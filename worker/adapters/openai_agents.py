@@ -28,13 +28,17 @@ _FINISHES: dict[object, Any] = {"max_output_tokens": "length", "content_filter":
 
 async def events(run: Any, context: Context) -> AsyncIterator[str | Event]:
     """The words and events of `Runner.run_streamed(…)`, whose `stream_events` this calls."""
-    async for event in run.stream_events():
-        if event.type == "raw_response_event":
-            for each in _read_raw(event.data):
-                yield each
-        elif event.type == "run_item_stream_event":
-            for each in _read_item(event.item):
-                yield each
+    try:
+        async for event in run.stream_events():
+            if event.type == "raw_response_event":
+                for each in _read_raw(event.data):
+                    yield each
+            elif event.type == "run_item_stream_event":
+                for each in _read_item(event.item):
+                    yield each
+    finally:
+        if not run.is_complete:  # it runs in a task of its own, also when its caller has left
+            run.cancel()
     clients = {tool.name for tool in context.tools}
     for item in run.interruptions:
         if item.name not in clients:
@@ -94,10 +98,14 @@ def items(messages: Iterable[Mapping[str, Any]]) -> list[Any]:
         if content:
             found.append({"role": message["role"], "content": _content(content, message["role"])})
         found += (
-            {"type": "function_call", "call_id": call["id"], **call["function"]}
+            _function_call(call["id"], **call["function"])
             for call in message.get("tool_calls") or ()
         )
     return found
+
+
+def _function_call(call: str, name: str, arguments: str, **_: Any) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": call, "name": name, "arguments": arguments}
 
 
 def _content(content: Any, role: str) -> Any:

@@ -70,8 +70,8 @@ function* read(part, files) {
  */
 export function clientTools({ tools }, jsonSchema) {
   const described = tools.map(({ name, description, parameters }) => {
-    const inputSchema = jsonSchema(parameters ?? { type: "object", properties: {} });
-    return [name, { description: description ?? undefined, inputSchema }];
+    const inputSchema = jsonSchema({ type: "object", properties: {}, ...parameters });
+    return [name, { description: description || undefined, inputSchema }];
   });
   return Object.fromEntries(described);
 }

@@ -65,7 +65,11 @@ export function readContext({ context = {}, request_id, stream, ...params }) {
     requestId: request_id,
     stream,
     events: params.events === true,
-    tools: listOf("tools", params.tools, ["name"]),
+    tools: listOf("tools", params.tools, ["name"]).map(({ name, description, parameters }) => ({
+      name,
+      description: description ?? "",
+      parameters: parameters ?? {},
+    })),
     resume: listOf("resume", params.resume, ["id"]).map((each) => ({
       status: "resolved",
       ...each,

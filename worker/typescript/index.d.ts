@@ -149,9 +149,9 @@ export type Event =
 /** A tool of the client's, which the agent may call (`ToolCall`) and the client runs. */
 export interface Tool {
   name: string;
-  description?: string | null;
+  description: string;
   /** The JSON Schema of its arguments. */
-  parameters?: Record<string, unknown> | null;
+  parameters: Record<string, unknown>;
 }
 
 /** The answer to a question that an earlier turn ended with. */

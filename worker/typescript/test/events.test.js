@@ -59,6 +59,14 @@ test("a file's bytes are base64", () => {
   }
 });
 
+test("a file may be as long as a line", () => {
+  const file = { type: "file", name: "a", mime: "text/plain", data: "YWJj".repeat(1_900_000) };
+  assert.equal(said([file])[0].data.length, file.data.length);
+  const longer = { ...file, data: "YWJj".repeat(2_200_000) };
+  assert.throws(() => said([longer]), /cannot be sent: a line of \d+ bytes, and the most is/);
+  assert.throws(() => said([{ ...file, data: `${file.data}=A==` }]), /file\.data is a string/);
+});
+
 test("a caller who wants text gets no event, and questions as text", () => {
   const turn = newTurn({ events: false });
   const events = [
