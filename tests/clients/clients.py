@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 RUNNERS = Path(__file__).parent / "runners"
 AGENT = Path(__file__).parent / "agents" / "told.py"
 
-RUN_SECONDS = 120
+RUN_SECONDS = 60
 """For all that is asked of one program, on a loaded machine."""
 
 NODE = "node24"
@@ -100,7 +100,7 @@ def run_all(gateway: GatewayInThread, folder: Path) -> Results:
     versions: dict[Client, str] = {}
     replies: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = pool.map(lambda each: run(each, gateway.url, folder), PROGRAMS)
+        runs = pool.map(lambda each: run(each, gateway.url, folder, orders_for(each)), PROGRAMS)
         for program, (told, given) in zip(PROGRAMS, runs, strict=True):
             replies |= given
             versions |= {
@@ -134,14 +134,14 @@ def command(program: str, folder: Path) -> list[str]:
     return [runtime, str(folder / program)]
 
 
-def run(program: str, url: str, folder: Path) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-    """Let one program carry out every scenario with each of its APIs: versions and replies."""
-    orders = {
-        client.token(scenario): order(client, scenario)
-        for client in CLIENTS
-        if client.program == program
-        for scenario in ALL
-    }
+Orders = Mapping[str, dict[str, Any]]
+"""By the token of each."""
+
+
+def run(
+    program: str, url: str, folder: Path, orders: Orders
+) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+    """Let one program carry out orders: the versions of its packages, and its replies."""
     ended = subprocess.run(
         [*command(program, folder), url],
         input="".join(f"{json.dumps(each)}\n" for each in orders.values()),
@@ -155,6 +155,16 @@ def run(program: str, url: str, folder: Path) -> tuple[dict[str, str], dict[str,
     versions, *replies = map(json.loads, ended.stdout.splitlines())
     assert len(replies) == len(orders), ended.stdout + ended.stderr
     return versions, dict(zip(orders, replies, strict=True))
+
+
+def orders_for(program: str) -> Orders:
+    """Every scenario, with each of the program's APIs."""
+    return {
+        client.token(scenario): order(client, scenario)
+        for client in CLIENTS
+        if client.program == program
+        for scenario in ALL
+    }
 
 
 def order(client: Client, scenario: Scenario) -> dict[str, Any]:
