@@ -104,8 +104,16 @@ def _see(described: Mapping[str, Any]) -> Iterable[str]:
 
 def _reach(described: Mapping[str, Any]) -> Iterable[str]:
     hosts: Sequence[str] = described["network"] or ()
+    services: Mapping[str, Any] = described.get("services") or {}
+    for name, service in services.items():
+        what = _listed(service["allow"]) if service["allow"] != ["*"] else "everything"
+        yield (
+            f"The service {name} at {service['url']} ({what} below it), through a process of the "
+            "gateway that adds the key. They cannot read the key, and can do what it allows."
+        )
     if not hosts:
-        yield "No network: not the internet, not the local network, not this machine."
+        other = "other " if services else ""
+        yield f"No {other}network: not the internet, not the local network, not this machine."
     else:
         all_hosts = "*:*" in hosts
         which = "every host on the internet" if all_hosts else f"these hosts: {_listed(hosts)}"
