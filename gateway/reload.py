@@ -9,32 +9,49 @@ gateway runs does change.
                                   └─> cannot: named in the log, takes effect at the next start
 
 What is in force is kept as settings, into which each change that was carried out is taken over: so
-what was not is named again at the next reload. A reload takes turns with none: signals that come
-meanwhile are one more reload afterwards.
+what was not is named again at the next reload. Reloads take turns: signals that come meanwhile are
+one more reload afterwards.
+
+Keys of services are read again at a reload, and when a file that holds one has changed, which is
+looked at every few seconds: whoever rotates a key may not be who may signal the gateway. Then the
+keys alone change, and the configuration is left unread: it may be half edited. A variable of the
+gateway's cannot change while it runs.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
 from msgspec import Struct, structs
 
-from gateway.config import ConfigError
+from gateway.config import ConfigError, read_services
+from gateway.config.services import Service, key_files
 from gateway.observe import logs
+from gateway.sandbox import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from gateway.config import AgentSettings, Settings
     from gateway.sandbox.launch import Launcher
 
 log = logging.getLogger("gateway")
 
+LOOK_SECONDS = 2.0
+"""Between two looks at the files of keys."""
+
+
+Services = dict[str, list[Service]]
+"""The services of each agent, with their keys."""
+
 
 class Reloader:
-    """Reloads the configuration when it is asked to. `run` must be running."""
+    """Reloads the configuration when it is asked to, and keys when their files have changed.
+    `run` must be running."""
 
     def __init__(
         self,
@@ -57,50 +74,123 @@ class Reloader:
         self._asked.set()
 
     async def run(self) -> None:
-        """Reload whenever it was asked for, until cancelled."""
+        """Reload whenever it is due, until cancelled."""
+        seen = await trio.to_thread.run_sync(_look_at, self._key_files)
+        if seen:
+            await self.read_keys()  # one may have changed since the launchers were made
         while True:
-            await self._asked.wait()
-            self._asked = trio.Event()
-            await self.reload()
+            with trio.move_on_after(LOOK_SECONDS):
+                await self._asked.wait()
+            if self._asked.is_set():
+                self._asked = trio.Event()
+                await self.reload()
+            if not (files := self._key_files):
+                continue
+            now = await trio.to_thread.run_sync(_look_at, files)
+            if any(seen.get(path, look) != look for path, look in now.items()):
+                await self.read_keys()
+            seen = {**seen, **now}
 
     async def reload(self) -> None:
         """Read the configuration, and carry out what can be. Says in the log what came of it."""
         try:
-            wanted = await trio.to_thread.run_sync(self._read)
-        except ConfigError as error:
+            wanted, services = await trio.to_thread.run_sync(self._look)
+        except (ConfigError, SandboxError) as error:
             logs.event(
                 log, logging.ERROR, f"reload: refused as a whole, nothing has changed: {error}"
             )
             return
-        changed = [name for name in self._settings.agents if self._change(name, wanted)]
-        left = list(differences(self._settings, wanted))
-        if left:
-            logs.event(
-                log, logging.WARNING, f"reload: needs a restart of the gateway: {', '.join(left)}"
-            )
-        agents = ",".join(changed) or None
-        what = "network changed" if changed else "nothing has changed"
-        logs.event(log, logging.INFO, f"reload: {what}", agents=agents)
+        changed = False
+        for name in self._launchers:
+            if name in wanted.agents:
+                changed |= self._change_network(name, wanted.agents[name])
+                changed |= self._change_services(name, services[name])
+        # A service stays known while an agent has it that could not be changed.
+        had = [name for agent in self._settings.agents.values() for name in agent.services]
+        kept = {name: self._settings.services[name] for name in had}
+        self._settings = structs.replace(self._settings, services={**kept, **wanted.services})
+        if left := list(differences(self._settings, wanted)):
+            message = f"reload: needs a restart of the gateway: {', '.join(left)}"
+            logs.event(log, logging.WARNING, message)
+        what = "done" if changed else "nothing has changed"
+        logs.event(log, logging.INFO, f"reload: {what}")
 
-    def _change(self, name: str, wanted: Settings) -> bool:
-        """Change what can be of one agent; returns whether anything was."""
-        old, new = self._settings.agents[name], wanted.agents.get(name)
-        if new is None or new.sandbox.network_hosts == old.sandbox.network_hosts:
-            return False
+    async def read_keys(self) -> None:
+        """Read the keys of services again, and use them from now on."""
         try:
-            if not self._launchers[name].change_network(new.sandbox.network_hosts):
+            services = await trio.to_thread.run_sync(self._with_keys, self._settings)
+        except (ConfigError, SandboxError) as error:
+            logs.event(log, logging.ERROR, f"keys: the last ones stay in use: {error}")
+            return
+        for name, those in services.items():
+            self._change_services(name, those)
+
+    @property
+    def _key_files(self) -> list[str]:
+        return [path for each in self._settings.services.values() for path in key_files(each)]
+
+    def _look(self) -> tuple[Settings, Services]:
+        """The configuration as it is now, as a whole. Raises ConfigError, SandboxError."""
+        wanted = self._read()
+        return wanted, self._with_keys(wanted)
+
+    def _with_keys(self, settings: Settings) -> Services:
+        hidden = [path for each in settings.services.values() for path in key_files(each)]
+        found: Services = {}
+        for name, launcher in self._launchers.items():
+            if name in settings.agents:
+                found[name] = read_services(settings, name, os.environ)
+                try:
+                    launcher.check_services(found[name], hidden)
+                except SandboxError as error:
+                    raise SandboxError(f"agent {name!r}: {error}") from None
+        return found
+
+    def _change_network(self, name: str, wanted: AgentSettings) -> bool:
+        old = self._settings.agents[name]
+        hosts = wanted.sandbox.network_hosts
+        if hosts == old.sandbox.network_hosts:
+            return False
+        if not self._changed(name, "network", lambda each: each.change_network(hosts)):
+            return False
+        sandbox = structs.replace(old.sandbox, network=wanted.sandbox.network)
+        self._take_over(name, structs.replace(old, sandbox=sandbox))
+        return True
+
+    def _change_services(self, name: str, wanted: list[Service]) -> bool:
+        if wanted == list(self._launchers[name].services):
+            return False
+        if not self._changed(name, "services", lambda each: each.change_services(wanted)):
+            return False
+        names = tuple(each.name for each in wanted)
+        self._take_over(name, structs.replace(self._settings.agents[name], services=names))
+        return True
+
+    def _changed(self, name: str, what: str, change: Callable[[Launcher], bool]) -> bool:
+        try:
+            if not change(self._launchers[name]):
                 return False
         except OSError as error:
-            message = f"reload: network could not be changed: {error.strerror or error}"
+            message = f"reload: {what} could not be changed: {error.strerror or error}"
             logs.event(log, logging.ERROR, message, agent=name)
             return False
-        sandbox = structs.replace(old.sandbox, network=new.sandbox.network)
-        self._take_over(name, structs.replace(old, sandbox=sandbox))
+        logs.event(log, logging.INFO, f"reload: {what} changed", agent=name)
         return True
 
     def _take_over(self, name: str, agent: AgentSettings) -> None:
         agents = {**self._settings.agents, name: agent}
         self._settings = structs.replace(self._settings, agents=agents)
+
+
+def _look_at(paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """By what it is told apart whether a file was written to or replaced; without those that cannot
+    be looked at, which are about to be replaced."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        with suppress(OSError):
+            status = os.stat(path)
+            found[path] = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
+    return found
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:

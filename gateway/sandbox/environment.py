@@ -48,13 +48,7 @@ def worker_environment(
         raise SandboxError(
             f"env_allow: {', '.join(missing)} is not set in the gateway's environment"
         )
-    for service in services:
-        shown = {*settings.env_allow}.intersection(key_variables(service.settings))
-        if shown:
-            raise SandboxError(
-                f"env_allow: {min(shown)} is the key of services.{service.name}, which the agent "
-                "is not to have"
-            )
+    check_keys_apart(settings, services)
     path = ":".join(dict.fromkeys([*bin_dirs, *SYSTEM_PATH.split(":")]))
     own = {"PATH": path, "HOME": HOME, "LANG": "C.UTF-8", **UNBUFFERED}
     if settings.network_hosts:
@@ -62,9 +56,7 @@ def worker_environment(
         for name in ("http_proxy", "https_proxy"):
             own |= {name: proxy, name.upper(): proxy}
         own |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
-    for service in services:
-        url = f"http://127.0.0.1:{listener.DOOR_PORT}/{service.name}"
-        own |= {name: value.replace("{url}", url) for name, value in service.env.items()}
+    own |= service_variables(services)
     agents = {**{name: environ[name] for name in settings.env_allow}, **settings.env}
     of_node = node.environment(
         memory_bytes=settings.memory_bytes,
@@ -72,3 +64,23 @@ def worker_environment(
         own_options=agents.pop("NODE_OPTIONS", ""),
     )
     return {**own, **of_node, **agents}
+
+
+def service_variables(services: Sequence[Service]) -> dict[str, str]:
+    """What these services say."""
+    found: dict[str, str] = {}
+    for service in services:
+        url = f"http://127.0.0.1:{listener.DOOR_PORT}/{service.name}"
+        found |= {name: value.replace("{url}", url) for name, value in service.env.items()}
+    return found
+
+
+def check_keys_apart(settings: SandboxSettings, services: Sequence[Service]) -> None:
+    """Check that the agent is not given the key of a service of its own. Raises SandboxError."""
+    for service in services:
+        shown = {*settings.env_allow}.intersection(key_variables(service.settings))
+        if shown:
+            raise SandboxError(
+                f"env_allow: {min(shown)} is the key of services.{service.name}, which the agent "
+                "is not to have"
+            )

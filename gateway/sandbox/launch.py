@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from gateway.config.services import Service
     from gateway.sandbox.network.metering import Meter
     from gateway.sandbox.symptoms import Diagnosis
 
@@ -130,11 +131,29 @@ class Launcher(Protocol):
         """
         ...
 
+    @property
+    def services(self) -> Sequence[Service]:
+        """The services that the agent may use."""
+        ...
+
+    def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
+        """Check what a change to these services would give away: their keys to this agent, or the
+        files that `hidden` names, in which keys of any agent's stand. Raises SandboxError."""
+        ...
+
     def change_network(self, hosts: Sequence[str]) -> bool:
         """Have the workers, those that run too, reach these hosts (`host:port` patterns) alone.
 
-        Returns whether that could be done without new workers. Raises OSError, and then nothing has
-        changed.
+        Returns whether that could be done without new workers: those of an agent without a network
+        have no way to one. Raises OSError, and then nothing has changed.
+        """
+        ...
+
+    def change_services(self, services: Sequence[Service]) -> bool:
+        """Have the workers, those that run too, use these services under these rules and keys.
+
+        Returns whether that could be done, as above; the variables of a service are for workers
+        that start from now on. Raises OSError, and then nothing has changed.
         """
         ...
 

@@ -227,11 +227,7 @@ def _make_strict(
         uid = None if uids is None else uids.take()
         rules = {"services": {each.name: each.rules() for each in services}}
         door = make_process(rules, program=DOOR, uid=uid, trust=True)
-        meter.budgets |= {
-            each.name: each.settings.tokens_per_day
-            for each in services
-            if each.settings.tokens_per_day
-        }
+        meter.set_budgets(services)
     return StrictLauncher(
         confinement,
         tools=tools,

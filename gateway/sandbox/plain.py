@@ -16,8 +16,9 @@ from gateway.sandbox.launch import MARK, Launch, new_mark
 from gateway.sandbox.network.metering import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from gateway.config.services import Service
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.symptoms import Diagnosis
 
@@ -32,6 +33,7 @@ class PlainLauncher:
     state: AgentState | None = None
     meter: Meter = field(default_factory=Meter)
     """Of nothing: without a sandbox, an agent has the gateway's own network."""
+    services: tuple[Service, ...] = ()
 
     @contextmanager
     def launch(self, conversation: str | None = None) -> Iterator[Launch]:
@@ -82,9 +84,15 @@ class PlainLauncher:
     def records(self) -> Sequence[int]:
         return ()
 
+    def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
+        del services, hidden  # nothing is kept from anything here
+
     def change_network(self, hosts: Sequence[str]) -> bool:
-        del hosts  # nothing is held here
+        del hosts
         return True
+
+    def change_services(self, services: Sequence[Service]) -> bool:
+        return not services
 
     def logs(self) -> Sequence[int]:
         return ()

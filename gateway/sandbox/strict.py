@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from gateway.sandbox.bwrap import (
     BLOCK_FD,
     INFO_FD,
@@ -30,6 +28,8 @@ from gateway.sandbox.bwrap import (
     inside_command,
     outside_command,
 )
+from gateway.sandbox.changes import check_hidden, with_network, with_services
+from gateway.sandbox.environment import check_keys_apart
 from gateway.sandbox.files.sources import Sources
 from gateway.sandbox.handed import etc_files, inheritable, memory_file
 from gateway.sandbox.launch import Launch
@@ -45,7 +45,7 @@ from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.symptoms import diagnose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from gateway.config.services import Service
     from gateway.sandbox.bwrap import Confinement, Tools
@@ -99,7 +99,7 @@ class StrictLauncher:
         self._guard = guard
         self._proxy = proxy
         self._door = door
-        self._services = services
+        self.services = services
         self.meter = meter or Meter()
         """What the agent's processes of the network have recorded."""
         self._state = state
@@ -126,7 +126,7 @@ class StrictLauncher:
             guard=self._guard,
             proxy=self._proxy,
             door=self._door,
-            services=self._services,
+            services=self.services,
             meter=self.meter,
             state=self._state,
             sharing=self._sharing,
@@ -258,7 +258,7 @@ class StrictLauncher:
             "why_shared": confinement.why_shared or None,
             "shared_limits": list(self.shared_limits),
             "network": list(settings.network_hosts) or False,
-            "services": {each.name: each.describe() for each in self._services},
+            "services": {each.name: each.describe() for each in self.services},
             "limits": {name: self._limit(name) for name in groups.CONTROLLERS}
             | {
                 "pids": self._describe_pids(),
@@ -312,29 +312,33 @@ class StrictLauncher:
     def _proxies(self) -> Sequence[Proxy]:
         return [each for each in (self._proxy, self._door) if each is not None]
 
+    def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
+        """As `gateway.sandbox.launch.Launcher.check_services`."""
+        check_keys_apart(self.confinement.settings, services)
+        check_hidden(self.confinement, hidden)
+
     def change_network(self, hosts: Sequence[str]) -> bool:
-        """As `gateway.sandbox.launch.Launcher.change_network`. What an agent with a network has in
-        its workers, one without it lacks."""
+        """As `gateway.sandbox.launch.Launcher.change_network`."""
         if self._proxy is None:
             return not hosts
         self._proxy.change(network=list(hosts))
-        settings = structs.replace(self.confinement.settings, network=tuple(hosts))
-        self.confinement = dataclasses.replace(self.confinement, settings=settings)
+        self.confinement = with_network(self.confinement, hosts)
         return True
 
-    def change_services(self, services: Sequence[Service]) -> None:
-        """Have the workers, those that run too, use these services under these rules and keys.
-
-        For an agent that has services. Raises OSError, and then nothing has changed.
-        """
-        assert self._door is not None
+    def change_services(self, services: Sequence[Service]) -> bool:
+        """As `gateway.sandbox.launch.Launcher.change_services`."""
+        if self._door is None:
+            return not services
         self._door.change(services={each.name: each.rules() for each in services})
-        self._services = services
+        self.confinement = with_services(self.confinement, self.services, services)
+        self.services = services
+        self.meter.set_budgets(services)
+        return True
 
     def keep_from(self, ports: Sequence[int]) -> None:
         """As `gateway.sandbox.launch.Launcher.keep_from`."""
-        for proxy in self._proxies:
-            proxy.change(ports=list(ports))
+        for each in self._proxies:
+            each.change(ports=list(ports))
 
     def forget_trial(self) -> None:
         """Discard what the proxy decided in a trial: the agent has not asked for anything yet."""
@@ -346,8 +350,7 @@ class StrictLauncher:
         return next(filter(None, (proxy.why_ended() for proxy in self._proxies)), None)
 
     def close(self) -> None:
-        """Release everything that the launcher holds, after its workers have ended. Blocks
-        briefly."""
+        """As `gateway.sandbox.launch.Launcher.close`."""
         self._sources.tell_what_appeared()
         _remove(self._made)
         for proxy in self._proxies:

@@ -72,7 +72,7 @@ async def test_a_reload_changes_what_a_running_worker_may_reach(tmp_path: Path) 
         before = await gateway.state("net")
         processes = proxies(gateway.pid)
         listed = settings_of(f'["a.invalid:443", "{TARGET}"]')
-        await reload(gateway, tmp_path, listed, "reload: network changed agents=net")
+        await reload(gateway, tmp_path, listed, "reload: network changed agent=net")
         assert await asked(gateway) == LISTED
         now = await gateway.state("net")
         assert now["sandbox"]["network"] == ["a.invalid:443", TARGET]

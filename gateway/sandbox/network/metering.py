@@ -23,6 +23,8 @@ from gateway.sandbox.network.budget import day_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from gateway.config.services import Service
+
 log = logging.getLogger("gateway.agent")
 
 MAX_SERVICES = 256
@@ -96,6 +98,11 @@ class Meter:
             today = day_of(at)
             self._charged[name] = (today, record.charged + (before if day == today else 0))
 
+    def set_budgets(self, services: Iterable[Service]) -> None:
+        """Take over the limits of the agent's services, which may have changed."""
+        budgets = {each.name: each.settings.tokens_per_day for each in services}
+        self.budgets = {name: tokens for name, tokens in budgets.items() if tokens}
+
     def spent(self) -> dict[str, tuple[int, int]]:
         """By service, the day and its tokens so far: what a new process goes on with."""
         return dict(self._charged)
@@ -165,14 +172,15 @@ def _packets(descriptor: int) -> Iterable[bytes]:
 
 
 def _log(record: Record, agent: str, request: str | None) -> None:
-    level = logging.INFO if record.verdict == "allowed" else logging.WARNING
-    single = record.count == 1
+    allowed, single = record.verdict == "allowed", record.count == 1
     logs.event(
         log,
-        level,
+        logging.INFO if allowed else logging.WARNING,
         _message(record),
         count=None if single else record.count,
         **{record.at: record.name or None},
+        method=None if allowed else record.method or None,  # else they are the message
+        path=None if allowed else record.path or None,
         rule=record.rule or None,
         status=record.status or None,
         sent=record.sent,

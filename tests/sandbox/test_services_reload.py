@@ -1,0 +1,157 @@
+"""Services change while their agents run: keys and rules. Budgets outlive the door's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import trio
+
+from tests.faults.scene import send_signal
+from tests.harness import RunningGateway
+from tests.sandbox.doors import KEY
+from tests.sandbox.test_services import ask, echo, serving
+
+OTHER = "sk-proj-another0KEYofTheSame"
+
+
+async def reload(gateway: RunningGateway, folder: Path, old: str, new: str, outcome: str) -> str:
+    """Replace a part of the configuration, and wait for what comes of it."""
+    path = folder / "gateway.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    gateway.log.clear()
+    send_signal(gateway, signal.SIGHUP)
+    return await gateway.logged(outcome)
+
+
+def keys_in(folder: Path, key: str) -> Path:
+    """A file with a key; the file takes the place of the last one, as tools for secrets do it."""
+    path, made = folder / "key", folder / "key.new"
+    made.write_text(f"{key}\n")
+    return made.rename(path)
+
+
+async def worker(gateway: RunningGateway) -> int:
+    [one] = (await gateway.state("bot"))["workers"]
+    return int(one["pid"])
+
+
+async def test_a_key_that_is_replaced_in_its_file_is_used_from_then_on(tmp_path: Path) -> None:
+    path = keys_in(tmp_path, KEY)
+    header = f'header = {{ Authorization = "Bearer file:{path}" }}'
+    async with serving(tmp_path, echo, header) as (gateway, upstream):
+        await ask(gateway, "chat")
+        assert f"Bearer {KEY}".encode() in upstream.seen
+        pid = await worker(gateway)
+        log, _ = gateway.log[:], gateway.log.clear()
+        keys_in(tmp_path, OTHER)
+        await gateway.logged("services changed agent=bot")
+        upstream.seen.clear()
+        said = await ask(gateway, "chat")
+        assert f"Bearer {OTHER}".encode() in upstream.seen
+        assert OTHER not in said
+        assert await worker(gateway) == pid
+        # One that cannot be read leaves the last one in use.
+        gateway.log.clear()
+        path.write_text("")
+        await gateway.logged("keys: the last ones stay in use: .*services.openai.header")
+        await ask(gateway, "chat")
+        state = (await gateway.client.get("/agent/bot")).text
+    for shown in (*log, *gateway.log, state):
+        assert KEY not in shown
+        assert OTHER not in shown
+
+
+async def test_other_rules_hold_at_once_and_wrong_ones_not_at_all(tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    shown.mkdir(mode=0o755)
+    (shown / "key").write_text(OTHER)
+    settings = f"""
+        allow = ["POST /chat/completions"]
+        [agents.bot.sandbox]
+        mounts_ro = ["{shown}"]
+    """
+    async with serving(tmp_path, echo, settings) as (gateway, _):
+        await ask(gateway, "chat")
+        pid = await worker(gateway)
+        changed = "reload: services changed agent=bot"
+        await reload(gateway, tmp_path, "POST /chat/completions", "GET /models", changed)
+        answer = await gateway.post("/agent/bot/invoke", input="chat")
+        assert "services.openai.allow does not have POST /chat/completions" in answer.text
+        for old, new, why in (
+            ('allow = ["GET /models"]', 'allow = ["nonsense"]', "services.openai"),
+            ('allow = ["nonsense"]', 'header = { X = "${UNSET_KEY}" }', "UNSET_KEY is not set"),
+            ('"${UNSET_KEY}"', f'"file:{shown}/key"', f"the agent is shown {shown}"),
+        ):
+            line = await reload(gateway, tmp_path, old, new, "reload: refused as a whole")
+            assert why in line
+        answer = await gateway.post("/agent/bot/invoke", input="chat")
+        assert "services.openai.allow does not have POST /chat/completions" in answer.text
+        assert await worker(gateway) == pid
+
+
+async def test_an_agent_that_loses_a_service_is_told_which_setting_names_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, echo) as (gateway, _):
+        await ask(gateway, "chat")
+        await reload(
+            gateway,
+            tmp_path,
+            'services = ["openai", "strange"]',
+            'services = ["strange"]',
+            "reload: services changed agent=bot",
+        )
+        answer = await gateway.post("/agent/bot/invoke", input="chat")
+        assert "this agent has no service 'openai'" in answer.text
+        # An agent without services has no door, which a reload says.
+        toml = (tmp_path / "gateway.toml").read_text()
+        assert "[agents.other.sandbox]" in toml
+        line = await reload(
+            gateway,
+            tmp_path,
+            "[agents.other.sandbox]",
+            'services = ["strange"]\n[agents.other.sandbox]',
+            "reload: needs a restart",
+        )
+        assert "agents.other.services" in line
+
+
+async def test_tokens_that_were_used_stay_used_when_the_door_is_another_process(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, echo, "tokens_per_day = 14") as (gateway, _):
+        for _ in range(2):
+            await ask(gateway, "chat")
+        await gateway.logged("POST /chat/completions")
+        answer = await gateway.post("/agent/bot/invoke", input="chat")
+        assert "[services.openai] tokens_per_day" in answer.text
+        with trio.fail_after(20):
+            while (state := (await gateway.state("bot"))["services"]["openai"])["refused"] < 1:
+                await trio.lowlevel.checkpoint()
+        assert (state["tokens_today"], state["tokens_per_day"]) == (14, 14)
+        assert state["requests"] == 2
+        for pid in doors(gateway):
+            os.kill(pid, signal.SIGKILL)
+        # The door takes its connections with it; the worker's next one brings another.
+        os.kill(await worker(gateway), signal.SIGKILL)
+        with trio.fail_after(30):
+            while not doors(gateway):
+                await trio.lowlevel.checkpoint()
+        answer = await gateway.post("/agent/bot/invoke", input="chat")
+        assert "[services.openai] tokens_per_day" in answer.text
+        await reload(gateway, tmp_path, "tokens_per_day = 14", "tokens_per_day = 100", "done")
+        await ask(gateway, "chat")
+        assert (await gateway.state("bot"))["services"]["openai"]["tokens_per_day"] == 100
+
+
+def doors(gateway: RunningGateway) -> list[int]:
+    found = []
+    for pid in gateway.processes():
+        try:
+            if b"network.door" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+        except OSError:
+            pass
+    return found
