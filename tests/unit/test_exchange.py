@@ -18,6 +18,7 @@ from gateway.errors import (
     ClockRanOut,
     GatewayError,
     InvalidAgentResponse,
+    InvalidRequest,
     WorkerCrashed,
 )
 from gateway.exchange import Call, Exchange
@@ -440,3 +441,16 @@ async def test_events_and_the_result_after_them_are_bounded_together() -> None:
         chunk(exchange, b'{"type":"x-a","text":%b}' % half)
         exchange.end(b'"%b"' % (b"x" * size))
         assert (exchange.error is None) is fits
+
+
+async def test_a_request_that_waits_for_a_declaration_in_vain_is_told_which_one(
+    autojump_clock,
+) -> None:
+    """A worker without the handshake says nothing before it is sent something, which it is not."""
+    exchange = make(start=10)
+    exchange.call = structs.replace(exchange.call, needs=frozenset({"tools"}))
+    give(exchange, worker_spoke=False)
+    assert await exchange.receive() == []
+    error = error_of(exchange, InvalidRequest)
+    assert '"tools": true' in error.message
+    assert error.details == {"field": "tools"}
