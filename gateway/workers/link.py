@@ -149,11 +149,14 @@ class Link:
 
     # Into stdin
 
-    def send(self, exchange: Exchange) -> None:
-        """Write a request, as much of it as the pipe takes now; a task writes the rest."""
+    def send(self, exchange: Exchange) -> bool:
+        """Write a request, as much of it as the pipe takes now; a task writes the rest.
+
+        False: the worker is not to have it, or not before it has spoken.
+        """
         call = exchange.call
         if call.needs and not self._meets_needs(exchange):
-            return
+            return False
         wire_id, line = self._connection.send_request(
             call.method,
             call.payload,
@@ -169,6 +172,7 @@ class Link:
         exchange.size = sum(map(len, line))
         self._in_flight[wire_id] = exchange
         self._write(line, exchange.size)
+        return True
 
     def _meets_needs(self, exchange: Exchange) -> bool:
         """Whether the worker has declared what a request needs.

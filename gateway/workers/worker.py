@@ -175,8 +175,7 @@ class Worker:
     def send(self, exchange: Exchange) -> None:
         """Send a request to the worker."""
         assert self._link is not None, f"{self} was given a request before it was spawned"
-        self._link.send(exchange)
-        if not self.spoke and self._nursery is not None:
+        if self._link.send(exchange) and not self.spoke and self._nursery is not None:
             self._nursery.start_soon(self._look_whether_it_reads, exchange)
 
     def cancel(self, exchange: Exchange) -> None:

@@ -78,6 +78,14 @@ def shared_toml() -> str:
         command = [{words}]
         clocks = {{ first = 0.2, idle = 0.2, cancel = 1 }}
 
+        [agents.cold]
+        command = [{words}]
+        workers = {{ min = 0, max = 1 }}
+
+        [agents.cold-able]
+        command = [{words}, "+tools", "+asks"]
+        workers = {{ min = 0, max = 1 }}
+
         [agents.narrow]
         command = [{words}]
         concurrency = 1

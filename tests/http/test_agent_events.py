@@ -135,6 +135,18 @@ async def test_tools_for_an_agent_that_does_not_take_them_are_a_400_that_names_t
     assert declaration in error["message"]
 
 
+async def test_the_first_request_of_all_waits_for_what_its_worker_declares(
+    client: httpx.AsyncClient,
+) -> None:
+    """Neither agent has a worker yet; a worker that was given the request would end."""
+    asked = body(INVOKE, [["exit", 1]], events=True, tools=TOOLS)
+    answer = await client.post("/agent/cold/invoke", json=asked)
+    assert (answer.status_code, answer.json()["error"]["field"]) == (400, "tools")
+    asked = body(INVOKE, [["asked"]], events=True, tools=TOOLS)
+    answer = await client.post("/agent/cold-able/invoke", json=asked)
+    assert answer.json()["output"]["tools"] == TOOLS
+
+
 @pytest.mark.parametrize("member", ["webhook", "tool_choice", "messages"])
 async def test_a_member_that_nobody_would_honour_is_a_400_that_names_it(
     client: httpx.AsyncClient, member: str
