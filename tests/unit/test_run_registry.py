@@ -207,6 +207,20 @@ def test_one_answer_that_is_being_sent_stays_whole() -> None:
     assert list(it) == [other]
 
 
+def test_one_answer_that_exceeds_the_memory_is_freed_when_it_was_sent() -> None:
+    it = registry()
+    sent, other = FakeRun(1, "a"), FakeRun(2, "b")
+    started(it, sent, other)
+    sent.whole = sent.attached = True
+    ended(it, sent, 0, 800)
+    ended(it, other, 1, 300)
+    assert it.size == 1100
+    sent.attached = False
+    it.note_left(sent)
+    assert sent.gone
+    assert other.cost == 300
+
+
 def test_the_record_of_a_key_stays_when_its_answer_is_freed() -> None:
     it = registry()
     run = FakeRun(1, key=b"k")
@@ -326,4 +340,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(deadline=None, max_examples=150, stateful_step_count=40)
+TestMachine.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)

@@ -177,12 +177,13 @@ class Registry(Generic[K]):
         """The last reader of a run has left."""
         if run.token not in self._runs:
             self._free(run)
+        # An answer that was being sent could not be freed, and can be now.
+        self._trim()
 
     def note_cost(self, run: K) -> None:
         """What a run keeps has changed. Frees what exceeds the memory, perhaps of this run."""
         self._account(run)
-        if self.size > self._most_bytes:
-            self._trim()
+        self._trim()
 
     def expire(self, now: float) -> None:
         """Forget the runs whose time is over."""
@@ -207,6 +208,8 @@ class Registry(Generic[K]):
             self._sizes.pop(run.agent, None)
 
     def _trim(self) -> None:
+        if self.size <= self._most_bytes:
+            return
         aim = self._most_bytes * TRIMMED_EIGHTHS // 8
         candidates = _by_agent(self._costs)
         while candidates and (excess := self.size - aim) > 0:
