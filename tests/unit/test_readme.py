@@ -10,15 +10,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.config import AgentSettings, ServerSettings, load
+from gateway.config import AgentSettings, RunSettings, ServerSettings, load
 from gateway.exchange import MAX_BUFFERED_BYTES, MAX_HELD_PER_REQUEST
 from gateway.front.connections import MAX_HELD_PER_CONNECTION
+from gateway.front.runs.run import MAX_READERS, RunState
+from gateway.front.runs.wishes import MOST_KEY_BYTES
 from gateway.workers.process import MAX_HELD_PER_WORKER
 from tests.test_architecture import ENTRANCE, GROUND, ROOMS, ROOT, TOP_LEVEL
 
 README = ROOT / "README.md"
 FOR_CHANGERS = ROOT / "tests" / "README.md"
 BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
+RUNS = ROOT / "gateway" / "front" / "runs" / "README.md"
 OPERATING = ROOT / "gateway" / "README.md"
 
 SHOWN_OTHERWISE = {
@@ -74,6 +77,15 @@ def test_every_setting_of_the_server_stands_in_the_readme_with_its_default() -> 
     # A default that depends on where it listens; the other one is said beside it.
     elsewhere = {"lame_duck": ServerSettings().lame_duck_seconds(loopback=False)}
     assert shown == msgspec.to_builtins(ServerSettings()) | elsewhere
+
+
+def test_what_is_said_of_runs_is_so() -> None:
+    text = RUNS.read_text(encoding="utf-8")
+    [table] = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert tomllib.loads(table)["server"]["runs"] == msgspec.to_builtins(RunSettings())
+    assert f"1 to {MOST_KEY_BYTES} visible ASCII" in text
+    assert f"Several may read at once ({MAX_READERS})" in text
+    assert all(f"`{state.value}`" in text for state in RunState)
 
 
 def test_the_memory_that_the_readme_promises_is_what_the_code_says() -> None:

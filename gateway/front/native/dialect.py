@@ -22,7 +22,7 @@ _JSON = ((b"content-type", b"application/json"),)
 class NativeDialect:
     """A `Dialect`: `/agent/{name}/invoke`, `/agent/{name}/chat`, and the same below `/agents`.
 
-    One that does not serve matches no path, and still answers for all that are nobody's.
+    One that does not serve matches no call, and still answers for runs and all that is nobody's.
     """
 
     def __init__(self, *, serves: bool = True) -> None:
