@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -17,7 +17,9 @@ Limit = Literal["memory", "pids", "cpu"]
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_HOST = re.compile(r"(\*|(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):([0-9]{1,5}|\*)")
+_HOST = re.compile(
+    r"(?:http://)?(\*|(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):([0-9]{1,5}|\*)"
+)
 
 _MIN_PIDS = 8
 """A shell pipeline or Node's threads need this many; with fewer, neither starts."""
@@ -38,6 +40,8 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     network: bool | tuple[str, ...] = False
     """`host:port` pairs that the agent may reach through the gateway's proxy; `true` allows every
     public address. A worker never has a network of its own."""
+    allow_local: bool = False
+    """Whether a host that `network` names without `*` may be this machine."""
     mounts_ro: tuple[str, ...] = ()
     """Paths that the agent may read, besides its own folder and its interpreter."""
     mounts_rw: tuple[str, ...] = ()
@@ -89,6 +93,8 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     def _check_names(self) -> None:
         for host in self.network_hosts:
             _check_host(host)
+        if self.allow_local and all("*" in each for each in self.network_hosts):
+            raise _invalid("allow_local", True, "false where network names no host without *")
         for key, names in (("env", self.env), ("env_allow", self.env_allow)):
             for name in names:
                 if not _NAME.fullmatch(name):
@@ -108,6 +114,11 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         if isinstance(self.network, bool):
             return ("*:*",) if self.network else ()
         return self.network
+
+    @property
+    def network_rules(self) -> dict[str, Any]:
+        """What the proxy goes by, as plain values."""
+        return {"network": list(self.network_hosts), "allow_local": self.allow_local}
 
     @property
     def memory_bytes(self) -> int:
@@ -136,25 +147,43 @@ def parse_size(key: str, value: str | int) -> int:
 def _check_host(value: str) -> None:
     match = _HOST.fullmatch(value)
     if not match or (match[2] != "*" and not 0 < int(match[2]) < 65536):
-        raise _invalid("network", value, 'host:port, such as "api.example.com:443" or "*:443"')
-    if _is_never_reached(match[1]):
-        raise _invalid(
-            "network",
-            value,
-            "a host elsewhere: agents never reach this machine or link-local addresses",
+        expected = 'host:port, such as "api.example.com:443" or "*:443", or "http://host:port"'
+        raise _invalid("network", value, expected)
+    if _is_loopback(match[1]):
+        # Clients connect to their own loopback device, whatever proxy they are told of.
+        expected = (
+            "a host elsewhere: agents never reach this machine by that name; a server of it can be "
+            "one of [services.NAME]"
         )
+        raise _invalid("network", value, expected)
+    if _is_never_reached(match[1]):
+        expected = "a host elsewhere: agents never reach this machine or link-local addresses"
+        raise _invalid("network", value, expected)
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.lower()
+    return (
+        name == "localhost"
+        or name.endswith(".localhost")
+        or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+    )
 
 
 def _is_never_reached(host: str) -> bool:
     """Whether the proxy refuses the host whatever the settings say."""
-    name = host.lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
+    if not _is_address(host):
+        return False
+    address = ipaddress.ip_address(host)
+    return address.is_unspecified or address.is_link_local
+
+
+def _is_address(host: str) -> bool:
     try:
-        address = ipaddress.ip_address(name)
+        ipaddress.ip_address(host)
     except ValueError:
         return False
-    return address.is_loopback or address.is_unspecified or address.is_link_local
+    return True
 
 
 def _invalid(key: str, value: object, expected: str) -> ValueError:

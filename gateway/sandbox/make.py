@@ -222,7 +222,7 @@ def _make_strict(
     proxy = door = None
     if settings.network_hosts:
         uid = None if uids is None else uids.take()
-        proxy = make_process({"network": settings.network_hosts}, uid=uid)
+        proxy = make_process(settings.network_rules, uid=uid)
     if services:
         uid = None if uids is None else uids.take()
         rules = {"services": {each.name: each.rules() for each in services}}

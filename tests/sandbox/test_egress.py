@@ -33,7 +33,7 @@ from gateway.sandbox.network.addresses import why_refused
 from gateway.sandbox.network.audit import Auditor, Record, read_record
 from gateway.sandbox.network.egress import Egress
 from gateway.sandbox.network.proxy import Proxy
-from gateway.sandbox.network.targets import Policy
+from gateway.sandbox.network.targets import Asked, Policy
 from tests.sandbox.running import lines_of
 from tests.sandbox.test_targets import naive_connect
 from tests.sandbox.users import need_sandbox
@@ -416,6 +416,11 @@ async def test_a_connection_that_waits_for_its_host_obeys_other_rules_at_once(
 POLICY = Policy(("a.com:1",))
 
 
+def naive_request(head: bytes) -> Asked:
+    """For controls: as `targets.parse_request`, without its grammar."""
+    return Asked("CONNECT", *naive_connect(head))
+
+
 async def talk(said: bytes, policy: Policy = POLICY) -> bytes:
     """What a client that says this, and no more, is answered."""
     ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
@@ -441,6 +446,42 @@ class Loopback:
         del options
         assert re.fullmatch(rb"[0-9a-z.:-]+", host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
+
+
+PLAIN = "GET http://web.example:{port}/x HTTP/1.1\r\nHost: y\r\nConnection: keep-alive\r\n\r\n"
+TUNNEL = "CONNECT web.example:{port} HTTP/1.1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "allow_local", "own", "answer"),
+    [
+        (PLAIN, True, False, "GET /x HTTP/1.1\r\nHost: web.example:{port}\r\nConnection: close"),
+        (TUNNEL, True, False, "HTTP/1.1 200 "),
+        (PLAIN, False, False, "HTTP/1.1 403 web.example is 127.0.0.1: it is this machine"),
+        (TUNNEL, False, False, "HTTP/1.1 403 web.example is 127.0.0.1: it is this machine"),
+        (PLAIN, True, True, "HTTP/1.1 403 web.example is 127.0.0.1: it is the gateway itself"),
+        (PLAIN.replace("web", "other"), True, False, "HTTP/1.1 403 http://other.example:{port} is"),
+    ],
+)
+async def test_plain_http_and_this_machine_are_reached_where_the_settings_say_so(
+    monkeypatch: pytest.MonkeyPatch, said: str, allow_local: bool, own: bool, answer: str
+) -> None:
+    async def echo(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+
+    async with trio.open_nursery() as nursery:
+        [server] = await nursery.start(partial(trio.serve_tcp, echo, 0, host="127.0.0.1"))
+        monkeypatch.setattr(trio.socket, "getaddrinfo", Loopback())
+        port = server.socket.getsockname()[1]
+        policy = Policy(
+            (f"http://web.example:{port}",),
+            allow_local=allow_local,
+            own_ports=frozenset((port,) if own else ()),
+        )
+        got = await talk(said.format(port=port).encode(), policy)
+        nursery.cancel_scope.cancel()
+    assert got.decode().startswith(answer.format(port=port))
 
 
 HEADS = st.binary(max_size=60) | st.builds(
@@ -473,7 +514,7 @@ def test_the_control_is_no_refusal_without_the_grammar(
 ) -> None:
     said = f"CONNECT {host}:443 HTTP/1.1\r\n\r\n".encode()
     check_refusal(said)
-    monkeypatch.setattr(egress, "parse_connect", naive_connect)
+    monkeypatch.setattr(egress, "parse_request", naive_request)
     with pytest.raises((AssertionError, BaseExceptionGroup)):
         check_refusal(said)
 
@@ -484,7 +525,7 @@ async def test_a_nul_byte_in_a_name_reaches_what_no_pattern_allows_only_without_
 ) -> None:
     monkeypatch.setattr(egress, "why_refused", lambda address, by_name: None)
     if not grammar:
-        monkeypatch.setattr(egress, "parse_connect", naive_connect)
+        monkeypatch.setattr(egress, "parse_request", naive_request)
     with upstream() as (port, answer):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(answer)

@@ -63,7 +63,7 @@ def test_what_is_not_a_size_is_refused_by_name(text: str) -> None:
         ({"mounts_ro": [""]}, "mounts_ro is '', expected the path"),
         ({"network": ["example.com"]}, "network is 'example.com', expected host:port"),
         ({"network": ["example.com:0"]}, "network is 'example.com:0', expected host:port"),
-        ({"network": ["http://a:80"]}, "network is 'http://a:80', expected host:port"),
+        ({"network": ["https://a:80"]}, "network is 'https://a:80', expected host:port"),
         *(
             ({"network": [host]}, "agents never reach this machine")
             for host in ("127.0.0.1:80", "localhost:80", "a.LOCALHOST:80", "169.254.169.254:80")

@@ -12,7 +12,14 @@ import pytest
 from hypothesis import example, find, given, settings
 from hypothesis import strategies as st
 
-from gateway.sandbox.network.targets import MAX_REASON, Policy, ProxyRefusal, parse_connect
+from gateway.sandbox.network.targets import (
+    MAX_REASON,
+    Asked,
+    Policy,
+    ProxyRefusal,
+    parse_request,
+    without_wildcard,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,13 +59,69 @@ def test_patterns_fit_names_and_ports(
     ],
 )
 def test_a_connect_names_host_and_port(head: bytes, target: tuple[str, int]) -> None:
-    assert parse_connect(head) == target
+    assert parse_request(head) == Asked("CONNECT", *target)
+
+
+FORGED = b"Host: x\r\nProxy-Connection: keep-alive\r\nConnection: keep-alive\r\nUpgrade: x\r\nA: b"
+
+
+@pytest.mark.parametrize(
+    ("head", "asked"),
+    [
+        (
+            b"GET http://a.com/x?y=z HTTP/1.1\r\n" + FORGED,
+            Asked(
+                "GET",
+                "a.com",
+                80,
+                b"GET /x?y=z HTTP/1.1\r\nHost: a.com\r\nA: b\r\nConnection: close\r\n\r\n",
+            ),
+        ),
+        (
+            b"POST http://A.com:8000 HTTP/1.0",
+            Asked(
+                "POST",
+                "a.com",
+                8000,
+                b"POST / HTTP/1.1\r\nHost: A.com:8000\r\nConnection: close\r\n\r\n",
+            ),
+        ),
+        (
+            b"GET http://[::1]:8000?x HTTP/1.1",
+            Asked(
+                "GET",
+                "::1",
+                8000,
+                b"GET /?x HTTP/1.1\r\nHost: [::1]:8000\r\nConnection: close\r\n\r\n",
+            ),
+        ),
+    ],
+)
+def test_a_request_without_tls_is_sent_in_the_form_for_a_server(head: bytes, asked: Asked) -> None:
+    assert parse_request(head) == asked
+
+
+def test_only_a_pattern_with_a_scheme_allows_what_has_no_tls() -> None:
+    policy = Policy(("a.com:80", "http://b.com:80", "http://*.c.com:*"))
+    assert policy.match("a.com", 80, plain=True) is None
+    assert policy.match("b.com", 80, plain=True) == "http://b.com:80"
+    assert policy.match("x.c.com", 8000, plain=True) == "http://*.c.com:*"
+    assert policy.match("c.com", 80, plain=True) is None
+    assert policy.match("b.com", 80) == "http://b.com:80"
+    assert without_wildcard("http://b.com:*")
+    assert not without_wildcard("http://*.c.com:80")
 
 
 @pytest.mark.parametrize(
     ("head", "status"),
     [
-        (b"GET http://a.com/ HTTP/1.1", 405),
+        (b"GET https://a.com/ HTTP/1.1", 405),
+        (b"GET /x HTTP/1.1", 405),
+        (b"GET http:///x HTTP/1.1", 405),
+        (b"GET http://a@b.com/x HTTP/1.1", 400),
+        (b"GET http://a.com:0/x HTTP/1.1", 400),
+        (b"GET http://a..com/x HTTP/1.1", 400),
+        (b"GET http://a.com#x HTTP/1.1", 405),
         (b"CONNECT a.com HTTP/1.1", 400),
         (b"CONNECT a.com:99999 HTTP/1.1", 400),
         (b"CONNECT :443 HTTP/1.1", 400),
@@ -100,7 +163,7 @@ def test_a_connect_names_host_and_port(head: bytes, target: tuple[str, int]) -> 
 )
 def test_any_other_request_is_refused_with_its_status(head: bytes, status: int) -> None:
     with pytest.raises(ProxyRefusal) as caught:
-        parse_connect(head)
+        parse_request(head)
     assert caught.value.status == status
 
 
@@ -111,6 +174,11 @@ def naive_connect(head: bytes) -> tuple[str, int]:
     if (method, version[:7]) != ("CONNECT", "HTTP/1.") or not port.isdigit():
         raise ProxyRefusal(400, "this is no request of HTTP/1.1")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parsed(head: bytes) -> tuple[str, int]:
+    asked = parse_request(head)
+    return asked.host, asked.port
 
 
 HEADS = st.binary(max_size=80) | st.builds(
@@ -149,7 +217,7 @@ def defect(parse: Callable[[bytes], tuple[str, int]], head: bytes) -> str | None
 def test_any_bytes_name_a_host_of_the_grammar_or_are_refused_in_one_printable_line(
     head: bytes,
 ) -> None:
-    assert defect(parse_connect, head) is None
+    assert defect(parsed, head) is None
 
 
 @pytest.mark.parametrize("kind", ["\0", "ValueError", "port 65536"])
@@ -160,7 +228,7 @@ def test_the_control_finds_defects_with_the_same_bytes_where_there_is_no_grammar
         settings=settings(max_examples=20_000, database=None, deadline=None),
         random=random.Random(0),
     )
-    assert defect(parse_connect, head) is None
+    assert defect(parsed, head) is None
 
 
 @pytest.mark.parametrize(
@@ -175,7 +243,7 @@ def test_no_name_is_matched_that_another_reader_would_end_earlier(head: bytes) -
     # The control: without the grammar, the name fits the pattern.
     assert Policy(("*.good.invalid:443",)).match(*naive_connect(head)) == "*.good.invalid:443"
     with pytest.raises(ProxyRefusal):
-        parse_connect(head)
+        parsed(head)
 
 
 def test_the_resolver_does_end_a_name_at_a_nul_byte() -> None:

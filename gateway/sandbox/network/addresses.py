@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # IPv6 prefixes that embed an IPv4 address in the last 32 bits, which is the one that is reached.
 _EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
 
+THIS_MACHINE = "it is this machine"
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -45,7 +47,7 @@ def why_refused(address: Address, *, by_name: bool) -> str | None:
     if (why := _why_never(address)) is not None:
         return why
     if address.is_loopback or _is_own(address):
-        return "it is this machine"
+        return THIS_MACHINE
     if not address.is_global and not by_name:
         return "it is in a private network; only a host that is named without * may be"
     return None
@@ -75,7 +77,7 @@ def _why_never(address: Address) -> str | None:
         return "it is no single host"
     if address.is_link_local:
         return "it is link-local, where metadata services are"
-    return "it is this machine" if address.is_unspecified else None
+    return f"{THIS_MACHINE}, by no address of its own" if address.is_unspecified else None
 
 
 def _meant(address: Address) -> Address:

@@ -6,7 +6,10 @@ bytes are parsed elsewhere. What a request says, and what the settings allow by 
 which addresses may be reached is `addresses`'; how connections of workers come here is `inlets`'.
 
 The proxy speaks HTTP CONNECT, which HTTP clients use for https: the agent names a host and a port,
-and gets a tunnel or a refusal. Each connection is one record (`audit`), at its end.
+and gets a tunnel or a refusal. Where the settings name `http://host:port`, it passes on requests
+without TLS as well: the first of a connection is sent in the form for an origin server, and what
+follows is a tunnel to that host, which is asked to close it after its answer. Each connection is
+one record (`audit`), at its end.
 """
 
 from __future__ import annotations
@@ -17,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from gateway.sandbox.network import inlets
-from gateway.sandbox.network.addresses import Unreachable, connect, why_refused
+from gateway.sandbox.network.addresses import THIS_MACHINE, Unreachable, connect, why_refused
 from gateway.sandbox.network.audit import Auditor, Record
 from gateway.sandbox.network.targets import (
     Policy,
     ProxyRefusal,
     not_allowed,
-    parse_connect,
+    parse_request,
     without_wildcard,
 )
 
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from gateway.sandbox.network.addresses import Address
     from gateway.sandbox.network.audit import Verdict
+    from gateway.sandbox.network.targets import Asked
 
 MAX_HEAD = 8192
 """Bytes of a request's head. A CONNECT needs a few hundred."""
@@ -53,30 +57,37 @@ class Tunnel:
 
     def __init__(self, worker: int = 0) -> None:
         self.scope = trio.CancelScope()
-        self.host, self.port = "", 0
+        self.asked: Asked | None = None
         """What the agent has asked for, once it has."""
         self.pattern = ""
         """The pattern of the settings that allows it by name."""
         self._address: Address | None = None
+        self._policy = NOTHING
         self._worker = worker
         self._began = trio.current_time()
         self._verdict: Verdict = "failed"
         self._rule, self._status, self._why = "", 0, "the agent left before it was answered"
         self._sent = self._received = 0
 
-    def allow(self, policy: Policy) -> str | None:
+    def allow(self, asked: Asked, policy: Policy) -> str | None:
         """Judge the tunnel by a policy; returns why it must not be, or None if it may."""
-        pattern = policy.match(self.host, self.port)
+        self.asked, self._policy = asked, policy
+        plain = bool(asked.head)
+        pattern = policy.match(asked.host, asked.port, plain=plain)
         if pattern is None:
-            return not_allowed(self.host, self.port)
+            return not_allowed(asked.host, asked.port, plain=plain)
         self.pattern = pattern
         return None if self._address is None else self.lead_to(self._address)
 
     def lead_to(self, address: Address) -> str | None:
         """Judge the address of the host; returns why it must not be reached, or None if it may."""
+        assert self.asked is not None
         self._address = address
-        why = why_refused(address, by_name=without_wildcard(self.pattern))
-        return None if why is None else f"{self.host} is {address}: {why}"
+        named, policy = without_wildcard(self.pattern), self._policy
+        why = why_refused(address, by_name=named)
+        if why == THIS_MACHINE and named and policy.allow_local:
+            why = "it is the gateway itself" if self.asked.port in policy.own_ports else None
+        return None if why is None else f"{self.asked.host} is {address}: {why}"
 
     def opened(self) -> None:
         self._verdict, self._rule, self._status, self._why = "allowed", self.pattern, 200, ""
@@ -97,12 +108,13 @@ class Tunnel:
         self._received += number
 
     def record(self) -> Record:
+        asked = self.asked
         return Record(
             at="network",
-            name=f"{self.host}:{self.port}" if self.host else "",
+            name="" if asked is None else f"{asked.host}:{asked.port}",
             verdict=self._verdict,
             rule=self._rule,
-            method="CONNECT" if self.host else "",
+            method="" if asked is None else asked.method,
             status=self._status,
             sent=self._sent,
             received=self._received,
@@ -122,9 +134,13 @@ class Egress:
 
     def change(self, rules: dict[str, Any]) -> None:
         """Obey another list of hosts, and close the tunnels that it does not allow."""
-        self._policy = Policy(tuple(rules["network"]))
+        self._policy = policy = Policy(
+            tuple(rules["network"]),
+            allow_local=rules.get("allow_local", False),
+            own_ports=frozenset(rules.get("ports", ())),
+        )
         for tunnel in self._tunnels:
-            if tunnel.host and (why := tunnel.allow(self._policy)) is not None:
+            if tunnel.asked and (why := tunnel.allow(tunnel.asked, policy)) is not None:
                 tunnel.close(why)
 
     async def run(self) -> None:
@@ -150,8 +166,8 @@ class Egress:
         try:
             with trio.fail_after(HEAD_TIMEOUT):
                 head, rest = await _read_head(client)
-            tunnel.host, tunnel.port = parse_connect(head)
-            if (why := tunnel.allow(self._policy)) is not None:
+            asked = parse_request(head)
+            if (why := tunnel.allow(asked, self._policy)) is not None:
                 raise ProxyRefusal(403, why, rule="network")
             with trio.fail_after(CONNECT_TIMEOUT):
                 upstream = await open_upstream(tunnel)
@@ -163,8 +179,9 @@ class Egress:
             return
         async with upstream:
             tunnel.opened()
-            await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await upstream.send_all(rest)
+            if not asked.head:
+                await client.send_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await upstream.send_all(asked.head + rest)
             tunnel.count_sent(len(rest))
             async with trio.open_nursery() as nursery:
                 end = nursery.cancel_scope
@@ -174,8 +191,9 @@ class Egress:
 
 async def open_upstream(tunnel: Tunnel) -> trio.SocketStream:
     """A connection to what the agent asked for, which was allowed by name. Raises ProxyRefusal."""
+    assert tunnel.asked is not None
     try:
-        return await connect(tunnel.host, tunnel.port, tunnel.lead_to)
+        return await connect(tunnel.asked.host, tunnel.asked.port, tunnel.lead_to)
     except Unreachable as error:
         if error.refused:
             raise ProxyRefusal(403, str(error), rule="address") from None

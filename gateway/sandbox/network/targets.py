@@ -23,6 +23,10 @@ MAX_REASON = 200
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/1\.[0-9]" % _TOKEN)
 _FIELD = re.compile(rb"%b:[\t -~\x80-\xff]*" % _TOKEN)
+_PLAIN = "http://"
+"""What the patterns of hosts begin with that are asked without TLS, in the proxy's own form."""
+_ABSOLUTE = re.compile(rb"http://([^/?#]+)(/[!-~]*|\?[!-~]*)?")
+_OF_THE_CONNECTION = frozenset((b"connection", b"host", b"keep-alive", b"te", b"upgrade"))
 _AUTHORITY = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z.-]+)):([1-9][0-9]{0,4})")
 _LABEL = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?")
 _UNPRINTABLE = re.compile(r"[^ -~]")
@@ -43,52 +47,95 @@ class ProxyRefusal(Exception):  # noqa: N818 - what the proxy answers with, no f
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The `host:port` patterns of an agent's settings."""
+    """What an agent's settings allow."""
 
     hosts: tuple[str, ...]
+    """Patterns `host:port` or `http://host:port`."""
+    allow_local: bool = False
+    """Whether a host that is named without a wildcard may be this machine."""
+    own_ports: frozenset[int] = frozenset()
+    """Those of this machine on which the gateway listens."""
 
-    def match(self, host: str, port: int) -> str | None:
+    def match(self, host: str, port: int, *, plain: bool = False) -> str | None:
         """The pattern that allows this host and port by name, or None. Exact patterns come first.
 
-        `host` is as `parse_connect` returns it.
+        `host` is as `parse_request` returns it; `plain`: without a tunnel, which only the patterns
+        with a scheme allow.
         """
         matching = [
             pattern
             for pattern in self.hosts
-            if _matches(pattern.rpartition(":")[0].lower(), host.lower().rstrip("."))
+            if (pattern.startswith(_PLAIN) or not plain)
+            and _matches(_host_of(pattern).lower(), host.lower().rstrip("."))
             and pattern.rpartition(":")[2] in {"*", str(port)}
         ]
         return min(matching, key=lambda pattern: not without_wildcard(pattern), default=None)
 
 
+def _host_of(pattern: str) -> str:
+    return pattern.removeprefix(_PLAIN).rpartition(":")[0]
+
+
 def without_wildcard(pattern: str) -> bool:
     """Whether a `host:port` pattern names its host."""
-    return "*" not in pattern.rpartition(":")[0]
+    return "*" not in _host_of(pattern)
 
 
-def not_allowed(host: str, port: int) -> str:
+def not_allowed(host: str, port: int, *, plain: bool = False) -> str:
     """Why a host that no pattern matches is refused."""
-    return f"{host}:{port} is not in the agent's network setting"
+    return f"{_PLAIN if plain else ''}{host}:{port} is not in the agent's network setting"
 
 
 def _matches(pattern: str, host: str) -> bool:
     return pattern == host or ("*" in pattern and fnmatch.fnmatchcase(host, pattern))
 
 
-def parse_connect(head: bytes) -> tuple[str, int]:
-    """The host and the port of a CONNECT request (RFC 9110, 9.3.6), from its whole head.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an agent has asked the proxy for."""
 
-    `head` ends before the empty line. The host is a name in lower case (RFC 1123, 2.1) without a
-    trailing dot, or an IP address in its canonical form. Raises ProxyRefusal for everything else.
+    method: str
+    host: str
+    """A name in lower case (RFC 1123, 2.1) without a trailing dot, or an IP address in its
+    canonical form."""
+    port: int
+    head: bytes = b""
+    """The head of the request that is sent to the host, which a tunnel has none of."""
+
+
+def parse_request(head: bytes) -> Asked:
+    """A request to the proxy, from its whole head, which ends before the empty line.
+
+    It is CONNECT (RFC 9110, 9.3.6), or any other with an absolute `http` URL (RFC 9112, 3.2.2).
+    Raises ProxyRefusal for everything else.
     """
     line, *fields = head.split(b"\r\n")
     request = _REQUEST_LINE.fullmatch(line)
     if request is None or not all(map(_FIELD.fullmatch, fields)):
         raise ProxyRefusal(400, "this is no request of HTTP/1.1")
     method, target = request.groups()
-    if method != b"CONNECT":
-        raise ProxyRefusal(405, "only https is passed on, by CONNECT")
-    authority = _AUTHORITY.fullmatch(target)
+    if method == b"CONNECT":
+        return Asked("CONNECT", *_authority(target, target))
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise ProxyRefusal(405, "only https, by CONNECT, and http:// are passed on")
+    authority, path = absolute[1], absolute[2] or b"/"
+    named = authority if _AUTHORITY.fullmatch(authority) else authority + b":80"
+    host, port = _authority(named, target)
+    kept = [
+        field
+        for field in fields
+        if (name := field.partition(b":")[0].lower()) not in _OF_THE_CONNECTION
+        and not name.startswith(b"proxy-")
+    ]
+    path = path if path.startswith(b"/") else b"/" + path
+    # One request: the next on the agent's connection may be meant for another host.
+    lines = [b"%b %b HTTP/1.1" % (method, path), b"Host: " + authority, *kept, b"Connection: close"]
+    return Asked(method.decode("ascii"), host, port, b"\r\n".join(lines) + b"\r\n\r\n")
+
+
+def _authority(text: bytes, target: bytes) -> tuple[str, int]:
+    authority = _AUTHORITY.fullmatch(text)
     if authority is None or int(authority[3]) > 65535:
         raise ProxyRefusal(400, f"{target.decode('ascii')} is not host:port")
     try:
