@@ -65,6 +65,9 @@ class Launch:
     is a limit."""
     out_of_memory: Callable[[], bool] = lambda: False
     """Whether the kernel has ended a process of this start because its memory limit was met."""
+    serves: Callable[..., None] | None = None
+    """Told of each request that the worker is given (its id, and `alone`: whether it has no other),
+    where that is of use: it may be the one on whose behalf the worker uses its network."""
     mark: str | None = None
     """The value of `MARK` in `env`, if set; every process of this worker inherits it."""
 

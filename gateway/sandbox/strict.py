@@ -187,6 +187,7 @@ class StrictLauncher:
                 handed_out = inheritable(stack, stack.enter_context(self._door.announce(number)))
                 inheritable(ending, handed_out)
                 ports.append((handed_out, listener.DOOR_PORT))
+            ending.callback(self.meter.forget, number)
             inherited += [descriptor for descriptor, _ in ports]
             before = listener.command(ports, rlimits.pop("nofile")) if ports else ()
             mapping = None
@@ -225,11 +226,10 @@ class StrictLauncher:
                 other_user=confinement.changes_user,
                 release=ending.close,
                 watched_memory=self._watched_memory,
-                too_large=None
-                if self._state is None or home is None
-                else self._state.too_large(home),
+                too_large=self._state.too_large(home) if self._state and home else None,
                 shares_cpus=self._shares_cpus,
                 out_of_memory=partial(groups.out_of_memory, group),
+                serves=partial(self.meter.serves, number) if ports else None,
             )
 
     def exit_status(self, returncode: int) -> int:

@@ -102,8 +102,8 @@ class Worker:
     """One worker of an agent; `report` takes its events.
 
     `clocks` are the agent's: `cancel` and `stop` run here. `conversation` is whose folder it has,
-    where each conversation has one. `run` must be running for anything to
-    happen; requests may be sent from `Spawned` to `Ended`.
+    where each conversation has one. `run` must be running for anything to happen; requests may be
+    sent from `Spawned` to `Ended`.
     """
 
     def __init__(
@@ -137,6 +137,7 @@ class Worker:
         self._watched_memory = 0
         self._too_large: Callable[[], bool] | None = None
         self._shares_cpus = True
+        self._serves: Callable[..., None] | None = None
         self._ending = trio.Event()
         self._exited = trio.Event()
 
@@ -175,7 +176,10 @@ class Worker:
     def send(self, exchange: Exchange) -> None:
         """Send a request to the worker."""
         assert self._link is not None, f"{self} was given a request before it was spawned"
-        if self._link.send(exchange) and not self.spoke and self._nursery is not None:
+        sent = self._link.send(exchange)
+        if self._serves is not None:
+            self._serves(exchange.call.request_id, alone=len(self.exchanges) == 1)
+        if sent and not self.spoke and self._nursery is not None:
             self._nursery.start_soon(self._look_whether_it_reads, exchange)
 
     def cancel(self, exchange: Exchange) -> None:
@@ -201,10 +205,8 @@ class Worker:
                 self._tell(Retires())  # it may take a moment to its end
 
     async def run(self) -> None:
-        """Spawn the worker, and return when its process has ended and was reaped.
-
-        When cancelled, kill the process and reap it, within `KILL_WAIT`.
-        """
+        """Spawn the worker, and return when its process has ended and was reaped. When cancelled,
+        kill the process and reap it, within `KILL_WAIT`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             with self._launcher.launch(self._conversation) as launch:
@@ -215,6 +217,7 @@ class Worker:
                 self._watched_memory = launch.watched_memory
                 self._too_large = launch.too_large
                 self._shares_cpus = launch.shares_cpus
+                self._serves = launch.serves
         except (SpawnError, OSError) as error:
             self._report_not_started(error)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gateway.observe.logs import FieldFormatter
 from gateway.sandbox.network import audit, metering
@@ -48,7 +50,9 @@ async def test_a_record_is_sent_as_it_is() -> None:
     sent = Sent()
     record = call(rule="GET /models", method="GET", path="/models", status=200, duration=0.5)
     Auditor(sent).note(record)
-    assert sent.records == [record]
+    [said] = sent.records
+    assert said.began > 0
+    assert structs.replace(said, began=0.0) == record
 
 
 async def test_a_flood_is_summed_up_and_refusals_do_not_hide_what_was_allowed(
@@ -60,7 +64,7 @@ async def test_a_flood_is_summed_up_and_refusals_do_not_hide_what_was_allowed(
         auditor.note(call(at="network", name=f"h{number}:1", verdict="refused", rule="network"))
     assert len(sent.records) == audit.OTHERS_BURST
     auditor.note(call(received=7))
-    assert sent.records[-1] == call(received=7)
+    assert (sent.records[-1].verdict, sent.records[-1].received) == ("allowed", 7)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(auditor.run)
         await trio.sleep(1.5 * audit.SUM_SECONDS)
@@ -183,23 +187,52 @@ def test_what_a_budget_was_charged_is_of_its_day() -> None:
     assert meter.spent() == {"openai": (20_001, 1)}
 
 
+def test_a_record_is_of_the_request_that_its_worker_was_serving_alone_all_the_while() -> None:
+    meter = Meter()
+
+    def request_of(began: float) -> str | None:
+        return meter.request_of(call(worker=3, began=began))
+
+    before = time.monotonic()
+    assert request_of(before) is None
+    meter.serves(3, "r-1", alone=True)
+    now = time.monotonic()
+    # A call that began earlier may be a former request's.
+    assert (request_of(before), request_of(now)) == (None, "r-1")
+    assert meter.request_of(call(worker=4, began=now)) is None
+    meter.serves(3, "r-2", alone=False)
+    assert request_of(time.monotonic()) is None
+    meter.serves(3, "r-3", alone=True)
+    assert request_of(time.monotonic()) == "r-3"
+    meter.forget(3)
+    assert request_of(time.monotonic()) is None
+
+
 async def test_records_are_logged_with_their_fields_and_hostile_ones_do_no_harm(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     meter = Meter()
+    meter.serves(3, "r-1", alone=True)
     with ours, theirs, caplog.at_level(logging.INFO, "gateway.agent"):
         for packet in HOSTILE[1:]:
             theirs.send(packet)
         for record in (
-            call(method="POST", path="/chat", status=200, worker=3, tokens_in=5, tokens_out=7),
+            call(
+                method="POST",
+                path="/chat",
+                status=200,
+                worker=3,
+                began=time.monotonic(),
+                tokens_in=5,
+                tokens_out=7,
+            ),
             call(verdict="refused", why="\x1b[2J\nnot allowed", count=9),
         ):
             theirs.send(msgspec.json.encode(record))
         async with trio.open_nursery() as nursery:
-            names = {3: "r-1"}.get
-            nursery.start_soon(keep_records, ours.fileno(), meter, "bot", names)
+            nursery.start_soon(keep_records, ours.fileno(), meter, "bot")
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
     *_, allowed, refused = [FieldFormatter().format(record) for record in caplog.records]

@@ -46,6 +46,9 @@ async def test_a_key_that_is_replaced_in_its_file_is_used_from_then_on(tmp_path:
         await ask(gateway, "chat")
         assert f"Bearer {KEY}".encode() in upstream.seen
         pid = await worker(gateway)
+        # Whose call it was: the worker had no other request.
+        line = await gateway.logged("POST /chat/completions service=openai .* request=.* agent=bot")
+        assert "tokens_in=3 tokens_out=4" in line
         log, _ = gateway.log[:], gateway.log.clear()
         keys_in(tmp_path, OTHER)
         await gateway.logged("services changed agent=bot")

@@ -17,6 +17,7 @@ tokens are exact, no process ever waits for the gateway, and the memory for it i
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
@@ -79,6 +80,8 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tokens_out: Amount | None = None
     charged: Amount = 0
     """Tokens that the budget of the service was charged."""
+    began: Annotated[float, Meta(ge=0, le=1e12)] = 0.0
+    """When the request came, in seconds of the machine's monotonic clock; set by `Auditor.note`."""
     worker: Amount = 0
     """Which worker asked, by the number that the gateway has announced it with."""
     why: Annotated[str, Meta(max_length=MAX_WHY)] = ""
@@ -163,7 +166,8 @@ def _plus(one: int | None, other: int | None) -> int | None:
 
 
 def _bounded(record: Record) -> Record:
-    """The record with texts that fit, and are printable ASCII: they may repeat what agents say."""
+    """The record with its time, and with texts that fit, and are printable ASCII: they may repeat
+    what agents say."""
     return structs.replace(
         record,
         name=_text(record.name, MAX_NAME),
@@ -171,6 +175,7 @@ def _bounded(record: Record) -> Record:
         method=_text(record.method, MAX_NAME),
         path=_text(record.path, MAX_PATH),
         why=_text(record.why, MAX_WHY),
+        began=max(0.0, time.monotonic() - record.duration),
     )
 
 

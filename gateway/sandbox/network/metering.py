@@ -21,7 +21,7 @@ from gateway.sandbox.network.audit import MAX_PACKET, Record, read_record
 from gateway.sandbox.network.budget import day_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from gateway.config.services import Service
 
@@ -81,6 +81,9 @@ class Meter:
     network: Sums = field(default_factory=Sums)
     budgets: dict[str, int] = field(default_factory=dict)
     """`tokens_per_day` of the services that have it."""
+    _serving: dict[int, tuple[str | None, float]] = field(default_factory=dict)
+    """By the worker's number, the last request that it was given, None if it had others then, and
+    when."""
     _charged: dict[str, tuple[int, int]] = field(default_factory=dict)
     """By service, the day and the tokens that its budget was charged on it."""
 
@@ -97,6 +100,23 @@ class Meter:
             day, before = self._charged.get(name, (0, 0))
             today = day_of(at)
             self._charged[name] = (today, record.charged + (before if day == today else 0))
+
+    def serves(self, worker: int, request: str, *, alone: bool) -> None:
+        """A worker was given a request; `alone`: it has no other."""
+        self._serving[worker] = (request if alone else None, time.monotonic())
+
+    def forget(self, worker: int) -> None:
+        """A worker has ended."""
+        self._serving.pop(worker, None)
+
+    def request_of(self, record: Record) -> str | None:
+        """The request on whose behalf something was asked for; None where it may be another one's.
+
+        It is that of the worker's last request if there was no other from before the record's
+        beginning on.
+        """
+        request, at = self._serving.get(record.worker, (None, 0.0))
+        return request if at <= record.began else None
 
     def set_budgets(self, services: Iterable[Service]) -> None:
         """Take over the limits of the agent's services, which may have changed."""
@@ -138,16 +158,10 @@ def _describe(sums: Sums) -> dict[str, Any]:
     }
 
 
-async def keep_records(
-    descriptor: int,
-    meter: Meter,
-    agent: str,
-    request_of: Callable[[int], str | None] = lambda _: None,
-) -> None:
+async def keep_records(descriptor: int, meter: Meter, agent: str) -> None:
     """Read the records of an agent's process, until cancelled: each is added and logged.
 
-    `descriptor` must not block. `request_of` names the request that a worker was serving, if it is
-    the only one that could have asked.
+    `descriptor` must not block.
     """
     while True:
         await readable(descriptor)
@@ -158,7 +172,7 @@ async def keep_records(
                 logs.event(log, logging.ERROR, "a record of the network is unreadable", agent=agent)
                 continue
             meter.add(record, time.time())
-            _log(record, agent, request_of(record.worker) if record.worker else None)
+            _log(record, agent, meter.request_of(record))
         if len(packets) == PACKETS_AT_ONCE:
             await trio.sleep(PAUSE)
 
