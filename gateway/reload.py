@@ -147,13 +147,12 @@ class Reloader:
         return found
 
     def _change_network(self, name: str, wanted: AgentSettings) -> bool:
-        old = self._settings.agents[name]
-        hosts = wanted.sandbox.network_hosts
-        if hosts == old.sandbox.network_hosts:
+        old, new = self._settings.agents[name], wanted.sandbox
+        if new.network_rules == old.sandbox.network_rules:
             return False
-        if not self._changed(name, "network", lambda each: each.change_network(hosts)):
+        if not self._changed(name, "network", lambda each: each.change_network(new)):
             return False
-        sandbox = structs.replace(old.sandbox, network=wanted.sandbox.network)
+        sandbox = structs.replace(old.sandbox, network=new.network, allow_local=new.allow_local)
         self._take_over(name, structs.replace(old, sandbox=sandbox))
         return True
 

@@ -19,13 +19,16 @@ from gateway.sandbox.refusals import SandboxError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from gateway.config.sandbox import SandboxSettings
     from gateway.config.services import Service
     from gateway.sandbox.bwrap import Confinement
 
 
-def with_network(confinement: Confinement, hosts: Sequence[str]) -> Confinement:
+def with_network(confinement: Confinement, wanted: SandboxSettings) -> Confinement:
     """The confinement of an agent with a network, to which other hosts belong."""
-    settings = structs.replace(confinement.settings, network=tuple(hosts))
+    settings = structs.replace(
+        confinement.settings, network=wanted.network_hosts, allow_local=wanted.allow_local
+    )
     return dataclasses.replace(confinement, settings=settings)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from gateway.config.sandbox import SandboxSettings
     from gateway.config.services import Service
     from gateway.sandbox.network.metering import Meter
     from gateway.sandbox.symptoms import Diagnosis
@@ -144,8 +145,8 @@ class Launcher(Protocol):
         files that `hidden` names, in which keys of any agent's stand. Raises SandboxError."""
         ...
 
-    def change_network(self, hosts: Sequence[str]) -> bool:
-        """Have the workers, those that run too, reach these hosts (`host:port` patterns) alone.
+    def change_network(self, wanted: SandboxSettings) -> bool:
+        """Have the workers, those that run too, reach what these settings' `network` says alone.
 
         Returns whether that could be done without new workers: those of an agent without a network
         have no way to one. Raises OSError, and then nothing has changed.

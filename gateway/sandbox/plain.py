@@ -18,6 +18,7 @@ from gateway.sandbox.network.metering import Meter
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from gateway.config.sandbox import SandboxSettings
     from gateway.config.services import Service
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.symptoms import Diagnosis
@@ -87,8 +88,8 @@ class PlainLauncher:
     def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
         del services, hidden  # nothing is kept from anything here
 
-    def change_network(self, hosts: Sequence[str]) -> bool:
-        del hosts
+    def change_network(self, wanted: SandboxSettings) -> bool:
+        del wanted
         return True
 
     def change_services(self, services: Sequence[Service]) -> bool:

@@ -43,10 +43,12 @@ from gateway.sandbox.network import listener
 from gateway.sandbox.network.metering import Meter
 from gateway.sandbox.refusals import explain_refusal
 from gateway.sandbox.symptoms import diagnose
+from gateway.sandbox.words import user_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from gateway.config.sandbox import SandboxSettings
     from gateway.config.services import Service
     from gateway.sandbox.bwrap import Confinement, Tools
     from gateway.sandbox.files.state import AgentState, Home
@@ -254,7 +256,7 @@ class StrictLauncher:
         confinement, settings, rlimits = self.confinement, self.confinement.settings, self.rlimits()
         return {
             "level": "strict",
-            "user": self._user,
+            "user": user_in_words(confinement, self._state),
             "why_shared": confinement.why_shared or None,
             "shared_limits": list(self.shared_limits),
             "network": list(settings.network_hosts) or False,
@@ -317,12 +319,12 @@ class StrictLauncher:
         check_keys_apart(self.confinement.settings, services)
         check_hidden(self.confinement, hidden)
 
-    def change_network(self, hosts: Sequence[str]) -> bool:
+    def change_network(self, wanted: SandboxSettings) -> bool:
         """As `gateway.sandbox.launch.Launcher.change_network`."""
         if self._proxy is None:
-            return not hosts
-        self._proxy.change(network=list(hosts))
-        self.confinement = with_network(self.confinement, hosts)
+            return not wanted.network_hosts
+        self._proxy.change(**wanted.network_rules)
+        self.confinement = with_network(self.confinement, wanted)
         return True
 
     def change_services(self, services: Sequence[Service]) -> bool:
@@ -382,17 +384,6 @@ class StrictLauncher:
         if name == "memory":
             return _enforced(value, "watch") | {"reason": reason}
         return {"value": value, "enforced": False, "reason": reason}
-
-    @property
-    def _user(self) -> str:
-        if self.confinement.as_root:
-            if self._state is None:
-                return "an own user id for each worker"
-            of = "each conversation" if self._state.per_conversation else "the agent"
-            return f"an own user id for {of}, always the same"
-        if self.confinement.subordinate:
-            return "an own user id for each worker, of the user's subordinate ids"
-        return "the gateway's own, without its rights, in a user namespace"
 
     @property
     def shared_limits(self) -> tuple[str, ...]:

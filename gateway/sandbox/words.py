@@ -7,9 +7,13 @@ a sandbox is made. Pure: what is true comes from `Launcher.describe`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.sandbox.files.places import contains
+
+if TYPE_CHECKING:
+    from gateway.sandbox.bwrap import Confinement
+    from gateway.sandbox.files.state import AgentState
 
 Sentences = dict[str, list[str]]
 """Sentences under "can see", "can reach" and "can exhaust"."""
@@ -244,3 +248,15 @@ def _size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.4g} {unit}"
+
+
+def user_in_words(confinement: Confinement, state: AgentState | None) -> str:
+    """Which user an agent's workers are, whose folder is `state`, if it has one."""
+    if confinement.as_root:
+        if state is None:
+            return "an own user id for each worker"
+        of = "each conversation" if state.per_conversation else "the agent"
+        return f"an own user id for {of}, always the same"
+    if confinement.subordinate:
+        return "an own user id for each worker, of the user's subordinate ids"
+    return "the gateway's own, without its rights, in a user namespace"
