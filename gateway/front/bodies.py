@@ -85,13 +85,13 @@ def check_nesting(text: bytes, limit: int = MAX_INPUT_NESTING) -> None:
         raise InvalidRequest(_TOO_DEEP)
 
 
-def check_size(payload: Payload, *others: bytes | None) -> None:
-    """What is escaped so that a request is one line takes more bytes than before. `others` are what
-    the agent gets beside the payload: context, tools, answers to questions.
+def check_size(payload: Payload, context: bytes, *, more: int = 0) -> None:
+    """What is escaped so that a request is one line takes more bytes than before. `more` are the
+    bytes of what else the agent gets: tools, answers to questions.
 
     Raises RequestTooLarge.
     """
-    if (length := len(payload) + sum([len(text) for text in others if text])) > MAX_REQUEST_BYTES:
+    if (length := len(payload) + len(context) + more) > MAX_REQUEST_BYTES:
         raise RequestTooLarge(
             f"the body makes {length} bytes for the agent, and the most is {MAX_REQUEST_BYTES}"
         )

@@ -117,12 +117,15 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
     tools = resume = None
     if decoded.tools is not _NULL or decoded.resume is not _NULL:
         tools, resume = _read_array("tools", decoded.tools), _read_array("resume", decoded.resume)
-    if (tools or resume) and not decoded.events:
-        raise InvalidRequest(
-            f'{"tools" if tools else "resume"!r} needs "events": true: without events the answer '
-            "could not tell what the agent asks for"
-        )
-    check_size(payload, context, tools, resume)
+    check_size(payload, context, more=len(tools or b"") + len(resume or b""))
+    needs = _NOTHING
+    if tools is not None or resume is not None:
+        needs = _needs(tools, resume)
+        if not decoded.events:
+            raise InvalidRequest(
+                f'{"tools" if tools else "resume"!r} needs "events": true: without events the '
+                "answer could not tell what the agent asks for"
+            )
     return Call(
         agent=agent,
         method=method,
@@ -136,7 +139,7 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
         tools=tools,
         resume=resume,
         traceparent=trace_of(head),
-        needs=_NOTHING if tools is resume is None else _needs(tools, resume),
+        needs=needs,
     )
 
 

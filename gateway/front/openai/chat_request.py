@@ -111,7 +111,7 @@ def read_chat(head: RequestHead, body: bytes) -> tuple[Call, ChatRequest]:
     parameters: dict[str, Any] = {name: getattr(decoded, name) for name in _PASSED}
     parameters["tool_choice"] = tools.choice
     context, conversation = read_context(head, decoded, None, encode_parameters(parameters))
-    check_size(payload, context, tools.wire)
+    check_size(payload, context, more=len(tools.wire or b""))
     call = Call(
         agent=decoded.model,
         method="chat",

@@ -110,7 +110,7 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
     payload = on_one_line(msgspec.json.encode(chat.messages))
     parameters = encode_parameters(_parameters(decoded, tools))
     context, conversation = read_context(head, decoded, _conversation(decoded, memory), parameters)
-    check_size(payload, context, tools.wire)
+    check_size(payload, context, more=len(tools.wire or b""))
     call = Call(
         agent=decoded.model,
         method="chat",
