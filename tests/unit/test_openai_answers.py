@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ from pydantic import TypeAdapter
 
 from gateway.config import Clocks
 from gateway.errors import AgentFailed, GatewayError, InvalidAgentResponse, InvalidRequest
-from gateway.exchange import Call, Exchange
+from gateway.exchange import MAX_HELD_PER_REQUEST, Call, Exchange
 from gateway.front.dialect import RequestHead, RunCodec
 from gateway.front.openai import calls, output
 from gateway.front.openai.dialect import ChatCodec, OpenAIDialect, ResponseCodec
@@ -509,6 +511,32 @@ def test_more_than_can_be_told_again_ends_in_an_error() -> None:
     assert [event.type for event in events[-2:]] == ["response.failed", "error"]
     with pytest.raises(InvalidAgentResponse, match="a chat completion may have more"):
         responded([half, half, half])
+
+
+@pytest.mark.parametrize("letter", ["x", "\u2028", "é"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_longest_response_is_held_within_the_bound(letter: str, stream: bool) -> None:
+    """It is told four times at its end."""
+    size = len(msgspec.json.encode(letter)) - 2 if letter != "\u2028" else len(r"\u2028")
+    text = json.dumps(letter * (output.MAX_OUTPUT // 64 // size), ensure_ascii=False).encode()
+    codec = ResponseCodec(Memory())
+    exchange = begin(codec, stream=stream)
+    tracemalloc.start()
+    try:
+        if stream:
+            encoder = codec.stream(exchange)
+            for _ in range(64):
+                encoder.chunks([text])
+            exchange.end()
+            told = encoder.end(None)
+        else:
+            exchange.add_words([text] * 64, 0.0)
+            exchange.end()
+            told = codec.encode(exchange, exchange.take()).body
+        assert len(told) > output.MAX_OUTPUT * 0.9
+        assert tracemalloc.get_traced_memory()[1] < MAX_HELD_PER_REQUEST
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_result_that_is_too_long_ends_a_stream_in_an_error_after_what_was_said() -> None:

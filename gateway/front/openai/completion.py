@@ -40,7 +40,7 @@ def encode_completion(request: ChatRequest, exchange: Exchange, words: list[byte
     message = None
     if exchange.result is not None:
         message = read_message(exchange.result, request.tools.names)
-        text = join_chunks([text, message.text])
+        text = message.text if text == EMPTY else join_chunks([text, message.text])
         reasoning = reasoning or message.reasoning
     calls = outcomes.calls_of(outcome, held, message)
     text = _with_text(text, outcomes.questions_of(outcome))

@@ -188,6 +188,9 @@ class Output:
 
     def _say(self, texts: Sequence[bytes], *, is_text: bool) -> bytes:
         inside = b"".join([text[1:-1] for text in texts])
+        if not inside.isascii():  # some clients end lines at U+2028, as `str.splitlines` does
+            texts = [on_one_line(text) for text in texts]
+            inside = on_one_line(inside)
         self._hold(len(inside))
         opening = b""
         if self._open is None or self._open.is_text is not is_text:
@@ -195,8 +198,6 @@ class Output:
         said = self._open
         assert said is not None
         said.pieces.append(inside)
-        if not inside.isascii():  # some clients end lines at U+2028, as `str.splitlines` does
-            texts = [on_one_line(text) for text in texts]
         start = self._sequence
         self._sequence += len(texts)
         numbered = [b'%d,"delta":%b' % each for each in enumerate(texts, start)]
