@@ -601,6 +601,13 @@ def test_to_go_on_from_a_response_the_agent_must_still_have_its_conversation() -
     ask("kept", stream=True, previous_response_id=events[-1].response.id)
 
 
+def test_a_response_of_an_agent_that_keeps_no_conversations_cannot_be_gone_on_from() -> None:
+    known = Memory()
+    first = responded(words_of("Hi"), memory=known, conversation="c-1")
+    with pytest.raises(InvalidRequest, match="not found"):
+        begin(ResponseCodec(known), stream=False, previous_response_id=first.id)
+
+
 def test_what_was_said_is_remembered_unless_it_shall_not_be() -> None:
     memory = Memory()
     item = responded(words_of("Hi"), memory=memory).output[0]

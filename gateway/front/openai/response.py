@@ -188,7 +188,8 @@ class Telling:
             return
         for item_id, item in self._output.items:
             self._memory.keep_item(item_id, item)
-        if self._request.place is not None:
+        # Without a session, no worker has been given the conversation to keep.
+        if self._request.place is not None and self._exchange.session is not None:
             self._memory.keep_response(self._frame.id, self._request.place)
 
 
