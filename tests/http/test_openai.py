@@ -113,3 +113,14 @@ def test_a_stream_is_the_agents(client: openai.OpenAI) -> None:
     assert client.responses.create(model="talker", input=messages).output_text == text
     with client.responses.stream(model="talker", input=messages) as stream:
         assert stream.get_final_response().output_text == text
+
+
+def test_the_last_response_of_a_conversation_can_be_gone_on_from(client: openai.OpenAI) -> None:
+    first = client.responses.create(model="talker", input="a", conversation="gone-on-from")
+    second = client.responses.create(model="talker", input="b", previous_response_id=first.id)
+    assert second.conversation is not None
+    assert second.conversation.id == "gone-on-from"
+    for known in (first.id, "resp_never"):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.responses.create(model="talker", input="c", previous_response_id=known)
+        assert caught.value.code == "previous_response_not_found"
