@@ -119,7 +119,6 @@ _BY_TYPE: dict[str, type[Event]] = {
     "tool_result": ToolResult,
     "status": Status,
     "file": File,
-    "usage": Usage,
     "finish": Finish,
     "ask": Ask,
 }

@@ -25,7 +25,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from protocol import LocalProtocolError, Method, Outcome
-from protocol.events import check_asks, read_event
+from protocol.events import check_asks, read_event, read_usage
 from protocol.worker_side import WorkerConnection
 
 from .events import (
@@ -90,7 +90,12 @@ class Turn:
         sent.
         """
         try:
-            return self._note(event if isinstance(event, Event) else event_of(event))
+            if isinstance(event, Event):
+                return self._note(event)
+            if event["type"] == "usage":
+                self.add_usage(_read_counts(event))
+                return b""
+            return self._note(event_of(event))
         except TypeError as error:
             raise TypeError(self._unsent(event, error)) from None
         except (ValueError, LocalProtocolError) as error:
@@ -198,6 +203,12 @@ def take_apart(turn: Turn, message: Mapping[str, Any]) -> tuple[bytes, Mapping[s
     if lines and rest.get("content") is None:
         rest["content"] = ""  # else a stream would have the JSON text of what is left
     return lines, rest
+
+
+def _read_counts(usage: Mapping[str, Any]) -> dict[str, int]:
+    """The counts of a dict that stands for a usage, of whatever names."""
+    text = msgspec.json.encode({name: usage[name] for name in usage if name != "type"})
+    return msgspec.json.decode(read_usage(text), type=dict[str, int])
 
 
 def _counts(usage: Any) -> dict[str, int]:

@@ -10,6 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from protocol import Chunk, ErrorCode
+
 from . import driver
 
 AGENTS = Path(__file__).parent / "agents"
@@ -58,6 +60,19 @@ def serve(name: str) -> Any:
     return driver.start(driver.sdk(f"{AGENTS / f'adapted_{name}.py'}:agent"))
 
 
+async def leave(worker: driver.Worker) -> None:
+    """A caller that leaves ends the model's work, and the worker then ends as any."""
+    request = await worker.send_chat(said("slowly"), stream=True)
+    first = await worker.next_event()
+    assert isinstance(first, Chunk)
+    assert first.text == b'"Roses "'
+    await worker.said_on_stderr("the model thinks")
+    await worker.cancel(request)
+    assert (await worker.answer(request)).failure[0] == ErrorCode.CANCELLED
+    await worker.said_on_stderr("the model was given up")
+    assert await worker.finish() == 0
+
+
 async def test_a_langgraph_agent() -> None:
     async with serve("langgraph") as worker:
         answer = await worker.chat(said("Where is she?"), events=True)
@@ -88,6 +103,7 @@ async def test_a_langgraph_agent() -> None:
         answer = await worker.invoke("", events=True)
         assert answer.words == ("It is warm.",)
         assert answer.outcome["usage"]["input_tokens"] == 7
+        await leave(worker)
 
 
 async def test_a_pydantic_ai_agent() -> None:
@@ -127,6 +143,7 @@ async def test_a_pydantic_ai_agent() -> None:
         assert answer.text == "See image/png"
         _, why = (await worker.chat(said([{"type": "video"}]))).failure
         assert why == "messages: a part of type 'video' is none that is taken"
+        await leave(worker)
 
 
 async def test_an_openai_agents_agent() -> None:
@@ -155,3 +172,4 @@ async def test_an_openai_agents_agent() -> None:
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}}
         answer = await worker.chat(said([{"type": "text", "text": "See"}, image]))
         assert answer.text == "input_text input_image"
+        await leave(worker)

@@ -75,6 +75,7 @@ def test_events_keep_their_place_among_chunks_and_the_rest_comes_with_the_end() 
         "is.",
         Usage(3, 4),
         Usage(1, 1, cached_input_tokens=1),
+        {"type": "usage", "audio_tokens": 2},
         Finish("length"),
     ) == [
         {"type": "reasoning", "text": "Hm. "},
@@ -93,7 +94,8 @@ def test_events_keep_their_place_among_chunks_and_the_rest_comes_with_the_end() 
         "is.",
         {
             "finish": "length",
-            "usage": {"input_tokens": 4, "output_tokens": 5, "cached_input_tokens": 1},
+            "usage": {"input_tokens": 4, "output_tokens": 5, "cached_input_tokens": 1,
+                      "audio_tokens": 2},
         },
     ]  # fmt: skip
 
@@ -164,6 +166,7 @@ LARGE = "x" * (1024 * 1024)
         (Ask("a", "?", schema=1), "Ask.schema: expected object | null, got int"),  # type: ignore[arg-type]
         ({"type": "tool_call", "call": "c", "name": 7}, "ToolCall.name: expected str, got int"),
         ({"type": "reasoning"}, "Reasoning: object missing required field text"),
+        ({"type": "usage", "input_tokens": 0.5}, "usage: Expected `int`, got `float`"),
         ({"type": "song"}, "an event's type is 'song', expected reasoning, tool_call, "),
         ({"type": 7}, "type: expected str, got int"),
         ({"type": "x-y", "z": object()}, "'x-y' has no JSON form: object has no JSON form"),

@@ -13,12 +13,14 @@ stream of message chunks is read, too.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any, overload
 
 import msgspec
 
 from ..context import Context
 from ..events import Ask, Event, Finish, Reasoning, ToolCall, ToolResult, Usage
+from ._steps import steps
 
 _FINISHES: dict[object, Any] = {
     "stop": "stop",
@@ -83,13 +85,10 @@ def _events(stream: Iterable[Any]) -> Iterator[str | Event]:
 
 async def _events_later(stream: AsyncIterable[Any]) -> AsyncIterator[str | Event]:
     reader = _Reader()
-    try:
-        async for item in stream:
+    async with aclosing(steps(stream)) as items:
+        async for item in items:
             for each in reader.read(item):
                 yield each
-    finally:
-        if hasattr(stream, "aclose"):  # a graph whose caller leaves does not go on
-            await stream.aclose()
     for each in reader.calls():
         yield each
 

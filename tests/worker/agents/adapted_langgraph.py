@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -58,6 +59,19 @@ class Scripted(BaseChatModel):
         name = {"Where is she?": "own", "Weather?": "clients"}.get(str(last.content), "end")
         for chunk in SCRIPT[name]:
             yield ChatGenerationChunk(message=AIMessageChunk(**{"content": "", **chunk}))
+
+    async def _astream(
+        self, messages: list[Any], *_: Any, **__: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        if messages[-1].content == "slowly":
+            yield ChatGenerationChunk(message=AIMessageChunk("Roses "))
+            try:
+                print("the model thinks", flush=True)
+                await asyncio.sleep(3600)
+            finally:
+                print("the model was given up", flush=True)
+        for chunk in self._stream(messages):
+            yield chunk
 
 
 @tool

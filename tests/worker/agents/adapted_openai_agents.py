@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -43,6 +44,13 @@ def message(text: str) -> ResponseOutputMessage:
     )
 
 
+def delta(text: str) -> ResponseTextDeltaEvent:
+    return ResponseTextDeltaEvent(
+        type="response.output_text.delta", delta=text, sequence_number=1, logprobs=[],
+        item_id="1", output_index=0, content_index=0,
+    )  # fmt: skip
+
+
 class Scripted(Model):
     async def get_response(self, *_: Any, **__: Any) -> ModelResponse:
         raise NotImplementedError
@@ -50,17 +58,25 @@ class Scripted(Model):
     async def stream_response(self, _: str | None, items: Any, *__: Any, **___: Any) -> Any:
         last = items[-1]
         text, calls = "", []
+        place = {"item_id": "1", "output_index": 0}
+        if last.get("content") == "slowly":
+            yield delta("Roses ")
+            try:
+                print("the model thinks", flush=True)
+                await asyncio.sleep(3600)
+            finally:
+                print("the model was given up", flush=True)
         if last.get("type") != "function_call_output":
             if last["content"] == "Weather?":
                 calls = [call("weather", '{"city":"Rome"}', "c2")]
             elif isinstance(last["content"], list):
                 text = " ".join(part["type"] for part in last["content"])
             else:
-                place = {"item_id": "r", "output_index": 0, "summary_index": 0}
                 yield ResponseReasoningSummaryTextDeltaEvent(
                     type="response.reasoning_summary_text.delta",
                     delta="Where? ",
                     sequence_number=0,
+                    summary_index=0,
                     **place,
                 )
                 calls = [call("find", '{"user":"Ada"}', "c1")]
@@ -70,10 +86,7 @@ class Scripted(Model):
         else:
             text = f"It is {last['output']}."
         if text:
-            yield ResponseTextDeltaEvent(
-                type="response.output_text.delta", delta=text, sequence_number=1, logprobs=[],
-                item_id="1", output_index=0, content_index=0,
-            )  # fmt: skip
+            yield delta(text)
         response = Response(
             id="1", created_at=0, model="scripted", object="response", parallel_tool_calls=False,
             output=[*([message(text)] if text else []), *calls], tool_choice="none", tools=[],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -32,6 +33,13 @@ async def script(messages: list[Any], info: AgentInfo) -> AsyncIterator[Any]:
         yield {0: DeltaToolCall(info.output_tools[0].name, '{"name":"Rome"}', tool_call_id="c9")}
     elif part.content == "Weather?":
         yield {0: DeltaToolCall("weather", '{"city":"Rome"}', tool_call_id="c2")}
+    elif part.content == "slowly":
+        yield "Roses "
+        try:
+            print("the model thinks", flush=True)
+            await asyncio.sleep(3600)
+        finally:
+            print("the model was given up", flush=True)
     elif isinstance(part.content, list):
         yield " ".join(getattr(each, "media_type", each) for each in part.content)
     else:
