@@ -100,9 +100,14 @@ async def test_a_langgraph_agent() -> None:
         answer = await worker.chat([], events=True, context=context, resume=resume)
         assert (answer.words, answer.outcome) == (("You said yes.",), {})
         # A model by itself, in a thread.
-        answer = await worker.invoke("", events=True)
+        answer = await worker.invoke("model", events=True)
         assert answer.words == ("It is warm.",)
         assert answer.outcome["usage"]["input_tokens"] == 7
+        # A graph's stream in its other shapes.
+        for shape in ("messages", "subgraphs", "messages of subgraphs", "v2"):
+            answer = await worker.invoke(shape, events=True)
+            words = [reasoning, "Let me ", "see. ", call, result, "It is warm."]
+            assert list(answer.words) == words, shape
         await leave(worker)
 
 
@@ -172,4 +177,13 @@ async def test_an_openai_agents_agent() -> None:
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}}
         answer = await worker.chat(said([{"type": "text", "text": "See"}, image]))
         assert answer.text == "input_text input_image"
+        _, why = (await worker.chat(said([{"type": "video"}]))).failure
+        assert why == "messages: a part of type 'video' is none that is taken"
+        # An approval, by itself.
+        for approved, word in ((True, "gone, all 1"), (False, "not approved")):
+            answer = await worker.chat(said("Delete it."), events=True, context=context)
+            assert [ask["id"] for ask in answer.outcome["asks"]] == ["c3"]
+            resume = [{"id": "c3", "payload": approved}]
+            answer = await worker.chat([], events=True, context=context, resume=resume)
+            assert word in answer.text
         await leave(worker)

@@ -72,3 +72,15 @@ async def test_events_tools_and_answers_to_questions(runtime: str, tmp_path: Pat
         text = "an event of the chat handler cannot be sent: status.text is 7, expected a string"
         assert why == f"TypeError: {text}"
         assert await worker.finish() == 0
+
+
+async def test_the_manual_s_events_work_as_they_stand(tmp_path: Path) -> None:
+    manual = (typescript.FOLDER / "README.md").read_text()
+    block = manual.split("### Events\n", 1)[1].split("```ts\n", 1)[1].split("```", 1)[0]
+    source = f"export const agent = new Agent('a');\n{block}"
+    async with typescript.serve("node24", tmp_path, source) as worker:
+        answer = await worker.chat(USER, events=True)
+        types = [each["type"] for each in answer.events]
+        assert types == ["status", "reasoning", "tool_call", "tool_result"]
+        assert answer.chunks == ("It is 12 °C.",)
+        assert answer.outcome == {"usage": {"input_tokens": 7, "output_tokens": 3}}

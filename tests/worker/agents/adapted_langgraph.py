@@ -126,7 +126,19 @@ async def chat(messages: list[dict[str, Any]], context: Context) -> AsyncIterato
     return langgraph.events(graph_for(context).astream(run, config, stream_mode=modes))
 
 
+SHAPES: dict[str, dict[str, Any]] = {
+    "messages": {"stream_mode": "messages"},
+    "subgraphs": {"stream_mode": ["messages", "values"], "subgraphs": True},
+    "messages of subgraphs": {"stream_mode": "messages", "subgraphs": True},
+    "v2": {"stream_mode": ["messages", "updates"], "version": "v2"},
+}
+
+
 @agent.invoke
-def say(_: str) -> Iterator[str | Event]:
-    """The stream of a model without a graph, in a thread."""
-    return langgraph.events(Scripted().stream("Hello"))
+def say(shape: str) -> Any:
+    """The stream of a model without a graph, in a thread; or that of a graph in another shape."""
+    if shape == "model":
+        return langgraph.events(Scripted().stream("Hello"))
+    run = {"messages": [("user", "Where is she?")]}
+    config = {"configurable": {"thread_id": shape}}
+    return langgraph.events(graph_for(Context()).astream(run, config, **SHAPES[shape]))

@@ -69,6 +69,8 @@ class Scripted(Model):
         if last.get("type") != "function_call_output":
             if last["content"] == "Weather?":
                 calls = [call("weather", '{"city":"Rome"}', "c2")]
+            elif last["content"] == "Delete it.":
+                calls = [call("delete", '{"n":1}', "c3")]
             elif isinstance(last["content"], list):
                 text = " ".join(part["type"] for part in last["content"])
             else:
