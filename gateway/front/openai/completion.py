@@ -19,7 +19,7 @@ from protocol import on_one_line
 from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from gateway.exchange import Exchange
     from gateway.front.openai.calls import FunctionCall
@@ -145,13 +145,17 @@ class CompletionStream:
         """Text, reasoning, comments; nothing for what is not the client's."""
         if self._failure is not None:
             return b""
-        parts = [self._opening()]
+        opening = self._opening()
+        parts = []
         try:
             for texts, event in text_runs(chunks):
-                parts.append(self._text(texts) if event is None else self._event(event))
+                parts.append(
+                    self._text(texts, opening) if event is None else opening + self._event(event)
+                )
+                opening = b""
         except InvalidAgentResponse as error:
             self._fail(error)
-        return b"".join(filter(None, parts))
+        return b"".join(parts)
 
     def keep_alive(self) -> bytes:
         """A comment, which clients skip."""
@@ -197,16 +201,21 @@ class CompletionStream:
         self._begun = True
         return self._delta(b'{"role":"assistant","content":""}')
 
-    def _text(self, texts: Sequence[bytes]) -> bytes:
-        """One chunk for each text, a JSON string."""
+    def _text(self, texts: Sequence[bytes], opening: bytes = b"") -> bytes:
+        """One chunk for each text, a JSON string; `opening` stands before them.
+
+        With what surrounds it, a word is ten times as long: all of it is copied once.
+        """
         self._text_begun = True
-        if not b"".join(texts).isascii():  # some clients end lines at U+2028
-            texts = [on_one_line(text) for text in texts]
-        # With what surrounds it, a word is ten times as long: all of it is copied once.
-        first, last = self._before + b'{"content":', b"}" + self._after
-        if len(texts) == 1:
-            return b"".join((first, texts[0], last))
-        return self._between.join([first + texts[0], *texts[1:-1], texts[-1] + last])
+        chunks = self._around(texts, opening)
+        # Some clients end lines at U+2028.
+        return chunks if chunks.isascii() else self._around(map(on_one_line, texts), opening)
+
+    def _around(self, texts: Iterable[bytes], opening: bytes) -> bytes:
+        words = list(texts)
+        words[0] = opening + self._before + b'{"content":' + words[0]
+        words[-1] += b"}" + self._after
+        return self._between.join(words)
 
     def _delta(self, delta: bytes) -> bytes:
         return self._before + on_one_line(delta) + self._after
