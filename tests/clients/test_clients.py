@@ -15,6 +15,8 @@ from tests.clients.clients import CLIENTS, Client, Results
 from tests.clients.scenarios import ALL, Scenario
 from tests.harness import GatewayInThread
 
+pytestmark = pytest.mark.timeout(clients.ALL_SECONDS)  # the first test waits for all clients
+
 
 @pytest.fixture(scope="module")
 def results(gateway: GatewayInThread, tmp_path_factory: pytest.TempPathFactory) -> Results:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.clients import AGENT, CLIENTS, NODE, Client, order, run
+from tests.clients.clients import AGENT, ALL_SECONDS, CLIENTS, NODE, Client, order, run
 from tests.clients.scenarios import ALL, TOLD, Reply, Scenario
 from tests.harness import GatewayInThread, gateway_in_thread
 from tests.javascript import need_runtime
 from tests.sandbox.users import need_sandbox
+
+pytestmark = pytest.mark.timeout(ALL_SECONDS)  # the first test waits for the client
 
 PROGRAM = "with_openai.py"
 """The client that is strictest about what comes."""
