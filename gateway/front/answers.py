@@ -173,6 +173,8 @@ class Reply(Delivery):
             return data + encoder.error(exchange.error)
         data += encoder.end(exchange.result)
         exchange.forget_answer()
+        if encoder.failure is not None:
+            self.request.log_error(encoder.failure)
         return data
 
     async def _next_part(self, encoder: StreamEncoder) -> bytes:

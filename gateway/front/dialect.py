@@ -224,6 +224,11 @@ class StreamEncoder(Protocol):
     def headers(self) -> Headers:
         """Of the response, whose status is 200."""
 
+    @property
+    def failure(self) -> GatewayError | None:
+        """Why an answer cannot be told, though its exchange may have ended well:
+        `end` tells of this instead."""
+
     def chunks(self, words: list[bytes]) -> bytes:
         """Words that came together; at least one."""
 

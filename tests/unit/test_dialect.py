@@ -76,6 +76,7 @@ class RpcCodec:
 
 class RpcStream:
     headers: Headers = ((b"content-type", b"text/event-stream"), (b"x-dialect", b"rpc"))
+    failure = None
 
     def __init__(self, id_: object, exchange: Exchange) -> None:
         self._id, self._exchange = id_, exchange

@@ -748,6 +748,22 @@ async def test_a_response_that_failed_is_told_as_one_that_failed(stream: bool) -
         assert told.json["error"]["message"] == "no"
 
 
+async def test_an_answer_that_its_protocol_cannot_tell_has_failed() -> None:
+    async def say_too_much(exchange: Exchange) -> None:
+        for _ in range(3):
+            say(exchange, "x" * 800_000)
+            await exchange.wait_for_room()
+        exchange.end()
+
+    async with scene(say_too_much) as it:
+        stream = await it.ask("/v1/responses", response(stream=True))
+        assert b"event: response.failed" in stream.body
+        assert (await it.get(stream.run)).json["state"] == "failed"
+        (run,) = it.runs._registry
+        told = await it.ask(f"/v1/responses/resp_{run.token}", method="GET")
+        assert told.json["status"] == "failed"
+
+
 async def test_a_response_is_cancelled_on_its_own_path() -> None:
     async with supervised_scene(AgentScene(workers={"max": 1}, concurrency=1)) as it:
         for stream in (False, True):

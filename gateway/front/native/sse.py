@@ -37,6 +37,7 @@ class EventStream:
     __slots__ = ("_exchange",)
 
     headers = HEADERS
+    failure = None
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange

@@ -117,9 +117,9 @@ class CompletionStream:
         "_between",
         "_calls",
         "_exchange",
-        "_failure",
         "_request",
         "_text_begun",
+        "failure",
     )
 
     headers = HEADERS
@@ -130,8 +130,8 @@ class CompletionStream:
         self._calls = Calls(request.tools.names)
         self._begun = False
         self._text_begun = False
-        self._failure: GatewayError | None = None
-        """Why this encoder has ended the exchange: what comes after that is not sent."""
+        self.failure: GatewayError | None = None
+        """Why this encoder has ended the exchange: nothing that comes afterwards is sent."""
         usage = b',"usage":null' if request.include_usage else b""
         self._before = (
             b'data: {"id":"%b","object":"chat.completion.chunk","created":%d,"model":"%b"%b,'
@@ -143,7 +143,7 @@ class CompletionStream:
 
     def chunks(self, chunks: list[bytes]) -> bytes:
         """Text, reasoning, comments; nothing for what is not the client's."""
-        if self._failure is not None:
+        if self.failure is not None:
             return b""
         opening = self._opening()
         parts = []
@@ -163,8 +163,8 @@ class CompletionStream:
 
     def end(self, result: Payload | None) -> bytes:
         """What was not told yet, the finish, the usage, and `[DONE]`."""
-        if self._failure is not None:
-            return self.error(self._failure)
+        if self.failure is not None:
+            return self.error(self.failure)
         outcome = self._exchange.outcome
         parts = [self._opening()]
         message = None
@@ -241,5 +241,5 @@ class CompletionStream:
 
     def _fail(self, error: GatewayError) -> None:
         """End the exchange, which may have ended well meanwhile."""
-        self._failure = error
+        self.failure = error
         self._exchange.fail(error)

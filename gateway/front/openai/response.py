@@ -222,6 +222,11 @@ class ResponseStream:
         self._begun = False
 
     @property
+    def failure(self) -> GatewayError | None:
+        """See `StreamEncoder.failure`."""
+        return self._telling.failure
+
+    @property
     def last_response(self) -> bytes | None:
         """The whole Response, a JSON text, once the stream has ended, well or badly."""
         return self._telling.response

@@ -207,7 +207,7 @@ class Runs:
                 await self._add(run, encoder.keep_alive())
         if exchange.error is None:
             await self._add(run, encoder.end(exchange.result))
-            return None, None
+            return None, encoder.failure
         begun = run.ring.next > 0
         await self._add(run, encoder.error(exchange.error))
         failed = failure(codec, exchange, exchange.error, run.request_id)
