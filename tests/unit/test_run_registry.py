@@ -52,7 +52,7 @@ def registry(**bounds: Any) -> Registry[FakeRun]:
 
 def started(it: Registry[FakeRun], *runs: FakeRun, now: float = 0.0) -> None:
     for run in runs:
-        it.make_place(now)
+        it.make_place(now, has_key=run.key is not None)
         it.add(run)
 
 
@@ -123,18 +123,37 @@ def test_a_key_is_not_forgotten_for_the_sake_of_another_run() -> None:
     started(it, keyed, going)
     ended(it, keyed, 0)
     with pytest.raises(Overloaded, match=r"2 runs .* \[server.runs\] max .* ttl") as caught:
-        it.make_place(40)
+        it.make_place(40, has_key=False)
     assert caught.value.retry_after == TTL - 40
     assert it.find_by_key(b"k") is keyed
-    it.make_place(TTL)
+    it.make_place(TTL, has_key=False)
     assert it.find_by_key(b"k") is None
+
+
+def test_keys_leave_room_for_runs_without_one() -> None:
+    it = registry(most_runs=8)
+    keyed = [FakeRun(number, key=b"%d" % number) for number in range(7)]
+    started(it, *keyed[:6])
+    for now, run in enumerate(keyed[:6]):
+        ended(it, run, now)
+    with pytest.raises(
+        Overloaded, match=r"6 runs are kept for their .* \[server.runs\] max"
+    ) as caught:
+        started(it, keyed[6], now=10)
+    assert caught.value.retry_after == TTL - 10
+    for number in range(10, 20):
+        run = FakeRun(number)
+        started(it, run, now=10)
+        ended(it, run, 10)
+    assert len(it) == 8
+    started(it, keyed[6], now=TTL)
 
 
 def test_where_all_go_on_it_is_said_when_to_come_back() -> None:
     it = registry(most_runs=1)
     started(it, FakeRun(1))
     with pytest.raises(Overloaded) as caught:
-        it.make_place(0)
+        it.make_place(0, has_key=False)
     assert caught.value.retry_after == 1
 
 
@@ -252,9 +271,9 @@ class Machine(RuleBasedStateMachine):
             return
         run = FakeRun(len(self.runs), agent, key)
         try:
-            self.it.make_place(self.now)
+            self.it.make_place(self.now, has_key=key is not None)
         except Overloaded:
-            assert all(
+            assert (key is not None and len(self.keys) >= 5) or all(
                 each.ended_at == math.inf or self.keys.get(each.key or b"") is each
                 for each in self.it
             )

@@ -14,8 +14,9 @@ end it.
 *Number.* At most `most_runs`. A new run beyond that takes the place of one that has ended: of the
 one that was read first, else of the one that ended first. But a run that was started under an
 Idempotency-Key keeps its place for its time, because forgetting the key would let the agent run a
-second time for the same request. Where all places are taken by those and by what goes on, a new
-run is refused.
+second time for the same request. Where all places are taken by those and by what goes on, a new run
+is refused. Keys take at most three quarters of the places: callers that use up keys refuse one
+another, and nobody who sends none.
 
 *Memory.* What runs keep of their answers is at most `most_bytes`. Beyond that it is freed down to
 seven eighths, so that looking for what to free is rare, however small the answers are that come.
@@ -40,6 +41,9 @@ from gateway.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+KEYLESS_SHARE = 4
+"""A quarter of the places is for runs without an Idempotency-Key."""
 
 TRIMMED_EIGHTHS = 7
 """How much of the memory is kept when it was exceeded."""
@@ -91,6 +95,7 @@ class Registry(Generic[K]):
 
     def __init__(self, *, most_runs: int, most_bytes: int, ttl: float) -> None:
         self._most_runs = most_runs
+        self._most_keys = most_runs - most_runs // KEYLESS_SHARE
         self._most_bytes = most_bytes
         self._ttl = ttl
         self._runs: dict[str, K] = {}
@@ -131,19 +136,22 @@ class Registry(Generic[K]):
     def find_by_key(self, key: bytes) -> K | None:
         return self._keys.get(key)
 
-    def make_place(self, now: float) -> None:
-        """Make sure that one more run has a place. Raises Overloaded."""
+    def make_place(self, now: float, *, has_key: bool) -> None:
+        """Make sure that one more run has a place, with a key or without. Raises Overloaded."""
         self.expire(now)
+        if has_key and len(self._keys) >= self._most_keys:
+            raise self._full("are kept for their Idempotency-Keys", self._most_keys, now)
         if len(self._runs) < self._most_runs:
             return
-        evictable = self._read or self._unread
-        if evictable:
+        if evictable := self._read or self._unread:
             self._remove(next(iter(evictable)))
             return
-        raise Overloaded(
-            f"{self._most_runs} runs are going on or are kept for their Idempotency-Keys, the most "
-            f"that [server.runs] max allows; those that have ended are kept for {self._ttl:g} s "
-            "([server.runs] ttl)",
+        raise self._full("go on or are kept for their Idempotency-Keys", self._most_runs, now)
+
+    def _full(self, what: str, most: int, now: float) -> Overloaded:
+        return Overloaded(
+            f"{most} runs {what}, the most that [server.runs] max allows; "
+            f"those that have ended are kept for {self._ttl:g} s ([server.runs] ttl)",
             retry_after=max(self.next_expiry - now, 1.0) if self._ended else 1.0,
         )
 

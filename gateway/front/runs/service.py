@@ -109,7 +109,8 @@ class Runs:
 
     def _start(self, call: Call, codec: Codec, credential: bytes, wish: Wish | None) -> Run:
         assert self._nursery is not None, "no service is running"
-        self._registry.make_place(clock.now())
+        key = None if wish is None else wish.key
+        self._registry.make_place(clock.now(), has_key=key is not None)
         exchange = self._dispatcher.submit(call)
         run = Run(
             self._ids.new(credential),
@@ -117,7 +118,7 @@ class Runs:
             exchange,
             codec,
             most_bytes=self._most_bytes,
-            key=None if wish is None else wish.key,
+            key=key,
             fingerprint=b"" if wish is None else wish.fingerprint,
         )
         self._registry.add(run)
