@@ -9,9 +9,12 @@ ever shows one.
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 import re
+import ssl
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +41,7 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFERENCE = re.compile(r"\$\{([^}]*)\}|(?<!\S)file:(\S+)")
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _CREDENTIAL = re.compile(r"auth|cookie|key|pass|secret|signature|token", re.IGNORECASE)
 OWN_HEADERS = frozenset(
     (
@@ -80,7 +84,8 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Header fields of the agent's that are passed on besides the usual ones; `x-foo-*` for all
     that begin so."""
     ca: str | None = None
-    """A file of certificates (PEM) to trust instead of the machine's."""
+    """A file of certificates (PEM) to trust instead of the machine's, which $SSL_CERT_FILE of the
+    gateway's may name, too."""
     requests_per_minute: Count = 0
     """Of each agent; 0 is no limit."""
     tokens_per_day: Count = 0
@@ -254,9 +259,11 @@ def read_service(name: str, settings: ServiceSettings, environ: Mapping[str, str
         secrets += found
         if not found and _CREDENTIAL.search(header):
             secrets += value.split()
+        secrets += _decoded(value)
+    authorities = settings.ca or environ.get("SSL_CERT_FILE")
     ca = None
-    if settings.ca is not None:
-        ca = _read(f"services.{name}.ca", settings.ca, limit=1 << 22)
+    if authorities and settings.parts.scheme == "https":
+        ca = _certificates(f"services.{name}.ca", authorities)
     env = settings.environment(name)
     return Service(name, settings, env, values, tuple(dict.fromkeys(secrets)), ca)
 
@@ -285,6 +292,29 @@ def _look_up(where: str, reference: re.Match[str], environ: Mapping[str, str]) -
     if not value:
         raise ValueError(f"{where}: {name} is not set in the gateway's environment")
     return value
+
+
+def _decoded(value: str) -> Iterator[str]:
+    """What a value of the scheme Basic (RFC 7617) holds: the user with the password, and that."""
+    scheme, _, encoded = value.partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            whole = base64.b64decode(encoded, validate=True).decode()
+            yield whole
+            yield whole.partition(":")[2]
+
+
+def _certificates(where: str, path: str) -> str:
+    try:
+        text = Path(path).read_bytes().decode("latin-1")
+    except OSError as error:
+        raise ValueError(f"{where}: {path}: {error.strerror}") from None
+    found = "\n".join(_CERTIFICATE.findall(text))
+    try:
+        ssl.create_default_context(cadata=found or "none")
+    except ssl.SSLError:
+        raise ValueError(f"{where}: {path} holds no certificates (PEM)") from None
+    return found
 
 
 def _read(where: str, path: str, *, limit: int) -> str:

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 import trustme
 
+from gateway.sandbox.network import door
 from tests.sandbox.doors import KEY, OK, Upstream, scene
 
 
@@ -298,3 +299,33 @@ async def test_a_service_has_to_show_a_certificate_for_its_name(
             assert words in message(answer)
     assert it.upstream.connections == (1 if words is None else 0)
     assert (KEY.encode() in it.upstream.seen) == (words is None)
+
+
+async def test_connections_are_not_kept_where_many_are_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(door, "MANY_CLIENTS", 1)
+    plain = b"GET /llm/x HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with scene() as it, await it.connect() as first:
+        await first.send_all(plain)
+        kept = await first.receive_some()
+        assert b"close" not in kept.lower()  # the control
+        assert (await it.ask(plain)).lower().count(b"connection: close") == 1
+
+
+async def test_a_cut_does_not_look_whole_to_a_client_of_http_1_0() -> None:
+    async def answer(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+        del upstream, head
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        await seen.wait()
+        await stream.aclose()
+
+    seen = trio.Event()
+    async with scene(answer, secrets=[]) as it, await it.connect() as agent:
+        await agent.send_all(b"GET /llm/x HTTP/1.0\r\n\r\n")
+        got = b""
+        while not got.endswith(b"x"):
+            got += await agent.receive_some()
+        seen.set()
+        with pytest.raises(trio.BrokenResourceError):
+            await agent.receive_some()

@@ -285,7 +285,7 @@ def test_an_answer_keeps_what_is_no_credential_and_names_nobody_else() -> None:
             (b"connection", b"keep-alive"),
             (b"refresh", b"0; url=https://evil.example"),
             (b"x-echo", f"Bearer {KEY}".encode()),
-            (f"x-{KEY}".encode(), b"1"),
+            (f"x-{KEY}".lower().encode(), b"1"),
             (b"x-ratelimit-remaining", b"9"),
         ],
     )

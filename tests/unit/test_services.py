@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trustme
 
 from gateway.config import ConfigError, load
 from gateway.config.services import (
@@ -200,3 +202,28 @@ def test_what_cannot_work_is_refused_at_start(tmp_path: Path, toml: str, words: 
 
 def test_settings_name_no_field_that_the_door_keeps_to_itself() -> None:
     assert OWN_HEADERS == NEVER_PASSED_REQUEST_HEADERS
+
+
+def test_the_password_of_basic_is_a_secret_too() -> None:
+    encoded = base64.b64encode(b"ada:long-password").decode()
+    settings = service(url=LOCAL, header={"Authorization": "Basic ${BOTH}"})
+    found = read_service("x", settings, {"BOTH": encoded})
+    assert found.secrets == (encoded, "ada:long-password", "long-password")
+
+
+def test_certificates_are_read_from_a_file_and_checked(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    authority = trustme.CA().cert_pem.bytes()
+    file.write_bytes(b"# \xc3\xa9 comment\n" + authority)
+    by_setting = service(url="https://a.example", ca=str(file))
+    for settings, environ in (
+        (by_setting, {}),
+        (service(url="https://a.example"), {"SSL_CERT_FILE": str(file)}),
+    ):
+        assert read_service("x", settings, environ).ca == authority.decode().strip()
+    for content in (b"", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"services.x.ca: .*ca.pem holds no certificates"):
+            read_service("x", by_setting, {})
+    with pytest.raises(ValueError, match="No such file"):
+        read_service("x", service(url="https://a.example", ca="/nothing"), {})

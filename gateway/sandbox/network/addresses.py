@@ -10,6 +10,7 @@ from __future__ import annotations
 import encodings.idna  # noqa: F401 - loaded before the right to read the interpreter is given up
 import errno
 import ipaddress
+import math
 import os
 import socket as stdlib_socket
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 # IPv6 prefixes that embed an IPv4 address in the last 32 bits, which is the one that is reached.
 _EMBEDDING = tuple(ipaddress.IPv6Network(each) for each in ("64:ff9b::/96", "::ffff:0:0:0/96"))
+
+ATTEMPT_SECONDS = 4.0
+"""For one address of several: behind a network whose IPv6 leads nowhere, the next one answers."""
 
 THIS_MACHINE = "it is this machine"
 
@@ -123,12 +127,15 @@ async def connect(
             cause += f"; {RESOLV_CONF} was replaced since: restart the gateway for its name servers"
         raise Unreachable(f"{host} cannot be resolved: {cause}") from None
     complaint = "it has no address"
-    for family, kind, protocol, _, address in found:
+    for number, (family, kind, protocol, _, address) in enumerate(found, 1):
         judged = ipaddress.ip_address(str(address[0]).partition("%")[0])
         if (why := why_not(judged)) is not None:
             raise Unreachable(why, refused=True)
         try:
-            return await _connect(trio.socket.socket(family, kind, protocol), address)
+            patience = ATTEMPT_SECONDS if number < len(found) else math.inf
+            with trio.move_on_after(patience):
+                return await _connect(trio.socket.socket(family, kind, protocol), address)
+            complaint = f"{judged} does not answer"
         except OSError as error:
             complaint = os.strerror(error.errno) if error.errno else str(error)
     raise Unreachable(f"{host}:{port} cannot be reached: {complaint}")

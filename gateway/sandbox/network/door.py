@@ -25,6 +25,7 @@ is the one of that name among this agent's own: there is no other service that i
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 
 MAX_CLIENTS = 128
 """Connections of one worker at a time. Further ones wait to be accepted."""
+MANY_CLIENTS = 96
+"""With more than that, connections are closed after their answer: there is always a turn for one
+that waits."""
 ANSWER_SECONDS = 15.0
 """For an agent to read an answer of the door's own."""
 PRUNE_SECONDS = 5.0
@@ -65,6 +69,7 @@ class Door:
     def __init__(self, auditor: Auditor) -> None:
         self._auditor = auditor
         self._entries: dict[str, Entry] = {}
+        self._clients: Counter[int] = Counter()
         self._running: dict[trio.CancelScope, tuple[Upstream, str, str]] = {}
 
     def __repr__(self) -> str:
@@ -105,7 +110,8 @@ class Door:
 
     async def serve_client(self, client: trio.SocketStream, worker: int) -> None:
         """As `inlets.Handler.serve_client`."""
-        agent = Downstream(client)
+        self._clients[worker] += 1
+        agent = Downstream(client, lambda: self._clients[worker] > MANY_CLIENTS)
         try:
             while (asked := await agent.request()) is not None:
                 await self._serve(agent, asked, Call(worker))
@@ -115,6 +121,9 @@ class Door:
         except Left:
             pass
         finally:
+            self._clients[worker] -= 1
+            if not self._clients[worker]:
+                del self._clients[worker]
             await agent.aclose()
 
     async def _serve(self, agent: Downstream, asked: h11.Request | Denied, call: Call) -> None:
@@ -140,6 +149,7 @@ class Door:
         except Failed as failed:
             call.fail(failed.rule, str(failed), failed.status)
             if agent.began:
+                agent.abort()
                 raise Left from None  # a cut, which the agent sees as one
             await self._answer(agent, entry, failed.status, str(failed), [])
         except Left as left:

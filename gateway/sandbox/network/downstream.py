@@ -10,7 +10,9 @@ looked at, because that is how its leaving is noticed, and kept for the next req
 from __future__ import annotations
 
 import contextlib
+import struct
 from http import HTTPStatus
+from socket import SO_LINGER, SOL_SOCKET
 from typing import TYPE_CHECKING
 
 import h11
@@ -19,7 +21,7 @@ import trio
 from gateway.sandbox.network.rules import MAX_HEAD, Denied, check_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 KEEP_ALIVE_SECONDS = 60.0
 """Between two requests: longer than clients commonly keep a connection that they do not use."""
@@ -45,8 +47,12 @@ class Left(Exception):  # noqa: N818 - the agent's decision
 class Downstream:
     """One connection of an agent."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, is_crowded: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`is_crowded`: whether so many connections are open that this one is not to be kept."""
         self._stream = stream
+        self._is_crowded = is_crowded
         self._ahead = b""
         self._http = h11.Connection(h11.SERVER)
         self._is_head = False
@@ -148,7 +154,9 @@ class Downstream:
 
     def head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> h11.Response:
         """The head of the answer, to be sent."""
-        fields = [*headers, *([] if self.read_whole else [(b"connection", b"close")])]
+        fields = list(headers)
+        if not self.read_whole or self._is_crowded():
+            fields.append((b"connection", b"close"))
         phrase = _PHRASES.get(status, "").encode("ascii")
         return h11.Response(status_code=status, headers=fields, reason=phrase)
 
@@ -185,6 +193,14 @@ class Downstream:
     def may_go_on(self) -> bool:
         """Whether another request may come on the connection, now that the answer is over."""
         return self.read_whole and self._http.our_state is h11.DONE
+
+    def abort(self) -> None:
+        """Leave an answer unfinished. To HTTP/1.0, whose answers end with the connection, that has
+        to be a reset; everybody else is to get what was sent so far."""
+        if self._http.their_http_version != b"1.0":
+            return
+        with contextlib.suppress(OSError):
+            self._stream.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
 
     async def aclose(self) -> None:
         await trio.aclose_forcefully(self._stream)

@@ -115,16 +115,12 @@ class Forwarding:
     async def run(self, asked: h11.Request, target: Target) -> bool:
         """Whether the connection can be used again. Raises Failed, Left."""
         path = build_target(self._entry.service, target)
-        framing = [
-            each for each in asked.headers if each[0] in {b"content-length", b"transfer-encoding"}
-        ]
-        headers = build_headers(self._entry.service, asked.headers, framing)
-        request = h11.Request(method=asked.method, target=path, headers=headers)
         failures: list[Exception] = []
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 try:
                     with suppress(trio.BrokenResourceError):  # `_pass_on` says why
+                        request = self._request(asked, path)
                         # In one piece with what is there of the body.
                         await self._send(request, *self._part(self._agent.arrived()))
                     nursery.start_soon(self._send_body, scope, failures)
@@ -133,12 +129,19 @@ class Forwarding:
                     failures.append(error)
                 except h11.LocalProtocolError:
                     # Not chained: it quotes what it is about.
-                    why = f"{self._name}: its answer cannot be passed on"
+                    why = f"{self._name}: this cannot be passed on as HTTP"
                     failures.append(Failed(502, "upstream", why))
                 scope.cancel()
         if failures and not self._answered:
             raise failures[0]
         return self._sent_whole
+
+    def _request(self, asked: h11.Request, path: bytes) -> h11.Request:
+        framing = [
+            each for each in asked.headers if each[0] in {b"content-length", b"transfer-encoding"}
+        ]
+        headers = build_headers(self._entry.service, asked.headers, framing)
+        return h11.Request(method=asked.method, target=path, headers=headers)
 
     def _part(self, data: bytes) -> list[h11.Event]:
         """A part of the body as it is sent, and its end if that has come."""

@@ -44,7 +44,7 @@ _LINE = bytes(each for each in range(256) if each not in b"\r\n")
 class Mask:
     """The forms in which the keys of one service may come back."""
 
-    __slots__ = ("_forms", "_pattern", "alphabet", "longest")
+    __slots__ = ("_forms", "_pattern", "_shortest", "alphabet", "longest")
 
     def __init__(self, secrets: Iterable[str]) -> None:
         forms = {
@@ -52,6 +52,7 @@ class Mask:
         }
         # Of two that begin at the same place, the longer one counts.
         self._forms = sorted(forms, key=len, reverse=True)
+        self._shortest = min(map(len, forms), default=0)
         self._pattern = re.compile(b"|".join(map(re.escape, self._forms)))
         self.longest = max(map(len, forms), default=0)
         """Bytes of the longest form; 0 when there is nothing to mask."""
@@ -67,9 +68,13 @@ class Mask:
         """A text that is whole, without the keys."""
         return self.hide_until(text, len(text))[0]
 
+    def is_in_name(self, name: bytes) -> bool:
+        """Whether a key stands in the name of a field, which is in small letters."""
+        return any(form.lower() in name for form in self._forms)
+
     def hide_until(self, text: bytes, end: int) -> tuple[bytes, bytes]:
         """The text up to `end` without the keys that begin there, and what is left behind them."""
-        if not any(form in text for form in self._forms):
+        if len(text) < self._shortest or not any(form in text for form in self._forms):
             return text[:end], text[end:]
         hidden = bytearray(text)
         for found in self._pattern.finditer(text):

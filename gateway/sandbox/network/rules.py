@@ -282,7 +282,7 @@ def build_response_headers(
         if name == b"location":
             if (own := _own_location(service, path, value)) is not None:
                 passed.append((name, service.mask.hide(own)))
-        elif name not in _DROPPED_RESPONSE_HEADERS and service.mask.hide(name) == name:
+        elif name not in _DROPPED_RESPONSE_HEADERS and not service.mask.is_in_name(name):
             passed.append((name, service.mask.hide(value)))
     return passed
 
