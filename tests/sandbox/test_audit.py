@@ -243,22 +243,30 @@ async def test_records_are_logged_with_their_fields_and_hostile_ones_do_no_harm(
     assert not {"\x1b", "\n"} & set(refused)
 
 
-async def test_a_flood_of_records_leaves_the_gateway_its_time(
+@pytest.mark.parametrize("packet", [msgspec.json.encode(call(sent=3)), b""])
+async def test_a_process_that_floods_the_gateway_with_records_is_read_and_logged_within_bounds(
+    packet: bytes,
     autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """As one might that was taken over."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
-    read: list[int] = []
+    read: list[bytes] = []
 
     def packets(descriptor: int) -> list[bytes]:
-        read.append(descriptor)
-        return [msgspec.json.encode(call())] * metering.PACKETS_AT_ONCE
+        read.extend(batch := [packet] * metering.PACKETS_AT_ONCE)
+        return batch
 
-    with pytest.MonkeyPatch.context() as patch:
+    meter = Meter()
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.INFO, "gateway.agent"):
         patch.setattr(metering, "_packets", packets)
         os.write(writer, b"x")
         with trio.move_on_after(1):
-            await keep_records(reader, Meter(), "bot")
+            await keep_records(reader, meter, "bot")
     os.close(reader)
     os.close(writer)
-    assert len(read) <= 1 / metering.PAUSE + 2
+    assert len(read) <= metering.PACKETS_AT_ONCE * (1 / metering.PAUSE + 2)
+    assert len(caplog.records) <= metering.LINES_BURST + 2 * metering.LINES_PER_SECOND
+    if packet:
+        assert meter.services["openai"].sent == 3 * len(read)

@@ -108,8 +108,8 @@ class Auditor:
     def __init__(self, send: Callable[[bytes], bool]) -> None:
         """`send` passes a packet on without waiting, and returns whether it could."""
         self._send = send
-        self._allowed = _Rate(ALLOWED_PER_SECOND, ALLOWED_BURST)
-        self._others = _Rate(OTHERS_PER_SECOND, OTHERS_BURST)
+        self._allowed = Rate(ALLOWED_PER_SECOND, ALLOWED_BURST)
+        self._others = Rate(OTHERS_PER_SECOND, OTHERS_BURST)
         self._sums: dict[tuple[str, ...], Record] = {}
 
     def __repr__(self) -> str:
@@ -183,8 +183,8 @@ def _text(text: str, most: int) -> str:
     return _NOT_SENT_AS_IT_IS.sub("?", text[:most])
 
 
-class _Rate:
-    """A token bucket."""
+class Rate:
+    """A token bucket, full at first."""
 
     def __init__(self, per_second: float, burst: int) -> None:
         self._per_second, self._burst = per_second, burst

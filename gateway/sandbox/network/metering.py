@@ -17,7 +17,17 @@ import trio
 
 from gateway.observe import logs
 from gateway.readiness import readable
-from gateway.sandbox.network.audit import MAX_PACKET, Record, read_record
+from gateway.sandbox.network.audit import (
+    ALLOWED_BURST,
+    ALLOWED_PER_SECOND,
+    MAX_PACKET,
+    MAX_SUMS,
+    OTHERS_BURST,
+    OTHERS_PER_SECOND,
+    Rate,
+    Record,
+    read_record,
+)
 from gateway.sandbox.network.budget import day_of
 
 if TYPE_CHECKING:
@@ -35,6 +45,10 @@ PACKETS_AT_ONCE = 64
 PAUSE = 0.01
 """Seconds until the next records after as many as that: thousands a second, and no flood. What does
 not fit meanwhile, the processes sum up (`audit`)."""
+
+LINES_PER_SECOND = ALLOWED_PER_SECOND + OTHERS_PER_SECOND + MAX_SUMS
+LINES_BURST = ALLOWED_BURST + OTHERS_BURST
+"""Records of a process that are logged: as many as an honest one sends."""
 
 _UNNAMED = "(others)"
 
@@ -163,16 +177,25 @@ async def keep_records(descriptor: int, meter: Meter, agent: str) -> None:
 
     `descriptor` must not block.
     """
+    lines = Rate(LINES_PER_SECOND, LINES_BURST)
+    left_out = 0
     while True:
         await readable(descriptor)
         packets = list(_packets(descriptor))
         for packet in packets:
-            record = read_record(packet)
+            if (record := read_record(packet)) is not None:
+                meter.add(record, time.time())
+            if not lines.take(trio.current_time()):
+                left_out += 1
+                continue
+            if left_out:
+                message = f"{left_out} records of the network were not logged"
+                logs.event(log, logging.ERROR, message, agent=agent)
+                left_out = 0
             if record is None:
                 logs.event(log, logging.ERROR, "a record of the network is unreadable", agent=agent)
-                continue
-            meter.add(record, time.time())
-            _log(record, agent, meter.request_of(record))
+            else:
+                _log(record, agent, meter.request_of(record))
         if len(packets) == PACKETS_AT_ONCE:
             await trio.sleep(PAUSE)
 
