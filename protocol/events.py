@@ -56,11 +56,18 @@ MAX_STATUS_TEXT = 4096
 MAX_USAGE_MEMBERS = 32
 """Counts in one usage: the known services tell fewer than ten."""
 
+MAX_USAGE_BYTES = 16 * 1024
+"""Of a usage as JSON text. It is looked at before the text is decoded: a line may hold a million
+members."""
+
 MAX_COUNT = 2**53 - 1
 """The largest integer that is exact in every language that reads JSON (RFC 8259, 6)."""
 
 MAX_ASKS = 16
 """Questions that one turn may end with: a person is to answer them."""
+
+MAX_ASKS_BYTES = 1024 * 1024
+"""Of all questions of one turn as JSON text, looked at before they are decoded."""
 
 MAX_ASK_MESSAGE = 16 * 1024
 """Characters of a question."""
@@ -185,13 +192,14 @@ class EventError(ValueError):
 def read_event(event: JSON | memoryview) -> AgentEvent:
     """Decode one event. Raises EventError."""
     try:
+        if len(event) > MAX_EVENT_BYTES and _decode_type(event).type != "file":
+            # Before it is decoded: what is refused is to cost nothing.
+            raise EventError(f"an event of {len(event)} bytes, expected at most {MAX_EVENT_BYTES}")
         decoded: AgentEvent = _decode_event(event)
     except msgspec.ValidationError as error:
         return _read_custom(event, error)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _unreadable(error) from None
-    if not isinstance(decoded, File):
-        _check_length(event)
     _check_choices(decoded)
     return decoded
 
@@ -222,15 +230,9 @@ def _read_custom(event: JSON | memoryview, error: msgspec.ValidationError) -> Cu
         if not named.startswith("x-"):
             types = ", ".join(EVENT_TYPES)
             raise EventError(f"an event's type is {named[:80]!r}, expected {types}, or x-…")
-        _check_length(event)
         return _decode_custom(event)
     except msgspec.ValidationError as other:
         raise _unreadable(other) from None
-
-
-def _check_length(event: JSON | memoryview) -> None:
-    if len(event) > MAX_EVENT_BYTES:
-        raise EventError(f"an event of {len(event)} bytes, expected at most {MAX_EVENT_BYTES}")
 
 
 def _unreadable(error: Exception) -> EventError:
@@ -286,6 +288,7 @@ class RequestEvents:
 
 
 def _read_usage_event(event: JSON) -> JSON:
+    _check_usage_length(event)
     try:
         members = _decode_usage_event(event)
     except msgspec.MsgspecError as error:
@@ -296,14 +299,22 @@ def _read_usage_event(event: JSON) -> JSON:
 
 def read_usage(usage: JSON) -> JSON:
     """A usage with each member once: names of non-negative integers. Raises EventError."""
+    _check_usage_length(usage)
     try:
         return _encode(_decode_usage(usage))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise EventError(f"usage: {str(error)[:MAX_REASON]}") from None
 
 
+def _check_usage_length(usage: JSON) -> None:
+    if len(usage) > MAX_USAGE_BYTES:
+        raise EventError(f"usage of {len(usage)} bytes, expected at most {MAX_USAGE_BYTES}")
+
+
 def check_asks(asks: JSON) -> None:
     """Check the questions of an answer, a JSON array. Raises EventError."""
+    if len(asks) > MAX_ASKS_BYTES:
+        raise EventError(f"asks of {len(asks)} bytes, expected at most {MAX_ASKS_BYTES}")
     try:
         decoded = _decode_asks(asks)
     except (msgspec.MsgspecError, RecursionError) as error:

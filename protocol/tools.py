@@ -19,6 +19,10 @@ from .payloads import as_bytes, kind
 MAX_TOOLS = 128
 """Tools of one request: what OpenAI allows."""
 
+MAX_BYTES = 1024 * 1024
+"""Of the tools, and of the answers, of one request as JSON text each. It is looked at before the
+text is decoded: a body may hold a million of them."""
+
 MAX_TOOL_DESCRIPTION = 16 * 1024
 """Characters."""
 
@@ -43,6 +47,8 @@ _decode_resume = msgspec.json.Decoder(Annotated[list[_Resumed], Meta(max_length=
 
 def check_tools(tools: JSON) -> str | None:
     """What is wrong with the tools of a client, or None."""
+    if len(tools) > MAX_BYTES:
+        return f"tools: {len(tools)} bytes, expected at most {MAX_BYTES}"
     try:
         decoded = _decode_tools(tools)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -63,6 +69,8 @@ def tool_names(tools: JSON | None) -> frozenset[str]:
 
 def check_resume(resume: JSON) -> str | None:
     """What is wrong with a client's answers to questions, or None."""
+    if len(resume) > MAX_BYTES:
+        return f"resume: {len(resume)} bytes, expected at most {MAX_BYTES}"
     try:
         decoded = _decode_resume(resume)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import msgspec
 import pytest
 
-from protocol import Chunk, End, Event, LocalProtocolError, Malformed, Outcome, Result, Violation
+from protocol import (
+    MAX_LINE_BYTES,
+    Chunk,
+    End,
+    Event,
+    LocalProtocolError,
+    Malformed,
+    Outcome,
+    Result,
+    Violation,
+)
 from protocol.events import (
     MAX_ASK_MESSAGE,
     MAX_ASKS,
@@ -142,6 +153,8 @@ ILLEGAL = {
     "usage that was right before": b'{"type":"usage","input_tokens":7,"input_tokens":-7}',
     "usage of too many things": b'{"type":"usage"%b}'
     % b"".join(b',"a%d":1' % n for n in range(MAX_USAGE_MEMBERS + 1)),
+    "usage of a million things": b'{"type":"usage"%b}'
+    % b"".join(b',"%x":1' % n for n in range(100_000)),
     "usage with a long name": sized(b'{"type":"usage","', 65, b'":1}'),
 }
 
@@ -187,6 +200,29 @@ def test_an_event_within_all_bounds_passes() -> None:
     largest = sized(b'{"type":"reasoning","text":"', text, b'"}')
     [event] = events(largest)
     assert event.event == largest
+
+
+def nearly_a_line(head: bytes, tail: bytes) -> bytes:
+    return head + b"A" * ((MAX_LINE_BYTES - len(event_line(head + tail))) // 4 * 4) + tail
+
+
+def test_an_event_as_long_as_a_line_is_refused_without_being_decoded() -> None:
+    event = nearly_a_line(b'{"type":"reasoning","text":"', b'"}')
+    line = event_line(event)
+    connection = asking()
+    tracemalloc.start()
+    told = said(connection, line)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert told == [(1, V.WRONG_SHAPE, 1)]
+    # The line, and its event in a buffer that grew by half; a string would be as much again.
+    assert peak < 2.75 * len(line)
+    assert not connection.broken
+
+
+def test_a_file_as_long_as_a_line_passes() -> None:
+    event = nearly_a_line(b'{"type":"file","name":"a","mime":"image/png","data":"', b'"}')
+    assert events(event) == [Event(1, event)]
 
 
 def test_only_a_file_may_be_longer_than_other_events() -> None:
@@ -386,6 +422,9 @@ WRONG_OUTCOMES = {
     "a long schema": asks(
         sized(b'{"id":"1","reason":"a","message":"b","schema":{"a":"', MAX_SCHEMA_BYTES, b'"}}')
     ),
+    "a million asks": asks(*[b'{"id":"a","reason":"","message":""}'] * 40_000),
+    "usage of a million things": b'{"usage":{%b}}'
+    % b",".join(b'"%x":1' % n for n in range(100_000)),
     "too many asks": asks(
         *[b'{"id":"%d","reason":"a","message":"b"}' % n for n in range(MAX_ASKS + 1)]
     ),

@@ -450,6 +450,11 @@ def test_no_tools_need_nothing_of_the_agent(nothing: str) -> None:
         ),
         ('"events": true, "tools": [{"name": "%s"}]' % ("n" * 129), "length <= 128"),
         (f'"events": true, "tools": [{", ".join([TOOL] * 129)}]', "length <= 128"),
+        (
+            '"events": true, "tools": [%s{}]' % ('{"name":"a"},' * 90_000),
+            "expected at most 1048576",
+        ),
+        ('"events": true, "resume": [%s{}]' % ('{"id":"a"},' * 99_000), "expected at most 1048576"),
         ('"events": true, "resume": [{"payload": 1}]', "resume: Object missing required"),
         ('"events": true, "resume": [{"id": "a", "status": "maybe"}]', "resume: Invalid enum"),
         ('"events": true, "resume": [{"id": "a"}, {"id": "a"}]', "resume: two answers are for"),
