@@ -24,7 +24,7 @@ class Declared:
         self._known = False
 
     def heard(self, ready: Ready | None) -> None:
-        """A worker's first line has come, or it reads without one."""
+        """A worker's first line has come."""
         self.ready, self._known = ready, True
 
     def check(self, call: Call) -> None:

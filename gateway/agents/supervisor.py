@@ -250,7 +250,6 @@ class AgentSupervisor:
                 capacity = 1 if ready is None else ready.concurrency
                 self._carry_out(pool.ready(worker_id, capacity, now))
             case ReadsSilently():
-                self._declared.heard(None)
                 self._carry_out(pool.reads_silently(worker_id, now))
             case Paused(paused):
                 self._carry_out(pool.pause(worker_id, paused=paused, now=now))
