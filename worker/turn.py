@@ -25,7 +25,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from protocol import LocalProtocolError, Method, Outcome
-from protocol.events import check_asks, read_event, read_usage
+from protocol.events import MAX_ASKS, check_asks, read_event, read_usage
+from protocol.tools import tool_names
 from protocol.worker_side import WorkerConnection
 
 from .events import (
@@ -41,13 +42,6 @@ from .events import (
     tool_call,
 )
 from .messages import describe, to_plain
-
-
-class _Named(Struct):
-    name: str
-
-
-_decode_names = msgspec.json.Decoder(list[_Named]).decode
 
 
 class Turn:
@@ -129,6 +123,8 @@ class Turn:
                 self.finish = event.reason
             case Ask():
                 check_asks(b"[%b]" % text)
+                if len(self._asks) >= MAX_ASKS:
+                    raise ValueError(f"more than {MAX_ASKS} questions in one turn")
                 self._asks.append(text)
                 if not self.events:
                     return self.connection.send_chunk(self.id, event.message)
@@ -149,7 +145,7 @@ class Turn:
 
     def _client_tools(self) -> frozenset[str]:
         if self._names is None:
-            self._names = frozenset(each.name for each in _decode_names(self.tools or b"[]"))
+            self._names = tool_names(self.tools)
         return self._names
 
     def _unsent(self, event: object, error: Exception) -> str:
