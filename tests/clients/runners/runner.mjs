@@ -72,7 +72,7 @@ export async function serve(packages, carryOut) {
       await carryOut(JSON.parse(line), reply);
       tell(reply);
     } catch (error) {
-      tell({ broken: error.stack });
+      tell({ broken: error?.stack ?? String(error) });
     }
   }
 }
