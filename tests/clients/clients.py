@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.clients.scenarios import ALL, Reply, Scenario
+import httpx
+import trio
+
+from tests.clients.scenarios import ALL, FRAGILE, TOLD, Reply, Scenario
 from tests.harness import GatewayInThread
 from tests.javascript import MODULES, need_package, need_runtime
 
@@ -95,7 +98,8 @@ class Results:
 
     versions: Mapping[Client, str]
     replies: Mapping[str, Reply]
-    """By the token of each request. `runs` says how often the agent ran for it."""
+    """By the token of each request. `runs` says how often the agent ran for it, and `cancelled`, of
+    one that its client left, whether the agent was told."""
 
 
 def run_all(gateway: GatewayInThread, folder: Path) -> Results:
@@ -112,13 +116,24 @@ def run_all(gateway: GatewayInThread, folder: Path) -> Results:
     for client in CLIENTS:
         for scenario in ALL:
             token = client.token(scenario)
-            if scenario.runs:
-                gateway.logged(f" runs {token} ")
-            if scenario.do == "leave" and replies[token].get("text"):
-                gateway.logged(f" cancelled {token} ")
+            if scenario.do == "leave":
+                replies[token]["cancelled"] = _is_logged(gateway, f" cancelled {token} ")
+    for model in (TOLD, FRAGILE):  # what they logged before is in the log after this
+        messages = [{"role": "user", "content": f"hello last-of-{model}"}]
+        url = f"{gateway.url}/agent/{model}/chat"
+        httpx.post(url, json={"messages": messages}, timeout=30, verify=False)
+        gateway.logged(f" runs last-of-{model} ")
     for token, reply in replies.items():
         reply["runs"] = sum(f" runs {token} " in line for line in gateway.log())
     return Results(versions, replies)
+
+
+def _is_logged(gateway: GatewayInThread, pattern: str) -> bool:
+    try:
+        gateway.logged(pattern)
+    except trio.TooSlowError:
+        return False
+    return True
 
 
 def command(program: str, folder: Path) -> list[str]:
@@ -129,12 +144,12 @@ def command(program: str, folder: Path) -> list[str]:
         if client.program == program:
             need_package(client.package)
     runtime = need_runtime(NODE)
-    modules = folder / "node_modules"
-    if not modules.exists():
-        modules.symlink_to(MODULES)
+    own = folder / Path(program).stem
+    own.mkdir()
+    (own / "node_modules").symlink_to(MODULES)
     for name in (program, "runner.mjs"):
-        shutil.copy(RUNNERS / name, folder)
-    return [runtime, str(folder / program)]
+        shutil.copy(RUNNERS / name, own)
+    return [runtime, str(own / program)]
 
 
 Orders = Mapping[str, dict[str, Any]]

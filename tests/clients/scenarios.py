@@ -126,7 +126,8 @@ def asked(reply: Reply) -> bool:
 
 
 def left(reply: Reply) -> bool:
-    return reply["error"] is None and reply["text"].startswith("so far")
+    """The client has left with what it had read, and its agent was told."""
+    return reply["error"] is None and reply["text"].startswith("so far") and reply["cancelled"]
 
 
 ALL: tuple[Scenario, ...] = (
