@@ -23,6 +23,8 @@ from protocol import Method, Outcome, Payload
 from protocol.framing import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.config import Clocks
 
 _TURNS_TO_CATCH_UP = 3
@@ -127,6 +129,7 @@ class Exchange:
         "carrier",
         "error",
         "failed_starts",
+        "keeper",
         "offset",
         "outcome",
         "output_begun",
@@ -163,6 +166,8 @@ class Exchange:
         """The link's: the length of that line in bytes."""
         self.buffered_bytes = 0
         """What the words that wait for the client take, `CHUNK_COST` included."""
+        self.keeper: Callable[[], None] | None = None
+        """Has the words that wait taken, though the client may not read: see `spill`."""
         self._clocks = clocks
         self._since = now
         self._total_at = now + min(clocks.seconds("total"), call.total)
@@ -298,6 +303,16 @@ class Exchange:
         if self.full and not self.ended:
             self._room = trio.Event()
             await self._room.wait()
+
+    def spill(self) -> bool:
+        """Have what waits taken soon, whoever reads it; whether that can be.
+
+        The worker cannot wait for the client, because others wait for the worker.
+        """
+        if self.keeper is None:
+            return False
+        self.keeper()
+        return True
 
     def _make_room(self) -> None:
         if self._room is not None:

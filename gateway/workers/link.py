@@ -318,7 +318,7 @@ class Link:
                 self._pause(paused=True)
                 await ahead.wait_for_room()
                 self._pause(paused=False)
-            else:
+            elif not ahead.spill():
                 # Reading goes on for the others, so the slow client's stream ends. Not in
                 # `read_rest`, which reads more at once than a client is given the time to take.
                 ahead.fail(ClientTooSlow())

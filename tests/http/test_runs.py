@@ -278,3 +278,31 @@ async def test_openais_client_sends_no_key_of_its_own_and_one_that_it_is_given(
         for _ in range(2)
     ]
     assert runs[0] == runs[1]
+
+
+async def test_a_reader_that_is_too_slow_for_a_shared_worker_does_not_end_its_run(
+    tmp_path: Path,
+) -> None:
+    """A client that is no run's is cut in this place: its worker cannot wait for it."""
+    toml = f"[agents.scripted]\ncommand = {json.dumps(SCRIPTED)}\nworkers = {{ max = 1 }}\n"
+    async with running_gateway(toml=toml, folder=tmp_path) as gateway:
+        held = await gateway.client.post(
+            PATH, json={"input": [["hold"]]}, headers={"prefer": "respond-async"}
+        )
+        async with connected(gateway.port, receive_buffer=4096) as slow:
+            body = {"input": [["big", 8 << 20], ["end"]], "stream": True}
+            await slow.request(PATH, body, headers=("Idempotency-Key: slow",))
+            head, _, _ = (await slow.until(b"\r\n\r\n")).partition(b"\r\n\r\n")
+            (run,) = re.findall(r"x-run-id: (\S+)", head.decode())
+
+            async def done() -> bool:
+                return bool((await gateway.client.get(f"/runs/{run}")).json()["state"] != "running")
+
+            await becomes(done)
+        shown = (await gateway.client.get(f"/runs/{run}")).json()
+        assert shown["state"] == "completed"
+        assert shown["events"] == {"first": 0, "next": (8 << 20) // 8192 + 1}
+        stream = await gateway.client.get(f"/runs/{run}", headers=EVENTS)
+        assert stream.text.count('{"chunk":"') == (8 << 20) // 8192
+        assert stream.text.endswith("data: [DONE]\n\n")
+        await gateway.client.post(f"{held.headers['location']}/cancel")

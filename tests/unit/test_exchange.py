@@ -454,3 +454,12 @@ async def test_a_request_that_waits_for_a_declaration_in_vain_is_told_which_one(
     error = error_of(exchange, InvalidRequest)
     assert '"tools": true' in error.message
     assert error.details == {"field": "tools"}
+
+
+async def test_words_can_be_taken_without_the_client_only_where_somebody_keeps_them() -> None:
+    exchange = make()
+    assert not exchange.spill()
+    told: list[bool] = []
+    exchange.keeper = lambda: told.append(True)
+    assert exchange.spill()
+    assert told == [True]

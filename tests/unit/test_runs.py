@@ -347,6 +347,25 @@ async def test_a_reader_that_reads_slowly_holds_the_worker_and_loses_nothing(
         assert client.body == events(*(f"{number} {BIG}" for number in range(400)))
 
 
+async def test_a_worker_that_cannot_wait_is_not_held_until_a_reader_has_caught_up(
+    autojump_clock: MockClock,
+) -> None:
+    exchanges: list[Exchange] = []
+    reads = trio.Event()
+    async with scene(counting(exchanges, flood)) as it:
+        client = it.begin(body=STREAM, headers=keyed("k"), reads=reads)
+        await trio.sleep(20)
+        (exchange,) = exchanges
+        assert exchange.full
+        assert exchange.spill()
+        await trio.sleep(1)
+        assert not exchange.full
+        reads.set()
+        await client.answered.wait()
+        assert client.body.endswith(b"[DONE]\n\n")
+        assert client.body.count(b"\nid: ") == 400, "it was still kept"
+
+
 async def test_the_fastest_reader_counts_and_a_slower_one_is_told_what_it_has_lost(
     autojump_clock: MockClock,
 ) -> None:
@@ -418,8 +437,14 @@ async def test_a_repetition_of_one_that_has_lost_its_head_is_told_so(
 async def test_many_that_nobody_reads_keep_no_more_than_the_memory(
     autojump_clock: MockClock,
 ) -> None:
-    async with scene(flood, memory="16M") as it:
-        for _ in range(6):
+    async def flood_some(exchange: Exchange) -> None:
+        for _ in range(50):
+            say(exchange, BIG)
+            await exchange.wait_for_room()
+        exchange.end()
+
+    async with scene(flood_some, memory="16M") as it:
+        for _ in range(5):
             await it.post(stream=True, **ASYNC)
         await trio.sleep(60)
         assert it.runs._registry.size <= 16 << 20

@@ -33,7 +33,8 @@ The fastest one counts because a client that comes back after it has lost its co
 leaves the old connection behind, which nobody reads and nobody closes: it must not hold up the one
 that has taken its place. A slow reader beside a fast one loses what falls out of the ring, and is
 told. A reader that does not read at all is given up by the `write` clock, as any client. While
-nobody reads, the pump goes on, and the ring drops its oldest events.
+nobody reads, the pump goes on, and the ring drops its oldest events. So it does while a worker that
+others wait for cannot be held (`Exchange.spill`): a stream that is no run's is ended there.
 
 **Bounds** are held by `registry`, which says in which order things are forgotten. Of one run, a
 ring keeps a quarter of the memory for all at most. Each run has at most `MAX_READERS` readers.

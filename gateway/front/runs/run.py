@@ -56,6 +56,7 @@ class Run:
     __slots__ = (
         "_codec",
         "_exchange",
+        "_holds",
         "_readers",
         "_session",
         "_told",
@@ -116,9 +117,12 @@ class Run:
         self.room = trio.lowlevel.ParkingLot()
         """Where the pump waits for its readers."""
         self._told: Response | None = None
+        self._holds = True
+        """Whether the pump waits for a reader that is behind."""
         self._readers: set[Reader] = set()
         # Neither is kept after the end: both may hold as much as the request did.
         self._codec: Codec | None = codec
+        exchange.keeper = self.let_go
         self._exchange: Exchange | None = exchange
 
     def __repr__(self) -> str:
@@ -180,7 +184,15 @@ class Run:
             return False
         lag = self.ring.lag(max(reader.position for reader in self._readers))
         # What is larger than the window waits until everything before it was read.
-        return lag > 0 and lag + size > WINDOW
+        if lag == 0 or lag + size <= WINDOW:
+            self._holds = True
+            return False
+        return self._holds
+
+    def let_go(self) -> None:
+        """Do not wait for readers until one of them has caught up: the worker is needed."""
+        self._holds = False
+        self.room.unpark_all()
 
     def end(self, now: float, answer: Response | None, error: GatewayError | None) -> None:
         """Everything is said. `answer` is the one response, if there is one."""
