@@ -58,6 +58,10 @@ def write(tmp_path: Path):
             for bad in ("a:80", "a..b", "", "http://a", "[::1]", "*.", "*.10.0.0.1", "a.*", ".a")
         ),
         ("[server]\ndrain = 'on'\n" + ONE_AGENT, ["server.drain", "'off'", "'on'"]),
+        ("[server.runs]\nmemory = '1M'\n" + ONE_AGENT, ["server.runs", "'1M'", "at least 16M"]),
+        ("[server.runs]\nmax = 0\n" + ONE_AGENT, ["server.runs.max", ">= 1", "got 0"]),
+        ("[server.runs]\nttl = 0\n" + ONE_AGENT, ["server.runs.ttl", "> 0", "0"]),
+        ("[server.runs]\ntime = 1\n" + ONE_AGENT, ["server.runs", "`time`", "max, ttl, memory"]),
         # [agents.NAME]
         ("[agents.a]\n", ["agents.a", "no command", "a string, or a list of words"]),
         ("[agents.a]\ncommand = 7\n", ["agents.a.command", "str", "7"]),
