@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from gateway.front.answers import KEEP_ALIVE_SECONDS
 from gateway.front.native.dialect import NativeCodec, NativeDialect
 from gateway.front.native.sse import KEEP_ALIVE, EventStream
 from gateway.front.runs.run import MAX_READERS, WINDOW
+from gateway.front.runs.service import EVENTS_AT_ONCE
 from tests.unit.asgi import FakeDispatcher, Story
 from tests.unit.runs import ASYNC, EVENTS, Client, events, keyed, say, scene, supervised_scene
 from tests.unit.workers import AgentScene
@@ -662,6 +664,25 @@ async def test_an_agent_that_continues_has_nothing_but_runs(autojump_clock: Mock
         assert await dispatcher.drain(1)
         rest = await it.get(client.run, last_event_id="0", **EVENTS)
         assert rest.body == events("answer", first=1)
+
+
+async def test_a_flood_of_tiny_events_leaves_others_their_turns() -> None:
+    async def burst(exchange: Exchange) -> None:
+        say(exchange, *("" for _ in range(10 * EVENTS_AT_ONCE)))
+        exchange.end()
+
+    async with scene(burst) as it:
+        it.begin(body=STREAM, headers=ASYNC)
+        seen = []
+        while len(it.runs._registry) == 0:
+            await trio.lowlevel.checkpoint()
+        (run,) = it.runs._registry
+        while not run.ended:
+            seen.append(run.ring.next)
+            await trio.lowlevel.checkpoint()
+        assert run.ring.next == 10 * EVENTS_AT_ONCE + 1
+        # Tasks have their turns in any order: two turns of the pump may lie between two looks.
+        assert max(later - sooner for sooner, later in pairwise(seen)) <= 2 * EVENTS_AT_ONCE
 
 
 async def test_a_run_that_the_shutdown_ends_says_so_to_its_readers() -> None:
