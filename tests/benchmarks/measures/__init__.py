@@ -13,6 +13,7 @@ from tests.benchmarks.measures import (
     neighbours,
     overload,
     requests,
+    services,
     streams,
     workers,
 )
@@ -28,5 +29,6 @@ ALL: tuple[Measure, ...] = (
     *languages.MEASURES,
     *overload.MEASURES,
     *heads.MEASURES,
+    *services.MEASURES,
     *growth.MEASURES,
 )
