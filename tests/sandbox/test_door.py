@@ -329,3 +329,17 @@ async def test_a_cut_does_not_look_whole_to_a_client_of_http_1_0() -> None:
         seen.set()
         with pytest.raises(trio.BrokenResourceError):
             await agent.receive_some()
+
+
+async def test_a_body_that_does_not_come_meets_a_clock() -> None:
+    async def answer(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+        del head
+        await upstream.until(stream, b"never")
+
+    clocks = {"connect": 5.0, "first": 20.0, "idle": 0.05}
+    async with scene(answer, clocks=clocks) as it:
+        assert await it.get("/llm/x", "Content-Length: 5", method="POST") == b""
+        await it.upstream.left.wait()
+    assert it.records[0].why == (
+        "the agent has sent nothing of its body for 0.05 s (services.llm.clocks.idle)"
+    )

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import trio
 import trio.testing
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from tests.sandbox.doors import KEY, OK, Scene, Upstream, scene
+from gateway.sandbox.network.audit import Auditor
+from gateway.sandbox.network.door import Door
+from tests.sandbox.doors import KEY, OK, Scene, Upstream, rules_of, scene
 from tests.sandbox.test_door import message, status
 
 ASTERISKS = b"*" * len(KEY)
@@ -334,3 +340,82 @@ async def test_a_slow_head_meets_a_clock(autojump_clock: object) -> None:
     await client.send_all(b"GET /llm/x HTTP/1.1\r\n")
     asked = await Downstream(server).request()  # type: ignore[arg-type] - a stream in memory
     assert getattr(asked, "status", None) == 408
+
+
+SAID = st.binary(max_size=80) | st.builds(
+    "{} {} HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n{}".format,
+    st.sampled_from(["GET", "POST", "HEAD", "CONNECT", "get"]),
+    st.text(max_size=12).map("/llm/{}".format) | st.text(max_size=20),
+    st.sampled_from(
+        [
+            "A: b",
+            "Content-Length: 3",
+            CHUNKED,
+            f"{CHUNKED}\r\nContent-Length: 3",
+            "Expect: 100-continue",
+        ]
+    ),
+    st.sampled_from(["", "abc", "3\r\nabc\r\n0\r\n\r\n", "3\r\nab", SECOND, "zz\r\n"]),
+).map(lambda text: text.encode("utf-8", "surrogatepass"))
+
+
+@settings(deadline=None)
+@given(SAID)
+@example(b"\r\n\r\n")
+def test_whatever_an_agent_says_is_answered_or_cut_and_is_no_defect(said: bytes) -> None:
+    async def talk() -> bytes:
+        door = Door(Auditor(bool))
+        door.change({"services": {"llm": rules_of(port=1)}})  # where nobody answers
+        ours, theirs = trio.socket.socketpair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(door.serve_client, trio.SocketStream(theirs), 1)
+            async with trio.SocketStream(ours) as agent:
+                await agent.send_all(said)
+                await agent.send_eof()
+                return b"".join([more async for more in agent])
+
+    answer = trio.run(talk)
+    assert not answer or re.match(rb"HTTP/1\.1 (100|4[0-9]{2}|50[0-9]) ", answer)
+    assert KEY.encode() not in answer
+
+
+ANSWERS = st.binary(max_size=80) | st.builds(
+    "HTTP/1.1 {} x\r\n{}\r\n\r\n{}".format,
+    st.sampled_from([100, 101, 103, 200, 204, 304, 302, 401, 500, 999, 20]),
+    st.sampled_from(
+        [
+            *("A: b", "Content-Length: 3", "Content-Length: 3, 4", "Content-Length: -1", CHUNKED),
+            *(f"{CHUNKED}\r\nContent-Length: 9", "Content-Encoding: gzip", f"Location: /{KEY}"),
+            *("Upgrade: websocket\r\nConnection: Upgrade", f"X: {KEY}", f"{KEY}: x", KEY),
+        ]
+    ),
+    st.sampled_from(
+        [
+            "",
+            "abc",
+            f"{KEY}",
+            "3\r\nabc\r\n0\r\n\r\n",
+            f"19\r\n{KEY}\r\n0\r\n\r\n",
+            "3\r\nabcd",
+            OK.decode(),
+        ]
+    ),
+).map(str.encode)
+
+
+@settings(deadline=None)
+@given(ANSWERS, st.sampled_from(["GET", "HEAD", "POST"]))
+def test_whatever_a_service_answers_is_no_defect_and_no_key(answer: bytes, method: str) -> None:
+    async def say(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+        del upstream, head
+        await stream.send_all(answer)
+        await stream.aclose()
+
+    async def talk() -> bytes:
+        async with scene(say) as it:
+            return await it.get("/llm/x", method=method)
+
+    got = trio.run(talk)
+    assert re.match(rb"HTTP/1\.1 [2-5][0-9]{2} |HTTP/1\.1 999 ", got)
+    assert KEY.encode() not in got
+    assert KEY.lower().encode() not in got

@@ -81,6 +81,11 @@ async def serving(
             [agents.bot]
             command = ["{sys.executable}", "-u", "{agent}"]
             services = ["openai", "strange"]
+            [agents.both]
+            command = ["{sys.executable}", "-u", "{agent}"]
+            services = ["openai"]
+            workers.min = 0
+            sandbox.network = ["api.invalid:443"]
             [agents.other]
             command = ["{sys.executable}", "-u", "{agent}"]
             [agents.other.sandbox]
@@ -143,22 +148,15 @@ async def test_an_unmodified_client_uses_a_key_that_is_nowhere_in_the_sandbox(
         assert scan["environment"]["OPENAI_API_KEY"] == "placeholder"
         assert scan["environment"]["OPENAI_BASE_URL"] == "http://127.0.0.1:3129/openai"
         await gateway.logged(r"POST /chat/completions .*tokens_in=3 tokens_out=4")
+        outside = [pid for pid in gateway.processes() if b"network.door" in _read(pid, "cmdline")]
+        assert outside
+        for pid in outside:
+            assert KEY.encode() not in _read(pid, "cmdline") + _read(pid, "environ")
         state = await gateway.state("bot")
         assert state["sandbox"]["services"]["openai"]["header"] == ["Authorization"]
         assert state["services"]["openai"]["tokens"] == {"input": 3, "output": 4}
     assert not any(KEY in line for line in gateway.log)
     assert KEY not in json.dumps(state)
-
-
-async def test_the_processes_outside_show_the_key_to_nobody_but_their_own_user(
-    tmp_path: Path,
-) -> None:
-    async with serving(tmp_path, echo) as (gateway, _):
-        await ask(gateway, "chat")
-        outside = [pid for pid in gateway.processes() if b"network.door" in _read(pid, "cmdline")]
-        assert outside
-        for pid in outside:
-            assert KEY.encode() not in _read(pid, "cmdline") + _read(pid, "environ")
 
 
 def _read(pid: int, name: str) -> bytes:
@@ -250,3 +248,31 @@ async def test_the_scan_finds_a_key_that_is_put_into_the_sandbox(tmp_path: Path)
         scan = await ask(gateway, {"scan": KEY[::-1]}, agent="other")
         assert "environment" in scan["found"]
         assert "OPENAI_BASE_URL" not in scan["environment"]
+
+
+async def test_an_agent_with_a_network_has_services_beside_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, echo) as (gateway, upstream):
+        assert "POST /v1/chat/completions" in await ask(gateway, "chat", agent="both")
+        assert upstream.connections == 1
+        state = await gateway.state("both")
+        assert state["sandbox"]["network"] == ["api.invalid:443"]
+
+
+async def test_without_a_sandbox_there_are_no_services(tmp_path: Path) -> None:
+    path = tmp_path / "off.toml"
+    path.write_text(
+        f"""
+        [services.local]
+        url = "http://127.0.0.1:1"
+        [agents.bot]
+        command = ["{sys.executable}", "-u", "{AGENT}"]
+        services = ["local"]
+        """
+    )
+    done = await trio.run_process(
+        [sys.executable, "-m", "gateway", "--sandbox", "off", "--config", str(path)],
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"services: local needs the strict sandbox" in done.stderr

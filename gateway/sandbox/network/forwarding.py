@@ -165,7 +165,7 @@ class Forwarding:
         """Send the rest of the body up, then wait for the agent to leave."""
         try:
             while not self._agent.read_whole:
-                await self._send(*self._part(await self._agent.body()))
+                await self._send(*self._part(await self._body()))
         except trio.BrokenResourceError:
             return  # it may have answered before: the answer counts
         except (Failed, Left) as error:
@@ -175,6 +175,12 @@ class Forwarding:
         await self._agent.gone()
         failures.append(Left("the agent has left"))
         scope.cancel()
+
+    async def _body(self) -> bytes:
+        idle = self._entry.clocks.idle
+        with trio.move_on_after(idle):
+            return await self._agent.body()
+        raise Left(f"the agent has sent nothing of its body for {idle:g} s ({self._clock('idle')})")
 
     def _restart_clock(self) -> None:
         self._waiting.deadline = trio.current_time() + self._entry.clocks.first
