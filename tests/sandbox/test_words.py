@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from gateway.sandbox.words import in_words
+from gateway.sandbox.words import _reach, in_words
 from tests.sandbox.users import PROJECT, as_user, available_users, need_sandbox
 
 CONFIG = """
@@ -215,3 +215,12 @@ def test_what_outlives_workers_is_said_with_whose_it_is_and_how_much_it_may_be()
     )
     assert "stays for 3600 s after its last use when they end; a worker sees only that of" in see
     assert "is on: 1 GiB for each folder, and workers that write more are ended" in exhausted
+
+
+def test_services_are_named_with_what_they_allow() -> None:
+    service = {"url": "https://api.example.com/v1", "allow": ["GET /models", "POST /chat"]}
+    said = " ".join(_reach({"network": False, "services": {"llm": service}, "user": "an own"}))
+    assert "The service llm at https://api.example.com/v1 (" in said
+    assert "GET /models" in said
+    assert "cannot read the key" in said
+    assert "No other network" in said
