@@ -81,8 +81,11 @@ PURE = (
     "gateway.front.target",
     "gateway.needs",
     "gateway.sandbox.bwrap",
+    "gateway.sandbox.network.budget",
+    "gateway.sandbox.network.error_forms",
     "gateway.sandbox.network.mask",
     "gateway.sandbox.network.rules",
+    "gateway.sandbox.network.usage",
     "gateway.words",
 )
 """Decisions over plain state: tested without processes, tasks or time."""

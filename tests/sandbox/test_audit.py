@@ -172,6 +172,8 @@ def test_sums_are_kept_by_service_and_a_process_cannot_name_services_without_end
         "sent": 0,
         "received": 9,
     }
+    meter.add(call(name="", verdict="refused"), NOON)
+    assert meter.services["(others)"].refused == 1
     for number in range(1000):
         meter.add(call(name=f"s{number}"), NOON)
     assert len(meter.services) <= metering.MAX_SERVICES + 1

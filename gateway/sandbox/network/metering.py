@@ -51,6 +51,7 @@ LINES_BURST = ALLOWED_BURST + OTHERS_BURST
 """Records of a process that are logged: as many as an honest one sends."""
 
 _UNNAMED = "(others)"
+"""What was asked for by no name of a service, and services beyond `MAX_SERVICES`."""
 
 
 @dataclass(slots=True)
@@ -106,7 +107,7 @@ class Meter:
         if record.at == "network":
             self.network.add(record)
             return
-        name = record.name
+        name = record.name or _UNNAMED
         if name not in self.services and len(self.services) >= MAX_SERVICES:
             name = _UNNAMED
         self.services.setdefault(name, Sums()).add(record)

@@ -1,0 +1,114 @@
+"""What a reload does where an agent's process cannot be told of a change."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.config import AgentSettings, SandboxSettings, Settings
+from gateway.config.services import Service, ServiceSettings
+from gateway.reload import Reloader
+from tests.unit.workers import NoLauncher
+
+
+class Launcher(NoLauncher):
+    """Takes every change, or none for lack of memory (`full`)."""
+
+    def __init__(self, services: Sequence[Service] = ()) -> None:
+        self.services = services
+        self.network: tuple[str, ...] = ()
+        self.full = False
+
+    def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
+        pass
+
+    def change_network(self, wanted: SandboxSettings) -> bool:
+        self._fail_if_full()
+        self.network = wanted.network_hosts
+        return True
+
+    def change_services(self, services: Sequence[Service]) -> bool:
+        self._fail_if_full()
+        self.services = services
+        return True
+
+    def _fail_if_full(self) -> None:
+        if self.full:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+
+def settings(key: Path, *hosts: str, services: tuple[str, ...] = ("x",)) -> Settings:
+    service = ServiceSettings(url="http://x/", header={"K": f"file:{key}"})
+    agent = AgentSettings(
+        command="true", services=services, sandbox=SandboxSettings(network=hosts or ("a:1",))
+    )
+    return Settings(agents={"a": agent}, services=dict.fromkeys(services, service))
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    lines = [record.getMessage() for record in caplog.records]
+    caplog.clear()
+    return lines
+
+
+async def test_a_change_that_fails_is_named_and_made_at_the_next_reload(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("one")
+    before, after = settings(key), settings(key, "b:2", services=())
+    launcher = Launcher()
+    wanted = [before]
+    reloader = Reloader(lambda: wanted[0], before, {"a": launcher})
+    caplog.set_level("INFO", "gateway")
+    await reloader.reload()
+    assert said(caplog) == ["reload: services changed", "reload: done"]
+
+    restart = "reload: needs a restart of the gateway:"
+    wanted[0], launcher.full = after, True
+    await reloader.reload()
+    assert said(caplog) == [
+        "reload: network could not be changed: Too many open files",
+        "reload: services could not be changed: Too many open files",
+        f"{restart} agents.a.sandbox.network, agents.a.services, services.x (removed)",
+        "reload: nothing has changed",
+    ]
+    # The service that is still in use still has its key.
+    launcher.full = False
+    key.write_text("two")
+    await reloader.read_keys()
+    assert said(caplog) == ["reload: services changed"]
+    [service] = launcher.services
+    assert service.header == {"K": "two"}
+
+    await reloader.reload()
+    assert said(caplog) == [
+        "reload: network changed",
+        "reload: services changed",
+        "reload: done",
+    ]
+    assert launcher.network == ("b:2",)
+    assert launcher.services == []
+    await reloader.reload()
+    assert said(caplog) == ["reload: nothing has changed"]
+
+
+async def test_a_key_that_cannot_be_read_leaves_the_last_one_in_use(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-4711")
+    launcher = Launcher()
+    reloader = Reloader(lambda: settings(key), settings(key), {"a": launcher})
+    await reloader.read_keys()
+    key.unlink()
+    await reloader.read_keys()
+    await reloader.reload()
+    assert "keys: the last ones stay in use: services.x.header.K" in caplog.text
+    assert "reload: refused as a whole, nothing has changed: services.x.header.K" in caplog.text
+    [service] = launcher.services
+    assert service.header == {"K": "sk-4711"}
+    assert "sk-4711" not in repr(service)
