@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -189,6 +190,29 @@ def test_what_is_allowed_is_a_method_and_a_path(method: str, path: str, rule: st
     service = replace(OPENAI, allow=[*allow, "POST /m[x"])
     assert service.allowed_by(method, path) == rule
     assert OPENAI.allowed_by(method, path) == "*"
+
+
+@given(st.text("/ab*", max_size=8), st.text("/ab", max_size=12))
+def test_a_pattern_allows_what_a_regular_expression_would(pattern: str, path: str) -> None:
+    service = Service("llm", "https", "h", 443, "", allow=[f"GET /{pattern}"])
+    expression = ".*".join(map(re.escape, f"/{pattern}".split("*")))
+    allowed = service.allowed_by("GET", f"/{path}") is not None
+    assert allowed == bool(re.fullmatch(expression, f"/{path}"))
+
+
+def test_a_long_path_does_not_keep_the_door_busy() -> None:
+    # By a regular expression this takes days.
+    service = Service("llm", "https", "h", 443, "", allow=["GET /a*/b*/b*/b*/c"])
+    assert service.allowed_by("GET", "/a" + "/b" * 30_000) is None
+    assert service.allowed_by("GET", "/a" + "/b" * 30_000 + "/c") is not None
+
+
+@pytest.mark.parametrize("blank", [b" ", b"\t"])
+def test_blanks_within_a_field_do_not_keep_the_door_busy(blank: bytes) -> None:
+    # By a regular expression that leaves out those at the end, each of these takes half a minute.
+    head = b"GET /llm/x HTTP/1.1\r\nHost: x\r\nX: a" + blank * 60_000 + b"b"
+    for _ in range(20):
+        assert check_head(head) is None
 
 
 def test_the_request_is_built_anew() -> None:

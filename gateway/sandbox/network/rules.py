@@ -15,6 +15,8 @@ readers could understand differently is refused instead of being repaired:
   encodes a slash, backslash, percent sign or control character is refused, since a server behind
   the service may decode twice. What need not be encoded is decoded before it is compared with what
   is allowed, and it is that text which is sent.
+- What is read takes time that grows with its length and no faster: one process serves every worker
+  of the agent, and one of them must not keep it from the others.
 - Header fields are passed on from a list. It has none that carries a credential, names another
   target or method (`X-HTTP-Method-Override`, `X-Forwarded-*`, `X-Original-URL`), concerns the
   connection, or asks for a part of an answer: a key that comes in two halves would pass the mask.
@@ -70,7 +72,7 @@ _DROPPED_RESPONSE_HEADERS = frozenset(
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(%b) ([!-~]+) HTTP/1\.([01])" % _TOKEN)
-_FIELD = re.compile(rb"(%b):[\t ]*([\t -~\x80-\xff]*?)[\t ]*" % _TOKEN)
+_FIELD = re.compile(rb"(%b):([\t -~\x80-\xff]*)" % _TOKEN)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _NAME = re.compile(r"/([A-Za-z0-9_-]+)(/.*)?")
 _SEGMENT = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+")
@@ -133,16 +135,28 @@ class Service:
         if not self.allow:
             return "*"
         said = f"{method} {path or '/'}"
-        return next((each for each in self.allow if _compiled(each).fullmatch(said)), None)
+        return next((each for each in self.allow if _fits(each, said)), None)
 
 
-_patterns: dict[str, re.Pattern[str]] = {}
+def _fits(pattern: str, said: str) -> bool:
+    """Whether the pattern, in which `*` stands for any characters, fits all of it.
 
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    if pattern not in _patterns:
-        _patterns[pattern] = re.compile(".*".join(map(re.escape, pattern.split("*"))))
-    return _patterns[pattern]
+    Each part is looked for once, behind the one before it: a regular expression would try every
+    combination, and an agent could keep this process busy for hours with one long path.
+    """
+    first, *parts = pattern.split("*")
+    if not parts:
+        return said == pattern
+    last = parts.pop()
+    if not said.startswith(first):
+        return False
+    at, end = len(first), len(said) - len(last)
+    for part in parts:
+        found = said.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return at <= end and said.endswith(last)
 
 
 def check_head(head: bytes) -> Denied | None:
@@ -159,7 +173,7 @@ def check_head(head: bytes) -> Denied | None:
         return Denied(400, "http", "only a path is a target here: this is no proxy")
     values: dict[bytes, list[bytes]] = {}
     for name, value in (each.groups() for each in fields if each):
-        values.setdefault(name.lower(), []).append(value)
+        values.setdefault(name.lower(), []).append(value.strip(b"\t "))
     if len(values.get(b"host", ())) != 1 and not (minor == b"0" and b"host" not in values):
         return Denied(400, "http", "one Host is expected")
     return _check_framing(values, minor) or _check_upgrade(values)
