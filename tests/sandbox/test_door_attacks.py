@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import ssl
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
+import trustme
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -256,6 +260,58 @@ async def test_more_than_the_announced_length_is_no_answer_to_the_next_request()
         for _ in range(3):
             assert (await it.get("/llm/x")).endswith(b"\r\n\r\nok")
     assert it.upstream.connections == 3
+
+
+async def test_so_it_is_with_tls_where_both_come_in_one_segment() -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    more = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+    async def serve(stream: trio.SocketStream) -> None:
+        held = Held(stream)
+        async with trio.SSLStream(held, context, server_side=True) as secure:
+            with contextlib.suppress(trio.BrokenResourceError):
+                while await secure.receive_some(65536):
+                    held.holds = True
+                    await secure.send_all(OK)
+                    held.holds = False
+                    await secure.send_all(more)
+
+    async with scene() as it, trio.open_nursery() as nursery:
+        [behind] = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        it.change(
+            scheme="https",
+            port=behind.socket.getsockname()[1],
+            ca=authority.cert_pem.bytes().decode(),
+        )
+        for _ in range(3):
+            assert (await it.get("/llm/x")).endswith(b"\r\n\r\nok")
+        nursery.cancel_scope.cancel()
+
+
+class Held(trio.abc.Stream):
+    """A stream that keeps what it is to send, while it `holds`, for the next time."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._kept = b""
+        self.holds = False
+
+    async def send_all(self, data: bytes) -> None:  # type: ignore[override] - bytes are all it gets
+        self._kept += data
+        if not self.holds:
+            kept, self._kept = self._kept, b""
+            await self._stream.send_all(kept)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return bytes(await self._stream.receive_some(max_bytes))
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 async def test_a_long_answer_is_not_kept() -> None:

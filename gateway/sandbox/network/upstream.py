@@ -116,6 +116,8 @@ class Connection:
     @property
     def is_stale(self) -> bool:
         """Whether the other end has closed the connection, or said what nobody asked for."""
+        if isinstance(self._stream, trio.SSLStream) and self._stream._incoming.pending:
+            return True  # read from the socket together with the answer, and not decrypted yet
         poll = select.poll()
         poll.register(self._socket.fileno(), select.POLLIN)
         return bool(poll.poll(0))
