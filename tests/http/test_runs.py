@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import trio
 from openai import AsyncOpenAI
 
-from tests.harness import running_gateway
+from tests.harness import STOP_SECONDS, running_gateway
 from tests.http.conftest import SCRIPTED, Shared
 from tests.http.cutting import cutting_proxy
 from tests.http.raw import becomes, connected
@@ -71,7 +72,7 @@ class Resuming:
                 self.run = response.headers["x-run-id"]
                 async for data in response.aiter_raw():
                     received += data
-        except (httpx.RemoteProtocolError, httpx.ReadError):
+        except (httpx.RemoteProtocolError, httpx.NetworkError):
             pass  # cut
         end = received.rfind(b"\n\n")
         if end >= 0:
@@ -193,6 +194,8 @@ async def test_what_waits_for_a_run_ends_with_the_gateway(tmp_path: Path) -> Non
             gateway.process.terminate()
             async for part in parts:
                 data += part
+        with trio.fail_after(STOP_SECONDS):
+            await gateway.process.wait()  # before a second signal, which would end it at once
         assert data.startswith(b'id: 0\ndata: {"chunk":"word"}\n\nid: 1\nevent: error\n')
         assert b'"type":"shutting_down"' in data
         assert b"[DONE]" not in data
