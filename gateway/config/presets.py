@@ -33,7 +33,8 @@ class Preset(NamedTuple):
     """What the worker sees."""
     errors: ErrorForm
     drop_query: tuple[str, ...] = ()
-    """Parameters in which clients put their key, so that the placeholder is not taken for one."""
+    """Parameters that are not passed on: in which clients put their key, as the placeholder would
+    be taken for one, and by which an answer would leave out its tokens."""
     why_url: str = ""
     """What to write where `url` is empty."""
 
@@ -65,7 +66,7 @@ _GOOGLE = Preset(
         "GOOGLE_GENERATIVE_AI_API_KEY": PLACEHOLDER,
     },
     "google",
-    drop_query=("key",),
+    drop_query=("key", "fields", "$fields"),  # the latter two would take away what is counted
 )
 
 _AZURE = Preset(

@@ -475,3 +475,35 @@ def test_whatever_a_service_answers_is_no_defect_and_no_key(answer: bytes, metho
     assert re.match(rb"HTTP/1\.1 [2-5][0-9]{2} |HTTP/1\.1 999 ", got)
     assert KEY.encode() not in got
     assert KEY.lower().encode() not in got
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_leaving_before_the_tokens_are_said_is_not_free(begins: bool) -> None:
+    async def answer(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+        del head
+        if begins:
+            text = b'{"choices": [{"message": {"content": "the whole of it"}}], '
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\n" + text)
+        asked.set()
+        await upstream.until(stream, b"never")
+
+    asked = trio.Event()
+    body = b"x" * 4000
+    async with scene(answer, secrets=[], tokens_per_day=1000) as it:
+        async with await it.connect() as agent:
+            await agent.send_all(
+                b"POST /llm/x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            )
+            await asked.wait()
+            if begins:
+                got = b""
+                while b"the whole of it" not in got:
+                    got += await agent.receive_some()
+        await it.upstream.left.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        [record] = it.records
+        assert record.charged >= 1000
+        assert record.tokens_in is None
+        again = await it.get("/llm/x")
+    assert status(again) == 429
+    assert "tokens_per_day" in message(again)

@@ -138,6 +138,10 @@ def read(content_type: str, pieces: list[bytes]) -> UsageReader:
     return reader
 
 
+def charge(reader: UsageReader, *, sent: int = 100, received: int = 100, whole: bool = True) -> int:
+    return reader.charge(sent=sent, received=received, whole=whole)
+
+
 def split(body: bytes, at: list[int]) -> list[bytes]:
     cuts = [0, *sorted(each % (len(body) + 1) for each in at), len(body)]
     return [body[start:end] for start, end in pairwise(cuts)]
@@ -148,7 +152,7 @@ def test_an_answers_own_usage_is_what_counts(name: str) -> None:
     content_type, body, tokens = ANSWERS[name]
     reader = read(content_type, [body])
     assert reader.tokens == tokens
-    assert reader.at_least == tokens.total
+    assert charge(reader) == charge(reader, whole=False) == tokens.total
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -199,7 +203,7 @@ def test_whatever_comes_is_no_defect_and_any_split_of_it_counts_the_same(
     content_type: str, body: bytes, at: list[int]
 ) -> None:
     whole, parts = read(content_type, [body]), read(content_type, split(body, at))
-    assert (whole.tokens, whole.at_least) == (parts.tokens, parts.at_least)
+    assert (whole.tokens, charge(whole)) == (parts.tokens, charge(parts))
 
 
 @given(st.dictionaries(st.text(max_size=5) | st.just("usage"), SAID, max_size=4))
@@ -252,16 +256,30 @@ def test_a_stream_without_usage_is_unknown_and_charged_by_its_events() -> None:
     """As OpenAI's chat streams, where `include_usage` is not asked for."""
     reader = read(SSE, [events([{"choices": [{"delta": {"content": "word"}}]}] * 40)])
     assert reader.tokens is None
-    assert reader.at_least == 40
+    assert charge(reader, sent=0) == 40
 
 
 def test_a_stream_that_is_left_before_its_end_is_charged_by_its_events() -> None:
     start, delta, *_ = MESSAGE_STREAM
     reader = read(SSE, [events([start, *[delta] * 100])])
     assert reader.tokens == Tokens(25, 1)
-    assert reader.at_least == 101
+    assert charge(reader, whole=False) == 25 + 101
     reader.feed(events(MESSAGE_STREAM[2:]))
-    assert reader.at_least == Tokens(25, 15).total
+    assert charge(reader) == Tokens(25, 15).total
+
+
+def test_a_prompt_that_a_stream_does_not_count_is_charged_by_its_length() -> None:
+    reader = read(SSE, [events([{"choices": [{"delta": {"content": "word"}}]}])])
+    assert charge(reader, sent=400_000) == 100_001
+
+
+def test_an_answer_that_is_left_before_its_usage_is_charged_by_its_length() -> None:
+    _, body, tokens = ANSWERS["OpenAI"]
+    reader = read(JSON, [body[:40]])
+    assert charge(reader, sent=400, received=40, whole=False) == 110
+    assert charge(reader, sent=0, received=40, whole=False) == 0  # nothing was asked of a model
+    reader.feed(body[40:])
+    assert charge(reader, sent=400, received=len(body), whole=False) == tokens.total
 
 
 @pytest.mark.parametrize("content_type", [JSON, SSE])

@@ -228,7 +228,7 @@ class Door:
 
     def _note(self, call: Call, entry: Entry | None) -> None:
         tokens = call.usage and call.usage.tokens
-        charged = call.usage.at_least if call.usage else 0
+        charged = call.charge()
         if charged and entry is not None:
             entry.budget.charge(charged, time.time())
         self._auditor.note(

@@ -33,7 +33,7 @@ from gateway.sandbox.network.rules import (
     why_unreadable,
 )
 from gateway.sandbox.network.upstream import BadAnswer
-from gateway.sandbox.network.usage import UsageReader
+from gateway.sandbox.network.usage import UsageReader, tokens_in
 
 if TYPE_CHECKING:
     from gateway.config.presets import ErrorForm
@@ -91,12 +91,21 @@ class Call:
     received: int = 0
     began: float = field(default_factory=trio.current_time)
     usage: UsageReader | None = None
+    whole: bool = False
+    """Whether the answer has come to its end."""
 
     def refuse(self, rule: str, why: str, status: int) -> None:
         self.verdict, self.rule, self.why, self.status = "refused", rule, why, status
 
     def fail(self, rule: str, why: str, status: int) -> None:
         self.verdict, self.rule, self.why, self.status = "failed", rule, why, status
+
+    def charge(self) -> int:
+        """The tokens that the service's budget is charged, at the end of the call."""
+        if self.usage is not None:
+            return self.usage.charge(sent=self.sent, received=self.received, whole=self.whole)
+        # The agent has left before an answer: what was asked is worked at, and paid for.
+        return tokens_in(self.sent) if self.verdict == "allowed" else 0
 
 
 class Forwarding:
@@ -201,7 +210,7 @@ class Forwarding:
             data = self._arrived()
             call.received += len(data)
             call.usage.feed(data)
-            whole = self._connection.is_whole
+            call.whole = whole = self._connection.is_whole
             passed = masked.feed(data) + (masked.end() if whole else b"")
             events += [h11.Data(data=passed)] if passed else []
             events += [h11.EndOfMessage()] if whole else []

@@ -13,8 +13,9 @@ counts differently:
     Gemini                     usageMetadata          promptTokenCount, candidatesTokenCount, …
     Ollama                     at the top             prompt_eval_count, eval_count
 
-Streams repeat what they count, with growing numbers. So of each number the largest counts, and a
-stream that is cut has counted what it had said. Only these places count: the same words deeper
+Streams repeat what they count, with growing numbers. So of each number the largest counts, and what
+a stream that is cut had not said yet is estimated: a token for each event, and for four bytes of
+what was sent. Only these places count: the same words deeper
 inside, in a tool's arguments or in a document, are the model's or a caller's.
 
 An upstream may send anything: a line of a gigabyte, brackets without end. So texts are not decoded.
@@ -40,6 +41,8 @@ MAX_USAGE = 16 * 1024
 MAX_STEPS = 20_000_000
 """Brackets and the like of one answer that are looked at, at half a microsecond each; between them,
 bytes pass at the speed of memory. An honest answer has some ten thousand."""
+_BYTES_OF_A_TOKEN = 4
+"""Of English text, which is about the longest that tokens are."""
 MAX_TOKENS = 10**9
 """More is no number of one answer's tokens."""
 
@@ -78,6 +81,11 @@ _OUTPUT = ("completion_tokens", "output_tokens", "candidatesTokenCount", "eval_c
 _OUTPUT_BESIDE = ("thoughtsTokenCount",)
 
 
+def tokens_in(size: int) -> int:
+    """About how many tokens a text of `size` bytes has."""
+    return size // _BYTES_OF_A_TOKEN
+
+
 class Tokens(NamedTuple):
     """What an answer has taken."""
 
@@ -110,17 +118,19 @@ class UsageReader:
             self._sum(_OUTPUT, _OUTPUT_BESIDE),
         )
 
-    @property
-    def at_least(self) -> int:
-        """What a budget is charged: the tokens; and where a stream has not said how many there were
-        in the end, one for each of its events at least.
+    def charge(self, *, sent: int, received: int, whole: bool) -> int:
+        """What a budget is charged: the tokens; and what is estimated of those that the answer has
+        not said in the end, because it is a stream that never does or was left before it would.
 
-        Else an agent would be free of its budget by leaving a stream before its end.
+        Else an agent would be free of its budget by not asking for the numbers, or by leaving as
+        soon as it has what it wants. `sent` and `received` are bytes of the two bodies so far;
+        `whole`: the answer has come to its end.
         """
-        total = 0 if (tokens := self.tokens) is None else tokens.total
-        if self._complete or self._events is None:
-            return total
-        return max(total, self._events.count)
+        said = self.tokens or Tokens(0, 0)
+        if self._complete or (self._events is None and (whole or not sent)):
+            return said.total
+        came = tokens_in(received) if self._events is None else self._events.count
+        return (said.input or tokens_in(sent)) + max(said.output, came)
 
     def feed(self, data: bytes) -> None:
         if self._events is not None:
