@@ -55,17 +55,24 @@ class Delivery:
     ) -> bytes:
         """Do `answering`, which returns the last part, for as long as the client is there.
 
-        `give_up` is called when the client does not read. Raises ClientGoneError.
+        `give_up` is called when the client does not read. Raises ClientGoneError, and GatewayError
+        as `answering` does.
         """
         body = b""
+        failed: GatewayError | None = None
         # Made here and not by the watcher: the first part may be sent before that has begun.
         self._write_scope = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_client, give_up, nursery.cancel_scope)
-            body = await answering()
+            try:
+                body = await answering()
+            except GatewayError as error:
+                failed = error  # what a nursery raises is a group, which nobody answers
             nursery.cancel_scope.cancel()
         if self.client_gone:
             raise ClientGoneError
+        if failed is not None:
+            raise failed
         return body
 
     async def _watch_client(

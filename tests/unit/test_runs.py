@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -450,6 +451,41 @@ async def test_many_that_nobody_reads_keep_no_more_than_the_memory(
             await it.post(stream=True, **ASYNC)
         await trio.sleep(60)
         assert it.runs._registry.size <= 16 << 20
+
+
+async def saying(exchange: Exchange, said: list[Exchange]) -> None:
+    said.append(exchange)
+    say(exchange, "one")
+    await trio.sleep_forever()
+
+
+async def test_a_reader_that_keeps_up_loses_nothing_to_what_other_runs_keep() -> None:
+    said: list[Exchange] = []
+    async with scene(partial(saying, said=said)) as it:
+        run = (await it.post(stream=True, **ASYNC)).run
+        await wait_all_tasks_blocked()
+        reader = it.begin(f"/runs/{run}", method="GET", headers={**EVENTS, "last-event-id": "0"})
+        await wait_all_tasks_blocked()
+        it.runs._registry._most_bytes = 1
+        say(said[0], "two", "three")
+        await wait_all_tasks_blocked()
+        assert reader.status == 200
+        assert reader.body == events("two", "three", first=1, done=False)
+        assert it.runs._registry.size < WINDOW
+
+
+async def test_what_is_gone_before_its_reader_has_begun_is_said_to_be_gone() -> None:
+    said: list[Exchange] = []
+    async with scene(partial(saying, said=said)) as it:
+        run = (await it.post(stream=True, **ASYNC)).run
+        await wait_all_tasks_blocked()
+        reader = it.begin(f"/runs/{run}", method="GET", headers={**EVENTS, "last-event-id": "0"})
+        await wait_all_tasks_blocked()
+        it.runs._registry._most_bytes = 1
+        said[0].end()
+        await reader.answered.wait()
+        assert reader.status == 410
+        assert reader.error == "run_gone"
 
 
 # How one ends

@@ -172,6 +172,11 @@ class Run:
             return None
         return self._codec.tell(self.state.value, self.error)
 
+    @property
+    def _furthest(self) -> int:
+        """The position of the fastest reader; the end if nobody reads."""
+        return max((reader.position for reader in self._readers), default=self.ring.next)
+
     # The pump's side
 
     def must_wait(self, size: int) -> bool:
@@ -182,7 +187,7 @@ class Run:
         """
         if not self._readers:
             return False
-        lag = self.ring.lag(max(reader.position for reader in self._readers))
+        lag = self.ring.lag(self._furthest)
         # What is larger than the window waits until everything before it was read.
         if lag == 0 or lag + size <= WINDOW:
             self._holds = True
@@ -210,10 +215,13 @@ class Run:
     # The registry's side
 
     def shed(self, cost: int) -> None:
-        """See `Kept.shed`. A whole answer that is being sent stays, and so does the newest event
-        where it is about to be."""
+        """See `Kept.shed`. A whole answer that is being sent stays, and so does what the fastest
+        reader of a run that goes on is about to get: at most `WINDOW`, or one event. One that is
+        further back than the pump lets it fall has come late, and holds no more than that."""
         if not self.ended:
-            self.ring.drop(cost, keep=int(self.attached))
+            unread = self.ring.next - self._furthest
+            keeps_up = self.ring.lag(self._furthest) <= WINDOW
+            self.ring.drop(cost, keep=unread if keeps_up else 1)
         elif self.stream or not self._readers:
             self.forget()
 
