@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ import trio
 from gateway.sandbox.network.audit import Auditor, Record, read_record
 from gateway.sandbox.network.door import Door
 
-KEY = "sk-proj-4fT9xYzABCDEFGHIJ"
+KEY = f"sk-proj-{secrets.token_hex(10)}"
+"""In no file: the tests' own sources may be shown to an agent, and are searched for it."""
 PATIENCE = 20.0
 """Seconds until a test gives up: a bound, never a measure."""
 
