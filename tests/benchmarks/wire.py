@@ -128,7 +128,8 @@ class Stream:
             self._begun = True
             self._closing = b"connection: close" in text[:1024].lower()
         self.events += text.count(EVENT)
-        self._done = self._done or self._last in text
+        # From the end, where it is: what comes before would take longer than the rest of this.
+        self._done = self._done or text.rfind(self._last) >= 0
         self.ended = text.endswith(END_OF_BODY)
         if self.ended and not self._done:
             raise BadAnswerError(f"a stream ended without {self._last!r}: {text[-500:]!r}")
