@@ -71,3 +71,8 @@ async def test_an_agent_of_the_ai_sdk(tmp_path: Path) -> None:
         assert why == 'messages: a part of type "video" is none that is taken'
         _, why = (await ask("Fail.")).failure
         assert why == "Error: the model is out of order"
+        # A run that the agent itself breaks off is no whole answer.
+        answer = await ask("Take long.")
+        assert answer.words == ("Well, ",)
+        assert answer.failure is not None
+        assert "the time is up" in answer.failure[1]

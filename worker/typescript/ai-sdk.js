@@ -59,6 +59,8 @@ function* read(part, files) {
       break;
     case "error":
       throw part.error;
+    case "abort": // what was said until then would look like a whole answer
+      throw new Error(`the run was aborted: ${part.reason ?? "no reason was given"}`);
   }
 }
 

@@ -29,6 +29,7 @@ function script(prompt) {
   if (last.text === "Break.") return [call("c4", "fail", {})];
   if (last.type === "file") return [`A ${last.mediaType}.`];
   if (last.text === "Draw.") return [{ type: "file", mediaType: "image/png", data: { type: "data", data: "YWJj" } }];
+  if (last.text === "Take long.") return ["Well, ", { type: "time is up" }];
   if (last.text === "Fail.") throw new Error("the model is out of order");
   return [{ type: "reasoning", text: "Where? " }, "Let me ", call("c1", "find", { user: "Ada" })];
 }
@@ -39,6 +40,10 @@ async function* stream(prompt) {
   let id = 0;
   for (const part of script(prompt)) {
     id++;
+    if (part.type === "time is up") {
+      timeLimit.abort(new Error("the time is up"));
+      await new Promise(() => {});
+    }
     if (typeof part === "string" || part.type === "reasoning") {
       const type = typeof part === "string" ? "text" : "reasoning";
       yield { type: `${type}-start`, id: `${id}` };
@@ -52,6 +57,9 @@ async function* stream(prompt) {
   const unified = called ? "tool-calls" : "length";
   yield { type: "finish", finishReason: { unified, raw: unified }, usage: USAGE };
 }
+
+/** A limit of the agent's own, beside the caller's. */
+const timeLimit = new AbortController();
 
 const model = new MockLanguageModelV4({
   doStream: async ({ prompt }) => ({ stream: ReadableStream.from(stream(prompt)) }),
@@ -83,10 +91,11 @@ agent.chat(async function* (messages, ctx) {
     allowSystemInMessages: true, // those of the caller
     tools: { ...own, ...clientTools(ctx, jsonSchema) },
     stopWhen: stepCountIs(5),
-    abortSignal: ctx.signal,
+    abortSignal: AbortSignal.any([ctx.signal, timeLimit.signal]),
     maxRetries: 0,
     onError: () => {},
   });
   yield* events(run);
+  if (timeLimit.signal.aborted) return; // the run has no response then
   waiting.set(ctx.conversationId, [...before, ...(await run.response).messages]);
 });
