@@ -220,7 +220,12 @@ HINTS = {
 
 def test_hints_are_ignored() -> None:
     assert chat(**HINTS, prediction={"type": "content"}, n=1, logprobs=False).context == b"{}"
-    call, _ = response(**HINTS, include=["reasoning.encrypted_content"], stream_options={})
+    call, _ = response(
+        **HINTS,
+        include=["reasoning.encrypted_content"],
+        stream_options={},
+        reasoning={"summary": "auto", "generate_summary": "auto", "mode": "standard"},
+    )
     assert call.context == b"{}"
 
 
@@ -440,6 +445,20 @@ def test_a_conversation_is_the_agents(conversation: Any) -> None:
             "expected input_text",
         ),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type", "a tool that OpenAI runs"),
+        (
+            {"tools": [{"type": "function", "name": "n", "async": True}]},
+            "tools[0].async",
+            "until its output is sent",
+        ),
+        (
+            {"tools": [{"type": "function", "name": "n", "allowed_callers": ["programmatic"]}]},
+            "tools[0].allowed_callers",
+            "calls tools directly",
+        ),
+        ({"reasoning": {"mode": "pro"}}, "reasoning.mode", "one way of thinking"),
+        ({"reasoning": {"context": "all_turns"}}, "reasoning.context", "not given back"),
+        ({"reasoning": {"budget": 1}}, "reasoning.budget", "not supported"),
+        ({"text": {"stop": "."}}, "text.stop", "not supported"),
         ({"include": ["message.output_text.logprobs"]}, "include", "does not tell any"),
         ({"prompt": {"id": "p"}}, "prompt", "no templates"),
         ({"context_management": []}, "context_management", "leaves the context"),

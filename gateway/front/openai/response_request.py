@@ -34,14 +34,18 @@ if TYPE_CHECKING:
     from gateway.front.openai.memory import Memory
 
 
-class _Reasoning(Struct, gc=False):
-    """What a client asks of the agent's thoughts; a `summary` is a hint of what it would show."""
+class _Reasoning(Struct, gc=False, forbid_unknown_fields=True):
+    """What a client asks of the agent's thoughts; a `summary` is a hint of what it would show, and
+    was once called `generate_summary`."""
 
     effort: str | None = None
     summary: str | None = None
+    generate_summary: str | None = None
+    context: str | None = None
+    mode: str | None = None
 
 
-class _TextOptions(Struct, gc=False):
+class _TextOptions(Struct, gc=False, forbid_unknown_fields=True):
     format: dict[str, Raw] | None = None
     verbosity: str | None = None
 
@@ -141,6 +145,10 @@ def _check_supported(body: _Body) -> None:
     check_shared(body)
     if body.include is not None and _LOGPROBS in body.include:
         raise unsupported("include", f"{_LOGPROBS}: an agent does not tell any")
+    if body.reasoning is not None and body.reasoning.mode not in {None, "standard"}:
+        raise unsupported("reasoning.mode", "an agent has one way of thinking")
+    if body.reasoning is not None and body.reasoning.context not in {None, "auto"}:
+        raise unsupported("reasoning.context", "what an agent thought is not given back to it")
     if given(body.prompt):
         raise unsupported("prompt", "the gateway has no templates of prompts")
     if given(body.context_management):

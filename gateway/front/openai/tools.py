@@ -42,6 +42,10 @@ class _FlatTool(Struct, gc=False):
     description: str | None = None
     parameters: Raw = NOTHING
 
+    # Refused, unless they ask for what is anyway.
+    asynchronous: bool | None = msgspec.field(default=None, name="async")
+    allowed_callers: list[str] | None = None
+
 
 _decode_tools = msgspec.json.Decoder(Annotated[list[_Tool], Meta(max_length=MAX_TOOLS)]).decode
 _decode_flat_tools = msgspec.json.Decoder(
@@ -83,6 +87,8 @@ def _functions(tools: Raw, *, flat: bool) -> Iterable[dict[str, Any]]:
                 f"tools[{index}].type",
                 f"{tool.type[:80]!r} is a tool that OpenAI runs; an agent is offered functions",
             )
+        if flat:
+            _check_calling(tool, f"tools[{index}]")
         function = tool if flat else tool.function
         if function is None or function.name is None:
             raise refuse(f"tools[{index}] has no name", f"tools[{index}]")
@@ -91,3 +97,11 @@ def _functions(tools: Raw, *, flat: bool) -> Iterable[dict[str, Any]]:
             "description": function.description or "",
             "parameters": function.parameters if given(function.parameters) else {},
         }
+
+
+def _check_calling(tool: _FlatTool, place: str) -> None:
+    """Raises InvalidRequest for a way of calling that agents do not have."""
+    if tool.asynchronous:
+        raise unsupported(f"{place}.async", "the answer ends with a call, until its output is sent")
+    if tool.allowed_callers is not None and "direct" not in tool.allowed_callers:
+        raise unsupported(f"{place}.allowed_callers", "an agent calls tools directly")
