@@ -17,7 +17,13 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from gateway.config import Clocks
-from gateway.errors import AgentFailed, GatewayError, InvalidAgentResponse, InvalidRequest
+from gateway.errors import (
+    AgentFailed,
+    Cancelled,
+    GatewayError,
+    InvalidAgentResponse,
+    InvalidRequest,
+)
 from gateway.exchange import MAX_HELD_PER_REQUEST, Call, Exchange
 from gateway.front.dialect import RequestHead, RunCodec
 from gateway.front.openai import calls, output
@@ -191,6 +197,7 @@ PIECES = [
     {"type": "tool_call", "call": "c2", "name": "clock", "delta": '{"zone'},
     {"type": "tool_call", "call": "c2", "name": "clock", "delta": '":1}'},
 ]
+ANSWERED = {"type": "tool_result", "call": "c2", "content": 12}
 CALLS = Outcome("tool_calls", None, None)
 
 
@@ -234,6 +241,7 @@ def test_calls_of_the_clients_tools_are_handed_over_at_the_end() -> None:
         ([OWN], CALLS, True),
         ([WEATHER], CALLS, False),
         ([WEATHER, RESULT], CALLS, True),
+        ([PIECES[0], ANSWERED, PIECES[-1]], CALLS, True),
         ([WEATHER], Outcome("stop", None, None), True),
         ([WEATHER], None, True),
     ],
@@ -245,6 +253,13 @@ def test_the_agents_own_calls_are_never_the_clients(said, outcome, tools) -> Non
     assert (choice.finish_reason, choice.message.tool_calls) == ("stop", None)
     response = responded(words, outcome, tools=tools)
     assert [item.type for item in response.output] == ["message"]
+
+
+def test_a_call_in_a_message_that_the_agent_has_told_a_result_for_is_its_own() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    result = json.dumps({"role": "assistant", "content": "x", "tool_calls": [call]}).encode()
+    choice = completed(words_of(WEATHER, RESULT), None, result, tools=True).choices[0]
+    assert (choice.finish_reason, choice.message.tool_calls) == ("stop", None)
 
 
 def test_calls_in_a_message_are_the_clients_if_their_tools_are() -> None:
@@ -627,10 +642,11 @@ def test_a_run_names_a_response_and_has_it_tell_of_its_states() -> None:
         ("running", "in_progress"),
         ("cancelled", "cancelled"),
     ):
-        told = codec.tell(state)
+        told = codec.tell(state, Cancelled() if state == "cancelled" else None)
         assert told.status == 200
         response = OpenAIResponse.model_validate(json.loads(told.body))
         assert (response.id, response.status, response.background) == ("resp_token", status, True)
+        assert response.error is None
     failed = OpenAIResponse.model_validate(json.loads(codec.tell("failed", AgentFailed("no")).body))
     assert failed.error is not None
     assert (failed.status, failed.error.message) == ("failed", "no")

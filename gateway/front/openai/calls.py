@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Raw, Struct
 
 from gateway.errors import InvalidAgentResponse
+from protocol.events import MAX_CALLS
 
 if TYPE_CHECKING:
     from protocol.events import ToolCall
@@ -42,7 +43,7 @@ def new_call_id() -> str:
 class Calls:
     """The calls of one answer to those tools whose `names` are in the request."""
 
-    __slots__ = ("_arguments", "_held", "_named", "_names")
+    __slots__ = ("_answered", "_arguments", "_held", "_named", "_names")
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
@@ -50,11 +51,13 @@ class Calls:
         """The name of each call that nothing was returned for, by its id."""
         self._arguments: dict[str, list[str]] = {}
         """The pieces of its arguments."""
+        self._answered: set[str] = set()
+        """The ids that something was returned for: at most as many as there may be calls."""
         self._held = 0
 
     def add(self, event: ToolCall) -> None:
         """Add a call, or a piece of its arguments. Raises InvalidAgentResponse."""
-        if event.name not in self._names:
+        if event.name not in self._names or event.call in self._answered:
             return
         piece = event.delta
         if not isinstance(piece, str):
@@ -69,10 +72,16 @@ class Calls:
         self._arguments.setdefault(event.call, []).append(piece)
 
     def answered(self, call: str) -> None:
-        """Something was returned for a call: it was the agent's own."""
+        """Something was returned for a call: it was the agent's own, whatever is said of it yet."""
+        if len(self._answered) < MAX_CALLS:
+            self._answered.add(call)
         self._named.pop(call, None)
         pieces = self._arguments.pop(call, [])
         self._held -= sum(map(len, pieces)) + PIECE_COST * len(pieces)
+
+    def is_answered(self, call: str) -> bool:
+        """Whether something was returned for a call."""
+        return call in self._answered
 
     def of_client(self) -> list[FunctionCall]:
         """The calls that the client is to make, once the answer has ended with `tool_calls`."""

@@ -47,7 +47,11 @@ def calls_of(outcome: Outcome | None, calls: Calls, message: Message | None) -> 
     found = calls.of_client() if finish == "tool_calls" else []
     if message is not None and finish in {None, "tool_calls"}:
         known = {call.id for call in found}
-        found += [call for call in message.calls if call.id not in known]
+        found += [
+            call
+            for call in message.calls
+            if call.id not in known and not calls.is_answered(call.id)
+        ]
     return found
 
 

@@ -55,7 +55,9 @@ class ResponseFrame(Struct, frozen=True, gc=False):
     ) -> bytes:
         """The Response as a JSON text. `status`: queued, in_progress, completed, incomplete,
         failed or cancelled; `items`: the output so far, as `Output.items` has it."""
-        failure = None if error is None else {"code": "server_error", "message": error.message}
+        failure = None
+        if error is not None and status != "cancelled":
+            failure = {"code": "server_error", "message": error.message}
         details = None if incomplete is None else {"reason": incomplete}
         return b"".join(
             (
