@@ -35,6 +35,8 @@ class Request:
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
     last: bytes = DONE
     """What the end of a whole stream contains."""
+    counted: bytes = EVENT
+    """What is counted in a stream."""
 
     def encode(self) -> bytes:
         body = self.body.replace(NUMBER, b"1")
@@ -110,6 +112,7 @@ class Stream:
         self._tail = b""
         self._begun = self._done = self._closing = False
         self._last = request.last
+        self._counted = request.counted
 
     def read(self) -> None:
         """Read once. Raises BadAnswerError if the response is no stream, or is cut."""
@@ -127,14 +130,14 @@ class Stream:
                 raise BadAnswerError(f"no stream: {text[:500]!r}")
             self._begun = True
             self._closing = b"connection: close" in text[:1024].lower()
-        self.events += text.count(EVENT)
+        self.events += text.count(self._counted)
         # From the end, where it is: what comes before would take longer than the rest of this.
         self._done = self._done or text.rfind(self._last) >= 0
         self.ended = text.endswith(END_OF_BODY)
         if self.ended and not self._done:
             raise BadAnswerError(f"a stream ended without {self._last!r}: {text[-500:]!r}")
         # Keep what may be the beginning of an event, but too little to count an event twice.
-        self._tail = text[-len(EVENT) + 1 :]
+        self._tail = text[-len(self._counted) + 1 :]
 
     def again(self, request: Request) -> None:
         """Send another request after the end, on a new connection if the server closes this one."""

@@ -28,6 +28,7 @@ from gateway.exchange import MAX_HELD_PER_REQUEST, Call, Exchange
 from gateway.front.dialect import RequestHead, RunCodec
 from gateway.front.openai import calls, output
 from gateway.front.openai.dialect import ChatCodec, OpenAIDialect, ResponseCodec
+from gateway.front.openai.events import MAX_EVENTS_AT_ONCE
 from gateway.front.openai.memory import Memory
 from protocol import Outcome
 from tests.unit.conftest import unhurried
@@ -351,7 +352,21 @@ def test_a_stream_has_every_character_of_its_chunks(batches: list[list[str]], fi
     parts = [stream.chunks(words_of(*batch)) for batch in batches]
     chunks = list(chunks_of(b"".join([opening, *parts, stream.end(None)])))
     told = [delta["content"] for delta in deltas(chunks)[:-1]]
-    assert told == [text for batch in batches for text in batch]
+    assert "".join(told) == "".join(text for batch in batches for text in batch)
+
+
+@pytest.mark.parametrize("count", [MAX_EVENTS_AT_ONCE + 1, 1000])
+def test_many_chunks_that_come_together_are_few_events_with_every_character(count: int) -> None:
+    texts = [f'{number} \u2028\U0001f600"' for number in range(count)]
+    told = [delta["content"] for delta in deltas(streamed(words_of(*texts)))[:-1]]
+    assert len(told) <= MAX_EVENTS_AT_ONCE
+    assert "".join(told) == "".join(texts)
+
+
+def test_chunks_that_are_few_are_events_of_their_own() -> None:
+    texts = [f"{number} " for number in range(MAX_EVENTS_AT_ONCE)]
+    told = [delta["content"] for delta in deltas(streamed(words_of(*texts)))[:-1]]
+    assert told == texts
 
 
 # Responses

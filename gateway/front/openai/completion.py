@@ -13,7 +13,14 @@ from gateway.front.dialect import join_chunks, text_runs
 from gateway.front.openai import outcomes
 from gateway.front.openai.calls import Calls
 from gateway.front.openai.errors import error_members
-from gateway.front.openai.events import DONE, HEADERS, KEEP_ALIVE, link_to, status_comment
+from gateway.front.openai.events import (
+    DONE,
+    HEADERS,
+    KEEP_ALIVE,
+    in_fewer_events,
+    link_to,
+    status_comment,
+)
 from gateway.front.openai.message import EMPTY, read_message
 from protocol import on_one_line
 from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event
@@ -202,11 +209,12 @@ class CompletionStream:
         return self._delta(b'{"role":"assistant","content":""}')
 
     def _text(self, texts: Sequence[bytes], opening: bytes = b"") -> bytes:
-        """One chunk for each text, a JSON string; `opening` stands before them.
+        """Chunks with texts, JSON strings; `opening` stands before them.
 
         With what surrounds it, a word is ten times as long: all of it is copied once.
         """
         self._text_begun = True
+        texts = in_fewer_events(texts)
         chunks = self._around(texts, opening)
         # Some clients end lines at U+2028.
         return chunks if chunks.isascii() else self._around(map(on_one_line, texts), opening)

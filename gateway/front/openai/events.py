@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.words import join_chunks
 from protocol import on_one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from protocol.events import File, Status
 
 HEADERS = (
@@ -23,6 +26,22 @@ HEADERS = (
 KEEP_ALIVE = b": keep-alive\n\n"
 
 DONE = b"data: [DONE]\n\n"
+
+MAX_EVENTS_AT_ONCE = 32
+"""For chunks that came together. An event of these APIs is five times as long as one of the native
+API, and clients make an object of each."""
+
+
+def in_fewer_events(chunks: Sequence[bytes]) -> Sequence[bytes]:
+    """Chunks that came together as the texts of `MAX_EVENTS_AT_ONCE` events at most.
+
+    Where chunks begin and end has no meaning in these APIs. Tokens of a model come one by one, and
+    pass as they are.
+    """
+    if len(chunks) <= MAX_EVENTS_AT_ONCE:
+        return chunks
+    size = -(-len(chunks) // MAX_EVENTS_AT_ONCE)
+    return [join_chunks(chunks[at : at + size]) for at in range(0, len(chunks), size)]
 
 
 def status_comment(status: Status) -> bytes:

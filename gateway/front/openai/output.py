@@ -30,6 +30,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import InvalidAgentResponse
+from gateway.front.openai.events import in_fewer_events
 from protocol import on_one_line
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Output:
         return b"event: %b\ndata: %b\n\n" % (name.encode(), on_one_line(data))
 
     def text(self, texts: Sequence[bytes]) -> bytes:
-        """Text of the message, JSON strings: one event for each."""
+        """Text of the message, JSON strings."""
         return self._say(texts, is_text=True)
 
     def reasoning(self, text: bytes) -> bytes:
@@ -187,6 +188,7 @@ class Output:
         return opening + self.close(status)
 
     def _say(self, texts: Sequence[bytes], *, is_text: bool) -> bytes:
+        texts = in_fewer_events(texts)
         inside = b"".join([text[1:-1] for text in texts])
         if not inside.isascii():  # some clients end lines at U+2028, as `str.splitlines` does
             texts = [on_one_line(text) for text in texts]
