@@ -108,6 +108,14 @@ async def test_a_langgraph_agent() -> None:
             answer = await worker.invoke(shape, events=True)
             words = [reasoning, "Let me ", "see. ", call, result, "It is warm."]
             assert list(answer.words) == words, shape
+        # A refusal is no empty answer, and one that was cut is not whole.
+        for ending, text, finish in (
+            ("refusal", "I will not.", "refused"),
+            ("refusal of Responses", "I will not.", "refused"),
+            ("cut by Responses", "Roses", "length"),
+        ):
+            answer = await worker.invoke(ending, events=True)
+            assert (answer.words, answer.outcome) == ((text,), {"finish": finish}), ending
         await leave(worker)
 
 

@@ -27,6 +27,7 @@ _FINISHES: dict[object, Any] = {
     "end_turn": "stop",
     "length": "length",
     "max_tokens": "length",
+    "max_output_tokens": "length",
     "MAX_TOKENS": "length",
     "content_filter": "refused",
     "refusal": "refused",
@@ -169,6 +170,16 @@ def _words(message: Any) -> Iterator[str | Event]:
             yield block["text"]
         elif block["type"] == "reasoning" and block.get("reasoning"):
             yield Reasoning(block["reasoning"])
+    if refusal := _refusal(message):
+        yield refusal
+
+
+def _refusal(message: Any) -> str:
+    """What an OpenAI model says instead of an answer, which is no text of LangChain's own."""
+    blocks = [message.additional_kwargs]
+    if not isinstance(message.content, str):
+        blocks += (block for block in message.content if isinstance(block, Mapping))
+    return "".join(block.get("refusal") or "" for block in blocks)
 
 
 def _facts(message: Any) -> Iterator[Event]:
@@ -181,8 +192,12 @@ def _facts(message: Any) -> Iterator[Event]:
             reasoning_tokens=details.get("reasoning") or 0,
         )
     metadata = message.response_metadata
-    reason = metadata.get("finish_reason") or metadata.get("stop_reason")
-    if reason in _FINISHES:
+    incomplete = metadata.get("incomplete_details") or {}
+    reasons = (metadata.get("finish_reason"), metadata.get("stop_reason"), incomplete.get("reason"))
+    reason = next(filter(None, reasons), None)
+    if _refusal(message):
+        yield Finish("refused")
+    elif reason in _FINISHES:
         yield Finish(_FINISHES[reason])
 
 

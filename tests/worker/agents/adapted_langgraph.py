@@ -134,9 +134,25 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+ENDINGS = {
+    "refusal": AIMessage(
+        "",
+        additional_kwargs={"refusal": "I will not."},
+        response_metadata={"finish_reason": "stop"},
+    ),
+    "refusal of Responses": AIMessage([{"type": "refusal", "refusal": "I will not."}]),
+    "cut by Responses": AIMessage(
+        "Roses", response_metadata={"incomplete_details": {"reason": "max_output_tokens"}}
+    ),
+}
+"""As langchain-openai has them: without a reason, or with one that is `stop`."""
+
+
 @agent.invoke
 def say(shape: str) -> Any:
     """The stream of a model without a graph, in a thread; or that of a graph in another shape."""
+    if shape in ENDINGS:
+        return langgraph.events(iter([ENDINGS[shape]]))
     if shape == "model":
         return langgraph.events(Scripted().stream("Hello"))
     run = {"messages": [("user", "Where is she?")]}
