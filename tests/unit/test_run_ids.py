@@ -73,7 +73,13 @@ def test_a_credential_is_all_that_is_presented_and_how() -> None:
 
 @pytest.mark.parametrize(
     "prefer",
-    [b"respond-async", b"Respond-Async", b"wait=10, respond-async", b"a\nrespond-async ; x=1"],
+    [
+        b"respond-async",
+        b"Respond-Async",
+        b"wait=10, respond-async",
+        b"a\nrespond-async ; x=1",
+        b'a="b, c", respond-async=""',
+    ],
 )
 def test_a_preference_to_be_answered_at_once_is_read(prefer: bytes) -> None:
     wish = read_wish({b"prefer": prefer}, "/")
@@ -82,7 +88,17 @@ def test_a_preference_to_be_answered_at_once_is_read(prefer: bytes) -> None:
     assert wish.key is None
 
 
-@pytest.mark.parametrize("prefer", [b"", b"wait=10", b"respond-asynchronously", b'x="respond"'])
+@pytest.mark.parametrize(
+    "prefer",
+    [
+        b"",
+        b"wait=10",
+        b"respond-asynchronously",
+        b"respond-async=no",
+        b'x="respond"',
+        b'x="a, respond-async, b"',
+    ],
+)
 def test_other_preferences_are_ignored(prefer: bytes) -> None:
     assert read_wish({b"prefer": prefer}, "/") is None
 
@@ -163,6 +179,10 @@ def test_a_last_event_that_is_no_number_is_refused(last: bytes) -> None:
         (b"application/json\ntext/event-stream", True),
         (b"*/*", False),
         (b"text/event-streams", False),
+        (b"text/event-stream;q=0, */*", False),
+        (b"text/event-stream;charset=utf-8; q=0.00", False),
+        (b"text/event-stream;q=0.01", True),
+        (b'a/b;c="d, text/event-stream"', False),
         (b"", False),
     ],
 )

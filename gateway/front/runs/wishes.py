@@ -23,9 +23,19 @@ _KEY = re.compile(rb"[\x20-\x7e]+\Z")
 
 _NUMBER = re.compile(rb"[0-9]{1,18}\Z")
 
-_RESPOND_ASYNC = re.compile(rb"[ \t]*respond-async[ \t]*(?:;.*)?\Z", re.IGNORECASE | re.DOTALL)
+_ELEMENT = re.compile(rb'(?:[^,"\n]|"[^"]*")+')
+"""Of a list; a comma in a quoted string divides nothing."""
 
-_EVENTS = re.compile(rb"[ \t]*text/event-stream[ \t]*(?:;.*)?\Z", re.IGNORECASE | re.DOTALL)
+_RESPOND_ASYNC = re.compile(
+    rb'[ \t]*respond-async[ \t]*(?:=[ \t]*(?:"")?[ \t]*)?(?:;.*)?\Z', re.IGNORECASE | re.DOTALL
+)
+"""An empty value is none (RFC 7240, 2)."""
+
+_EVENTS = re.compile(
+    rb"[ \t]*text/event-stream[ \t]*(?:;(?!(?:.*;)?[ \t]*q=0(?:\.0*)?[ \t]*(?:;|\Z)).*)?\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+"""With any weight but 0, which says "not acceptable" (RFC 9110, 12.4.2)."""
 
 
 class Wish(NamedTuple):
@@ -51,9 +61,7 @@ def read_wish(fields: Fields, path: str) -> Wish | None:
 
     Of the preferences only `respond-async` is honoured (RFC 7240, 4.1); others may be ignored.
     """
-    respond_async = any(
-        _RESPOND_ASYNC.match(each) for each in re.split(rb"[,\n]", fields.get(b"prefer", b""))
-    )
+    respond_async = _has(fields.get(b"prefer", b""), _RESPOND_ASYNC)
     key = fields.get(b"idempotency-key")
     if key is not None:
         key = _digest(credential_of(fields), path.encode("utf-8", "replace"), _checked_key(key))
@@ -91,7 +99,11 @@ def read_query(query: bytes, fields: Fields) -> int | None:
 
 def accepts_events(fields: Fields) -> bool:
     """Whether a stream of events is asked for by name: `*/*` is what every client sends."""
-    return any(_EVENTS.match(each) for each in re.split(rb"[,\n]", fields.get(b"accept", b"")))
+    return _has(fields.get(b"accept", b""), _EVENTS)
+
+
+def _has(elements: bytes, wanted: re.Pattern[bytes]) -> bool:
+    return any(wanted.match(each) for each in _ELEMENT.findall(elements))
 
 
 def _checked_key(key: bytes) -> bytes:
