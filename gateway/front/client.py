@@ -177,4 +177,6 @@ def _held_in(scopes: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator
 
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
     """The headers of a whole response, in a new list."""
+    if response.status == 204:  # has no Content-Length (RFC 9110, 8.6)
+        return [*response.headers]
     return [*response.headers, (b"content-length", b"%d" % len(response.body))]

@@ -120,7 +120,9 @@ async def test_one_answer_can_be_waited_for_as_one_event() -> None:
         head, data = waiting.body.decode().split("data: ")
         assert head == "id: 0\nevent: run\n"
         assert json.loads(data)["answer"]["body"] == {"output": 7}
-        assert (await it.get(run, last_event_id="0", **EVENTS)).status == 204
+        nothing = await it.get(run, last_event_id="0", **EVENTS)
+        assert nothing.status == 204
+        assert b"content-length" not in nothing.headers
 
 
 async def test_a_request_that_is_refused_is_no_run_and_its_key_is_free(
