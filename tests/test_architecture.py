@@ -69,6 +69,7 @@ PURE = (
     "gateway.errors",
     "gateway.front.bodies",
     "gateway.front.dialect",
+    "gateway.front.event_stream",
     "gateway.front.head",
     "gateway.front.hosts",
     "gateway.front.native",
@@ -263,6 +264,7 @@ DIALECTS = sorted(
 KNOWN_TO_DIALECTS = PURE_STANDARD_LIBRARY | {
     "gateway.front.bodies",
     "gateway.front.dialect",
+    "gateway.front.event_stream",
     "math",
     "msgspec",
 }

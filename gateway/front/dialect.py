@@ -48,10 +48,10 @@ be shown or dropped. What a body holds that not every agent can honour is named 
 then an agent whose `ready` does not declare it is not given the request, but InvalidRequest is the
 answer.
 
-To add a dialect: make a package beside `native/` whose class has `match`, and name it in
-`front/app.py`. It may import the ground (`config`, `errors`, `exchange`, `observe`), `protocol`,
-msgspec, the pure parts of the standard library, this module, and `bodies`, which has what dialects
-check alike; tests/test_architecture.py holds that. It never needs a change in `agents/` or
+To add a dialect: make a package beside `native/` with a `Dialect`, and name it in `front/app.py`.
+It may import the ground (`config`, `errors`, `exchange`, `observe`), `protocol`, msgspec, the pure
+parts of the standard library, this module, and what dialects have in common: `bodies` and
+`event_stream`; tests/test_architecture.py holds that. It never needs a change in `agents/` or
 `workers/`.
 """
 

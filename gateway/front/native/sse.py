@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.front.dialect import text_runs
+from gateway.front.event_stream import DONE, HEADERS, KEEP_ALIVE
 from gateway.front.native.errors import error_body
 from gateway.front.native.results import as_chunk, outcome_members
 from protocol import on_one_line
@@ -18,15 +19,6 @@ if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
     from protocol import Payload
-
-DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
-
-HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
-)
 
 _BETWEEN_CHUNKS = b'}\n\ndata: {"chunk":'
 

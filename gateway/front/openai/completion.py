@@ -10,17 +10,11 @@ import msgspec
 from gateway import clock
 from gateway.errors import GatewayError, InvalidAgentResponse
 from gateway.front.dialect import join_chunks, text_runs
+from gateway.front.event_stream import DONE, HEADERS, KEEP_ALIVE
 from gateway.front.openai import outcomes
 from gateway.front.openai.calls import Calls
 from gateway.front.openai.errors import error_members
-from gateway.front.openai.events import (
-    DONE,
-    HEADERS,
-    KEEP_ALIVE,
-    in_fewer_events,
-    link_to,
-    status_comment,
-)
+from gateway.front.openai.events import in_fewer_events, link_to, status_comment
 from gateway.front.openai.message import EMPTY, read_message
 from protocol import on_one_line
 from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event

@@ -1,7 +1,4 @@
-"""What both APIs make of an agent's events: Server-Sent Events, comments, links.
-
-Server-Sent Events: WHATWG HTML, "Server-sent events".
-"""
+"""What both APIs make of the events that OpenAI has no form for: comments and links."""
 
 from __future__ import annotations
 
@@ -16,16 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from protocol.events import File, Status
-
-HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
-)
-
-KEEP_ALIVE = b": keep-alive\n\n"
-
-DONE = b"data: [DONE]\n\n"
 
 MAX_EVENTS_AT_ONCE = 32
 """For chunks that came together. An event of these APIs is five times as long as one of the native

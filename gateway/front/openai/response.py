@@ -10,10 +10,11 @@ from msgspec import Raw, Struct
 from gateway import clock
 from gateway.errors import GatewayError, InvalidAgentResponse
 from gateway.front.dialect import join_chunks, text_runs
+from gateway.front.event_stream import HEADERS, KEEP_ALIVE
 from gateway.front.openai import outcomes
 from gateway.front.openai.calls import Calls
 from gateway.front.openai.errors import error_members
-from gateway.front.openai.events import HEADERS, KEEP_ALIVE, link_to, status_comment
+from gateway.front.openai.events import link_to, status_comment
 from gateway.front.openai.message import EMPTY, read_message
 from gateway.front.openai.output import Output
 from gateway.front.openai.response_request import not_found

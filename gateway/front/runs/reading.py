@@ -10,6 +10,7 @@ from gateway.errors import GatewayError, InvalidRequest, RunGone
 from gateway.front.answers import KEEP_ALIVE_SECONDS, Delivery
 from gateway.front.client import headers_of
 from gateway.front.dialect import Response
+from gateway.front.event_stream import HEADERS, KEEP_ALIVE
 from gateway.front.runs.ring import error_event
 from gateway.front.runs.views import describe, run_headers
 
@@ -23,15 +24,6 @@ if TYPE_CHECKING:
 PORTION = 64 * 1024
 """Bytes that are sent at once, at about: enough to cost little, and few enough for a slow client to
 take within its `write` clock."""
-
-KEEP_ALIVE = b": keep-alive\n\n"
-
-STREAM_HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect the stream otherwise
-)
-"""Of the one event that a run is which is no stream."""
 
 
 class RunDelivery(Delivery):
@@ -144,7 +136,7 @@ class RunDelivery(Delivery):
         return data
 
     async def _one_event(self) -> bytes:
-        await self.request.send_head(200, [*STREAM_HEADERS, *run_headers(self._run)])
+        await self.request.send_head(200, [*HEADERS, *run_headers(self._run)])
         while not self._run.ended:
             with trio.move_on_after(KEEP_ALIVE_SECONDS) as scope:
                 await self._run.news.park()
