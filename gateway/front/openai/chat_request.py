@@ -8,17 +8,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import InvalidRequest
-from gateway.exchange import Call
-from gateway.front.bodies import (
-    are_plain,
-    check_messages,
-    check_nesting,
-    check_size,
-    check_utf8,
-)
-from gateway.front.dialect import caller_timeout, trace_of
+from gateway.front.bodies import are_plain, check_messages, check_nesting, check_utf8
 from gateway.front.openai.content import DEVELOPER, modes_of, with_system
-from gateway.front.openai.context import read_context
 from gateway.front.openai.errors import refuse, unsupported
 from gateway.front.openai.parameters import (
     NOTHING,
@@ -29,13 +20,14 @@ from gateway.front.openai.parameters import (
     Whole,
     check_shared,
     decode_parameters,
-    encode_parameters,
     given,
 )
+from gateway.front.openai.requests import make_call
 from gateway.front.openai.tools import Tools, read_tools
 from protocol import as_one_line
 
 if TYPE_CHECKING:
+    from gateway.exchange import Call
     from gateway.front.dialect import RequestHead
     from protocol import Payload
 
@@ -109,23 +101,7 @@ def read_chat(head: RequestHead, body: bytes) -> tuple[Call, ChatRequest]:
     tools = read_tools(decoded.tools, decoded.tool_choice, flat=False)
     payload, modes = _read_messages(decoded.messages, body)
     parameters: dict[str, Any] = {name: getattr(decoded, name) for name in _PASSED}
-    parameters["tool_choice"] = tools.choice
-    context, conversation = read_context(head, decoded, None, encode_parameters(parameters))
-    check_size(payload, context, more=len(tools.wire or b""))
-    call = Call(
-        agent=decoded.model,
-        method="chat",
-        payload=payload,
-        stream=bool(decoded.stream),
-        context=context,
-        conversation=conversation,
-        request_id=head.request_id,
-        total=caller_timeout(head),
-        events=True,
-        traceparent=trace_of(head),
-        tools=tools.wire,
-        needs=modes | {"tools"} if tools.wire is not None else modes,
-    )
+    call = make_call(head, decoded, payload, modes=modes, tools=tools, parameters=parameters)
     options = decoded.stream_options
     usage = options is not None and options.include_usage is True
     return call, ChatRequest(decoded.model, tools, usage)

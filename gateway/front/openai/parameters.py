@@ -152,8 +152,8 @@ def check_shared(body: Shared) -> None:
 
 def encode_parameters(members: Mapping[str, Any]) -> bytes:
     """`context.parameters`: an object of those that were given; nothing if there are none."""
-    given = {name: value for name, value in members.items() if value is not None}
-    return msgspec.json.encode(given) if given else b""
+    present = {name: value for name, value in members.items() if value is not None}
+    return msgspec.json.encode(present) if present else b""
 
 
 _Choice: TypeAlias = Literal["none", "auto", "required"]

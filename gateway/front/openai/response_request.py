@@ -7,10 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.exchange import Call
-from gateway.front.bodies import check_nesting, check_size, check_utf8
-from gateway.front.dialect import caller_timeout, trace_of
-from gateway.front.openai.context import read_context
+from gateway.front.bodies import check_nesting, check_utf8
 from gateway.front.openai.errors import refuse, unsupported
 from gateway.front.openai.items import read_input
 from gateway.front.openai.memory import Place
@@ -22,14 +19,15 @@ from gateway.front.openai.parameters import (
     Whole,
     check_shared,
     decode_parameters,
-    encode_parameters,
     given,
 )
+from gateway.front.openai.requests import make_call
 from gateway.front.openai.tools import Tools, read_tools
 from protocol import on_one_line
 
 if TYPE_CHECKING:
     from gateway.errors import InvalidRequest
+    from gateway.exchange import Call
     from gateway.front.dialect import RequestHead
     from gateway.front.openai.memory import Memory
 
@@ -112,24 +110,17 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
     tools = read_tools(decoded.tools, decoded.tool_choice, flat=True)
     chat = read_input(decoded.input, decoded.instructions, memory)
     payload = on_one_line(msgspec.json.encode(chat.messages))
-    parameters = encode_parameters(_parameters(decoded, tools))
-    context, conversation = read_context(head, decoded, _conversation(decoded, memory), parameters)
-    check_size(payload, context, more=len(tools.wire or b""))
-    call = Call(
-        agent=decoded.model,
-        method="chat",
-        payload=payload,
-        stream=bool(decoded.stream),
-        context=context,
-        conversation=conversation,
-        request_id=head.request_id,
-        total=caller_timeout(head),
-        events=True,
-        traceparent=trace_of(head),
-        tools=tools.wire,
+    call = make_call(
+        head,
+        decoded,
+        payload,
+        modes=chat.modes,
+        tools=tools,
+        parameters=_parameters(decoded),
+        conversation=_conversation(decoded, memory),
         continues=bool(decoded.background),
-        needs=frozenset(chat.modes | ({"tools"} if tools.wire is not None else set())),
     )
+    conversation = call.conversation
     return call, ResponseRequest(
         model=decoded.model,
         tools=tools,
@@ -181,7 +172,7 @@ def not_found(response_id: str) -> InvalidRequest:
     )
 
 
-def _parameters(body: _Body, tools: Tools) -> dict[str, Any]:
+def _parameters(body: _Body) -> dict[str, Any]:
     """The parameters as chat completions name them."""
     parameters: dict[str, Any] = {name: getattr(body, name) for name in PASSED}
     reasoning = body.reasoning if body.reasoning is not None else _Reasoning()
@@ -193,7 +184,6 @@ def _parameters(body: _Body, tools: Tools) -> dict[str, Any]:
         "response_format": _response_format(text.format),
         "truncation": body.truncation,
         "verbosity": text.verbosity,
-        "tool_choice": tools.choice,
     }
 
 
