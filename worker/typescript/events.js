@@ -29,8 +29,9 @@ function text(most, least = 0) {
   const bounds = least ? ` of ${least} to ${most} characters` : ` of at most ${most} characters`;
   return (value) => {
     if (typeof value !== "string") return "a string";
-    // A character is at most two UTF-16 units.
-    const within = value.length >= least && (value.length <= most || [...value].length <= most);
+    // A character is at most two UTF-16 units. What is longer than that is not taken apart.
+    const fits = () => value.length <= 2 * most && [...value].length <= most;
+    const within = value.length >= least && (value.length <= most || fits());
     return within ? undefined : `a string${bounds}`;
   };
 }
