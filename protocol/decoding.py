@@ -16,11 +16,8 @@ from .checks import MAX_NESTING, is_utf8, nests_deeper
 from .errors import RemoteProtocolError, Violation, wrong_shape
 from .framing import on_one_line
 from .messages import JSON, PROTOCOL_VERSION, Ready
-from .payloads import MAX_EXCERPT, as_bytes, kind
+from .payloads import MAX_EXCERPT, MAX_REASON, as_bytes, kind
 from .wording import read_mismatch
-
-MAX_REASON = 300
-"""Characters of a decoder's reason that are kept: the reason may quote a key of the worker's."""
 
 _MAX_FRAMED_BYTES = 2048
 """A longer line is decoded by itself: one read holds few such lines, and the time for finding a

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from .messages import JSON, Outcome
-from .payloads import as_bytes, kind
+from .payloads import MAX_REASON, as_bytes, kind
 
 MAX_EVENT_BYTES = 1024 * 1024
 """Of an event as JSON text: text comes in pieces, and a tool's result is meant to be read. A `file`
@@ -74,9 +74,6 @@ MAX_ASK_MESSAGE = 16 * 1024
 
 MAX_SCHEMA_BYTES = 64 * 1024
 """Of a JSON Schema as JSON text: of a question's answer, and of an agent's input or output."""
-
-MAX_REASON = 300
-"""Characters of a decoder's reason that are kept: the reason may quote the worker."""
 
 Finish: TypeAlias = Literal["stop", "length", "refused", "tool_calls", "input_required"]
 """Why an answer ended: it was whole, it was cut at a limit, the agent refused, tools of the client

@@ -12,6 +12,9 @@ MAX_EXCERPT = 80
 """Bytes of an invalid text that a message quotes: enough to recognise it, too few to flood a
 log."""
 
+MAX_REASON = 300
+"""Characters of a decoder's reason that are kept: the reason may quote a key of the peer's."""
+
 _LARGE_BYTES = 64 * 1024
 """A larger payload is not copied, but kept as a view, which keeps its whole line in memory."""
 

@@ -29,6 +29,7 @@ class InFlight:
 
 
 def read_result(request_id: int, result: Answer, request: InFlight) -> Result | End:
+    """The answer that a result is to its request. Raises RemoteProtocolError."""
     key, value, other = (
         ("output", result.output, result.message)
         if request.method == "invoke"

@@ -12,9 +12,9 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from .events import MAX_ASKS, MAX_ID, MAX_REASON, MAX_TOOL_NAME
+from .events import MAX_ASKS, MAX_ID, MAX_TOOL_NAME
 from .messages import JSON
-from .payloads import as_bytes, kind
+from .payloads import MAX_REASON, as_bytes, kind
 
 MAX_TOOLS = 128
 """Tools of one request: what OpenAI allows."""
