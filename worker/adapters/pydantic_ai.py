@@ -148,8 +148,8 @@ def _prompt_part(part: Mapping[str, Any], theirs: Any) -> Any:
 def _read(kind: object, event: Any) -> Iterator[str | Event]:
     if kind == "part_start":
         yield from _part(event.part)
-    elif kind == "part_delta":
-        yield from _delta(event.delta)
+    elif kind == "part_delta" and event.delta.part_delta_kind in {"text", "thinking"}:
+        yield from _said(event.delta.part_delta_kind, event.delta.content_delta)
     elif kind == "part_end" and event.part.part_kind in {"builtin-tool-call", "native-tool-call"}:
         part = event.part
         yield tool_call(part.tool_call_id, part.tool_name, part.args)
@@ -161,10 +161,8 @@ def _read(kind: object, event: Any) -> Iterator[str | Event]:
 
 def _part(part: Any) -> Iterator[str | Event]:
     kind = part.part_kind
-    if kind == "text" and part.content:
-        yield part.content
-    elif kind == "thinking" and part.content:
-        yield Reasoning(part.content)
+    if kind in {"text", "thinking"}:
+        yield from _said(kind, part.content)
     elif kind == "file":
         content = part.content
         name = f"{content.identifier}.{content.format}"
@@ -173,12 +171,10 @@ def _part(part: Any) -> Iterator[str | Event]:
         yield _tool_result(part)
 
 
-def _delta(delta: Any) -> Iterator[str | Event]:
-    kind = delta.part_delta_kind
-    if kind == "text" and delta.content_delta:
-        yield delta.content_delta
-    elif kind == "thinking" and delta.content_delta:
-        yield Reasoning(delta.content_delta)
+def _said(kind: str, text: str | None) -> Iterator[str | Event]:
+    """A piece of the answer, or of the model's thoughts; nothing if it is empty."""
+    if text:
+        yield text if kind == "text" else Reasoning(text)
 
 
 def _tool_result(part: Any) -> ToolResult:
