@@ -129,8 +129,8 @@ class Exchange:
         "carrier",
         "error",
         "failed_starts",
-        "keeper",
         "offset",
+        "on_spill",
         "outcome",
         "output_begun",
         "phase",
@@ -166,8 +166,8 @@ class Exchange:
         """The link's: the length of that line in bytes."""
         self.buffered_bytes = 0
         """What the words that wait for the client take, `CHUNK_COST` included."""
-        self.keeper: Callable[[], None] | None = None
-        """Has the words that wait taken, though the client may not read: see `spill`."""
+        self.on_spill: Callable[[], None] | None = None
+        """Of a run: called by `spill`, so that the words are taken though no client reads them."""
         self._clocks = clocks
         self._since = now
         self._total_at = now + min(clocks.seconds("total"), call.total)
@@ -305,13 +305,11 @@ class Exchange:
             await self._room.wait()
 
     def spill(self) -> bool:
-        """Have what waits taken soon, whoever reads it; whether that can be.
-
-        The worker cannot wait for the client, because others wait for the worker.
-        """
-        if self.keeper is None:
+        """Stop waiting for the client: the worker is needed by others. Returns whether the words
+        will be taken soon all the same, which only a run's are."""
+        if self.on_spill is None:
             return False
-        self.keeper()
+        self.on_spill()
         return True
 
     def _make_room(self) -> None:

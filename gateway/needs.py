@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from protocol import Ready
 
 _FIELDS = {"tools": "tools", "asks": "resume"}
-"""By what is needed, where that is no kind of content: the member of a request that needs it."""
+"""The member of a request that needs something of its agent, by what it needs. Needs that are not
+here are kinds of content."""
 
 
 def unmet_needs(agent: str, needs: frozenset[str], ready: Ready | None) -> InvalidRequest | None:

@@ -135,7 +135,7 @@ _EXPECTED = {
     ".method": "'ready', 'chunk' or 'event'",
     ".result": "'output', 'message' or nothing, and 'finish', 'usage', 'asks'",
 }
-"""By the place of what is wrong: what msgspec does not tell of it."""
+"""What was expected at a place where msgspec's own words do not say it well."""
 
 QUOTE = 0x22
 _ANY_STRING = b'"\\u0000"'

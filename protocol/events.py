@@ -245,7 +245,7 @@ class RequestEvents:
 
     def __init__(self) -> None:
         self._calls: dict[str, tuple[str, int | None]] = {}
-        """By the id of a call: its name, and the length of its pieces; None: it is whole."""
+        """The name of each call, by its id, and the length of its pieces; None: it is whole."""
         self.usage: JSON | None = None
         """The last that was told."""
 

@@ -30,9 +30,9 @@ class Resume(msgspec.Struct, frozen=True):
     """The answer to a question that an earlier turn ended with (`Ask`)."""
 
     id: str
-    """That of the question."""
+    """The question's."""
     status: str = "resolved"
-    """Or "cancelled": the user gave no answer."""
+    """Either "resolved" or "cancelled": the user gave no answer."""
     payload: Any = None
 
 

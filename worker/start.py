@@ -40,7 +40,7 @@ class Declared(Served, Protocol):
         """The metadata as JSON text."""
 
     def encoded_schemas(self) -> Mapping[str, bytes]:
-        """Those of "input" and "output" that are declared, as JSON text."""
+        """The JSON Schemas of "input" and "output", as JSON text, as far as they are declared."""
 
 
 def serve(agent: Declared, wire: Stdio, *, backend: Backend = "asyncio") -> None:

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 
 class Declared:
-    """`ready` is the last that came, None before the first and from a worker without one."""
+    """The last declaration of one agent's workers."""
 
     def __init__(self) -> None:
         self.ready: Ready | None = None
+        """None before the first worker has spoken, and if the last one has no handshake."""
         self._known = False
+        """Whether any worker has spoken."""
 
     def heard(self, ready: Ready | None) -> None:
         """A worker's first line has come."""

@@ -132,7 +132,7 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     last_limit: LimitMet | None
     sandbox: dict[str, Any]
     services: dict[str, Any] = {}
-    """By name, what was decided of the requests to it: counts, bytes, tokens."""
+    """For each service, by name, what was decided of the requests to it: counts, bytes, tokens."""
     network: dict[str, Any] = {}
     """What was decided of the connections to the hosts of `sandbox.network`."""
 

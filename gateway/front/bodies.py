@@ -51,13 +51,14 @@ _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
 def check_utf8(body: bytes) -> None:
-    """msgspec does not check the bytes inside a Raw value, and they go to the agent as they are."""
+    """Check a whole body: msgspec does not check the bytes inside a Raw value, and these go to the
+    agent as they are."""
     if not is_utf8(body):
         raise InvalidRequest("the body is not UTF-8")
 
 
 def refusal(error: Exception) -> InvalidRequest:
-    """What a mismatch is told as."""
+    """The 400 for a body that does not fit its type."""
     return InvalidRequest(readable(error))
 
 
@@ -79,17 +80,21 @@ def decode_body(
 
 
 def check_nesting(text: bytes, limit: int = MAX_INPUT_NESTING) -> None:
-    """Bounded so that an agent may answer with its input, inside an envelope, and not thereby break
-    the wire protocol, which ends all requests of its worker."""
+    """Check how deeply a body nests.
+
+    The bound lets an agent answer with its input, inside an envelope, without breaking the wire
+    protocol, which would end all requests of its worker.
+    """
     if nests_deeper(text, limit):
         raise InvalidRequest(_TOO_DEEP)
 
 
 def check_size(payload: Payload, context: bytes, *, more: int = 0) -> None:
-    """What is escaped so that a request is one line takes more bytes than before. `more` are the
-    bytes of what else the agent gets: tools, answers to questions.
+    """Check what the agent is sent, which may be longer than the body: some characters are escaped
+    so that a request is one line.
 
-    Raises RequestTooLarge.
+    `more` are the bytes of what else the agent gets: tools, answers to questions. Raises
+    RequestTooLarge.
     """
     if (length := len(payload) + len(context) + more) > MAX_REQUEST_BYTES:
         raise RequestTooLarge(

@@ -104,7 +104,7 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 """Names in lower case, as ASGI has them."""
 
 RUN_PREFIX = "run_"
-"""Of a run's id, wherever it is not that of a protocol's own object."""
+"""What a run's id begins with, unless it is the id of an object of the client's protocol."""
 
 MOST_CONVERSATION_ID = 256
 """Characters: conversations are kept by their ids for as long as their workers live."""
@@ -140,7 +140,7 @@ class Response(NamedTuple):
 
 
 class RunPath(NamedTuple):
-    """A path that is a run's: a request that outlives its connection, see `runs`."""
+    """What the path of a run says. A run is a request that outlives its connection: see `runs`."""
 
     token: str
     """The run's id without the dialect's prefix; empty if it has another form."""

@@ -133,7 +133,7 @@ class CallRoutes:
         return None
 
     async def _call(self, request: ClientRequest, method: str, path: str, codec: Codec) -> None:
-        """Raises GatewayError before there is an exchange, and ClientGoneError at any time."""
+        """Raises GatewayError before a response has begun, and ClientGoneError at any time."""
         if method != "POST":
             raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
         if codec.agent is not None:

@@ -460,6 +460,6 @@ async def test_words_can_be_taken_without_the_client_only_where_somebody_keeps_t
     exchange = make()
     assert not exchange.spill()
     told: list[bool] = []
-    exchange.keeper = lambda: told.append(True)
+    exchange.on_spill = lambda: told.append(True)
     assert exchange.spill()
     assert told == [True]

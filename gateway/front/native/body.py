@@ -47,6 +47,7 @@ _N = ord("n")
 _NULL = Raw(b"null")
 
 _NOTHING: frozenset[str] = frozenset()
+"""What most requests need of their agent."""
 
 
 class _InvokeBody(Struct, gc=False, forbid_unknown_fields=True):
@@ -88,7 +89,7 @@ _DECODERS = {
     ),
     "chat": (msgspec.json.Decoder(_ChatBody).decode, msgspec.json.Decoder(_LooseChatBody).decode),
 }
-"""Those that refuse unknown members, and those that pass over them."""
+"""Two decoders for each method: one refuses unknown members, the other passes over them."""
 _decode_context = msgspec.json.Decoder(_Context).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
@@ -122,9 +123,10 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
     if tools is not None or resume is not None:
         needs = _needs(tools, resume)
         if not decoded.events:
+            name = "resume" if tools is None else "tools"
             raise InvalidRequest(
-                f'{"tools" if tools else "resume"!r} needs "events": true: without events the '
-                "answer could not tell what the agent asks for"
+                f'{name!r} needs "events": true: without events the answer could not tell what '
+                "the agent asks for"
             )
     return Call(
         agent=agent,
@@ -157,7 +159,8 @@ def _read_array(name: str, value: Raw) -> bytes | None:
 
 
 def _needs(tools: bytes | None, resume: bytes | None) -> frozenset[str]:
-    return frozenset(["tools"] * (tools is not None) + ["asks"] * (resume is not None))
+    given = {"tools": tools, "asks": resume}
+    return frozenset(need for need, value in given.items() if value is not None)
 
 
 def _missing(method: Method) -> InvalidRequest:

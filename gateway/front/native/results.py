@@ -58,7 +58,7 @@ def as_body(
 
 
 def as_body_with_events(exchange: Exchange, words: Sequence[bytes]) -> bytes:
-    """As `as_body`, with what else the agent said: `finish`, `usage`, `asks` and `events`."""
+    """The same as `as_body`, and what else was said: `finish`, `usage`, `asks` and `events`."""
     chunks: list[bytes] = []
     events: list[bytes] = []
     for texts, event in text_runs(words):

@@ -77,7 +77,7 @@ class AgentEventStream(EventStream):
         )
 
     def end(self, result: Payload | None) -> bytes:
-        """As `EventStream.end`, with the outcome before `[DONE]`."""
+        """The same as `EventStream.end`, with the outcome before `[DONE]`."""
         last = (
             b"" if result is None else self.chunks([as_chunk(self._exchange.call.method, result)])
         )

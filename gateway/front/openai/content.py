@@ -26,7 +26,7 @@ MODES = {
     "input_audio": "audio",
     "file": "file",
 }
-"""By the type of a part: what the agent's `ready` must declare to be given it."""
+"""What the agent's `ready` must declare to be given a part, by the part's type."""
 
 
 class _Message(Struct, gc=False):

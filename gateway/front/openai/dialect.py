@@ -32,7 +32,7 @@ _JSON = ((b"content-type", b"application/json"),)
 ROOT = "/v1/"
 
 PREFIX = "resp_"
-"""Of a Response's id."""
+"""What a Response's id begins with."""
 
 _STATUSES = {"running": "in_progress"}
 """What a Response has instead of a run's state."""

@@ -23,7 +23,8 @@ _TYPES = {
     403: "permission_error",
     429: "rate_limit_error",
 }
-"""By status; any other is the fault of the request below 500, and of the server from there on."""
+"""An error's `type` by its status. Any other error is the request's fault if its status is below
+500, and otherwise the server's."""
 
 
 def refuse(message: str, param: str, code: str = InvalidRequest.type) -> InvalidRequest:

@@ -99,7 +99,7 @@ class Output:
 
     def __init__(self) -> None:
         self.items: list[tuple[str, bytes]] = []
-        """Those that have ended: the id and the JSON text of each."""
+        """The items that have ended: the id and the JSON text of each."""
         self._open: _Open | None = None
         self._sequence = 0
         self._held = 0

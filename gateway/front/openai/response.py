@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 
 _INCOMPLETE = {"length": "max_output_tokens", "refused": "content_filter"}
-"""By the finish: why a Response is not complete."""
+"""Why a Response is not complete, by the finish of its answer."""
 
 
 class ResponseFrame(Struct, frozen=True, gc=False):

@@ -57,10 +57,10 @@ class Tools(Struct, frozen=True, gc=False):
     """The tools that an agent may call, and what it is told of the choice among them."""
 
     wire: bytes | None = None
-    """As `Call.tools` has them; None: there are none, or none may be called."""
+    """The JSON text for `Call.tools`; None: there are no tools, or none may be called."""
     names: frozenset[str] = frozenset()
     choice: str | dict[str, Any] | None = None
-    """As `read_tool_choice` returns it."""
+    """What `read_tool_choice` returns."""
 
 
 def read_tools(tools: Raw, choice: Raw, *, flat: bool) -> Tools:

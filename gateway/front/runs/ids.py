@@ -36,7 +36,7 @@ CREDENTIALS = (b"authorization", b"x-api-key")
 
 
 class Origin(Enum):
-    """Whence an id is that is not known any more."""
+    """Where an id comes from under which no run is kept."""
 
     OURS = "ours"
     """This process gave it out to this credential."""
@@ -57,8 +57,10 @@ def credential_of(fields: Mapping[bytes, bytes]) -> bytes:
 
 
 class Ids:
-    """Of one process. An id without its prefix is called a token: dialects have prefixes of their
-    own."""
+    """Makes the ids of one process, and recognises them.
+
+    An id without its prefix is called a token: dialects have prefixes of their own.
+    """
 
     def __init__(self) -> None:
         self._incarnation = secrets.token_hex(_INCARNATION_DIGITS // 2)
@@ -70,7 +72,7 @@ class Ids:
         return f"{self._incarnation}{secret}{self._seal(secret, credential)}"
 
     def origin(self, token: str, credential: bytes) -> Origin:
-        """Whence a token is, whatever text it may be."""
+        """Where a token comes from. It may be any text."""
         if _TOKEN.match(token) is None:
             return Origin.NOBODY
         if token[:_INCARNATION_DIGITS] != self._incarnation:

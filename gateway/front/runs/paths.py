@@ -32,7 +32,7 @@ class Visit(NamedTuple):
     method: str
     path: RunPath
     query: bytes
-    """As it was sent, which counts for protocols that ask for a stream by it."""
+    """What follows the `?`, as it was sent: some protocols ask for a stream there."""
 
 
 async def respond_on_path(

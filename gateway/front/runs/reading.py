@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gateway.front.runs.service import Runs
 
 PORTION = 64 * 1024
-"""Bytes that are sent at once, at about: enough to cost little, and few enough for a slow client to
-take within its `write` clock."""
+"""Bytes of events that are sent at once, unless one event has more: enough to cost little, and few
+enough for a slow client to take within its `write` clock."""
 
 
 class RunDelivery(Delivery):

@@ -101,12 +101,13 @@ class Registry(Generic[K]):
         self._runs: dict[str, K] = {}
         self._keys: dict[bytes, K] = {}
         self._ended: dict[K, None] = {}
-        """In the order of their ends."""
+        """The runs that have ended, in the order of their ends."""
         self._read: dict[K, None] = {}
         self._unread: dict[K, None] = {}
-        """Those that have ended and have no key, in the order in which their places are taken."""
+        """The runs that have ended and have no key, in the order in which their places are taken:
+        `_read` before `_unread`."""
         self._costs: dict[K, int] = {}
-        """Of those that keep anything; some may be forgotten, and still read."""
+        """What each run costs that keeps anything. Some are forgotten already, and still read."""
         self._sizes: dict[str, int] = {}
         """What each agent's runs cost."""
         self.size = 0

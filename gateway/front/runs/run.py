@@ -31,7 +31,7 @@ exchange holds `MAX_BUFFERED_BYTES` before its worker is held."""
 
 
 class RunState(Enum):
-    """As clients see it."""
+    """The states of a run as clients see them."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -122,7 +122,7 @@ class Run:
         self._readers: set[Reader] = set()
         # Neither is kept after the end: both may hold as much as the request did.
         self._codec: Codec | None = codec
-        exchange.keeper = self.let_go
+        exchange.on_spill = self.let_go
         self._exchange: Exchange | None = exchange
 
     def __repr__(self) -> str:
@@ -215,9 +215,11 @@ class Run:
     # The registry's side
 
     def shed(self, cost: int) -> None:
-        """See `Kept.shed`. A whole answer that is being sent stays, and so does what the fastest
-        reader of a run that goes on is about to get: at most `WINDOW`, or one event. One that is
-        further back than the pump lets it fall has come late, and holds no more than that."""
+        """See `Kept.shed`. A whole answer that is being sent stays.
+
+        So does what the fastest reader of a run that goes on is about to get: at most `WINDOW`, or
+        one event. A reader that is further back attached late, and holds only the newest event.
+        """
         if not self.ended:
             unread = self.ring.next - self._furthest
             keeps_up = self.ring.lag(self._furthest) <= WINDOW
@@ -226,6 +228,7 @@ class Run:
             self.forget()
 
     def forget(self) -> None:
+        """See `Kept.forget`."""
         self.gone = True
         self.ring.clear()
         self.answer = self._told = None

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.runs")
 
 EVENTS_AT_ONCE = 1024
-"""That are added to a run before others have their turn: about 2 ms."""
+"""How many events are added to a run before other tasks have their turn: about 2 ms."""
 
 LARGEST_SHARE = 4
 """One stream keeps at most a quarter of the memory for all."""

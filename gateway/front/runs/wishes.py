@@ -39,17 +39,17 @@ _EVENTS = re.compile(
 
 
 class Wish(NamedTuple):
-    """That a request becomes a run."""
+    """How a request that is to become a run says so."""
 
     respond_async: bool
-    """To be answered at once, with where the run is."""
+    """Whether the client wants to be told at once where the run is."""
     key: bytes | None
     """A digest of the Idempotency-Key, the path, and whose it is."""
     fingerprint: bytes = b""
     """A digest of what is asked under that key."""
 
     def of_body(self, fields: Fields, body: bytes) -> Wish:
-        """The same for the body that has come."""
+        """This wish, with the fingerprint of the body that has come."""
         if self.key is None:
             return self
         asked = _digest(fields.get(b"x-conversation-id", b""), body)
@@ -57,7 +57,7 @@ class Wish(NamedTuple):
 
 
 def read_wish(fields: Fields, path: str) -> Wish | None:
-    """What a request asks for; None: nothing of all this. Raises InvalidRequest.
+    """The wish in a request's header fields; None: there is none. Raises InvalidRequest.
 
     Of the preferences only `respond-async` is honoured (RFC 7240, 4.1); others may be ignored.
     """
