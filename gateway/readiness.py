@@ -17,6 +17,7 @@ again.
 from __future__ import annotations
 
 import errno
+import select
 from typing import TYPE_CHECKING
 
 import trio
@@ -49,6 +50,16 @@ async def readable(descriptor: int) -> None:
 async def writable(descriptor: int) -> None:
     """The same for writing."""
     await _ready(trio.lowlevel.wait_writable, descriptor)
+
+
+async def hung_up(descriptor: int) -> None:
+    """Return when nobody has the other end of a socket any more, on which nothing is ever said."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # errors and the other end's end are always told
+    while True:
+        await readable(descriptor)
+        if poll.poll(0):
+            return
 
 
 async def _ready(wait: Callable[[int], Awaitable[None]], descriptor: int) -> None:

@@ -50,8 +50,9 @@ MAX_DESCRIPTORS = 65_536
 """What the gateway allows itself, if the system does: a bound on the connections that say nothing,
 and with it on their memory."""
 
-DESCRIPTORS_PER_WORKER = 6
-"""Three pipes, the process, the claim on its user id, and what its services end with."""
+DESCRIPTORS_PER_WORKER = 7
+"""Three pipes, the process, the claim on its user id, and what its network and services end with.
+"""
 
 SPARE_DESCRIPTORS = 128
 """For what is open for a moment: a start of a worker takes some thirty, and one that has ended but

@@ -66,6 +66,9 @@ class Launch:
     is a limit."""
     out_of_memory: Callable[[], bool] = lambda: False
     """Whether the kernel has ended a process of this start because its memory limit was met."""
+    lifelines: tuple[int, ...] = ()
+    """Sockets whose other ends the processes hold that serve the worker's network: when one hangs
+    up, the worker has lost it for good. Open until `release`."""
     serves: Callable[..., None] | None = None
     """Told of each request that the worker is given (its id, and `alone`: whether it has no other),
     where that is of use: it may be the one on whose behalf the worker uses its network."""

@@ -176,19 +176,17 @@ class StrictLauncher:
             options += ["--seccomp", str(seccomp)]
             inherited = [*files.values(), *kept.values(), seccomp]
             ports: list[tuple[int, int]] = []
-            if self._proxy is not None:
-                # The proxy serves the worker while this socket is open: bubblewrap holds a copy,
-                # and the worker's own is closed when the agent starts.
-                handed_out = inheritable(stack, stack.enter_context(self._proxy.announce(number)))
-                held = inheritable(stack, handed_out)
-                options += ["--sync-fd", str(held)]
-                inherited.append(held)
-                ports.append((handed_out, listener.PROXY_PORT))
-            if self._door is not None:
-                # bubblewrap can hold only one: this copy is the gateway's.
-                handed_out = inheritable(stack, stack.enter_context(self._door.announce(number)))
-                inheritable(ending, handed_out)
-                ports.append((handed_out, listener.DOOR_PORT))
+            lifelines: list[int] = []
+            for process, port in (
+                (self._proxy, listener.PROXY_PORT),
+                (self._door, listener.DOOR_PORT),
+            ):
+                if process is not None:
+                    # It serves the worker while somebody has this socket: the worker closes its own
+                    # when the agent starts.
+                    handed_out = inheritable(stack, stack.enter_context(process.announce(number)))
+                    lifelines.append(inheritable(ending, handed_out))
+                    ports.append((handed_out, port))
             ending.callback(self.meter.forget, number)
             inherited += [descriptor for descriptor, _ in ports]
             before = listener.command(ports, rlimits.pop("nofile")) if ports else ()
@@ -231,6 +229,7 @@ class StrictLauncher:
                 too_large=self._state.too_large(home) if self._state and home else None,
                 shares_cpus=self._shares_cpus,
                 out_of_memory=partial(groups.out_of_memory, group),
+                lifelines=tuple(lifelines),
                 serves=partial(self.meter.serves, number) if ports else None,
             )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from gateway import clock
+from gateway import clock, readiness
 from gateway.errors import ClockRanOut, WorkerCrashed, describe_exit, exit_sentence
 from gateway.observe import logs
 from gateway.sandbox.symptoms import MEMORY, STATE_SIZE, limit_in
@@ -29,13 +29,7 @@ from gateway.workers.events import (
     Spawned,
 )
 from gateway.workers.failures import invalid_response
-from gateway.workers.link import (
-    FellBehind,
-    InputClosed,
-    Link,
-    LinkEvent,
-    Violated,
-)
+from gateway.workers.link import FellBehind, InputClosed, Link, LinkEvent, Violated
 from gateway.workers.memory import exceeds
 from gateway.workers.priority import lower_when_greedy
 from gateway.workers.process import SpawnError, spawn
@@ -63,9 +57,12 @@ KILL_WAIT = 5.0
 """Seconds from SIGKILL to the exit: only a process that waits in the kernel (a dead network file
 system, say) takes longer, and nothing can be done about that one."""
 
-
 FOLDER_SECONDS = 1.0
 """Between two looks at whether the worker's folder was found to be too large."""
+
+NETWORK_SECONDS = 1.0
+"""From the end of a process of the network to the end of its workers: one that ends at each start
+must not have the machine do nothing but start workers."""
 
 _LIMITS = {Reason.OVER_MEMORY: MEMORY, Reason.OVER_STATE: STATE_SIZE}
 
@@ -133,11 +130,7 @@ class Worker:
         self._violation: RemoteProtocolError | None = None
         self._misbehaved = False
         self._told_end = False
-        self._out_of_memory: Callable[[], bool] = lambda: False
-        self._watched_memory = 0
-        self._too_large: Callable[[], bool] | None = None
-        self._shares_cpus = True
-        self._serves: Callable[..., None] | None = None
+        self._launch: Launch | None = None
         self._ending = trio.Event()
         self._exited = trio.Event()
 
@@ -177,8 +170,8 @@ class Worker:
         """Send a request to the worker."""
         assert self._link is not None, f"{self} was given a request before it was spawned"
         sent = self._link.send(exchange)
-        if self._serves is not None:
-            self._serves(exchange.call.request_id, alone=len(self.exchanges) == 1)
+        if self._launch is not None and self._launch.serves is not None:
+            self._launch.serves(exchange.call.request_id, alone=len(self.exchanges) == 1)
         if sent and not self.spoke and self._nursery is not None:
             self._nursery.start_soon(self._look_whether_it_reads, exchange)
 
@@ -211,20 +204,15 @@ class Worker:
         try:
             with self._launcher.launch(self._conversation) as launch:
                 process = self._spawn(launch)
+                self._launch = launch
                 self.mark = launch.mark
-                release = launch.release
-                self._out_of_memory = launch.out_of_memory
-                self._watched_memory = launch.watched_memory
-                self._too_large = launch.too_large
-                self._shares_cpus = launch.shares_cpus
-                self._serves = launch.serves
         except (SpawnError, OSError) as error:
             self._report_not_started(error)
             return
         self._process = process
         try:
             await process.register()
-            await self._live(process)
+            await self._live(process, launch)
         except SpawnError as error:
             self._report_not_started(error)
         finally:
@@ -233,7 +221,7 @@ class Worker:
                 process.signal_group(signal.SIGKILL)
                 await process.wait()
             process.close()
-            release()
+            launch.release()
 
     def _report_not_started(self, error: SpawnError | OSError) -> None:
         logs.event(log, logging.ERROR, f"worker not started: {error}", agent=self.agent)
@@ -245,7 +233,7 @@ class Worker:
         if not self._told_end:
             self._report(self.id, event)
 
-    async def _live(self, process: Process) -> None:
+    async def _live(self, process: Process, launch: Launch) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._link = link = Link(process, nursery, self._receive, self._diagnose_failure)
@@ -253,11 +241,13 @@ class Worker:
             nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
             nursery.start_soon(self._watch_exit, process)
-            if self._watched_memory:
-                nursery.start_soon(self._watch_memory, process.pid, self._watched_memory)
-            if self._too_large is not None:
-                nursery.start_soon(self._watch_folder, self._too_large)
-            if not self._shares_cpus:
+            if launch.watched_memory:
+                nursery.start_soon(self._watch_memory, process.pid, launch.watched_memory)
+            if launch.too_large is not None:
+                nursery.start_soon(self._watch_folder, launch.too_large)
+            for lifeline in launch.lifelines:
+                nursery.start_soon(self._watch_network, lifeline)
+            if not launch.shares_cpus:
                 nursery.start_soon(lower_when_greedy, process.pid, self._tell_priority)
             logs.event(log, logging.INFO, "worker started", **self._fields())
             self._tell(Spawned())
@@ -375,6 +365,14 @@ class Worker:
             await trio.sleep(FOLDER_SECONDS)
         self.end(Reason.OVER_STATE)
 
+    async def _watch_network(self, lifeline: int) -> None:
+        """Have the worker replaced once nobody serves its network, which no other process can."""
+        await readiness.hung_up(lifeline)
+        await trio.sleep(NETWORK_SECONDS)
+        message = "worker is replaced: a process that served its network has ended"
+        logs.event(log, logging.WARNING, message, **self._fields())
+        self._tell(Retires())
+
     async def _exits_within(self, seconds: float) -> bool:
         return await clock.wait_within(self._exited, seconds)
 
@@ -430,7 +428,7 @@ class Worker:
         if refusal is not None:
             return WorkerCrashed(f"the worker could not be started: {refusal}")
         found = None
-        if status and self._out_of_memory():
+        if status and self._launch is not None and self._launch.out_of_memory():
             found = MEMORY
         elif status:
             found = self._launcher.diagnose(said, started=self.spoke)

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import termios
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -34,7 +35,13 @@ from gateway.workers.events import (
     WorkerEvent,
 )
 from gateway.workers.process import SpawnError
-from gateway.workers.worker import EXIT_AFTER_EOF, FOLDER_SECONDS, KILL_WAIT, Worker
+from gateway.workers.worker import (
+    EXIT_AFTER_EOF,
+    FOLDER_SECONDS,
+    KILL_WAIT,
+    NETWORK_SECONDS,
+    Worker,
+)
 from tests.unit.workers import NoLauncher
 
 READY = b'{"method":"ready","params":{"protocol":1,"handlers":["invoke"],"concurrency":4}}\n'
@@ -572,3 +579,35 @@ async def test_a_worker_whose_folder_has_become_too_large_is_ended(
     assert it.end.lost == (exchange,)
     assert it.end.error.details["setting"] == "state.size"
     assert "state.size" in it.end.error.message
+
+
+class Served(NoLauncher):
+    """A launcher whose workers have a network, which a process serves that has the other end."""
+
+    def __init__(self, lifeline: int) -> None:
+        self._lifeline = lifeline
+
+    @contextmanager
+    def launch(self, conversation: str | None = None) -> Iterator[Launch]:
+        yield Launch(("fake",), {}, lifelines=(self._lifeline,))
+
+
+async def test_a_worker_whose_network_nobody_serves_any_more_finishes_and_is_replaced(
+    autojump_clock: MockClock,
+) -> None:
+    it = WorkerScene()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        it.worker._launcher = Served(ours.fileno())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(it.worker.run)
+            await wait_all_tasks_blocked()
+            await it.says(READY)
+            it.send()
+            await trio.sleep(60)
+            assert Retires() not in it.events
+            theirs.close()
+            await trio.sleep(2 * NETWORK_SECONDS)
+            assert Retires() in it.events
+            assert not any(isinstance(event, Ended) for event in it.events), "it may finish"
+            it.process.exits(0)

@@ -113,7 +113,8 @@ async def _serve_worker(
 ) -> None:
     """Serve one worker's port, from its arrival until the sandbox is gone.
 
-    `worker` is the socket on which the port arrives; the sandbox holds its other end open.
+    `worker` is the socket on which the port arrives; the gateway holds its other end open until the
+    worker has ended.
     """
     with worker:
         _, descriptors = await receive_message(worker)
