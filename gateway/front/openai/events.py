@@ -1,4 +1,4 @@
-"""What both APIs make of the events that OpenAI has no form for: comments and links."""
+"""What both APIs make of chunks that come together, and of events that they have no form for."""
 
 from __future__ import annotations
 
