@@ -40,6 +40,8 @@ _ALLOW = re.compile(r"(\*|[A-Z]+) (/[!-~]*)")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _REFERENCE = re.compile(r"\$\{([^}]*)\}|(?<!\S)file:(\S+)")
+_NEARLY = re.compile(r"\$\{|(?<!\S)\$[A-Z_][A-Z0-9_]*(?!\S)|file:/")
+"""What is a mistake rather than a part of a key, and would be sent to the service as it is."""
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _CREDENTIAL = re.compile(r"auth|cookie|key|pass|secret|signature|token", re.IGNORECASE)
@@ -194,6 +196,10 @@ def _check_references(key: str, value: str) -> None:
             raise ValueError(f"{key} has a reference that is not ${{NAME}}")
         if found[2] is not None and not os.path.isabs(found[2]):
             raise ValueError(f"{key} has file: without an absolute path")
+    if _NEARLY.search(_REFERENCE.sub("", value)):
+        raise ValueError(
+            f"{key} has a $ or file: that is no reference: expected ${{NAME}} or file:/PATH"
+        )
 
 
 @dataclass(frozen=True, slots=True)
