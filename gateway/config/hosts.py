@@ -46,6 +46,15 @@ def plain_address(text: str) -> Address:
     return mapped or address
 
 
+def is_address(text: str) -> bool:
+    """Whether the text is an IP address, without brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def check_host_pattern(pattern: str) -> None:
     """Raises ValueError unless the pattern is a name, an address, `*.` and a name, or `*`."""
     if pattern == ANY_HOST:

@@ -128,6 +128,9 @@ def _merge(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 _T = TypeVar("_T")
 
+_SECRET = frozenset({"env", "header"})
+"""Keys below which a text may be a secret: messages leave it out."""
+
 
 def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
     try:
@@ -136,8 +139,20 @@ def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
         mismatch = read_mismatch(error)
         keys = mismatch.keys
         found, kind = _at(keys, value, inspect.type_info(into))
-        reason = _readable(mismatch, found, kind)
+        reason = _readable(mismatch, _masked(found) if _SECRET & {*keys} else found, kind)
         raise ConfigError(f"{'.'.join([where, *keys])}: {reason}") from None
+
+
+def _masked(found: Any) -> Any:
+    """The value, with asterisks for each text in it."""
+    match found:
+        case str():
+            return "***"
+        case dict():
+            return {key: _masked(value) for key, value in found.items()}
+        case list():
+            return [_masked(value) for value in found]
+    return found
 
 
 def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.Type]:

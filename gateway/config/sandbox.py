@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from gateway.config.hosts import is_address
+
 Limit = Literal["memory", "pids", "cpu"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -166,24 +168,16 @@ def _is_loopback(host: str) -> bool:
     return (
         name == "localhost"
         or name.endswith(".localhost")
-        or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
+        or (is_address(name) and ipaddress.ip_address(name).is_loopback)
     )
 
 
 def _is_never_reached(host: str) -> bool:
     """Whether the proxy refuses the host whatever the settings say."""
-    if not _is_address(host):
+    if not is_address(host):
         return False
     address = ipaddress.ip_address(host)
     return address.is_unspecified or address.is_link_local
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _invalid(key: str, value: object, expected: str) -> ValueError:

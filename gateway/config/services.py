@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
+from gateway.config.hosts import is_address
 from gateway.config.presets import GENERIC, PRESETS, Preset
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ _NEARLY = re.compile(r"\$\{|(?<!\S)\$[A-Z_][A-Z0-9_]*(?!\S)|file:/")
 """What is a mistake rather than a part of a key, and would be sent to the service as it is."""
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
+_PRIVATE = re.compile(r"(?<=//).*@|(?<=[?#]).*")
+"""User and password of a URL, and its query."""
 _CREDENTIAL = re.compile(r"auth|cookie|key|pass|secret|signature|token", re.IGNORECASE)
 OWN_HEADERS = frozenset(
     (
@@ -130,9 +133,9 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if not self.address:
             why = self.defaults.why_url or "expected https://HOST/PATH"
             raise ValueError(f"url is missing: {why}")
-        expected = (
-            f"url is {self.address!r}, expected http(s)://HOST[:PORT][/PATH] and nothing else"
-        )
+        # Without what may be a key: the message is for a terminal, or for the log of a reload.
+        shown = _PRIVATE.sub("***", self.address)
+        expected = f"url is {shown!r}, expected http(s)://HOST[:PORT][/PATH] and nothing else"
         try:
             parts = urlsplit(self.address)
             port = parts.port
@@ -141,7 +144,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         host = parts.hostname or ""
         if (
             parts.scheme not in _PORTS
-            or not (_HOST.fullmatch(host) or _is_address(host))
+            or not (_HOST.fullmatch(host) or is_address(host))
             or "@" in parts.netloc
             or port == 0
             or not _BASE.fullmatch(parts.path)
@@ -149,7 +152,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             or self.address != f"{parts.scheme}://{parts.netloc}{parts.path}"
         ):
             raise ValueError(expected)
-        if _is_address(host) and ipaddress.ip_address(host).is_link_local:
+        if is_address(host) and ipaddress.ip_address(host).is_link_local:
             raise ValueError(f"url is {self.address!r}: link-local addresses are never reached")
         return parts
 
@@ -162,7 +165,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         host = self.parts.hostname or ""
         if host == "localhost" or host.endswith(".localhost") or host == listening.lower():
             return True
-        return _is_address(host) and (
+        return is_address(host) and (
             ipaddress.ip_address(host).is_loopback or ipaddress.ip_address(host).is_unspecified
         )
 
@@ -180,14 +183,6 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.preset is not None:
             return dict(self.defaults.env)
         return {f"{name.upper().replace('-', '_')}_BASE_URL": "{url}"}
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_references(key: str, value: str) -> None:
@@ -231,9 +226,7 @@ class Service:
             "errors": settings.defaults.errors,
             "requests_per_minute": settings.requests_per_minute,
             "tokens_per_day": settings.tokens_per_day,
-            "clocks": {
-                name: getattr(settings.clocks, name) for name in ("connect", "first", "idle")
-            },
+            "clocks": structs.asdict(settings.clocks),
             "ca": self.ca,
         }
 

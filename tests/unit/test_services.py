@@ -93,6 +93,24 @@ def test_a_url_that_is_more_or_less_than_a_place_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "table",
+    [
+        f"url = 'https://user:{KEY}@example.com/v1'",
+        f"url = 'https://example.com/v1?key={KEY}'",
+        f"url = 'https://example.com/v1'\nheader = 'Authorization: Bearer {KEY}'",
+        f"url = 'https://example.com/v1'\nheader = {{ Authorization = ['{KEY}'] }}",
+        f"url = 'https://example.com/v1'\nenv = 'KEY={KEY}'",
+    ],
+)
+def test_an_error_shows_no_key_that_stands_where_none_belongs(table: str, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"[services.x]\n{table}\n[agents.a]\ncommand = 'true'\n")
+    with pytest.raises(ConfigError, match=r"services\.x\.?(?:url|header|env|: url)") as raised:
+        load(path)
+    assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({}, "url is missing"),
