@@ -254,6 +254,29 @@ async def test_a_tunnel_passes_on_both_directions_and_both_ends(
     assert (record.sent, record.received, record.status) == (len("ping"), len("ping pong"), 200)
 
 
+async def test_a_worker_whose_socket_was_lost_on_its_way_takes_nothing_from_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The kernel discards the descriptors of a message that a process has no room for."""
+    auditor = Kept()
+    serve = partial(inlets.serve, max_clients=1)
+    control, other = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with control, trio.socket.from_stdlib_socket(other) as theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, theirs, Egress(auditor, POLICY), auditor)
+            control.send(b'{"worker": 4}')
+            held, passed = socket.socketpair()
+            with held:
+                with passed:
+                    socket.send_fds(control, [b'{"worker": 5}'], [passed.fileno()])
+                held.shutdown(socket.SHUT_WR)
+                # The end of its socket is the end of its service, which had begun then.
+                await trio.lowlevel.wait_readable(held)
+                assert held.recv(1) == b""
+            control.close()
+    assert "worker 4 has no network" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("address", "by_name", "why"),
     [

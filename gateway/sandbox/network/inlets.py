@@ -89,6 +89,10 @@ async def serve(
                 message = json.loads(said)
                 if "rules" in message:
                     handler.change(_read_rules(*descriptors))
+                elif not descriptors:
+                    # The kernel discards what this process has no room for (unix(7)); the gateway
+                    # sees that the worker's socket is gone, and replaces the worker.
+                    _log.error("too many open files: worker %d has no network", message["worker"])
                 else:
                     received.pop_all()
                     worker = trio.socket.from_stdlib_socket(
@@ -194,9 +198,8 @@ def main(make: Callable[[Auditor], Handler], *, max_clients: int) -> None:
         with control:
             await serve(control, make(auditor), auditor, max_clients=max_clients)
 
-    with contextlib.suppress(
-        KeyboardInterrupt
-    ):  # from the terminal: this process ends with the gateway
+    # The terminal interrupts this process, too, which ends with the gateway.
+    with contextlib.suppress(KeyboardInterrupt):
         trio.run(run)
 
 
