@@ -182,8 +182,8 @@ class Reloader:
 
 
 def _look_at(paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """By what it is told apart whether a file was written to or replaced; without those that cannot
-    be looked at, which are about to be replaced."""
+    """What of each file is different once it was written to or replaced. A file that cannot be
+    looked at is left out: it is about to be replaced."""
     found: dict[str, tuple[int, ...]] = {}
     for path in paths:
         with suppress(OSError):

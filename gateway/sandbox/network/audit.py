@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Amount = Annotated[int, Meta(ge=0, le=2**53)]
-"""What sums of cannot overflow a reader of JSON before the machine is old."""
+"""At most what a reader of JSON can hold exactly whose numbers are all doubles."""
 
 MAX_NAME = 256
 """Characters of a service, a host with its port, a rule or a method."""

@@ -72,7 +72,7 @@ class Entry:
     clocks: Clocks
     errors: ErrorForm
     source: dict[str, Any] = field(repr=False)
-    """What the gateway has said."""
+    """The rules of this service, as the gateway has sent them; they hold its keys."""
 
 
 @dataclass(slots=True)
