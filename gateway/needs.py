@@ -29,8 +29,8 @@ def unmet_needs(agent: str, needs: frozenset[str], ready: Ready | None) -> Inval
             what, declaration = repr(field), f'"{need}": true'
         if not met:
             return InvalidRequest(
-                f"agent {agent!r} does not take {what}; its `ready` would have to declare "
-                f"{declaration}",
+                f"agent {agent!r} has not declared that it takes {what}; its `ready` would have to "
+                f"hold {declaration}",
                 field=field or "messages",
             )
     return None

@@ -27,7 +27,7 @@ class Reason(Enum):
     STDOUT_CLOSED = "it closed its stdout and did not exit"
     STDIN_CLOSED = "it closed its stdin and did not exit"
     VIOLATION = "it broke the protocol"
-    UNRESPONSIVE = "it did not end a cancelled request"
+    UNRESPONSIVE = "it did not react in time"
     OVER_MEMORY = "it used more memory than sandbox.memory allows"
     OVER_STATE = "its folder holds more than state.size allows"
     START_TIMEOUT = "it said nothing since its start"
@@ -73,7 +73,8 @@ class HalfClosed(Struct, frozen=True, gc=False):
 
 
 class CancelIgnored(Struct, frozen=True, gc=False):
-    """The worker did not end a cancelled request within the `cancel` clock."""
+    """The worker did not end a cancelled request within the `cancel` clock, or has declared nothing
+    within the `start` clock to a request that needs a declaration."""
 
     exchange: Exchange
 

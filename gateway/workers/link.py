@@ -17,10 +17,10 @@ import trio
 from msgspec import Struct
 
 from gateway import clock
-from gateway.errors import ClientTooSlow, GatewayError
+from gateway.errors import ClientTooSlow, GatewayError, InvalidRequest
 from gateway.needs import unmet_needs
 from gateway.readiness import readable, writable
-from gateway.workers.events import Answered, Paused, Spoke
+from gateway.workers.events import Answered, CancelIgnored, Paused, Spoke
 from gateway.workers.failures import agents_error, invalid_response
 from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
@@ -57,7 +57,6 @@ _ANSWERED_KEPT = 64
 """Answered requests whose names are still known: what the worker wrote into its stderr before an
 answer may be read after it."""
 
-
 _WORDS = (Burst, Chunk, Event)
 
 
@@ -90,7 +89,9 @@ class InputClosed(Struct, frozen=True, gc=False):
     """The worker takes no more input: it closed its stdin."""
 
 
-LinkEvent: TypeAlias = Spoke | Answered | Paused | Violated | FellBehind | InputClosed
+LinkEvent: TypeAlias = (
+    Spoke | Answered | CancelIgnored | Paused | Violated | FellBehind | InputClosed
+)
 
 
 class Link:
@@ -203,7 +204,9 @@ class Link:
         """
         if exchange is self._held:
             self._held = None
-            self._report(Answered(exchange, served=False))
+            # Without its declaration within the `start` clock: it may hang as well as be bare.
+            silent = isinstance(exchange.error, InvalidRequest)
+            self._report(CancelIgnored(exchange) if silent else Answered(exchange, served=False))
             return None
         wire_id = exchange.wire_id
         if self._in_flight.get(wire_id) is not exchange or wire_id in self._cancelled:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from gateway.config import Clocks
 from gateway.errors import ClientTooSlow, InvalidRequest
 from gateway.exchange import MAX_BUFFERED_BYTES, Call, Exchange
-from gateway.workers.events import Answered, Paused, Spoke
+from gateway.workers.events import Answered, CancelIgnored, Paused, Spoke
 from gateway.workers.link import FellBehind, InputClosed, Link, LinkEvent, Violated
 from protocol import Outcome, Ready
 from tests.unit.conftest import unhurried
@@ -90,6 +90,8 @@ class Owner:
             case Answered(exchange, served):
                 self.told.append(f"answered {exchange.call.request_id} {served}")
                 self.give()
+            case CancelIgnored(exchange):
+                self.told.append(f"ignored {exchange.call.request_id}")
             case Violated(error, fatal, placed):
                 self.usable = self.usable and not fatal
                 self.told.append(f"violation {error.violation.value} {fatal=} {placed=}")
@@ -468,6 +470,15 @@ async def test_a_worker_that_turns_out_to_lack_what_is_needed_never_sees_the_req
         assert s.process.was_told() == b""
         assert [type(each.error) for each in (early, late)] == [InvalidRequest] * 2
         assert s.owner.told == ["ready", "answered early False", "answered late False"]
+        assert s.link.exchanges == ()
+
+
+async def test_a_worker_that_declares_nothing_in_time_is_given_up() -> None:
+    async with scene() as s:
+        exchange = s.send("a", needs=frozenset({"tools"}))
+        exchange.fail(InvalidRequest("it has not declared it"))  # as at the end of its clock
+        assert s.link.cancel(exchange) is None
+        assert s.owner.told == ["ignored a"]
         assert s.link.exchanges == ()
 
 
