@@ -47,7 +47,7 @@ from .messages import describe, to_plain
 class Turn:
     """One request's answer while it is given. See the module's docstring."""
 
-    __slots__ = ("_asks", "_calls", "_names", "_usage", "connection", "events", "finish", "id",
+    __slots__ = ("_answered", "_asks", "_names", "_usage", "connection", "events", "finish", "id",
                  "method", "tools")  # fmt: skip
 
     def __init__(
@@ -70,11 +70,12 @@ class Turn:
         """Why the answer ends, as far as the handler said so."""
         self._usage: dict[str, int] = {}
         self._asks: list[bytes] = []
-        self._calls: set[str] = set()
+        self._answered: dict[str, bool] = {}
+        """Whether a result was told, for each call of a client's tool."""
         self._names: frozenset[str] | None = None
 
     def __repr__(self) -> str:
-        waiting = f"{len(self._calls)} calls, {len(self._asks)} questions"
+        waiting = f"{len(self._answered)} calls, {len(self._asks)} questions"
         return f"<Turn {self.id}, {'events' if self.events else 'text'}, {waiting}>"
 
     def note(self, event: Event | Mapping[str, Any]) -> bytes:
@@ -104,7 +105,7 @@ class Turn:
         """What is said with the end of the answer; None if there is nothing to say."""
         if self._asks:
             finish: str | None = "input_required"
-        elif self._calls:
+        elif not all(self._answered.values()):
             finish = "tool_calls"
         else:
             finish = self.finish
@@ -137,11 +138,11 @@ class Turn:
         return b""
 
     def _follow(self, event: Event | Raw) -> None:
-        """Keep account of the client's calls that wait for a result."""
+        """Keep account of the client's calls. More pieces of one may come after its result."""
         if isinstance(event, ToolCall) and event.name in self._client_tools():
-            self._calls.add(event.call)
-        elif isinstance(event, ToolResult):
-            self._calls.discard(event.call)
+            self._answered.setdefault(event.call, False)
+        elif isinstance(event, ToolResult) and event.call in self._answered:
+            self._answered[event.call] = True
 
     def _client_tools(self) -> frozenset[str]:
         if self._names is None:
