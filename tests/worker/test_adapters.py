@@ -99,6 +99,12 @@ async def test_a_langgraph_agent() -> None:
         resume = [{"id": ask["id"], "status": "resolved", "payload": "yes"}]
         answer = await worker.chat([], events=True, context=context, resume=resume)
         assert (answer.words, answer.outcome) == (("You said yes.",), {})
+        # A question that the user has cancelled has no answer, whatever is sent with it.
+        answer = await worker.chat(said("Confirm"), events=True, context=context)
+        (ask,) = answer.outcome["asks"]
+        resume = [{"id": ask["id"], "status": "cancelled", "payload": "yes"}]
+        answer = await worker.chat([], events=True, context=context, resume=resume)
+        assert (answer.words, answer.outcome) == (("You said None.",), {})
         # A model by itself, in a thread.
         answer = await worker.invoke("model", events=True)
         assert answer.words == ("It is warm.",)
@@ -143,9 +149,13 @@ async def test_a_pydantic_ai_agent() -> None:
         assert (await worker.chat(told("warm"), tools=TOOLS)).text == "It is warm."
         # An approval, by itself.
         await worker.chat(said("Where?"), events=True, context=context)
-        for approved, word in ((True, "gone, all 1"), (False, "denied")):
+        for status, approved, word in (
+            ("resolved", True, "gone, all 1"),
+            ("resolved", False, "denied"),
+            ("cancelled", True, "denied"),
+        ):
             await worker.chat(said("Where?"), events=True, context=context)
-            resume = [{"id": "c3", "payload": {"approved": approved}}]
+            resume = [{"id": "c3", "status": status, "payload": {"approved": approved}}]
             answer = await worker.chat([], events=True, context=context, resume=resume)
             assert word in answer.text
         # An output that is no text, and content that is none.
@@ -188,10 +198,23 @@ async def test_an_openai_agents_agent() -> None:
         _, why = (await worker.chat(said([{"type": "video"}]))).failure
         assert why == "messages: a part of type 'video' is none that is taken"
         # An approval, by itself.
-        for approved, word in ((True, "gone, all 1"), (False, "not approved")):
+        for status, approved, word in (
+            ("resolved", True, "gone, all 1"),
+            ("resolved", False, "not approved"),
+            ("cancelled", True, "not approved"),
+        ):
             answer = await worker.chat(said("Delete it."), events=True, context=context)
             assert [ask["id"] for ask in answer.outcome["asks"]] == ["c3"]
-            resume = [{"id": "c3", "payload": approved}]
+            resume = [{"id": "c3", "status": status, "payload": approved}]
             answer = await worker.chat([], events=True, context=context, resume=resume)
             assert word in answer.text
+        # What was not answered stays open, and is asked again; so does a call of the client's.
+        brought = {"events": True, "tools": TOOLS, "context": context}
+        await worker.chat(said("Where?"), **brought)
+        answer = await worker.chat([], **brought, resume=[{"id": "other", "payload": True}])
+        assert answer.words == (calls[0],)
+        assert [ask["id"] for ask in answer.outcome["asks"]] == ["c3"]
+        answer = await worker.chat([], **brought, resume=[{"id": "c3", "payload": True}])
+        assert list(answer.words) == [came("c3", "gone, all 1"), calls[0]]
+        assert answer.outcome["finish"] == "tool_calls"
         await leave(worker)

@@ -44,14 +44,18 @@ async def test_an_agent_of_the_ai_sdk(tmp_path: Path) -> None:
         assert answer.words == ("It is warm.",)
         assert answer.outcome == {"finish": "length", "usage": USAGE}
         # A call that needs an approval is a question.
-        for approved, word in ((True, "gone, all 1"), (False, "denied")):
+        for status, approved, word in (
+            ("resolved", True, "gone, all 1"),
+            ("resolved", False, "denied"),
+            ("cancelled", True, "denied"),
+        ):
             context = {"conversation_id": "c"}
             answer = await ask("Delete it.", context=context)
             assert answer.words == (called("c3", "remove", n=1),)
             (question,) = answer.outcome["asks"]
             message = 'May remove be called with {"n":1}?'
             assert question.items() >= {"message": message, "call": "c3", **DELETE}.items()
-            resume = [{"id": question["id"], "payload": approved}]
+            resume = [{"id": question["id"], "status": status, "payload": approved}]
             answer = await worker.chat([], events=True, context=context, resume=resume)
             assert answer.events[0]["call"] == "c3"
             assert word in str(answer.events[0]["content"])

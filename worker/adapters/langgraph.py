@@ -70,10 +70,16 @@ def is_clients(message: Any, context: Context) -> bool:
 
 
 def resume(context: Context) -> Any:
-    """`Command(resume=…)` with the answers to a graph's interrupts; None if there are none."""
+    """`Command(resume=…)` with the answers to a graph's interrupts; None if there are none.
+
+    To a graph, the answer to a question that was cancelled is None, whatever its payload.
+    """
     from langgraph.types import Command  # noqa: PLC0415  (see the package's docstring)
 
-    answers = {answer.id: answer.payload for answer in context.resume}
+    answers = {
+        answer.id: answer.payload if answer.status == "resolved" else None
+        for answer in context.resume
+    }
     return Command(resume=answers) if answers else None
 
 

@@ -7,8 +7,9 @@
         return openai_agents.events(run, context)
 
 A client's tool is one that needs an approval which never comes: its call interrupts the run, and
-the client makes it. The calls of other tools that need an approval become questions; to go on with
-these, the agent keeps the run's state (`run.to_state()`) and decides them with `decide`.
+the client makes it; a run that goes on without its result tells of it again. The calls of other
+tools that need an approval become questions; to go on with these, the agent keeps the run's state
+(`run.to_state()`) and decides them with `decide`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import msgspec
 from ..context import Context, InvalidInput
 from ..events import Ask, Event, Finish, Reasoning, ToolCall, ToolResult, Usage, tool_call
 from ..messages import to_plain
+from ._answers import approves
 
 _REASONING = {"response.reasoning_summary_text.delta", "response.reasoning_text.delta"}
 _FINISHES: dict[object, Any] = {"max_output_tokens": "length", "content_filter": "refused"}
@@ -28,6 +30,7 @@ _FINISHES: dict[object, Any] = {"max_output_tokens": "length", "content_filter":
 
 async def events(run: Any, context: Context) -> AsyncIterator[str | Event]:
     """The words and events of `Runner.run_streamed(…)`, whose `stream_events` this calls."""
+    told = set()
     try:
         async for event in run.stream_events():
             if event.type == "raw_response_event":
@@ -35,6 +38,8 @@ async def events(run: Any, context: Context) -> AsyncIterator[str | Event]:
                     yield each
             elif event.type == "run_item_stream_event":
                 for each in _read_item(event.item):
+                    if isinstance(each, ToolCall):
+                        told.add(each.call)
                     yield each
     finally:
         if not run.is_complete:  # it runs in a task of its own, also when its caller has left
@@ -43,6 +48,8 @@ async def events(run: Any, context: Context) -> AsyncIterator[str | Event]:
     for item in run.interruptions:
         if item.name not in clients:
             yield _ask(item)
+        elif item.call_id not in told:  # by the run that this one goes on from
+            yield _call(item.raw_item)
 
 
 def tools(context: Context) -> list[Any]:
@@ -69,13 +76,15 @@ def decide(state: Any, context: Context) -> Any:
     """Approve or reject the interruptions of a run's state as the user has answered; returns the
     state, to be run again.
 
-    An answer approves if its payload is true, or an object whose `approved` is.
+    An answer approves if its payload is true, or an object whose `approved` is; one that was
+    cancelled rejects. What was not answered stays open: it interrupts the run again.
     """
-    answers = {answer.id: answer.payload for answer in context.resume}
+    answers = {answer.id: answer for answer in context.resume}
     for item in state.get_interruptions():
-        payload = answers.get(item.call_id)
-        said = payload.get("approved") if isinstance(payload, Mapping) else payload
-        if said is True:
+        answer = answers.get(item.call_id)
+        if answer is None:
+            continue
+        if approves(answer):
             state.approve(item)
         else:
             state.reject(item)

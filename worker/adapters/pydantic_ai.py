@@ -25,6 +25,7 @@ import msgspec
 from ..context import Context, InvalidInput
 from ..events import Ask, Event, File, Finish, Reasoning, ToolResult, Usage, tool_call
 from ..messages import to_plain
+from ._answers import approves
 
 _FINISHES: dict[object, Any] = {"stop": "stop", "length": "length", "content_filter": "refused"}
 
@@ -68,15 +69,14 @@ def approvals(context: Context) -> Any:
     """The answers to questions about calls that need an approval, as `DeferredToolResults` for a
     run whose history ends with these calls; None if there are none.
 
-    An answer approves if its payload is true, or an object whose `approved` is.
+    An answer approves if its payload is true, or an object whose `approved` is; any other denies,
+    as does one that was cancelled.
     """
     from pydantic_ai import DeferredToolResults, ToolDenied  # noqa: PLC0415  (see the package)
 
-    decided: dict[str, Any] = {}
-    for answer in context.resume:
-        payload = answer.payload
-        said = payload.get("approved") if isinstance(payload, Mapping) else payload
-        decided[answer.id] = True if said is True else ToolDenied()
+    decided: dict[str, Any] = {
+        answer.id: True if approves(answer) else ToolDenied() for answer in context.resume
+    }
     return DeferredToolResults(approvals=decided) if decided else None
 
 

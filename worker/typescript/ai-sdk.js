@@ -111,14 +111,15 @@ export function modelMessages(messages) {
 /**
  * The answers to questions about calls that need an approval, as the message that goes after the run's
  * own messages; undefined if there are none. An answer approves if its payload is true, or an object
- * whose `approved` is.
+ * whose `approved` is; any other denies, as does one that was cancelled.
  *
  * @param {import("./index.js").ContextFields} context
  */
 export function approvals({ resume }) {
-  const content = resume.map(({ id, payload }) => {
+  const content = resume.map(({ id, status, payload }) => {
     const said = typeof payload === "object" ? /** @type {any} */ (payload)?.approved : payload;
-    return { type: "tool-approval-response", approvalId: id, approved: said === true };
+    const approved = status === "resolved" && said === true;
+    return { type: "tool-approval-response", approvalId: id, approved };
   });
   return content.length ? { role: "tool", content } : undefined;
 }
