@@ -119,9 +119,12 @@ async def test_a_langgraph_agent() -> None:
             ("refusal", "I will not.", "refused"),
             ("refusal of Responses", "I will not.", "refused"),
             ("cut by Responses", "Roses", "length"),
+            ("refusal in pieces", "I will not.", "refused"),
+            ("cut, then ended as no other model says it", "Roses, Tulips", "stop"),
+            ("cut, then ended without a reason", "Roses, Tulips", "stop"),
         ):
             answer = await worker.invoke(ending, events=True)
-            assert (answer.words, answer.outcome) == ((text,), {"finish": finish}), ending
+            assert (answer.text, answer.outcome) == (text, {"finish": finish}), ending
         await leave(worker)
 
 

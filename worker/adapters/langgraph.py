@@ -33,7 +33,8 @@ _FINISHES: dict[object, Any] = {
     "refusal": "refused",
     "SAFETY": "refused",
 }
-"""What models of OpenAI, Anthropic and Google call them. The last message's counts."""
+"""What models of OpenAI, Anthropic and Google call them; any other reason is a "stop". The last
+message's counts."""
 
 
 @overload
@@ -105,6 +106,10 @@ class _Reader:
 
     def __init__(self) -> None:
         self._coming: dict[Any, Any] = {}
+        self._last: Any = None
+        """The id of the message that spoke last."""
+        self._finish = "stop"
+        """What that message's reason, so far, makes of the answer."""
 
     def read(self, item: Any) -> Iterator[str | Event]:
         """The words and events of one item of a stream, in any of the shapes that it may have."""
@@ -134,13 +139,35 @@ class _Reader:
             yield ToolResult(message.tool_call_id, message.content, is_error=error)
         elif kind in {"ai", "AIMessageChunk"}:
             yield from _words(message)
-            yield from _facts(message)
+            yield from _usage(message)
+            yield from self._read_finish(message)
             if kind == "ai":
                 yield from _calls(message)
             else:
                 self._collect(message)
                 if getattr(message, "chunk_position", None) == "last":
                     yield from _calls(self._coming.pop(message.id, None))
+
+    def _read_finish(self, message: Any) -> Iterator[Finish]:
+        """The finish as this message has it; that of an earlier message counts no more.
+
+        Some models give the pieces of one message several ids: a piece that says nothing begins no
+        message.
+        """
+        says = message.content or message.tool_calls or message.additional_kwargs
+        if message.type == "ai" or (says and message.id != self._last):
+            self._last = message.id
+            if self._finish != "stop":
+                yield self._finish_with("stop")
+        reason = _reason(message)
+        if _refusal(message):
+            yield self._finish_with("refused")
+        elif reason is not None and self._finish != "refused":
+            yield self._finish_with(_FINISHES.get(reason, "stop"))
+
+    def _finish_with(self, reason: Any) -> Finish:
+        self._finish = reason
+        return Finish(reason)
 
     def _collect(self, chunk: Any) -> None:
         if chunk.tool_call_chunks:
@@ -188,7 +215,7 @@ def _refusal(message: Any) -> str:
     return "".join(block.get("refusal") or "" for block in blocks)
 
 
-def _facts(message: Any) -> Iterator[Event]:
+def _usage(message: Any) -> Iterator[Usage]:
     if usage := message.usage_metadata:
         details = {**usage.get("input_token_details", {}), **usage.get("output_token_details", {})}
         yield Usage(
@@ -197,14 +224,14 @@ def _facts(message: Any) -> Iterator[Event]:
             cached_input_tokens=details.get("cache_read") or 0,
             reasoning_tokens=details.get("reasoning") or 0,
         )
+
+
+def _reason(message: Any) -> Any:
+    """Why the model ended its message, in its own words; None if it has not said."""
     metadata = message.response_metadata
     incomplete = metadata.get("incomplete_details") or {}
     reasons = (metadata.get("finish_reason"), metadata.get("stop_reason"), incomplete.get("reason"))
-    reason = next(filter(None, reasons), None)
-    if _refusal(message):
-        yield Finish("refused")
-    elif reason in _FINISHES:
-        yield Finish(_FINISHES[reason])
+    return next(filter(None, reasons), None)
 
 
 def _calls(message: Any) -> Iterator[ToolCall]:

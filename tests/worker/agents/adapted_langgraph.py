@@ -134,16 +134,33 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-ENDINGS = {
-    "refusal": AIMessage(
-        "",
-        additional_kwargs={"refusal": "I will not."},
-        response_metadata={"finish_reason": "stop"},
-    ),
-    "refusal of Responses": AIMessage([{"type": "refusal", "refusal": "I will not."}]),
-    "cut by Responses": AIMessage(
-        "Roses", response_metadata={"incomplete_details": {"reason": "max_output_tokens"}}
-    ),
+CUT = AIMessageChunk("Roses, ", id="1", response_metadata={"finish_reason": "length"})
+
+ENDINGS: dict[str, list[AIMessage]] = {
+    "refusal": [
+        AIMessage(
+            "",
+            additional_kwargs={"refusal": "I will not."},
+            response_metadata={"finish_reason": "stop"},
+        )
+    ],
+    "refusal of Responses": [AIMessage([{"type": "refusal", "refusal": "I will not."}])],
+    "refusal in pieces": [
+        AIMessageChunk("", id="1", additional_kwargs={"refusal": "I will "}),
+        AIMessageChunk("", id="1", additional_kwargs={"refusal": "not."}),
+        AIMessageChunk("", id="1", response_metadata={"finish_reason": "stop"}),
+    ],
+    "cut by Responses": [
+        AIMessage(
+            "Roses", response_metadata={"incomplete_details": {"reason": "max_output_tokens"}}
+        )
+    ],
+    "cut, then ended as no other model says it": [
+        CUT,
+        AIMessageChunk("Tulips", id="2"),
+        AIMessageChunk("", id="2", response_metadata={"finish_reason": "enough"}),
+    ],
+    "cut, then ended without a reason": [CUT, AIMessage("Tulips")],
 }
 """As langchain-openai has them: without a reason, or with one that is `stop`."""
 
@@ -152,7 +169,7 @@ ENDINGS = {
 def say(shape: str) -> Any:
     """The stream of a model without a graph, in a thread; or that of a graph in another shape."""
     if shape in ENDINGS:
-        return langgraph.events(iter([ENDINGS[shape]]))
+        return langgraph.events(iter(ENDINGS[shape]))
     if shape == "model":
         return langgraph.events(Scripted().stream("Hello"))
     run = {"messages": [("user", "Where is she?")]}
