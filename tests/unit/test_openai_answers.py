@@ -31,6 +31,7 @@ from gateway.front.openai.dialect import ChatCodec, OpenAIDialect, ResponseCodec
 from gateway.front.openai.events import MAX_EVENTS_AT_ONCE
 from gateway.front.openai.memory import Memory
 from protocol import Outcome
+from protocol.events import MAX_CALLS
 from tests.unit.conftest import unhurried
 
 HEAD = RequestHead(request_id="r-1")
@@ -199,6 +200,7 @@ PIECES = [
     {"type": "tool_call", "call": "c2", "name": "clock", "delta": '":1}'},
 ]
 ANSWERED = {"type": "tool_result", "call": "c2", "content": 12}
+INVENTED = [{**RESULT, "call": f"invented {number}"} for number in range(MAX_CALLS + 1)]
 CALLS = Outcome("tool_calls", None, None)
 
 
@@ -243,6 +245,7 @@ def test_calls_of_the_clients_tools_are_handed_over_at_the_end() -> None:
         ([WEATHER], CALLS, False),
         ([WEATHER, RESULT], CALLS, True),
         ([PIECES[0], ANSWERED, PIECES[-1]], CALLS, True),
+        ([*INVENTED, PIECES[0], ANSWERED, PIECES[-1]], CALLS, True),
         ([WEATHER], Outcome("stop", None, None), True),
         ([WEATHER], None, True),
     ],

@@ -119,6 +119,8 @@ def test_a_call_of_the_clients_without_a_result_ends_the_turn() -> None:
     assert said(whole, Finish("stop"))[-1] == {"finish": "tool_calls"}
     begun, rest = ({**call, "delta": piece} for piece in ("{", "}"))
     assert said(begun, ToolResult("c1", 1), rest)[-1] == {}, "it has a result, whatever follows"
+    others = [ToolResult(f"invented {number}", 1) for number in range(1025)]
+    assert said(*others, begun, ToolResult("c1", 1), rest)[-1] == {}, "whatever came before"
 
 
 def test_questions_end_the_turn() -> None:

@@ -4,6 +4,9 @@ An agent tells of every call that it makes, also of those to tools of its own. A
 client's only if its tool is in the request, if nothing has been returned for it, and if the answer
 ends with the finish `tool_calls`. So no call is told to the client before the end: a client that is
 told of a call to a tool that it does not know fails.
+
+A result belongs to a call that was told before it. Results of other ids say nothing, and are not
+kept: an agent may send any number of them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from typing import TYPE_CHECKING
 from msgspec import Raw, Struct
 
 from gateway.errors import InvalidAgentResponse
-from protocol.events import MAX_CALLS
 
 if TYPE_CHECKING:
     from protocol.events import ToolCall
@@ -43,21 +45,20 @@ def new_call_id() -> str:
 class Calls:
     """The calls of one answer to those tools whose `names` are in the request."""
 
-    __slots__ = ("_answered", "_arguments", "_held", "_named", "_names")
+    __slots__ = ("_arguments", "_held", "_named", "_names")
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
         self._named: dict[str, str] = {}
-        """The name of each call that nothing was returned for, by its id."""
+        """The name of each call, by its id: at most `protocol.events.MAX_CALLS`, which bounds the
+        calls of every request."""
         self._arguments: dict[str, list[str]] = {}
-        """The pieces of its arguments."""
-        self._answered: set[str] = set()
-        """The ids that something was returned for: at most as many as there may be calls."""
+        """The pieces of the arguments of each that nothing was returned for."""
         self._held = 0
 
     def add(self, event: ToolCall) -> None:
         """Add a call, or a piece of its arguments. Raises InvalidAgentResponse."""
-        if event.name not in self._names or event.call in self._answered:
+        if event.name not in self._names or self.is_answered(event.call):
             return
         piece = event.delta
         if not isinstance(piece, str):
@@ -73,19 +74,16 @@ class Calls:
 
     def answered(self, call: str) -> None:
         """Something was returned for a call: it was the agent's own, whatever is said of it yet."""
-        if len(self._answered) < MAX_CALLS:
-            self._answered.add(call)
-        self._named.pop(call, None)
         pieces = self._arguments.pop(call, [])
         self._held -= sum(map(len, pieces)) + PIECE_COST * len(pieces)
 
     def is_answered(self, call: str) -> bool:
         """Whether something was returned for a call."""
-        return call in self._answered
+        return call in self._named and call not in self._arguments
 
     def of_client(self) -> list[FunctionCall]:
         """The calls that the client is to make, once the answer has ended with `tool_calls`."""
         return [
-            FunctionCall(call, name, "".join(self._arguments[call]) or "{}")
-            for call, name in self._named.items()
+            FunctionCall(call, self._named[call], "".join(pieces) or "{}")
+            for call, pieces in self._arguments.items()
         ]

@@ -91,6 +91,10 @@ test("a call of the client's without a result ends the turn", () => {
   assert.deepEqual(said(pieces), [...pieces, { finish: "tool_calls" }]);
   assert.deepEqual(said([whole, { type: "tool_result", call: "c1", content: 1 }]).at(-1), {});
   assert.deepEqual(said([whole], newTurn({ tools: [] })).at(-1), {});
+  // Its result counts, whatever follows, and whatever results there were of no call.
+  const result = { type: "tool_result", call: "c1", content: 1 };
+  const others = Array.from({ length: 1025 }, (_, n) => ({ ...result, call: `invented ${n}` }));
+  assert.deepEqual(said([...others, pieces[0], result, pieces[1]]).at(-1), {});
 });
 
 test("questions end the turn", () => {
