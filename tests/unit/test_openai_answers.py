@@ -169,6 +169,16 @@ def test_chunks_are_one_event_each_and_the_finish_is_one_of_its_own() -> None:
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
 
 
+@pytest.mark.parametrize("model", ['a"b', "a\\", "a\u2028b", '","usage":null'])
+def test_a_model_is_told_as_it_was_asked_for(model: str) -> None:
+    stream_options = {"include_usage": True}
+    outcome = Outcome("stop", USAGE, None)
+    chunks = streamed(words_of("x"), outcome=outcome, model=model, stream_options=stream_options)
+    assert {chunk.model for chunk in chunks} == {model}
+    assert completed(words_of("x"), model=model).model == model
+    assert responded(words_of("x"), model=model).model == model
+
+
 def test_two_streams_have_ids_of_their_own() -> None:
     assert streamed(words_of("x"))[0].id != streamed(words_of("x"))[0].id
 

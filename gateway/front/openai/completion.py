@@ -135,9 +135,9 @@ class CompletionStream:
         """Why this encoder has ended the exchange: nothing that comes afterwards is sent."""
         usage = b',"usage":null' if request.include_usage else b""
         self._before = (
-            b'data: {"id":"%b","object":"chat.completion.chunk","created":%d,"model":"%b"%b,'
+            b'data: {"id":"%b","object":"chat.completion.chunk","created":%d,"model":%b%b,'
             b'"choices":[{"index":0,"delta":'
-            % (_new_id().encode(), clock.unix_time(), request.model.encode(), usage)
+            % (_new_id().encode(), clock.unix_time(), on_one_line(_encode(request.model)), usage)
         )
         self._after = b',"finish_reason":null}]}\n\n'
         self._between = b'}%b%b{"content":' % (self._after, self._before)
