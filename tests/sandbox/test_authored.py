@@ -110,7 +110,9 @@ def test_the_agent_gets_its_launcher_and_so_do_those_behind_it(project: Path, na
         os.mkfifo(project / name)
     for words in (["sh", "ready.sh"], READ[name] if name != "run" else ["sh"]):
         environ = {"PATH": f"{project}/tools:/usr/bin:/bin"}
-        make_launcher("it", words, SandboxSettings(), environ=environ, cwd=str(project)).close()
+        made = make_launcher("it", words, SandboxSettings(), environ=environ, cwd=str(project))
+        made.close()
+        assert made.describe()["level"] == "strict"
 
 
 def test_a_file_is_read_up_to_a_bound_and_what_is_wrong_with_it_is_no_error(tmp_path: Path) -> None:

@@ -257,7 +257,8 @@ def test_what_to_write_is_told_also_where_the_gateway_has_no_such_program(
 
 def test_what_only_looks_like_that_is_started(project: Path) -> None:
     for words in (["uv", "--version"], ["npm", "start", "--silent"], ["npx"], ["conda", "info"]):
-        discover(words, cwd=str(project), search_path=f"{project}/tools:/usr/bin:/bin")
+        needs = discover(words, cwd=str(project), search_path=f"{project}/tools:/usr/bin:/bin")
+        assert needs.program == f"{project}/tools/{words[0]}"
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ async def test_an_answer_streams_event_by_event() -> None:
             read[number].set()
         while not got.endswith(b"0\r\n\r\n"):
             got += await agent.receive_some()
+    assert [got.count(b"data: %d " % number) for number in range(5)] == [1] * 5
+    assert it.records[0].verdict == "allowed"
 
 
 async def test_the_agents_leaving_ends_the_request_at_once() -> None:
@@ -115,6 +117,8 @@ async def test_the_agents_leaving_ends_a_stream_at_once() -> None:
             while b"begun" not in got:
                 got += await agent.receive_some()
         await it.upstream.left.wait()
+        await trio.testing.wait_all_tasks_blocked()
+    assert it.records[0].why == "the agent has left"
 
 
 async def test_connections_are_kept_on_both_sides() -> None:

@@ -289,8 +289,11 @@ def test_no_descriptor_is_left_open_after_a_start() -> None:
 
 def test_the_groups_of_workers_that_ended_are_removed() -> None:
     made = launcher("true")
+    groups = []
     for _ in range(3):
         output(made)
+        groups += made._made
     # The sandbox's init may be about to end still; the test's time limit bounds the wait for it.
     while not repr(made).endswith(" 0 groups>"):
         made.close()
+    assert [folder for folders in groups for folder in folders if folder.exists()] == []

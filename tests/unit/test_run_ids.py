@@ -121,7 +121,7 @@ def test_a_key_is_bound_to_the_path_and_to_whose_it_is() -> None:
     "key", [b"k", b'"8e03978e"', b"x" * MOST_KEY_BYTES, secrets.token_bytes(8).hex().encode()]
 )
 def test_a_key_may_be_quoted_or_not(key: bytes) -> None:
-    key_of(key)
+    assert key_of(key) != key_of(b"another")
 
 
 @pytest.mark.parametrize(
