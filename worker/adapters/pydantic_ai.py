@@ -70,7 +70,8 @@ def approvals(context: Context) -> Any:
     run whose history ends with these calls; None if there are none.
 
     An answer approves if its payload is true, or an object whose `approved` is; any other denies,
-    as does one that was cancelled.
+    as does one that was cancelled. pydantic-ai goes on only with an answer to each question: its
+    run raises UserError for what is missing.
     """
     from pydantic_ai import DeferredToolResults, ToolDenied  # noqa: PLC0415  (see the package)
 
