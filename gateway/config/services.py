@@ -57,6 +57,22 @@ OWN_HEADERS = frozenset(
 )
 """Fields that no setting may name: of the connection, or chosen by whoever makes the requests."""
 
+MISLEADING_HEADERS = (
+    # Another method.
+    *("x-http-method*", "x-http-verb*", "x-method*", "x-verb-override"),
+    # Another host or path.
+    *("base-url", "destination", "forwarded", "x-backend-*", "x-base-url", "x-envoy-*"),
+    *("x-forward-*", "x-forwarded*", "x-host*", "x-http-host*", "x-http-path*", "x-http-url*"),
+    *("x-invoke-*", "x-middleware-*", "x-original-*", "x-override-*", "x-path*", "x-proxy-*"),
+    *("x-request-uri", "x-request-url", "x-rewrite-*", "x-script-name", "x-uri", "x-url"),
+    # Another file, or another proxy for the service's own requests.
+    *("proxy", "x-accel-*", "x-sendfile*"),
+    # Somebody else who asks.
+    *("cf-connecting-ip", "client-ip", "fastly-client-ip", "true-client-ip", "via"),
+    *("x-client-ip", "x-cluster-client-ip", "x-originating-*", "x-real-*", "x-remote-*"),
+)
+"""Fields by which a request is taken for another one: an agent's are passed on by no setting."""
+
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
 
@@ -87,7 +103,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """`METHOD /path` below the URL, with `*` for any characters; none for everything."""
     allow_headers: tuple[str, ...] = ()
     """Header fields of the agent's that are passed on besides the usual ones; `x-foo-*` for all
-    that begin so."""
+    that begin so. Never `MISLEADING_HEADERS`."""
     ca: str | None = None
     """A file of certificates (PEM) to trust instead of the machine's, which $SSL_CERT_FILE of the
     gateway's may name, too."""
@@ -117,6 +133,11 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for each in self.allow_headers:
             if not _HEADER.fullmatch(each) or "*" in each[:-1] or each.lower() in OWN_HEADERS:
                 raise ValueError(f'allow_headers has {each!r}, expected a name, or "x-foo-*"')
+            if _is_misleading(each.lower()):
+                raise ValueError(
+                    f"allow_headers has {each!r}, which is never passed on: "
+                    "a service could take the request for one with another host, path or method"
+                )
 
     @property
     def defaults(self) -> Preset:
@@ -183,6 +204,15 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.preset is not None:
             return dict(self.defaults.env)
         return {f"{name.upper().replace('-', '_')}_BASE_URL": "{url}"}
+
+
+def _is_misleading(name: str) -> bool:
+    """Whether the name, or every name that begins so, is one of `MISLEADING_HEADERS`."""
+    read = re.sub(r"[^a-z0-9*]", "-", name)
+    return any(
+        read == each or (each.endswith("*") and read.startswith(each[:-1]))
+        for each in MISLEADING_HEADERS
+    )
 
 
 def _check_references(key: str, value: str) -> None:

@@ -247,6 +247,31 @@ def test_the_request_is_built_anew() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x-http-method-override", "x-method-override", "x-http-method", "forwarded", "x-host"),
+        *("x-forwarded-host", "x-forwarded-for", "x-original-url", "x-rewrite-url", "x-real-ip"),
+        *("x_http_method_override", "x*forwarded.host", "x-original_url", "proxy", "via"),
+        *("x-host-override", "transfer_encoding", "content_length", "accept.encoding"),
+    ],
+)
+@pytest.mark.parametrize("allowed", ["", "x-*", "*"])
+def test_no_setting_passes_on_what_names_another_host_path_or_method(
+    name: str, allowed: str
+) -> None:
+    service = replace(OPENAI, allow_headers=(allowed or name,))
+    sent = build_headers(service, [(name.encode(), b"evil"), (b"x-mine", b"1")], [])
+    assert b"evil" not in dict(sent).values()
+    assert ((b"x-mine", b"1") in sent) is bool(allowed)
+
+
+def test_no_other_spelling_passes_on_a_field_of_the_service() -> None:
+    service = replace(OPENAI, headers={"X-Api-Key": "theirs"}, allow_headers=("x*",))
+    sent = build_headers(service, [(b"x_api_key", b"mine"), (b"x-api.key", b"mine")], [])
+    assert b"mine" not in dict(sent).values()
+
+
 def test_a_field_of_the_service_is_the_services_alone() -> None:
     service = replace(OPENAI, headers={"OpenAI-Beta": "x"}, allow_headers=("authorization",))
     sent = build_headers(service, [(b"openai-beta", b"mine"), (b"authorization", b"Bearer me")], [])

@@ -12,13 +12,14 @@ import trustme
 
 from gateway.config import ConfigError, load
 from gateway.config.services import (
+    MISLEADING_HEADERS,
     OWN_HEADERS,
     ServiceSettings,
     key_files,
     key_variables,
     read_service,
 )
-from gateway.sandbox.network.rules import NEVER_PASSED_REQUEST_HEADERS
+from gateway.sandbox.network.rules import MISLEADING_REQUEST_HEADERS, NEVER_PASSED_REQUEST_HEADERS
 
 KEY = "sk-proj-4fT9xYzABCDEFGHIJ"
 LOCAL = "http://127.0.0.1:11434/v1"
@@ -130,6 +131,13 @@ def test_an_error_shows_no_key_that_stands_where_none_belongs(table: str, tmp_pa
         ({"url": LOCAL, "allow_headers": ["Host"]}, "allow_headers has 'Host'"),
         ({"url": LOCAL, "allow_headers": ["Range"]}, "allow_headers has 'Range'"),
         ({"url": LOCAL, "allow_headers": ["x-*-y"]}, "allow_headers has"),
+        *(
+            ({"url": LOCAL, "allow_headers": [each]}, "never passed on: .* host, path or method")
+            for each in (
+                *("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method", "Forwarded"),
+                *("X-Forwarded-Host", "X-Forwarded-*", "X_Original_URL", "X-Rewrite-URL", "X-Host"),
+            )
+        ),
         ({"url": LOCAL, "clocks": {"connect": 0}}, "connect"),
         ({"url": LOCAL, "requests_per_minute": -1}, "requests_per_minute"),
         ({"url": LOCAL, "hedaer": {}}, "hedaer"),
@@ -223,6 +231,7 @@ def test_what_cannot_work_is_refused_at_start(tmp_path: Path, toml: str, words: 
 
 def test_settings_name_no_field_that_the_door_keeps_to_itself() -> None:
     assert OWN_HEADERS == NEVER_PASSED_REQUEST_HEADERS
+    assert MISLEADING_HEADERS == MISLEADING_REQUEST_HEADERS
 
 
 def test_the_password_of_basic_is_a_secret_too() -> None:

@@ -61,6 +61,23 @@ NEVER_PASSED_REQUEST_HEADERS = frozenset(
 )
 """Of the connection, or of the door's own choice: `allow_headers` cannot name them."""
 
+MISLEADING_REQUEST_HEADERS = (
+    # Another method.
+    *("x-http-method*", "x-http-verb*", "x-method*", "x-verb-override"),
+    # Another host or path.
+    *("base-url", "destination", "forwarded", "x-backend-*", "x-base-url", "x-envoy-*"),
+    *("x-forward-*", "x-forwarded*", "x-host*", "x-http-host*", "x-http-path*", "x-http-url*"),
+    *("x-invoke-*", "x-middleware-*", "x-original-*", "x-override-*", "x-path*", "x-proxy-*"),
+    *("x-request-uri", "x-request-url", "x-rewrite-*", "x-script-name", "x-uri", "x-url"),
+    # Another file, or another proxy for the service's own requests.
+    *("proxy", "x-accel-*", "x-sendfile*"),
+    # Somebody else who asks.
+    *("cf-connecting-ip", "client-ip", "fastly-client-ip", "true-client-ip", "via"),
+    *("x-client-ip", "x-cluster-client-ip", "x-originating-*", "x-real-*", "x-remote-*"),
+)
+"""Fields by which servers and proxies take a request for another one than its first line and its
+Host say. `allow_headers` passes none of them."""
+
 _DROPPED_RESPONSE_HEADERS = frozenset(
     (
         *(b"accept-ranges", b"alt-svc", b"clear-site-data", b"connection", b"content-location"),
@@ -81,6 +98,7 @@ _QUERY = re.compile(r"(?:[!$-&'-;=?-Z_a-z~\[\]{}|^]|%[0-9A-Fa-f]{2})*")
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _AMBIGUOUS = frozenset("/\\%")
+_NO_ALPHANUMERIC = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,23 +280,33 @@ def build_headers(
 ) -> Headers:
     """The fields of the request that is sent. `headers` are the agent's, with names in lower case;
     `framing` says how long the body is."""
-    own = {name.lower() for name in service.headers}
+    own = {_as_servers_read(name.lower()) for name in service.headers}
     sent: Headers = [(b"host", service.authority.encode()), (b"accept-encoding", b"identity")]
     for name, value in headers:
         text = name.decode("ascii")
-        if text not in own and _may_pass(text, service.allow_headers):
+        if _as_servers_read(text) not in own and _may_pass(text, service.allow_headers):
             sent.append((name, value))
     sent += [(name.encode(), value.encode()) for name, value in service.headers.items()]
     return sent + framing
 
 
 def _may_pass(name: str, allow_headers: Sequence[str]) -> bool:
-    if name in NEVER_PASSED_REQUEST_HEADERS:
+    read = _as_servers_read(name)
+    if read in NEVER_PASSED_REQUEST_HEADERS or _is_one_of(read, MISLEADING_REQUEST_HEADERS):
         return False
+    return _is_one_of(name, PASSED_REQUEST_HEADERS) or _is_one_of(name, allow_headers)
+
+
+def _is_one_of(name: str, names: Iterable[str]) -> bool:
     return any(
-        name == each or (each.endswith("*") and name.startswith(each[:-1]))
-        for each in (*PASSED_REQUEST_HEADERS, *allow_headers)
+        name == each or (each.endswith("*") and name.startswith(each[:-1])) for each in names
     )
+
+
+def _as_servers_read(name: str) -> str:
+    """A name that no other has in what CGI (RFC 3875, 4.1.18) and its descendants make of it:
+    there, `X_Host` and `X.Host` may be `X-Host`."""
+    return _NO_ALPHANUMERIC.sub("-", name)
 
 
 def build_response_headers(
