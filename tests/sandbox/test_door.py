@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import secrets
 import ssl
 from functools import partial
 from typing import Any
@@ -13,6 +15,7 @@ import trio.testing
 import trustme
 
 from gateway.sandbox.network import door
+from gateway.sandbox.network.rules import Service
 from tests.sandbox.doors import KEY, OK, Upstream, scene
 
 
@@ -255,6 +258,23 @@ async def test_a_changed_key_is_used_for_the_next_request_on_the_same_connection
         await it.get("/llm/x")
         assert it.upstream.connections == 1
         assert b"Bearer other-key-1234" in it.upstream.seen
+
+
+async def test_a_key_that_was_replaced_is_kept_nowhere() -> None:
+    old = f"sk-old-{secrets.token_hex(10)}"
+    async with scene(headers={"Authorization": f"Bearer {old}"}, secrets=[old]) as it:
+        await it.get("/llm/x")
+        assert services_with(old)  # the control
+        it.change(headers={"Authorization": "Bearer other-key-1234"}, secrets=["other-key-1234"])
+        await it.get("/llm/x")
+        assert it.upstream.connections == 1
+        assert not services_with(old)
+
+
+def services_with(key: str) -> list[Service]:
+    gc.collect()
+    services = [each for each in gc.get_objects() if isinstance(each, Service)]
+    return [each for each in services if key in str(each.headers)]
 
 
 async def test_a_request_that_is_not_allowed_any_more_is_cut() -> None:

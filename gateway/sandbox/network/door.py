@@ -89,7 +89,7 @@ class Door:
             if entry.upstream not in kept:
                 entry.upstream.retire()
         for scope, (upstream, method, path) in self._running.items():
-            now = self._entries.get(upstream.service.name)
+            now = self._entries.get(upstream.name)
             if (
                 now is None
                 or now.upstream is not upstream

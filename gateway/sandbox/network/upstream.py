@@ -131,7 +131,10 @@ class Upstream:
     """The connections to one service."""
 
     def __init__(self, service: Service, *, own_ports: frozenset[int], ca: str | None) -> None:
-        self.service = service
+        # Not the service itself: it holds the key, and connections outlive a rotation of that.
+        self.name = service.name
+        self._host, self._port = service.host, service.port
+        self._authority = service.authority
         self.own_ports = own_ports
         """On which the gateway listens."""
         self._this_machine = _names_this_machine(service.host)
@@ -143,7 +146,7 @@ class Upstream:
             self._tls.set_alpn_protocols(["http/1.1"])
 
     def __repr__(self) -> str:
-        return f"<Upstream {self.service.authority} {len(self._idle)} idle>"
+        return f"<Upstream {self._authority} {len(self._idle)} idle>"
 
     async def take(self) -> Connection:
         """A connection, kept or new. Raises Unreachable."""
@@ -153,11 +156,10 @@ class Upstream:
             if not connection.is_stale:
                 return connection
             connection.close()
-        host, port = self.service.host, self.service.port
-        stream = await connect(host, port, self._why_not)
+        stream = await connect(self._host, self._port, self._why_not)
         if self._tls is None:
             return Connection(stream, stream.socket)
-        return Connection(await _secure(stream, self._tls, host), stream.socket)
+        return Connection(await _secure(stream, self._tls, self._host), stream.socket)
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose answer is over, if it can be used again."""
@@ -183,11 +185,11 @@ class Upstream:
     def _why_not(self, address: Address) -> str | None:
         why = why_service_refused(
             address,
-            self.service.port,
+            self._port,
             this_machine=self._this_machine,
             own_ports=self.own_ports,
         )
-        return why and f"{self.service.host} is {address}: {why}"
+        return why and f"{self._host} is {address}: {why}"
 
 
 def _names_this_machine(host: str) -> bool:
