@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import json
 import logging
 import os
@@ -30,14 +31,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from gateway.readiness import EXHAUSTED, readable
+from gateway.readiness import readable
 from gateway.sandbox.network.audit import Auditor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXHAUSTED_PAUSE = 0.1
-"""Seconds before the next attempt to accept when descriptors have run out: one may be closed."""
+ACCEPT_PAUSE = 0.1
+"""Seconds before the next attempt to accept after a failure: a descriptor may be closed by then."""
 MAX_DESCRIPTORS = 65536
 """Two for each connection of every worker; of more workers than that, some wait."""
 MAX_THREADS = 64
@@ -45,6 +46,11 @@ MAX_THREADS = 64
 MAX_MESSAGE = 4096
 """Bytes of one of the gateway's messages, which have about twenty."""
 
+_NO_LISTENER = frozenset(
+    {errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP}
+)
+"""Why nothing will ever be accepted on a socket (accept(2)). Any other failure is a single
+connection's, which the kernel tells here, or a lack of descriptors or memory that may end."""
 _PR_SET_DUMPABLE = 4
 
 _log = logging.getLogger(__name__)
@@ -127,18 +133,27 @@ async def _serve_worker(
         listener = trio.socket.from_stdlib_socket(stdlib_socket.socket(fileno=descriptors[0]))
         with listener:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(accept, listener, handler, number, max_clients)
-                # Whatever arrives next, data or the end, ends the service.
-                _, more = await receive_message(worker)
-                for descriptor in more:
-                    os.close(descriptor)
+
+                async def until_told() -> None:
+                    # Whatever arrives next, data or the end, ends the service.
+                    _, more = await receive_message(worker)
+                    for descriptor in more:
+                        os.close(descriptor)
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(until_told)
+                await accept(listener, handler, number, max_clients)
+                # The gateway sees that the worker's socket is gone, and replaces the worker.
                 nursery.cancel_scope.cancel()
 
 
 async def accept(
     listener: trio.socket.SocketType, handler: Handler, number: int, max_clients: int
 ) -> None:
-    """Accept the connections of the worker with that number, until cancelled."""
+    """Accept the connections of the worker with that number, until cancelled.
+
+    Returns, and cuts those that were accepted, if nothing can be accepted any more.
+    """
     free = trio.Semaphore(max_clients)
 
     async def serve_one(client: trio.socket.SocketType) -> None:
@@ -154,17 +169,23 @@ async def accept(
     async with trio.open_nursery() as nursery:
         while True:
             await free.acquire()
-            nursery.start_soon(serve_one, await _accept_one(listener))
+            client = await _accept_one(listener)
+            if client is None:
+                _log.error("worker %d has no network any more: its port is broken", number)
+                nursery.cancel_scope.cancel()
+                return
+            nursery.start_soon(serve_one, client)
 
 
-async def _accept_one(listener: trio.socket.SocketType) -> trio.socket.SocketType:
+async def _accept_one(listener: trio.socket.SocketType) -> trio.socket.SocketType | None:
+    """The next connection, or None if there can be none."""
     while True:
         try:
             client, _ = await listener.accept()
         except OSError as error:
-            if error.errno not in EXHAUSTED:
-                raise
-            await trio.sleep(EXHAUSTED_PAUSE)
+            if error.errno in _NO_LISTENER:
+                return None
+            await trio.sleep(ACCEPT_PAUSE)
         else:
             return client
 
