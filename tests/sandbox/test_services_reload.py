@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import trio
 
+from gateway.sandbox.network.budget import day_of
 from tests.faults.scene import send_signal
 from tests.harness import RunningGateway
 from tests.sandbox.doors import KEY
@@ -124,6 +126,17 @@ async def test_an_agent_that_loses_a_service_is_told_which_setting_names_it(tmp_
 async def test_tokens_that_were_used_stay_used_when_the_door_is_another_process(
     tmp_path: Path,
 ) -> None:
+    day = day_of(time.time())
+    try:
+        await use_all_tokens_of_a_day(tmp_path)
+    except Exception:
+        if day_of(time.time()) == day:
+            raise
+        # Midnight of UTC, which gives all tokens back, was within it: it has a day for itself now.
+        await use_all_tokens_of_a_day(tmp_path)
+
+
+async def use_all_tokens_of_a_day(tmp_path: Path) -> None:
     async with serving(tmp_path, echo, "tokens_per_day = 14") as (gateway, _):
         for _ in range(2):
             await ask(gateway, "chat")
