@@ -28,12 +28,13 @@ from hypothesis import strategies as st
 
 from gateway.sandbox import SandboxSettings, StrictLauncher, make_launcher, try_sandbox
 from gateway.sandbox.bwrap import Tools
-from gateway.sandbox.network import addresses, egress, inlets
+from gateway.sandbox.network import addresses, egress, inlets, listener
 from gateway.sandbox.network.addresses import why_refused
 from gateway.sandbox.network.audit import Auditor, Record, read_record
 from gateway.sandbox.network.egress import Egress
 from gateway.sandbox.network.proxy import Proxy
 from gateway.sandbox.network.targets import Asked, Policy
+from gateway.sandbox.refusals import explain_refusal
 from tests.sandbox.running import lines_of
 from tests.sandbox.test_targets import naive_connect
 from tests.sandbox.users import need_sandbox
@@ -277,6 +278,25 @@ async def test_a_worker_whose_socket_was_lost_on_its_way_takes_nothing_from_the_
     assert "worker 4 has no network" in caplog.text
 
 
+def test_a_worker_that_starts_without_its_networks_process_says_so_in_one_line() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        command = listener.command([(theirs.fileno(), 0)], 64)
+        done = subprocess.run(
+            [*command, "/bin/true"],
+            pass_fds=(theirs.fileno(),),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    [line] = done.stderr.splitlines()
+    assert "the process that serves this worker's network has ended" in line
+    assert explain_refusal([line]) == line  # which becomes the reason of the worker's end
+    assert done.returncode == 1
+
+
 async def test_a_worker_whose_port_is_broken_takes_nothing_from_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -372,12 +392,12 @@ async def test_what_hinders_one_connection_is_waited_out(
                 raise answer
             return answer, None
 
-    listener: Any = Listener()
-    accepted: Any = await inlets._accept_one(listener)
+    port: Any = Listener()
+    accepted: Any = await inlets._accept_one(port)
     assert accepted == "client"
     assert trio.current_time() >= 2 * inlets.ACCEPT_PAUSE
-    listener.answers = [OSError(errno.EINVAL, "closed")]
-    assert await inlets._accept_one(listener) is None
+    port.answers = [OSError(errno.EINVAL, "closed")]
+    assert await inlets._accept_one(port) is None
 
 
 async def test_without_epoll_watches_descriptors_still_arrive() -> None:

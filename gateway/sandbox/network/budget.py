@@ -6,9 +6,10 @@ One `Budget` belongs to one agent and one service; it lives in the agent's proce
 
 `requests_per_minute` is exact: in no 60 seconds more requests are passed on than it says, by one
 process. One that takes the place of another begins anew: the gateway learns of a request at its
-end, and could not tell of those that were under way. So the times of as many requests are kept, which is 32 bytes for each. A token bucket would take less and
-let twice as many through in some minutes. What is refused does not count. The library `limits` has
-such a window, too; it takes 13 µs, a timer's thread, and a place among what the process is shown.
+end, and could not tell of those that were under way. So the times of as many requests are kept,
+which is 32 bytes for each. A token bucket would take less and let twice as many through in some
+minutes. What is refused does not count. The library `limits` has such a window, too; it takes 13
+µs, a timer's thread, and a place among what the process is shown.
 
 `tokens_per_day` is by the day of UTC, so that two numbers are all that there is to keep: the
 gateway keeps them, from the records, and gives them to a process that takes the place of another.

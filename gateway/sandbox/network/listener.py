@@ -41,7 +41,13 @@ def main() -> None:
         with socket.socket(fileno=int(descriptor)) as outside, socket.socket() as listener:
             listener.bind(("127.0.0.1", int(port)))
             listener.listen(BACKLOG)
-            socket.send_fds(outside, [b"L"], [listener.fileno()])
+            try:
+                socket.send_fds(outside, [b"L"], [listener.fileno()])
+            except (BrokenPipeError, ConnectionResetError):
+                sys.exit(
+                    "listener: the process that serves this worker's network has ended at its "
+                    "start; see the agent's lines in the gateway's log"
+                )
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(nofile), int(nofile)))
     try:
         os.execv(agent[0], agent)  # noqa: S606 - the command is a list of words, no shell is wanted
