@@ -95,6 +95,32 @@ async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_c
         await served_by(gateway, "good")
 
 
+async def test_the_large_answer_of_a_run_is_held_once_for_all_who_do_not_read_it(
+    tmp_path: Path,
+) -> None:
+    """Asked for in each of the ways in which it is shown."""
+    clients, size = 16, 7_000_000
+    bad = agent("weigh.py", clocks={"write": "off"})
+    async with scene(tmp_path, bad=bad) as gateway, AsyncExitStack() as unread:
+        await served_by(gateway, "good")
+        started = await ask(gateway, "bad", {"large": size}, prefer="respond-async")
+        path = started.headers["location"]
+        with trio.fail_after(PATIENCE):
+            while (await gateway.client.head(path)).headers.get("retry-after"):
+                pass
+        before = memory(gateway, "VmRSS")
+        for number in range(clients):
+            connection = await trio.open_tcp_stream("127.0.0.1", gateway.port)
+            await unread.enter_async_context(connection)
+            accept = ("application/json", "text/event-stream")[number % 2]
+            head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: {accept}\r\n\r\n"
+            await connection.send_all(head.encode())
+            # What follows the head is the answer: it is on its way.
+            await read_until(connection, b'"body":')
+        await served_by(gateway, "good")
+        assert memory(gateway, "VmHWM") - before < 2 * size + clients * MAX_HELD_PER_CONNECTION
+
+
 @pytest.mark.parametrize("between", ["", "\r"], ids=["as it came", "changed for one line"])
 async def test_a_large_body_and_a_large_unread_answer_are_held_within_the_bound_together(
     between: str, tmp_path: Path

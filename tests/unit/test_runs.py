@@ -17,6 +17,7 @@ from gateway.exchange import MAX_BUFFERED_BYTES, Exchange
 from gateway.front.answers import KEEP_ALIVE_SECONDS
 from gateway.front.native.dialect import NativeCodec, NativeDialect
 from gateway.front.native.sse import KEEP_ALIVE, EventStream
+from gateway.front.runs.reading import PORTION
 from gateway.front.runs.run import MAX_READERS, WINDOW
 from gateway.front.runs.service import EVENTS_AT_ONCE
 from tests.unit.asgi import FakeDispatcher, Story
@@ -317,6 +318,57 @@ async def test_a_run_has_so_many_readers_and_no_more(autojump_clock: MockClock) 
         go.set()
         await more.answered.wait()
         assert more.body == events("Hello ", "there")
+
+
+async def test_an_answer_that_is_shown_to_many_is_held_once(autojump_clock: MockClock) -> None:
+    large = b'"%b"' % (b"x" * 50_000)
+
+    async def answer_much(exchange: Exchange) -> None:
+        exchange.end(large)
+
+    async with scene(answer_much) as it:
+        run = (await it.post(**ASYNC, **keyed("k"))).run
+        await wait_all_tasks_blocked()
+        shown = [
+            await it.get(run),
+            await it.get(run),
+            await it.cancel(run),
+            await it.get(run, **EVENTS),
+            await it.post(**ASYNC, **keyed("k")),
+        ]
+        for client in shown:
+            text = client.body.rpartition(b"data: ")[2]
+            assert json.loads(text)["answer"]["body"] == {"output": "x" * 50_000}
+            if client.headers[b"content-type"] == b"application/json":
+                assert client.headers[b"content-length"] == b"%d" % len(client.body)
+        bodies = {id(part) for client in shown for _, part in client.parts if len(part) > 1000}
+        assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("native", [True, False])
+async def test_an_answer_is_shown_to_as_many_at_a_time_as_may_read_it(
+    native: bool, autojump_clock: MockClock
+) -> None:
+    deaf = trio.Event()
+
+    async def reply_much(exchange: Exchange) -> None:
+        say(exchange, "x" * (PORTION + 1))
+        exchange.end()
+
+    async with scene(reply_much) as it:
+        started = await it.ask("/v1/responses", response())
+        path = f"/runs/{started.run}" if native else f"/v1/responses/{started.json['id']}"
+        await wait_all_tasks_blocked()
+        unread = [it.begin(path, method="GET", reads=deaf) for _ in range(MAX_READERS)]
+        await wait_all_tasks_blocked()
+        refused = await it.ask(path, method="GET")
+        assert refused.status == 503
+        assert "64 connections" in refused.json["error"]["message"]
+        assert (await it.cancel(started.run)).status == 503, "it shows the same"
+        deaf.set()
+        for client in unread:
+            await client.answered.wait()
+        assert (await it.ask(path, method="GET")).status == 200
 
 
 # Slow readers, and none

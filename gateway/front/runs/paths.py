@@ -8,7 +8,7 @@ from gateway.errors import MethodNotAllowed, NotFound
 from gateway.front.dialect import Response
 from gateway.front.runs.ids import credential_of
 from gateway.front.runs.reading import RunDelivery
-from gateway.front.runs.views import accepted, respond, run_headers
+from gateway.front.runs.views import accept, show, tell
 from gateway.front.runs.wishes import accepts_events, read_position, read_query
 
 if TYPE_CHECKING:
@@ -49,17 +49,16 @@ async def respond_on_path(
     if request.head.has_body:
         await request.read_body(MOST_BODY_BYTES, reading)
     run = runs.find(path.token, credential_of(fields))
-    if path.told and run.tell() is None:
+    if path.told and not run.can_be_told:
         raise NotFound("what has this id is not of the kind that is asked for here")
+    delivery = RunDelivery(request, runs, run)
     if path.cancels:
         runs.cancel(run)
     elif method == "GET" and (position := _asked_position(visit, fields)) is not None:
-        await RunDelivery(request, runs, run).attach(position, as_event=not path.told)
+        await delivery.attach(position, as_event=not path.told)
         return
-    told = _told(run) if path.told else None
-    await request.respond(told or respond(run, runs.expires_in(run)))
-    if method == "GET" and not run.stream:
-        runs.note_read(run)
+    told = tell(run) if path.told else None
+    await delivery.show(told or show(run, runs.expires_in(run)), reads=method == "GET")
 
 
 def _asked_position(visit: Visit, fields: Mapping[bytes, bytes]) -> int | None:
@@ -77,18 +76,10 @@ async def respond_with_run(
     With `in_background` its own protocol says that nobody waits for the answer. Raises GatewayError
     and ClientGoneError.
     """
-    if in_background and (told := _told(run)) is not None:
-        await request.respond(told)
+    delivery = RunDelivery(request, runs, run)
+    if in_background and (told := tell(run)) is not None:
+        await delivery.show(told, reads=False)
     elif in_background or (wish is not None and wish.respond_async):
-        await request.respond(accepted(run, runs.expires_in(run)))
+        await delivery.show(accept(run, runs.expires_in(run)), reads=False)
     else:
-        await RunDelivery(request, runs, run).repeat(read_position(request.head.fields))
-
-
-def _told(run: Run) -> Response | None:
-    """The response with what the run is in its own protocol; None if that has nothing for it."""
-    told = run.tell()
-    if told is None:
-        return None
-    headers = [*told.headers, (b"cache-control", b"no-store"), *run_headers(run)]
-    return told._replace(headers=headers)
+        await delivery.repeat(read_position(request.head.fields))

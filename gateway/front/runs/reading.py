@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,11 +16,12 @@ from gateway.front.runs.ring import error_event
 from gateway.front.runs.views import describe, run_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.front.client import ClientRequest
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
+    from gateway.front.runs.views import View
 
 PORTION = 64 * 1024
 """Bytes of events that are sent at once, unless one event has more: enough to cost little, and few
@@ -56,6 +58,21 @@ class RunDelivery(Delivery):
             raise InvalidRequest("there is no stream here: none was asked for when it was started")
         await self._follow(position, self._events if self._run.stream else self._one_event)
 
+    async def show(self, view: View, *, reads: bool) -> None:
+        """Respond with what the run is now; with `reads`, that is to read it.
+
+        A large one goes to as many at a time as may read the run, and what it shows is kept until
+        they have it, or their `write` clock has run out.
+        """
+        with self._reading(0) if view.size > PORTION else nullcontext():
+            await self.request.send_head(view.status, view.head)
+            *parts, last = view.parts
+            for part in parts:
+                await self.send_part(part)
+            await self.send_last(last)
+            if reads and not self._run.stream:
+                self._runs.note_read(self._run)
+
     async def _follow(self, position: int, answering: Callable[[], Awaitable[bytes]]) -> None:
         run = self._run
         first, end = (run.ring.first, run.ring.next) if run.stream else (0, int(run.ended))
@@ -73,11 +90,17 @@ class RunDelivery(Delivery):
         await self._send(position, answering)
 
     async def _send(self, position: int, answering: Callable[[], Awaitable[bytes]]) -> None:
-        self._reader = self._run.attach(position)
-        try:
+        with self._reading(position):
             await self.send_last(await self.watched(answering, self._give_up))
             if not self.given_up:
                 self._runs.note_read(self._run)
+
+    @contextmanager
+    def _reading(self, position: int) -> Iterator[None]:
+        """While this is one of the run's readers. Raises Overloaded."""
+        self._reader = self._run.attach(position)
+        try:
+            yield
         finally:
             self._run.detach(self._reader)
             self._runs.note_left(self._run)
@@ -144,8 +167,11 @@ class RunDelivery(Delivery):
                 await self.send_part(KEEP_ALIVE)
         if self._run.answer is None:
             return self._last_words(self._run.gap(0))
-        body = describe(self._run, self._runs.expires_in(self._run))
-        return b"id: 0\nevent: run\ndata: %b\n\n" % body
+        parts = describe(self._run, self._runs.expires_in(self._run))
+        for part in (b"id: 0\nevent: run\ndata: ", *parts):
+            for at in range(0, len(part), PORTION):  # framing a chunk of HTTP copies it
+                await self.send_part(part[at : at + PORTION])
+        return b"\n\n"
 
     def _last_words(self, error: GatewayError) -> bytes:
         """The end of a stream that is cut here, and can be gone on with elsewhere or not at all."""

@@ -164,6 +164,11 @@ class Run:
         answers = {id(each): len(each.body) for each in (self.answer, self._told) if each}
         return self.ring.cost + sum(answers.values())
 
+    @property
+    def can_be_told(self) -> bool:
+        """Whether its own protocol has an object for it."""
+        return self._told is not None if self.ended else isinstance(self._codec, RunCodec)
+
     def tell(self) -> Response | None:
         """The object that the run is in its own protocol; None if that has none."""
         if self._codec is None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from msgspec import Raw
 
 from gateway.front.answers import session_header
-from gateway.front.dialect import RUN_PREFIX, Response
+from gateway.front.dialect import RUN_PREFIX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.front.dialect import Headers, Response
     from gateway.front.runs.run import Run
+
+_encode = msgspec.json.encode
 
 POLL_SECONDS = 1
 """After which to look again at a run that goes on."""
@@ -27,8 +31,26 @@ def run_headers(run: Run) -> list[tuple[bytes, bytes]]:
     return [(b"x-run-id", run_id(run).encode()), *session_header(run.session)]
 
 
-def describe(run: Run, expires_in: float) -> bytes:
-    """The JSON text of a run.
+class View(NamedTuple):
+    """A response whose body is the sum of its parts. One of them may be the body of a run's answer:
+    many may be sent that at a time, and no copies are made of it."""
+
+    status: int
+    headers: Headers
+    parts: Sequence[bytes]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.parts))
+
+    @property
+    def head(self) -> list[tuple[bytes, bytes]]:
+        """The headers, with Content-Length, in a new list."""
+        return [*self.headers, (b"content-length", b"%d" % self.size)]
+
+
+def describe(run: Run, expires_in: float) -> list[bytes]:
+    """The JSON text of a run, in parts.
 
     `answer` is the whole response that its own request was or would have been answered with; it is
     there once the run has ended, unless that was a stream, whose `events` can be read instead.
@@ -42,36 +64,52 @@ def describe(run: Run, expires_in: float) -> bytes:
     }
     if run.stream:
         members["events"] = {"first": run.ring.first, "next": run.ring.next}
-    if run.answer is not None:
-        members["answer"] = _as_members(run.answer)
+    more: dict[str, Any] = {}
     if run.error is not None:
-        members["error"] = {"type": run.error.type, "message": run.error.message}
+        more["error"] = {"type": run.error.type, "message": run.error.message}
     if expires_in < math.inf:
-        members["expires_in"] = round(expires_in)
-    return msgspec.json.encode(members)
+        more["expires_in"] = round(expires_in)
+    if run.answer is None:
+        return [_encode(members | more)]
+    return _with_answer(members, run.answer, more)
 
 
-def respond(run: Run, expires_in: float) -> Response:
+def _with_answer(members: dict[str, Any], answer: Response, more: dict[str, Any]) -> list[bytes]:
+    """An object with some members, the answer, and more members."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+    kind = headers.get("content-type", "").partition(";")[0]
+    is_json = kind == "application/json" or kind.endswith("+json")
+    before = _encode({**members, "answer": {"status": answer.status, "headers": headers}})
+    after = b"," + _encode(more)[1:] if more else b"}"
+    return [
+        before.removesuffix(b"}}") + b',"body":',
+        answer.body if is_json else _encode(answer.body.decode("utf-8", "replace")),
+        b"}" + after,
+    ]
+
+
+def show(run: Run, expires_in: float) -> View:
     """The response to whoever asks for the state of a run."""
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if not run.ended:
         headers.append((b"retry-after", b"%d" % POLL_SECONDS))
-    return Response(200, [*headers, *run_headers(run)], describe(run, expires_in))
+    return View(200, [*headers, *run_headers(run)], describe(run, expires_in))
 
 
-def accepted(run: Run, expires_in: float) -> Response:
+def accept(run: Run, expires_in: float) -> View:
     """The response to `Prefer: respond-async` (RFC 7240, 4.1)."""
-    response = respond(run, expires_in)
+    view = show(run, expires_in)
     more = [
         (b"location", b"/runs/" + run_id(run).encode()),
         (b"preference-applied", b"respond-async"),
     ]
-    return response._replace(status=202, headers=[*response.headers, *more])
+    return view._replace(status=202, headers=[*view.headers, *more])
 
 
-def _as_members(answer: Response) -> dict[str, Any]:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
-    kind = headers.get("content-type", "").partition(";")[0]
-    is_json = kind == "application/json" or kind.endswith("+json")
-    body = Raw(answer.body) if is_json else answer.body.decode("utf-8", "replace")
-    return {"status": answer.status, "headers": headers, "body": body}
+def tell(run: Run) -> View | None:
+    """The response with what the run is in its own protocol; None if that has nothing for it."""
+    told = run.tell()
+    if told is None:
+        return None
+    headers = [*told.headers, (b"cache-control", b"no-store"), *run_headers(run)]
+    return View(told.status, headers, [told.body])
