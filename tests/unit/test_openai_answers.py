@@ -295,6 +295,51 @@ def test_calls_in_a_message_are_the_clients_if_their_tools_are() -> None:
     assert stopped.choices[0].message.tool_calls is None
 
 
+MALFORMED_CALLS: list[Any] = [
+    "weather",
+    {"function": {"name": "weather"}},
+    [{"id": "c1", "function": {"name": "weather", "arguments": "{}"}}, {"function": {}}],
+    [{"id": 1, "function": {"name": "weather"}}],
+    ["weather"],
+    [{"type": "function"}],
+    [{"function": {"name": "weather", "arguments": 7}}],
+]
+
+
+@pytest.mark.parametrize("made", MALFORMED_CALLS)
+def test_a_malformed_call_in_a_message_is_an_error_of_the_agent(made: Any) -> None:
+    message = {"role": "assistant", "content": "Hm", "tool_calls": made}
+    result = json.dumps(message).encode()
+    for ask in (completed, responded):
+        with pytest.raises(InvalidAgentResponse, match="tool_calls") as caught:
+            ask(result=result, tools=True)
+        assert caught.value.status == 502
+    assert completed(result=result).choices[0].finish_reason == "stop", "no tools, no calls"
+
+
+@pytest.mark.parametrize("codec", [ChatCodec(), ResponseCodec(Memory())])
+def test_a_malformed_call_at_the_end_of_a_stream_never_looks_whole(
+    codec: ChatCodec | ResponseCodec,
+) -> None:
+    exchange = begin(codec, stream=True, tools=True)
+    stream = codec.stream(exchange)
+    stream.chunks(words_of("Hm"))
+    result = b'{"role":"assistant","content":"","tool_calls":[{}]}'
+    exchange.end(result, None)
+    last = stream.end(result).decode()
+    assert isinstance(stream.failure, InvalidAgentResponse)
+    assert '"code":"invalid_agent_response"' in last
+    assert "[DONE]" not in last
+    assert "response.completed" not in last
+
+
+def test_no_calls_for_the_client_in_a_message_are_none() -> None:
+    for nothing in (b"null", b"[]", b'[{"type":"custom","custom":{"name":"weather"}}]'):
+        result = b'{"role":"assistant","content":"Hi","tool_calls":%b}' % nothing
+        choice = completed(result=result, tools=True).choices[0]
+        assert (choice.finish_reason, choice.message.tool_calls) == ("stop", None)
+
+
 def test_events_before_a_message_belong_to_it() -> None:
     message = b'{"role":"assistant","content":null}'
     choice = completed(words_of(REASONING, WEATHER), CALLS, message, tools=True).choices[0]

@@ -35,7 +35,7 @@ def _new_id() -> str:
 
 
 def encode_completion(request: ChatRequest, exchange: Exchange, words: list[bytes]) -> bytes:
-    """The body of one whole completion."""
+    """The body of one whole completion. Raises InvalidAgentResponse."""
     outcome = exchange.outcome
     text, reasoning, held = _gather(words, request.tools.names)
     message = None
@@ -170,7 +170,11 @@ class CompletionStream:
         parts = [self._opening()]
         message = None
         if result is not None:
-            message = read_message(result, self._request.tools.names)
+            try:
+                message = read_message(result, self._request.tools.names)
+            except InvalidAgentResponse as error:
+                self.failure = error
+                return parts[0] + self.error(error)
             if message.reasoning is not None:
                 parts.append(self._delta(b'{"reasoning_content":%b}' % message.reasoning))
             if message.text != EMPTY:
