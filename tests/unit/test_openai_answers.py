@@ -30,6 +30,7 @@ from gateway.front.openai import calls, output
 from gateway.front.openai.dialect import ChatCodec, OpenAIDialect, ResponseCodec
 from gateway.front.openai.events import MAX_EVENTS_AT_ONCE
 from gateway.front.openai.memory import Memory
+from gateway.needs import unmet_needs
 from protocol import Outcome
 from protocol.events import MAX_CALLS
 from tests.unit.conftest import unhurried
@@ -744,3 +745,21 @@ def test_a_stream_of_any_words_is_one_that_openais_types_accept(batches, outcome
     assert [text for text in told if not text.startswith("\n[r.pdf]")] == texts
     assert events[-1].response.status == "completed"
     streamed(*(words_of(*batch) for batch in batches), outcome=outcome, tools=True)
+
+
+@pytest.mark.parametrize(
+    ("codec", "param"), [(ChatCodec(), "messages"), (ResponseCodec(Memory()), "input")]
+)
+def test_an_error_in_the_messages_names_them_as_the_api_does(
+    codec: ChatCodec | ResponseCodec, param: str
+) -> None:
+    exchange = begin(codec, stream=True)
+    error = unmet_needs("bot", frozenset({"image"}), None)
+    assert error is not None
+    assert json.loads(codec.encode_error(error, "r-1").body)["error"]["param"] == param
+    stream = codec.stream(exchange)
+    exchange.fail(error)
+    assert f'"param":"{param}"' in stream.error(error).decode()
+    tools = unmet_needs("bot", frozenset({"tools"}), None)
+    assert tools is not None
+    assert json.loads(codec.encode_error(tools, "r-1").body)["error"]["param"] == "tools"

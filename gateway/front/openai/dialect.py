@@ -13,6 +13,7 @@ from gateway.front.openai.completion import CompletionStream, encode_completion
 from gateway.front.openai.errors import encode_error
 from gateway.front.openai.memory import Memory
 from gateway.front.openai.response import (
+    MESSAGES,
     ResponseFrame,
     ResponseStream,
     Telling,
@@ -134,7 +135,7 @@ class ResponseCodec:
     def encode_error(
         self, error: GatewayError, request_id: str, output_begun: bool | None = None
     ) -> Response:
-        return encode_error(error, request_id, output_begun)
+        return encode_error(error, request_id, output_begun, messages=MESSAGES)
 
     def stream(self, exchange: Exchange) -> ResponseStream:
         self._stream = ResponseStream(self._telling(exchange), exchange)

@@ -38,25 +38,36 @@ def unsupported(param: str, why: str) -> InvalidRequest:
 
 
 def encode_error(
-    error: GatewayError, request_id: str, output_begun: bool | None = None
+    error: GatewayError,
+    request_id: str,
+    output_begun: bool | None = None,
+    *,
+    messages: str = "messages",
 ) -> Response:
-    """The error response. `output_begun` is the exchange's; None: there was no exchange."""
+    """The error response. `output_begun` is the exchange's; None: there was no exchange. `messages`
+    is what the parameter is called that holds them."""
     headers = [(b"content-type", b"application/json"), *error_headers(error)]
-    body = msgspec.json.encode({"error": error_members(error, request_id, output_begun)})
+    members = error_members(error, request_id, output_begun, messages=messages)
+    body = msgspec.json.encode({"error": members})
     return Response(error.status, headers, body)
 
 
 def error_members(
-    error: GatewayError, request_id: str, output_begun: bool | None = None
+    error: GatewayError,
+    request_id: str,
+    output_begun: bool | None = None,
+    *,
+    messages: str = "messages",
 ) -> dict[str, Any]:
-    """What `error` holds, in a response or in a stream."""
+    """What `error` holds, in a response or in a stream. See `encode_error`."""
     details = dict(error.details)
+    param = details.pop("param", details.pop("field", None))
     members: dict[str, Any] = {
         "message": error.message,
         "type": _TYPES.get(
             error.status, "invalid_request_error" if error.status < 500 else "server_error"
         ),
-        "param": details.pop("param", details.pop("field", None)),
+        "param": messages if param == "messages" else param,
         "code": details.pop("code", error.type),
         **details,
         "request_id": request_id,

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.encode
 
+MESSAGES = "input"
+"""What the parameter is called that holds the messages."""
+
 _INCOMPLETE = {"length": "max_output_tokens", "refused": "content_filter"}
 """Why a Response is not complete, by the finish of its answer."""
 
@@ -172,7 +175,9 @@ class Telling:
         """The end of a Response that failed: an event for those who follow its states, and one that
         clients raise as an exception."""
         exchange, output = self._exchange, self._output
-        members = error_members(error, exchange.call.request_id, exchange.output_begun)
+        members = error_members(
+            error, exchange.call.request_id, exchange.output_begun, messages=MESSAGES
+        )
         closing = output.close("incomplete")
         self.response = self._frame.render("failed", output.items, error=error)
         told = output.event("failed", response=Raw(self.response))
