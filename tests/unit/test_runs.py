@@ -737,6 +737,31 @@ async def test_a_run_is_queued_runs_and_can_be_cancelled_in_each_state_and_twice
         assert (await it.get(queued)).json["answer"]["status"] == 499
 
 
+@pytest.mark.parametrize("answered", [False, True])
+async def test_one_that_is_cancelled_does_not_wait_for_a_reader_that_is_stuck(
+    answered: bool,
+) -> None:
+    agent = AgentScene()
+    deaf = trio.Event()
+    async with supervised_scene(agent) as it:
+        run = (await it.ask(body={"input": "hold", "stream": True}, headers=ASYNC)).run
+        it.begin(f"/runs/{run}", method="GET", headers=EVENTS, reads=deaf)
+        await wait_all_tasks_blocked()
+        (exchange,) = agent.agent.exchanges
+        for number in range(8):
+            say(exchange, f"{number} {BIG}")
+            await wait_all_tasks_blocked()
+        if answered:
+            agent.crew[1].answers(exchange)
+            await wait_all_tasks_blocked()
+        assert "expires_in" not in (await it.get(run)).json
+        await it.cancel(run)
+        await wait_all_tasks_blocked()
+        shown = (await it.get(run)).json
+        assert shown["state"] == ("completed" if answered else "cancelled")
+        assert "expires_in" in shown, "it has ended"
+
+
 async def test_an_agent_that_continues_has_nothing_but_runs(autojump_clock: MockClock) -> None:
     agent = AgentScene(on_disconnect="continue")
     async with supervised_scene(agent) as it:

@@ -57,6 +57,7 @@ class Run:
         "_codec",
         "_exchange",
         "_holds",
+        "_hurries",
         "_readers",
         "_session",
         "_told",
@@ -119,6 +120,7 @@ class Run:
         self._told: Response | None = None
         self._holds = True
         """Whether the pump waits for a reader that is behind."""
+        self._hurries = False
         self._readers: set[Reader] = set()
         # Neither is kept after the end: both may hold as much as the request did.
         self._codec: Codec | None = codec
@@ -190,7 +192,7 @@ class Run:
         The fastest reader counts. A slower one may be a connection that is lost already, and must
         not hold up the one that has taken its place; it is told when it has fallen too far back.
         """
-        if not self._readers:
+        if not self._readers or self._hurries:
             return False
         lag = self.ring.lag(self._furthest)
         # What is larger than the window waits until everything before it was read.
@@ -202,6 +204,11 @@ class Run:
     def let_go(self) -> None:
         """Do not wait for readers until one of them has caught up: the worker is needed."""
         self._holds = False
+        self.room.unpark_all()
+
+    def hurry(self) -> None:
+        """Never wait for readers again: the run is to end."""
+        self._hurries = True
         self.room.unpark_all()
 
     def end(self, now: float, answer: Response | None, error: GatewayError | None) -> None:

@@ -150,6 +150,7 @@ class Runs:
         """End a run. One that has ended stays as it is."""
         if run.exchange is not None:
             self._dispatcher.leave(run.exchange)
+            run.hurry()
 
     def expires_in(self, run: Run) -> float:
         """Seconds until a run is forgotten; infinity while it goes on."""
