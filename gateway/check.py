@@ -90,7 +90,6 @@ class _Trial:
         if self._worker.stderr_tail:
             found["stderr"] = self._worker.stderr_tail
         described = self._launcher.describe()
-        described.pop("traffic", None)  # nothing was asked for yet
         found["in_words"] = in_words(described, workers=self._agent.workers.max)
         found["sandbox"] = described
         return found

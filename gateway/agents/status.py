@@ -201,9 +201,12 @@ def describe(
     last_failure: LastFailure | None,
     last_limit: LimitMet | None,
     sandbox: dict[str, Any],
+    traffic: dict[str, Any],
 ) -> AgentStatus:
-    """The status of an agent, from its summary and what that leaves out."""
-    traffic = sandbox.pop("traffic", {})
+    """The status of an agent, from its summary and what that leaves out.
+
+    `sandbox` and `traffic` are as its launcher tells them.
+    """
     return AgentStatus(
         name=summary.name,
         description=summary.description,

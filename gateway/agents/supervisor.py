@@ -443,4 +443,5 @@ class AgentSupervisor:
             last_failure=self._last_failure,
             last_limit=self._last_limit,
             sandbox=self._launcher.describe(),
+            traffic=self._launcher.traffic(),
         )

@@ -113,6 +113,11 @@ class Launcher(Protocol):
         """What the sandbox enforces, as plain values for `GET /agent/{name}` and `--check`."""
         ...
 
+    def traffic(self) -> dict[str, Any]:
+        """What was decided of the agent's connections so far, `services` and `network`, as plain
+        values for `GET /agent/{name}`; nothing where none pass through here."""
+        ...
+
     def processes(self) -> Sequence[int]:
         """The pids of the workers' helper processes, which are children of the gateway."""
         ...

@@ -79,6 +79,9 @@ class PlainLauncher:
     def describe(self) -> dict[str, Any]:
         return {"level": "off"} | ({} if self.state is None else self.state.describe())
 
+    def traffic(self) -> dict[str, Any]:
+        return {}  # nothing is between the agent and the network here
+
     def processes(self) -> Sequence[int]:
         return ()
 

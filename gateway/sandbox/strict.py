@@ -281,8 +281,11 @@ class StrictLauncher:
             "not_shown": list(confinement.not_shown),
             "env": sorted(confinement.env),
             "cwd": confinement.cwd,
-            "traffic": self.meter.describe(time.time()),
         } | ({} if self._state is None else self._state.describe())
+
+    def traffic(self) -> dict[str, Any]:
+        """As `gateway.sandbox.launch.Launcher.traffic`."""
+        return self.meter.describe(time.time())
 
     def _describe_pids(self) -> dict[str, Any]:
         pids = self.confinement.settings.pids

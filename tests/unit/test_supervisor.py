@@ -430,6 +430,7 @@ async def test_the_status_is_a_value_with_what_every_worker_does() -> None:
         (worker,) = status.workers
         assert (worker.state, worker.in_flight, worker.capacity) == ("ready, busy", 1, 8)
         assert status.limits.max_workers == 3
+        assert (status.sandbox, status.network) == ({"level": "off"}, {"requests": 1})
 
 
 # Everything else

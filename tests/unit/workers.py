@@ -78,6 +78,9 @@ class NoLauncher:
     def describe(self) -> dict[str, Any]:
         return {"level": "off"}
 
+    def traffic(self) -> dict[str, Any]:
+        return {"network": {"requests": 1}}
+
     def processes(self) -> Sequence[int]:
         return ()
 
