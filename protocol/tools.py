@@ -77,4 +77,8 @@ def check_resume(resume: JSON) -> str | None:
         return f"resume: {str(error)[:MAX_REASON]}"
     if len({answer.id for answer in decoded}) < len(decoded):
         return "resume: two answers are for the same ask"
+    for index, answer in enumerate(decoded):
+        # An agent that looks at the payload alone would take a withdrawn "yes" for one.
+        if answer.status == "cancelled" and as_bytes(answer.payload) != b"null":
+            return f"resume[{index}]: a cancelled answer has a payload, expected none"
     return None

@@ -458,6 +458,10 @@ def test_no_tools_need_nothing_of_the_agent(nothing: str) -> None:
         ('"events": true, "resume": [{"payload": 1}]', "resume: Object missing required"),
         ('"events": true, "resume": [{"id": "a", "status": "maybe"}]', "resume: Invalid enum"),
         ('"events": true, "resume": [{"id": "a"}, {"id": "a"}]', "resume: two answers are for"),
+        (
+            '"events": true, "resume": [{"id": "a", "status": "cancelled", "payload": true}]',
+            "resume[0]: a cancelled answer has a payload",
+        ),
     ],
 )
 def test_tools_and_answers_that_are_wrong_are_refused(members: str, words: str) -> None:
