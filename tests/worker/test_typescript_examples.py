@@ -62,7 +62,7 @@ async def test_the_patient_agent_stops_when_it_is_cancelled() -> None:
 
 async def test_the_manual_s_first_agents_work_as_they_stand(tmp_path: Path) -> None:
     manual = (typescript.FOLDER / "README.md").read_text()
-    greeter, exports, _ = re.findall(r"```ts\n(.*?)```", manual, re.DOTALL)
+    greeter, exports, *_ = re.findall(r"```ts\n(.*?)```", manual, re.DOTALL)
     (tmp_path / "greeter.ts").write_text(greeter)
     async with driver.start(command("greeter.ts"), cwd=tmp_path) as worker:
         assert (await worker.invoke({"name": "Ada"})).value == {"greeting": "Hello, Ada!"}
