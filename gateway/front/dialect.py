@@ -308,8 +308,10 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 def trace_of(head: RequestHead) -> str | None:
     """The `traceparent` header for the agent; one that is invalid is ignored, as Trace Context has
     it (W3C, 3.2.2)."""
-    header = head.fields.get(b"traceparent", b"")
-    return header.decode("ascii") if _TRACEPARENT.fullmatch(header) else None
+    header = head.fields.get(b"traceparent")
+    if header is None or not _TRACEPARENT.fullmatch(header):
+        return None
+    return header.decode("ascii")
 
 
 def conversation_of(head: RequestHead, body_id: str | None) -> str | None:

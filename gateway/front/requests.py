@@ -73,7 +73,7 @@ class CallRoutes:
             read_head(scope["headers"]),
             receive,
             send,
-            error_encoder(self._dialects, scope["path"]),
+            partial(self._encode_error, scope["path"]),
             limit_unread=scope.get("state", {}).get(LIMIT_UNREAD, no_limit),
         )
         try:
@@ -106,7 +106,7 @@ class CallRoutes:
         if codec is not None:
             request.encode_error = codec.encode_error
         else:
-            request.encode_error = error_encoder(self._dialects, scope["path"])
+            request.encode_error = partial(self._encode_error, scope["path"])
         host = request.head.host
         if authority is not None:
             if host is not None:
@@ -117,6 +117,10 @@ class CallRoutes:
         if scope.get("state", {}).get(WEBSOCKET):
             raise NotFound("there is no WebSocket here")
         return codec
+
+    def _encode_error(self, path: str, error: GatewayError, request_id: str) -> Response:
+        """Write an error of a request that has no codec."""
+        return error_encoder(self._dialects, path)(error, request_id)
 
     def _match(self, path: str) -> Codec | None:
         for dialect in self._dialects:
