@@ -5,6 +5,7 @@ or of HTTP.
 """
 
 from gateway.config.hosts import ANY_HOST, Address, Host, parse_host, plain_address
+from gateway.config.limits import LimitSettings
 from gateway.config.load import ConfigError, load, parse_agent_option, read_services
 from gateway.config.sandbox import Limit, SandboxSettings, parse_size
 from gateway.config.settings import (
@@ -29,6 +30,7 @@ __all__ = [
     "ConfigError",
     "Host",
     "Limit",
+    "LimitSettings",
     "Restart",
     "RunSettings",
     "SandboxSettings",

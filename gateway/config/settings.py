@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from gateway.config.hosts import check_host_pattern
+from gateway.config.limits import LimitSettings
 from gateway.config.sandbox import SandboxSettings, parse_size
 from gateway.config.services import ServiceSettings
 
@@ -167,6 +168,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     on_disconnect: Literal["cancel", "continue"] = "cancel"
     clocks: Clocks = Clocks()
     restart: Restart = Restart()
+    limits: LimitSettings = LimitSettings()
+    """What all callers together may ask of the agent."""
     sandbox: SandboxSettings = SandboxSettings()
     services: tuple[str, ...] = ()
     """Names of `[services.NAME]` that the agent may use, without seeing their keys."""

@@ -12,6 +12,7 @@ from gateway.config import (
     AgentSettings,
     Clocks,
     ConfigError,
+    LimitSettings,
     ServerSettings,
     Workers,
     load,
@@ -96,6 +97,17 @@ def write(tmp_path: Path):
             ONE_AGENT + "[agents.a.restart]\nfailures = 0\n",
             ["agents.a.restart.failures", ">= 1", "got 0"],
         ),
+        *(
+            (ONE_AGENT + f"[agents.a.limits]\n{text}\n", ["agents.a.limits", *words])
+            for text, words in (
+                ("concurrent = -1", ["limits.concurrent", ">= 0", "-1"]),
+                ("requests_per_second = 0.5", ["limits.requests_per_second", "int", "0.5"]),
+                ("requests_per_minute = '9'", ["limits.requests_per_minute", "int", "'9'"]),
+                ("max_body = 'much'", ["max_body is 'much'", "512M"]),
+                ("max_body = -1", ["max_body is -1", "not negative"]),
+                ("per_second = 1", ["`per_second`", "requests_per_second"]),
+            )
+        ),
         ("[agents.'a b']\ncommand = 'run'\n", ["'a b'", "letters, digits, '_' and '-'"]),
         ("[agents.'a\\n']\ncommand = 'run'\n", ["a\\\\n", "letters"]),
         (
@@ -134,6 +146,18 @@ def test_the_file_and_the_flags_give_the_same_settings(write) -> None:
     assert from_file.server == from_flags.server
     assert from_file.agents == from_flags.agents
     assert from_file.agents["a"].argv == ("run", "1 word", "2")
+
+
+def test_limits_are_merged_with_the_defaults_and_0_is_none(write) -> None:
+    path = write(
+        "[defaults.limits]\nconcurrent = 2\nmax_body = '1K'\n"
+        + ONE_AGENT
+        + "[agents.a.limits]\nconcurrent = 0\nrequests_per_minute = 60\n"
+    )
+    limits = load(path).agents["a"].limits
+    assert limits == LimitSettings(requests_per_minute=60, max_body="1K")
+    assert limits.max_body_bytes == 1024
+    assert math.isinf(LimitSettings().max_body_bytes)
 
 
 def test_a_list_of_words_is_not_split_again(write) -> None:
