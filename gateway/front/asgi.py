@@ -17,6 +17,7 @@ from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamCl
 from hypercorn.trio.task_group import TaskGroup
 
 from gateway.errors import InternalError
+from gateway.front.client import HAS_INPUT
 from gateway.front.dialect import retry_headers
 from gateway.front.head import read_head
 from gateway.front.http1_response import CONTINUE
@@ -194,6 +195,7 @@ class Tasks(TaskGroup):
     ) -> Callable[[Any], Awaitable[None]]:
         """Start the application for one request; returns the function that queues its input."""
         application = Application(send, self._flush, config.max_app_queue_size)
+        scope["state"][HAS_INPUT] = application.has_input
         self.spawn(application.run, app, scope)
         return application.put
 
@@ -239,6 +241,10 @@ class Application:
             self._input.append(message)
         if self._waiting:
             self._waiting.unpark_all()
+
+    def has_input(self) -> bool:
+        """Whether `receive` has a part of the request, and would return at once."""
+        return bool(self._input)
 
     async def receive(self) -> Any:
         """ASGI's `receive`."""

@@ -52,6 +52,16 @@ def no_limit(seconds: float) -> None:
     del seconds
 
 
+HAS_INPUT = "has_input"
+"""The key of `scope["state"]` under which a connection puts what tells whether `receive` would
+return at once: a function."""
+
+
+def not_known() -> bool:
+    """What tells it where the server does not (`HAS_INPUT`)."""
+    return False
+
+
 class ClientGoneError(Exception):
     """The client has closed the connection."""
 
@@ -67,11 +77,13 @@ class ClientRequest:
         encode_error: EncodeError,
         *,
         limit_unread: Callable[[float], None],
+        has_input: Callable[[], bool] = not_known,
     ) -> None:
         self.head = head
         self.limit_unread = limit_unread
         self.send = send
         self._receive = receive
+        self._has_input = has_input
         self.encode_error = encode_error
         self._body_read = False
         self._head_sent = False
@@ -98,35 +110,42 @@ class ClientRequest:
         if self.head.content_length > most:
             raise RequestTooLarge(f"the body is larger than {most} bytes")
         body = BytesIO()
+        if self._has_input():
+            # Most bodies come together with their heads: without a wait there is nothing to bound.
+            await self._read_piece(body, most)
+        if not self._body_read:
+            await self._read_in_time(body, most, reading)
+        body.truncate()
+        return body.getvalue()
+
+    async def _read_in_time(self, body: BytesIO, most: int, reading: set[trio.CancelScope]) -> None:
+        """Append to `body` what comes, until the end of the request or of the time for it."""
         until = clock.now() + BODY_SECONDS
         while not self._body_read:
             deadline = clock.as_deadline(until)
             with trio.CancelScope(deadline=deadline) as scope, _held_in(reading, scope):
-                await self._read_pieces(body, most)
+                while not self._body_read:
+                    await self._read_piece(body, most)
             if scope.cancelled_caught and trio.current_time() < deadline:
                 raise ShuttingDown("the gateway is shutting down")
             if not self._body_read and clock.now() >= until:
                 raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
-        body.truncate()
-        return body.getvalue()
 
-    async def _read_pieces(self, body: BytesIO, most: int) -> None:
-        """Append to `body` what comes, until the end of the request."""
-        while not self._body_read:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            piece = message["body"]
-            if not body.tell():
-                # A buffer that grows piece by piece is copied each time.
-                _preallocate(body, min(self.head.content_length, PREALLOCATION_FACTOR * len(piece)))
-            body.write(piece)
-            size = body.tell()
-            if size > most:
-                raise RequestTooLarge(f"the body is larger than {most} bytes")
-            # The end comes in a message of its own, which need not be waited for if the length
-            # was given (Hypercorn ends a request that is shorter).
-            self._body_read = not message["more_body"] or size == self.head.content_length
+    async def _read_piece(self, body: BytesIO, most: int) -> None:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        piece, length = message["body"], self.head.content_length
+        if len(piece) < length and not body.tell():
+            # A buffer that grows piece by piece is copied each time.
+            _preallocate(body, min(length, PREALLOCATION_FACTOR * len(piece)))
+        body.write(piece)
+        size = body.tell()
+        if size > most:
+            raise RequestTooLarge(f"the body is larger than {most} bytes")
+        # The end comes in a message of its own, which need not be waited for if the length
+        # was given (Hypercorn ends a request that is shorter).
+        self._body_read = not message["more_body"] or size == length
 
     async def wait_gone(self) -> None:
         """Return when the client has closed the connection. The body must have been read."""

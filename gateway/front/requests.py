@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.answers import Reply
-from gateway.front.client import LIMIT_UNREAD, ClientGoneError, ClientRequest, no_limit
+from gateway.front.client import (
+    HAS_INPUT,
+    LIMIT_UNREAD,
+    ClientGoneError,
+    ClientRequest,
+    no_limit,
+    not_known,
+)
 from gateway.front.dialect import Response, error_encoder
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
@@ -69,12 +76,14 @@ class CallRoutes:
 
     async def _respond(self, scope: Any, receive: Receive, send: Send) -> bool:
         """Respond to a request, unless `inner` is to: then returns False, with `scope` checked."""
+        state = scope.get("state", {})
         request = ClientRequest(
             read_head(scope["headers"]),
             receive,
             send,
             partial(self._encode_error, scope["path"]),
-            limit_unread=scope.get("state", {}).get(LIMIT_UNREAD, no_limit),
+            limit_unread=state.get(LIMIT_UNREAD, no_limit),
+            has_input=state.get(HAS_INPUT, not_known),
         )
         try:
             codec = self._admit(request, scope)
