@@ -122,6 +122,7 @@ class Exchange:
         "_room",
         "_since",
         "_total_at",
+        "_wakes_at",
         "_words",
         "admitted_at",
         "buffered_bytes",
@@ -177,6 +178,8 @@ class Exchange:
         self._joined = 0
         """How many of the words, from the first on, are as short as joining makes them."""
         self._event: trio.Event | None = None
+        self._wakes_at = math.inf
+        """When the one who waits for `_event` wakes without it, on trio's clock."""
         self._room: trio.Event | None = None
 
     def __repr__(self) -> str:
@@ -321,7 +324,9 @@ class Exchange:
         if self.phase is not RequestPhase.ENDED:
             self.phase = phase
             self._since = now
-            self._wake()
+            # Who waits looks at the clocks when it wakes: only an earlier deadline must wake it.
+            if self._event is not None and self._wakes_at > clock.as_deadline(self._deadline()[1]):
+                self._wake()
 
     def _wake(self) -> None:
         if self._event is not None:
@@ -372,9 +377,9 @@ class Exchange:
 
         A clock that runs out meanwhile ends the exchange.
         """
-        _, deadline = self._deadline()
         self._event = trio.Event()
-        with trio.CancelScope(deadline=min(clock.as_deadline(deadline), until)) as scope:
+        self._wakes_at = min(clock.as_deadline(self._deadline()[1]), until)
+        with trio.CancelScope(deadline=self._wakes_at) as scope:
             await self._event.wait()
         self._event = None
         # The end may come at the very moment at which a deadline passes: no clock runs after it.
