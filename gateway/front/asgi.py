@@ -17,6 +17,7 @@ from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamCl
 from hypercorn.trio.task_group import TaskGroup
 
 from gateway.errors import InternalError
+from gateway.front import http1_head
 from gateway.front.client import HAS_INPUT
 from gateway.front.dialect import retry_headers
 from gateway.front.head import read_head
@@ -100,7 +101,7 @@ class HTTP1Protocol:
         self._requests.receive_data(data)
         try:
             while (event := self._requests.next_event()) is not h11.NEED_DATA:
-                if isinstance(event, h11.Request):
+                if isinstance(event, http1_head.Request):
                     await self._begin(event)
                 elif self._stream is None:
                     return  # the client's end; or a body that its application did not wait for
@@ -121,7 +122,7 @@ class HTTP1Protocol:
             stream, self._stream = self._stream, None
             await stream.handle(StreamClosed(stream_id=_STREAM_ID))
 
-    async def _begin(self, request: h11.Request) -> None:
+    async def _begin(self, request: http1_head.Request) -> None:
         """Begin a request. An offer to upgrade is ignored (RFC 9110, 7.8)."""
         self._transport.request_begun()
         self._left -= 1

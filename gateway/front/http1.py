@@ -1,8 +1,8 @@
 """The bytes of one HTTP/1.1 connection: h11 behind firm limits.
 
-Plain functions over bytes, without I/O. h11 parses what is difficult to parse, heads and chunked
-bodies; everything else is counting bytes, which is done here at a fraction of the cost.
-`http1_response` writes the responses.
+Plain functions over bytes, without I/O. h11 parses what is difficult to parse, chunked bodies and
+any head that is not plain (`http1_head`); everything else is counting bytes, which is done here at
+a fraction of the cost. `http1_response` writes the responses.
 
 - **h11 gets a head only when it is whole.** Its size and the number of its fields are checked
   before anything is parsed, whatever the pieces in which it came: h11 alone limits only what is
@@ -31,6 +31,7 @@ from gateway.errors import (
     RequestHeadTooLarge,
     TransferCodingNotImplemented,
 )
+from gateway.front.http1_head import Request, read_plain_head
 from gateway.front.http1_response import HTTP1Response
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ _END = h11.EndOfMessage()
 
 
 class HTTP1Requests:
-    """The bytes of one connection, from both sides. Events, states and errors are h11's.
+    """The bytes of one connection, from both sides.
+
+    Events are a `Request` and h11's for all that follows a head; states and errors are h11's.
 
     A *cycle* is one request: its head, its body, and `answering`, until the next one begins.
     """
@@ -91,7 +94,7 @@ class HTTP1Requests:
         self._ended = False
         self.answering = False
         """Whether a whole request has come, and its response is not complete."""
-        self.request: h11.Request | None = None
+        self.request: Request | None = None
         """The present one, once its head could be read."""
         self.fields: list[tuple[bytes, bytes]] = []
         """Those of its head."""
@@ -145,7 +148,7 @@ class HTTP1Requests:
         """The client sends nothing more after what was received."""
         self._ended = True
 
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA]:
+    def next_event(self) -> Request | h11.Event | type[h11.NEED_DATA]:
         """The next part of a request, or h11.NEED_DATA, as there is nothing to do while
         `answering`; h11.ConnectionClosed after the end of all requests.
 
@@ -175,12 +178,11 @@ class HTTP1Requests:
         self._unfed_body = None
         self.pending = bool(self._unfed) or self._ended
 
-    def _next_head(self) -> h11.Event | type[h11.NEED_DATA]:
+    def _next_head(self) -> Request | h11.Event | type[h11.NEED_DATA]:
         length = self._head_length()
         if length:
-            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_INCOMPLETE_BYTES)
-            self._h11.receive_data(self._take(length))
-            request = cast("h11.Request", self._h11.next_event())  # the head is whole
+            head = self._take(length)
+            request = read_plain_head(head) or self._parse_head(head)
             self._accept(request)
             return request
         if not self._ended:
@@ -188,6 +190,13 @@ class HTTP1Requests:
         if self._unfed:
             raise self._refuse(InvalidRequest("the request's head is not complete"))
         return h11.ConnectionClosed()
+
+    def _parse_head(self, head: bytes) -> Request:
+        """Read a whole head that is not plain. Raises h11.RemoteProtocolError."""
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_INCOMPLETE_BYTES)
+        self._h11.receive_data(head)
+        request = cast("h11.Request", self._h11.next_event())  # the head is whole
+        return Request(request.method, request.target, request.http_version, [*request.headers])
 
     def _next_of_body(self) -> h11.Event | type[h11.NEED_DATA]:
         assert self._unfed_body is not None
@@ -245,10 +254,10 @@ class HTTP1Requests:
             raise self._refuse(InvalidRequest("this is not HTTP/1.1: illegal request line"))
         return length if end else 0
 
-    def _accept(self, request: h11.Request) -> None:
-        """Take note of a head that h11 has parsed, or refuse it."""
+    def _accept(self, request: Request) -> None:
+        """Take note of a head that was read, or refuse it."""
         self.request = request
-        self.fields = list(request.headers)
+        self.fields = request.fields
         self._response = HTTP1Response(request.method, request.http_version)
         noted: dict[bytes, bytes] = {}
         for name, value in self.fields:
