@@ -99,6 +99,10 @@ class Carrier(Protocol):
     """What has carried a request to its worker."""
 
     @property
+    def pid(self) -> int | None:
+        """The worker's process; None before it has one."""
+
+    @property
     def spoke(self) -> bool:
         """Whether the worker has said anything yet."""
 
@@ -130,6 +134,7 @@ class Exchange:
         "carrier",
         "error",
         "failed_starts",
+        "given_at",
         "offset",
         "on_spill",
         "outcome",
@@ -138,7 +143,9 @@ class Exchange:
         "result",
         "session",
         "size",
+        "spoke_at",
         "wire_id",
+        "word_count",
         "worker_id",
     )
 
@@ -148,6 +155,12 @@ class Exchange:
         self.admitted_at = now
         self.failed_starts = 0
         """How many workers that the request was given to have failed to start."""
+        self.given_at: float | None = None
+        """When it was given to the worker that has it, or had it last."""
+        self.spoke_at: float | None = None
+        """When the first word of the answer came."""
+        self.word_count = 0
+        """How many words have come."""
         self.carrier: Carrier | None = None
         """What has carried the request to a worker that may have read it."""
         self.result: Payload | None = None
@@ -223,6 +236,7 @@ class Exchange:
     def given(self, now: float, carrier: Carrier, *, worker_spoke: bool) -> None:
         """The request is on its way to a worker."""
         self.carrier = carrier
+        self.given_at = now
         self._enter(RequestPhase.GIVEN if worker_spoke else RequestPhase.STARTING, now)
 
     def worker_started(self, now: float) -> None:
@@ -245,9 +259,11 @@ class Exchange:
             return
         self._words += words
         self.buffered_bytes += sum(map(len, words)) + CHUNK_COST * len(words)
+        self.word_count += len(words)
         self._since = now
         if not self.output_begun:
             self.output_begun = True
+            self.spoke_at = now
             self.forget_payload()
         if self.phase is not RequestPhase.SPEAKING or self.call.stream:
             self.phase = RequestPhase.SPEAKING

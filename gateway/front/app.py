@@ -14,16 +14,18 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from gateway.front.hosts import KnownHosts
 from gateway.front.models import make_models_blueprint
 from gateway.front.native.dialect import NativeDialect
+from gateway.front.observed import Observed
 from gateway.front.requests import CallRoutes
 from gateway.front.status import make_blueprint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import ServerSettings
     from gateway.front.dialect import Dialect
     from gateway.front.runs.service import Runs
+    from gateway.observe.observation import Observer
 
 
 class _NeverRaisedError(Exception):
@@ -69,8 +71,14 @@ def make_dialects(names: Collection[str]) -> tuple[Dialect, ...]:
     return (OpenAIDialect(), native)
 
 
-def make_app(dispatcher: Dispatcher, runs: Runs, settings: ServerSettings) -> QuartTrio:
-    """The application, ready to be served by Hypercorn's trio worker."""
+def make_app(
+    dispatcher: Dispatcher,
+    runs: Runs,
+    settings: ServerSettings,
+    observers: Sequence[Observer] = (),
+) -> QuartTrio:
+    """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
+    of every request."""
     max_body = settings.max_body_bytes
     app = QuartTrio("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -84,5 +92,6 @@ def make_app(dispatcher: Dispatcher, runs: Runs, settings: ServerSettings) -> Qu
     if "openai" in settings.dialects:
         app.register_blueprint(make_models_blueprint(dispatcher))
     hosts = KnownHosts(settings, socket.gethostname())
-    app.asgi_app = CallRoutes(app.asgi_app, dispatcher, dialects, hosts, runs, max_body=max_body)  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    routes = CallRoutes(app.asgi_app, dispatcher, dialects, hosts, runs, max_body=max_body)
+    app.asgi_app = Observed(routes, observers) if observers else routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

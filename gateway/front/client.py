@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.front.dialect import RequestHead, Response
+    from gateway.observe.observation import Observation
 
     Message = dict[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -78,8 +79,11 @@ class ClientRequest:
         *,
         limit_unread: Callable[[float], None],
         has_input: Callable[[], bool] = not_known,
+        observation: Observation | None = None,
     ) -> None:
+        """`observation`: what is known of the request, if it is observed."""
         self.head = head
+        self.observation = observation
         self.limit_unread = limit_unread
         self.send = send
         self._receive = receive
@@ -92,6 +96,8 @@ class ClientRequest:
         logs.event(log, level, message, request=self.head.request_id, **fields)
 
     def log_error(self, error: GatewayError) -> None:
+        if self.observation is not None:
+            self.observation.error = error
         self.log(
             logging.ERROR if isinstance(error, InternalError) else logging.INFO,
             f"{error.status} {error.type}: {error.message}",

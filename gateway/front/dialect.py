@@ -77,7 +77,7 @@ from gateway.words import join_chunks, text_runs
 
 if TYPE_CHECKING:
     from gateway.exchange import Call, Exchange
-    from protocol import Payload
+    from protocol import Method, Payload
 
 __all__ = [
     "MOST_CONVERSATION_ID",
@@ -87,6 +87,7 @@ __all__ = [
     "Headers",
     "RequestHead",
     "Response",
+    "Route",
     "RunCodec",
     "RunPath",
     "StreamEncoder",
@@ -139,6 +140,15 @@ class Response(NamedTuple):
     body: bytes
 
 
+class Route(NamedTuple):
+    """What a path that calls an agent stands for, in words that clients cannot make up."""
+
+    dialect: str
+    path: str
+    """With the names of its variable parts: `/agent/{name}/invoke`."""
+    handler: Method
+
+
 class RunPath(NamedTuple):
     """What the path of a run says. A run is a request that outlives its connection: see `runs`."""
 
@@ -147,6 +157,13 @@ class RunPath(NamedTuple):
     cancels: bool
     told: bool = False
     """Whether the run is shown as its own protocol has it (`RunCodec`), or as every run can be."""
+    root: str = "/runs"
+    """What stands before the id."""
+
+    @property
+    def route(self) -> str:
+        """The path, with a name for its variable part."""
+        return f"{self.root}/{{id}}/cancel" if self.cancels else f"{self.root}/{{id}}"
 
 
 class Dialect(Protocol):
@@ -176,6 +193,10 @@ class Codec(Protocol):
     @property
     def agent(self) -> str | None:
         """The agent that the path names; None: the body names it."""
+
+    @property
+    def route(self) -> Route:
+        """What the path stands for."""
 
     def decode(self, head: RequestHead, body: bytes) -> Call | Response:
         """Check a whole body. Returns a response if no agent is needed for it. Raises

@@ -32,6 +32,7 @@ from gateway.front.hosts import parse_authority
 from gateway.front.runs.paths import Visit, respond_on_path, respond_with_run
 from gateway.front.runs.wishes import read_wish
 from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
+from gateway.observe.observation import OBSERVATION
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -84,14 +85,19 @@ class CallRoutes:
             partial(self._encode_error, scope["path"]),
             limit_unread=state.get(LIMIT_UNREAD, no_limit),
             has_input=state.get(HAS_INPUT, not_known),
+            observation=state.get(OBSERVATION),
         )
+        if request.observation is not None:
+            request.observation.request_id = request.head.request_id
         try:
             codec = self._admit(request, scope)
             if codec is not None:
                 await self._call(request, scope["method"], scope["path"], codec)
             elif scope["path"] == SERVER_WIDE:
+                _note_route(request, SERVER_WIDE)
                 await request.respond(SERVER_OPTIONS)
             elif (path := self._match_run(scope["path"])) is not None:
+                _note_route(request, path.route)
                 visit = Visit(scope["method"], path, scope.get("query_string", b""))
                 await respond_on_path(request, self._runs, visit, self._dispatcher.reading)
             else:
@@ -114,6 +120,8 @@ class CallRoutes:
         codec = self._match(scope["path"])
         if codec is not None:
             request.encode_error = codec.encode_error
+            if (seen := request.observation) is not None:
+                seen.dialect, seen.route, seen.handler = codec.route
         else:
             request.encode_error = partial(self._encode_error, scope["path"])
         host = request.head.host
@@ -147,10 +155,13 @@ class CallRoutes:
 
     async def _call(self, request: ClientRequest, method: str, path: str, codec: Codec) -> None:
         """Raises GatewayError before a response has begun, and ClientGoneError at any time."""
+        seen = request.observation
         if method != "POST":
             raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
         if codec.agent is not None:
             self._dispatcher.agent(codec.agent)
+            if seen is not None:
+                seen.agent = codec.agent
         check_media_type(request.head)
         fields = request.head.fields
         wish = None
@@ -160,17 +171,23 @@ class CallRoutes:
         asked = codec.decode(request.head, body)
         if wish is not None:
             wish = wish.of_body(fields, body)
+        if seen is not None and not isinstance(asked, Response):
+            seen.stream = asked.stream
+            if asked.agent in self._dispatcher.agents:
+                seen.agent = asked.agent
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
         if isinstance(asked, Response):
             await request.respond(asked)
         elif wish is not None or asked.continues or asked.agent in self._runs.continuing:
-            run = self._runs.begin(asked, codec, fields, wish)
+            run = self._runs.begin(asked, codec, fields, wish, seen)
             in_background = asked.continues and not asked.stream
             del asked
             await respond_with_run(request, self._runs, run, wish, in_background=in_background)
         else:
             exchange = self._dispatcher.submit(asked)
+            if seen is not None:
+                seen.exchange = exchange
             del asked
             try:
                 await Reply(request, codec, exchange).send(
@@ -178,3 +195,8 @@ class CallRoutes:
                 )
             finally:
                 self._dispatcher.leave(exchange)
+
+
+def _note_route(request: ClientRequest, route: str) -> None:
+    if request.observation is not None:
+        request.observation.route = route

@@ -17,10 +17,12 @@ from werkzeug.exceptions import NotFound as WerkzeugNotFound
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.dialect import error_encoder
 from gateway.front.head import read_head
+from gateway.observe.observation import OBSERVATION
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
     from gateway.front.dialect import Dialect
+    from gateway.observe.observation import Observation
 
 log = logging.getLogger("gateway.http")
 
@@ -69,6 +71,13 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
         # ASGI's own headers, because Quart's are normalised; the rule for ids stands in `head`.
         head = read_head(request.scope["headers"])
         g.request_id, g.has_body = head.request_id, head.has_body
+        seen: Observation | None = request.scope.get("state", {}).get(OBSERVATION)
+        if seen is not None:
+            seen.request_id = head.request_id
+            if request.url_rule is not None:
+                seen.route = route_of(request.url_rule.rule)
+            name = (request.view_args or {}).get("name", "")
+            seen.agent = name if name in dispatcher.agents else ""
 
     @routes.after_app_request
     async def give_request_id(response: Response) -> Response:
@@ -105,7 +114,16 @@ def _as_gateway_error(error: HTTPException) -> GatewayError:
     return InternalError("a defect of the gateway; see its log")
 
 
+def route_of(rule: str) -> str:
+    """The path of a rule of Quart's, written as it is documented."""
+    path = rule.replace("<", "{").replace(">", "}")
+    return "/agent" + path.removeprefix("/agents") if path.startswith("/agents/") else path
+
+
 def _error(dialects: tuple[Dialect, ...], error: GatewayError) -> Response:
+    seen: Observation | None = request.scope.get("state", {}).get(OBSERVATION)
+    if seen is not None:
+        seen.error = error
     encoded = error_encoder(dialects, request.path)(error, g.get("request_id", ""))
     response = Response(encoded.body, encoded.status)
     for name, value in encoded.headers:

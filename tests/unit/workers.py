@@ -49,6 +49,7 @@ class NoCarrier:
         self.caught_up = 0
 
     spoke = True
+    pid = None
 
     def has_read(self, exchange: Exchange) -> bool:
         del exchange

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.front.dialect import RUN_PREFIX, Response, RunPath
+from gateway.front.dialect import RUN_PREFIX, Response, Route, RunPath
 from gateway.front.native.body import read_call
 from gateway.front.native.errors import encode_error
 from gateway.front.native.results import as_body, as_body_with_events
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from protocol import Method
 
 _JSON = ((b"content-type", b"application/json"),)
+
+_ROUTES: dict[Method, Route] = {
+    "invoke": Route("native", "/agent/{name}/invoke", "invoke"),
+    "chat": Route("native", "/agent/{name}/chat", "chat"),
+}
 
 
 class NativeDialect:
@@ -65,6 +70,10 @@ class NativeCodec:
     def __init__(self, agent: str, method: Method) -> None:
         self.agent = agent
         self._method = method
+
+    @property
+    def route(self) -> Route:
+        return _ROUTES[self._method]
 
     def decode(self, head: RequestHead, body: bytes) -> Call:
         return read_call(self.agent, self._method, head, body)

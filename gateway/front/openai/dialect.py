@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from gateway.front.dialect import Response, RunPath
+from gateway.front.dialect import Response, Route, RunPath
 from gateway.front.openai.chat_request import read_chat
 from gateway.front.openai.completion import CompletionStream, encode_completion
 from gateway.front.openai.errors import encode_error
@@ -60,7 +60,7 @@ class OpenAIDialect:
         if not path.startswith(f"{ROOT}responses/") or not name or (slash and action != "cancel"):
             return None
         token = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
-        return RunPath(token, cancels=bool(slash), told=True)
+        return RunPath(token, cancels=bool(slash), told=True, root="/v1/responses")
 
     def covers(self, path: str) -> bool:
         """Whether errors on this path are in this dialect's form, though no agent is called."""
@@ -77,6 +77,7 @@ class ChatCodec:
     __slots__ = ("_request",)
 
     agent = None
+    route = Route("openai", "/v1/chat/completions", "chat")
 
     def __init__(self) -> None:
         self._request: ChatRequest | None = None
@@ -105,6 +106,7 @@ class ResponseCodec:
     __slots__ = ("_frame", "_memory", "_request", "_stream")
 
     agent = None
+    route = Route("openai", "/v1/responses", "chat")
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

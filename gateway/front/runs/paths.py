@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import MethodNotAllowed, NotFound
-from gateway.front.dialect import Response
+from gateway.front.dialect import RUN_PREFIX, Response
 from gateway.front.runs.ids import credential_of
 from gateway.front.runs.reading import RunDelivery
 from gateway.front.runs.views import accept, show, tell
@@ -49,6 +49,8 @@ async def respond_on_path(
     if request.head.has_body:
         await request.read_body(MOST_BODY_BYTES, reading)
     run = runs.find(path.token, credential_of(fields))
+    if (seen := request.observation) is not None:
+        seen.run, seen.agent, seen.stream = RUN_PREFIX + run.token, run.agent, run.stream
     if path.told and not run.can_be_told:
         raise NotFound("what has this id is not of the kind that is asked for here")
     delivery = RunDelivery(request, runs, run)

@@ -22,22 +22,24 @@ from gateway.errors import (
     RunGone,
 )
 from gateway.front.answers import KEEP_ALIVE_SECONDS, failure
-from gateway.front.dialect import RunCodec
+from gateway.front.dialect import RUN_PREFIX, RunCodec
 from gateway.front.runs.ids import Ids, Origin, credential_of
 from gateway.front.runs.registry import Registry
 from gateway.front.runs.ring import error_event, split_events
 from gateway.front.runs.run import Run
 from gateway.front.runs.wishes import read_position
 from gateway.observe import logs
+from gateway.observe.observation import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import RunSettings
     from gateway.exchange import Call, Exchange
     from gateway.front.dialect import Codec, Response
     from gateway.front.runs.wishes import Wish
+    from gateway.observe.observation import Observation, Observer
 
     Ending = tuple[Response | None, GatewayError | None]
     """The one response, if there is one (of a stream, if it failed before its first event), and
@@ -55,8 +57,15 @@ LARGEST_SHARE = 4
 class Runs:
     """The runs of one gateway. `run` must be running while any is started."""
 
-    def __init__(self, dispatcher: Dispatcher, settings: RunSettings) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        settings: RunSettings,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        """`observers` are told of each run's end, if the request that started it is observed."""
         self._dispatcher = dispatcher
+        self._observers = observers
         self.continuing = frozenset(
             name
             for name, agent in dispatcher.agents.items()
@@ -88,18 +97,23 @@ class Runs:
     # What requests do
 
     def begin(
-        self, call: Call, codec: Codec, fields: Mapping[bytes, bytes], wish: Wish | None = None
+        self,
+        call: Call,
+        codec: Codec,
+        fields: Mapping[bytes, bytes],
+        wish: Wish | None = None,
+        seen: Observation | None = None,
     ) -> Run:
         """The run of a request: a new one, or the one that the request is a repetition of.
 
-        `fields` are its header fields. Raises GatewayError.
+        `fields` are its header fields, `seen` its observation. Raises GatewayError.
         """
         key = None if wish is None else wish.key
         run = None if key is None else self._registry.find_by_key(key)
         if run is None:
             if read_position(fields) is not None:
                 raise _nothing_to_resume(has_key=key is not None)
-            return self._start(call, codec, credential_of(fields), wish)
+            return self._start(call, codec, credential_of(fields), wish, seen)
         assert wish is not None
         if run.fingerprint != wish.fingerprint:
             raise IdempotencyKeyReused(
@@ -108,9 +122,18 @@ class Runs:
             )
         if run.gone:
             raise run.gap(0)
+        if seen is not None:
+            seen.run = RUN_PREFIX + run.token
         return run
 
-    def _start(self, call: Call, codec: Codec, credential: bytes, wish: Wish | None) -> Run:
+    def _start(
+        self,
+        call: Call,
+        codec: Codec,
+        credential: bytes,
+        wish: Wish | None,
+        seen: Observation | None,
+    ) -> Run:
         assert self._nursery is not None, "no service is running"
         key = None if wish is None else wish.key
         self._registry.make_place(clock.now(), has_key=key is not None)
@@ -127,7 +150,11 @@ class Runs:
         self._registry.add(run)
         if isinstance(codec, RunCodec):
             codec.kept_as(run.token)
-        self._nursery.start_soon(self._pump, run, exchange, codec)
+        of_run = None
+        if seen is not None:
+            seen.run = RUN_PREFIX + run.token
+            of_run = seen.of_run(seen.run, exchange)
+        self._nursery.start_soon(self._pump, run, exchange, codec, of_run)
         return run
 
     def find(self, token: str, credential: bytes) -> Run:
@@ -169,7 +196,9 @@ class Runs:
 
     # The pump
 
-    async def _pump(self, run: Run, exchange: Exchange, codec: Codec) -> None:
+    async def _pump(
+        self, run: Run, exchange: Exchange, codec: Codec, seen: Observation | None
+    ) -> None:
         try:
             answering = self._stream if run.stream else self._collect
             answer, error = await answering(run, exchange, codec)
@@ -189,6 +218,9 @@ class Runs:
         self._registry.ended(run)
         self._expires.set()
         self._log_end(run)
+        if seen is not None:
+            seen.ended, seen.error = run.ended_at, error
+            tell(self._observers, seen)
 
     async def _collect(self, run: Run, exchange: Exchange, codec: Codec) -> Ending:
         words = await exchange.collect()

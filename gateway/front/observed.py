@@ -1,0 +1,92 @@
+"""The middleware around all others that has each request observed; see `observe.observation`.
+
+Sees what passes between the server and the application: the status, the sizes and the times of a
+response, and whether the client has left before its end. What a request is for is filled in by
+those who find that out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gateway import clock
+from gateway.errors import InternalError
+from gateway.observe.observation import OBSERVATION, Observation, method_of, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from gateway.front.client import Message, Receive, Send
+    from gateway.observe.observation import Observer
+
+    ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Observed:
+    """ASGI middleware. Made only where there is an observer: without, requests cost nothing more.
+
+    `begin` is called with each observation, and with the fields of the request's head, before
+    anything else is done for it.
+    """
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        observers: Sequence[Observer],
+        begin: Callable[[Observation, Sequence[tuple[bytes, bytes]]], None] | None = None,
+    ) -> None:
+        self._inner = inner
+        self._observers = observers
+        self._begin = begin
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        seen = Observation(began=clock.now(), method=method_of(scope["method"]))
+        scope.setdefault("state", {})[OBSERVATION] = seen
+        if self._begin is not None:
+            self._begin(seen, scope["headers"])
+        watched = _Watched(seen, receive, send)
+        try:
+            await self._inner(scope, watched.receive, watched.send)
+        except Exception:  # whoever serves the application logs it, and responds
+            seen.error = InternalError("a defect of the gateway; see its log")
+            seen.status = seen.status or seen.error.status
+            raise
+        finally:
+            seen.ended = clock.now()
+            tell(self._observers, seen)
+
+
+class _Watched:
+    """What one request's application receives and sends."""
+
+    __slots__ = ("_over", "_receive", "_seen", "_send")
+
+    def __init__(self, seen: Observation, receive: Receive, send: Send) -> None:
+        self._seen = seen
+        self._receive = receive
+        self._send = send
+        self._over = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._seen.bytes_in += len(message["body"])
+        elif not self._over:
+            # After the last part of a response a server says so as well.
+            self._seen.client_left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        seen = self._seen
+        if message["type"] == "http.response.start":
+            seen.status = message["status"]
+        else:
+            body = message.get("body", b"")
+            if body and seen.body_began is None:
+                seen.body_began = clock.now()
+            seen.bytes_out += len(body)
+            self._over = not message.get("more_body", False)
+        await self._send(message)

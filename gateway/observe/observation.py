@@ -1,0 +1,157 @@
+"""What is known of one request, for whoever counts, logs or traces requests.
+
+# Theory of operation
+
+The front makes an `Observation` when a request's head has been read, fills in what it learns, and
+tells each observer of it once, when the response has ended or its client has left. A request that
+starts a run, or comes back for one, is observed as every request is; the run itself is one more
+observation, of its own kind, at its own end. Without an observer nothing of this is made.
+
+Observers are plain functions: they run between the end of a response and what the event loop does
+next, so they must not wait, and must do little. One that fails is logged, and disturbs nobody.
+
+Whatever may become a label or a column is *bounded*: agents that exist, methods that HTTP knows,
+routes of this gateway (never the path that was sent), the types of errors, names of keys. A client
+can make none of these up.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from gateway.errors import GatewayError
+    from gateway.exchange import Exchange
+
+log = logging.getLogger("gateway")
+
+OBSERVATION = "observation"
+"""The key of `scope["state"]` under which a request's observation is, if it is observed."""
+
+METHODS = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+)
+
+OTHER_METHOD = "_OTHER"
+"""What any other method is called here, as in OpenTelemetry's semantic conventions."""
+
+
+class Observation(Struct, kw_only=True):
+    """One request, or one run. Complete when observers are told. Times are running time
+    (`gateway.clock`), in seconds; sizes are in bytes, of bodies alone."""
+
+    kind: Literal["request", "run"] = "request"
+    """A run has no method, status, sizes or client: those are of the requests that follow it."""
+    began: float
+    """When the request's head had been read; of a run, when it was admitted."""
+    ended: float = math.nan
+    request_id: str = ""
+    method: str = ""
+    """One of `METHODS`, or `OTHER_METHOD`."""
+    route: str = ""
+    """What was asked for, with the names of its variable parts: `/agent/{name}/invoke`. Empty:
+    nothing that there is."""
+    dialect: str = ""
+    """The protocol in which an agent is called; empty if none is."""
+    handler: str = ""
+    """`invoke` or `chat`; empty if no agent is called."""
+    agent: str = ""
+    """The agent that is called or asked about; empty if there is none with that name."""
+    key: str = ""
+    """The name of the caller's key; empty if nobody has one."""
+    run: str = ""
+    """The id of the run that the request started, repeated or came back for."""
+    stream: bool = False
+    status: int = 0
+    """Of the response; 0 if its head was not sent."""
+    error: GatewayError | None = None
+    """What went wrong last: of a stream, also after its head was sent."""
+    bytes_in: int = 0
+    bytes_out: int = 0
+    body_began: float | None = None
+    """When the first bytes of the response's body were sent."""
+    client_left: bool = False
+    """Whether the client was gone before its response had ended."""
+    exchange: Exchange | None = None
+    """The call of an agent that was made of the request. The call of a run is the run's, and not
+    also that of a request which follows it: each call is observed once."""
+    trace: Any = None
+    """What belongs to whoever traces requests."""
+
+    @property
+    def total(self) -> float:
+        """Seconds from the request's beginning to its end."""
+        return self.ended - self.began
+
+    @property
+    def error_type(self) -> str:
+        """The error's `type`, as clients see it; empty if all went well."""
+        return "" if self.error is None else self.error.type
+
+    @property
+    def queued(self) -> float | None:
+        """Seconds until the call was given to the worker that had it last; None if none had it."""
+        exchange = self.exchange
+        if exchange is None or exchange.given_at is None:
+            return None
+        return exchange.given_at - exchange.admitted_at
+
+    @property
+    def first(self) -> float | None:
+        """Seconds until the first word of an answer came from the worker; of an answer that came as
+        one result, until the first bytes of the response. None without either."""
+        at = self.body_began
+        if self.exchange is not None and self.exchange.spoke_at is not None:
+            at = self.exchange.spoke_at
+        return None if at is None else max(0.0, at - self.began)
+
+    @property
+    def chunks(self) -> int:
+        """How many words (chunks and events) the worker said before the end of its answer."""
+        return 0 if self.exchange is None else self.exchange.word_count
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker that had the call last; None if none had it."""
+        carrier = None if self.exchange is None else self.exchange.carrier
+        return None if carrier is None else carrier.pid
+
+    def of_run(self, run: str, exchange: Exchange) -> Observation:
+        """The observation of the run that this request starts."""
+        return Observation(
+            kind="run",
+            began=exchange.admitted_at,
+            request_id=self.request_id,
+            route=self.route,
+            dialect=self.dialect,
+            handler=self.handler,
+            agent=self.agent,
+            key=self.key,
+            run=run,
+            stream=self.stream,
+            exchange=exchange,
+            trace=self.trace,
+        )
+
+
+Observer: TypeAlias = Callable[[Observation], None]
+
+
+def method_of(sent: str) -> str:
+    """The method, if it is one that HTTP knows."""
+    return sent if sent in METHODS else OTHER_METHOD
+
+
+def tell(observers: Iterable[Observer], observation: Observation) -> None:
+    """Tell each observer. Never raises."""
+    for observe in observers:
+        try:
+            observe(observation)
+        except Exception:  # the boundary: an observer's defect is not the request's
+            fields = {"request": observation.request_id}
+            log.exception("a request could not be observed", extra={"fields": fields})
