@@ -24,6 +24,7 @@ from gateway.config import ConfigError, Settings, load, parse_agent_option, read
 from gateway.config.services import key_files
 from gateway.front.sockets import ListenError
 from gateway.observe import logs
+from gateway.observe.recording import recording
 from gateway.sandbox import (
     SandboxError,
     check_apart,
@@ -70,6 +71,11 @@ log = logging.getLogger("gateway")
     help="What is logged, to stderr.  [default: info]",
 )
 @click.option(
+    "--record",
+    metavar="DIR",
+    help="Record what is said with the workers, for `agent-worker replay`. Payloads are in it.",
+)
+@click.option(
     "--check",
     is_flag=True,
     help="Try the sandbox and each agent's handshake, print what was found, and exit.",
@@ -96,6 +102,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
             hold_hangups()
         logs.setup(settings.server.log_level)
         with ExitStack() as stack:
+            recorder = None if check else stack.enter_context(recording(settings.server))
             states = open_states(settings, stack, serving=not check)
             launchers = make_launchers(settings, states)
             for launcher in launchers.values():
@@ -104,7 +111,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
                 code = trio.run(check_agents, settings, launchers)
             else:
                 code = trio.run(
-                    partial(serve, states=states, read=read, announce=_announce),
+                    partial(serve, states=states, read=read, announce=_announce, recorder=recorder),
                     settings,
                     launchers,
                 )
@@ -183,6 +190,8 @@ def make_launchers(
     secrets = [str(settings.path.resolve())] if settings.path else []
     keys = [path for each in settings.services.values() for path in key_files(each)]
     hidden = [*secrets, *keys, *{state.whole.path for state in states.values()}]
+    if settings.server.record:
+        hidden.append(settings.server.record_folder)
     launchers: dict[str, Launcher] = {}
     for name, agent in settings.agents.items():
         folder = working_folder(agent.sandbox, str(Path.cwd()))

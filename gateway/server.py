@@ -34,6 +34,7 @@ from gateway.sandbox.network.metering import keep_records
 from gateway.shutdown import Shutdown, receive_signals
 from gateway.workers.deferred import DeferredWorker
 from gateway.workers.orphans import OrphanKeeper
+from gateway.workers.recorded import kind_of_worker
 from gateway.workers.stderr import StderrRelay
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gateway.config import AgentSettings, Settings
+    from gateway.observe.recording import Recorder
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
 
@@ -73,11 +75,13 @@ async def serve(
     announce: Callable[[str], None],
     read: Callable[[], Settings],
     states: Mapping[str, AgentState] = MappingProxyType({}),
+    recorder: Recorder | None = None,
 ) -> int:
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
     `announce` gets the address once requests are answered; it may block. `read` reads the settings
-    again, for a reload. `states` are what outlives the workers of agents. Raises ListenError.
+    again, for a reload. `states` are what outlives the workers of agents. `recorder` records what
+    is said with the workers. Raises ListenError.
     """
     _raise_descriptor_limit()
     supervisors: dict[str, AgentSupervisor] = {}
@@ -85,9 +89,10 @@ async def serve(
         lambda: chain.from_iterable(agent.processes for agent in supervisors.values())
     )
     for name, agent in settings.agents.items():
-        kind = partial(AgentSupervisor, on_gone=orphans.sweep)
+        worker = kind_of_worker(recorder, name, agent.argv)
+        kind = partial(AgentSupervisor, on_gone=orphans.sweep, new_worker=worker)
         if agent.state_per_conversation:
-            kind = partial(kind, new_worker=DeferredWorker)
+            kind = partial(kind, new_worker=partial(DeferredWorker, new_worker=worker))
             agent = _on_demand(agent)  # noqa: PLW2901 - none can start before its conversation
         supervisors[name] = kind(name, agent, launchers[name])
     dispatcher = Dispatcher(supervisors)

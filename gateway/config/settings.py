@@ -7,6 +7,7 @@ come from, or what is done with them.
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from pathlib import Path
@@ -270,10 +271,15 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     $STATE_DIRECTORY (systemd's), /var/lib/agent-gateway for root, $XDG_STATE_HOME/agent-gateway and
     ~/.local/state/agent-gateway."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    record: str = ""
+    """A folder in which what is said with the workers is recorded, request by request."""
+    record_size: str = "1G"
+    """What the recordings may take; the oldest are removed."""
     runs: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
         parse_size("max_body", self.max_body)
+        parse_size("record_size", self.record_size)
         for pattern in self.hosts:
             try:
                 check_host_pattern(pattern)
@@ -293,6 +299,15 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         balancer has to notice first."""
         default = 0 if loopback else LAME_DUCK_SECONDS
         return default if self.lame_duck is None else self.lame_duck
+
+    @property
+    def record_folder(self) -> str:
+        """The absolute path of `record`, which must be set."""
+        return os.path.abspath(os.path.expanduser(self.record))
+
+    @property
+    def record_bytes(self) -> int:
+        return parse_size("record_size", self.record_size)
 
     @property
     def max_body_bytes(self) -> int:

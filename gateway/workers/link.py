@@ -52,7 +52,6 @@ _MAX_READS_OF_REST = LARGE_PIPE_BYTES // READ_BYTES + 1
 """So many reads empty the largest pipe. Bounded, because a process that a worker left behind may
 write into it faster than it is read."""
 
-
 _ANSWERED_KEPT = 64
 """Answered requests whose names are still known: what the worker wrote into its stderr before an
 answer may be read after it."""
@@ -107,12 +106,13 @@ class Link:
         nursery: trio.Nursery,
         report: Callable[[LinkEvent], None],
         diagnose: Callable[[str], Diagnosis | None] = lambda _: None,
+        connect: Callable[[], GatewayConnection] = GatewayConnection,
     ) -> None:
         self._process = process
         self._nursery = nursery
         self._report = report
         self._diagnose = diagnose
-        self._connection = GatewayConnection()
+        self._connection = connect()
         self._ready: Ready | None = None
         self._in_flight: dict[int, Exchange] = {}
         self._held: Exchange | None = None

@@ -34,7 +34,7 @@ from gateway.workers.memory import exceeds
 from gateway.workers.priority import lower_when_greedy
 from gateway.workers.process import SpawnError, spawn
 from gateway.workers.stderr import StderrRelay
-from protocol.gateway_side import WorkerState
+from protocol.gateway_side import GatewayConnection, WorkerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +112,7 @@ class Worker:
         *,
         clocks: Clocks,
         spawn: Callable[[Launch], Process] = spawn,
+        connect: Callable[[], GatewayConnection] = GatewayConnection,
         conversation: str | None = None,
     ) -> None:
         self.id = worker_id
@@ -122,6 +123,7 @@ class Worker:
         self._clocks = clocks
         self._conversation = conversation
         self._spawn = spawn
+        self._connect = connect
         self._process: Process | None = None
         self._nursery: trio.Nursery | None = None
         self._link: Link | None = None
@@ -236,7 +238,7 @@ class Worker:
     async def _live(self, process: Process, launch: Launch) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            self._link = link = Link(process, nursery, self._receive, self._diagnose_failure)
+            self._link = link = Link(process, nursery, self._receive, self._diagnose, self._connect)
             self._stderr = StderrRelay(process.stderr, self._fields, request_of=link.name_of)
             nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
@@ -267,7 +269,7 @@ class Worker:
             await self._stop(process)
             nursery.cancel_scope.cancel()
 
-    def _diagnose_failure(self, text: str) -> Diagnosis | None:
+    def _diagnose(self, text: str) -> Diagnosis | None:
         return self._launcher.diagnose([text], started=True)
 
     async def _read_stdout(self, link: Link) -> None:
