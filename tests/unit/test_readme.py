@@ -146,7 +146,7 @@ def test_both_readmes_name_the_same_commands() -> None:
     assert f"`{command('fast', README)}`" in for_changers
     setup, tests = command("test", README).rsplit(" && ", 1)
     assert command("setup", FOR_CHANGERS) == setup
-    assert tests == ".venv/bin/pytest"
+    assert tests == ".venv/bin/pytest -n 3"
 
 
 def test_the_test_command_installs_what_tests_would_be_skipped_without() -> None:
