@@ -23,6 +23,7 @@ from gateway.check import check_agents
 from gateway.config import ConfigError, Settings, load, parse_agent_option, read_services
 from gateway.config.services import key_files
 from gateway.front.sockets import ListenError
+from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.observe.recording import recording
 from gateway.sandbox import (
@@ -90,6 +91,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
       curl --json '{"input": "hello"}' http://127.0.0.1:8080/agent/echo/invoke
     """
     _open_standard_streams()
+    manager = ServiceManager.of(os.environ)
     try:
         read = partial(
             load,
@@ -111,7 +113,14 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
                 code = trio.run(check_agents, settings, launchers)
             else:
                 code = trio.run(
-                    partial(serve, states=states, read=read, announce=_announce, recorder=recorder),
+                    partial(
+                        serve,
+                        states=states,
+                        read=read,
+                        announce=_announce,
+                        recorder=recorder,
+                        manager=manager,
+                    ),
                     settings,
                     launchers,
                 )

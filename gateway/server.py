@@ -27,6 +27,7 @@ from gateway.front.app import make_app
 from gateway.front.listen import serve_http
 from gateway.front.runs.service import Runs
 from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
+from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.reload import Reloader
 from gateway.sandbox.files.keeper import keep_states
@@ -76,13 +77,15 @@ async def serve(
     read: Callable[[], Settings],
     states: Mapping[str, AgentState] = MappingProxyType({}),
     recorder: Recorder | None = None,
+    manager: ServiceManager | None = None,
 ) -> int:
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
     `announce` gets the address once requests are answered; it may block. `read` reads the settings
     again, for a reload. `states` are what outlives the workers of agents. `recorder` records what
-    is said with the workers. Raises ListenError.
+    is said with the workers, and `manager` is told how the gateway is. Raises ListenError.
     """
+    manager = manager or ServiceManager()
     _raise_descriptor_limit()
     supervisors: dict[str, AgentSupervisor] = {}
     orphans = OrphanKeeper(
@@ -110,6 +113,7 @@ async def serve(
     shutdown = Shutdown(
         dispatcher,
         reload=reloader.ask,
+        stopping=manager.stopping,
         lame_duck_seconds=settings.server.lame_duck_seconds(loopback=only_loopback(listeners)),
         drain_seconds=settings.server.drain_seconds,
     )
@@ -141,6 +145,10 @@ async def serve(
                     ),
                 )
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
+                nursery.start_soon(
+                    manager.tell_when_warm, lambda: dispatcher.warm, f"serving at {address}"
+                )
+                nursery.start_soon(manager.feed_watchdog)
                 _log_agents(settings, address)
                 _log_what_the_kernel_does_not_hold(launchers)
                 _log_what_is_shared(launchers)

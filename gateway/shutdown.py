@@ -126,10 +126,13 @@ class Shutdown:
         lame_duck_seconds: float,
         drain_seconds: float,
         reload: Callable[[], None],
+        stopping: Callable[[], None] = lambda: None,
     ) -> None:
-        """`reload` is called for a SIGHUP, and returns at once."""
+        """`reload` is called for a SIGHUP, and `stopping` for the first signal that ends the
+        gateway. Both return at once."""
         self._dispatcher = dispatcher
         self._reload = reload
+        self._stopping = stopping
         self._has_terminal = has_terminal()
         self._lame_duck_seconds = lame_duck_seconds
         self._drain_seconds = drain_seconds
@@ -170,6 +173,7 @@ class Shutdown:
     async def obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
         """The first signal ends step by step, another one at once."""
         number = await self._next(signals)
+        self._stopping()
         first_at = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_step_by_step, number)

@@ -54,7 +54,7 @@ GROUND = {"clock", "config", "errors", "exchange", "needs", "observe", "readines
 ROOMS = ("sandbox", "workers", "agents", "front")
 """From the bottom up: a room may know the ground and the rooms before it, and no other."""
 
-ENTRANCE = {"__main__", "check", "cli", "reload", "server", "shutdown"}
+ENTRANCE = {"__main__", "check", "cli", "notify", "reload", "server", "shutdown"}
 """Where the rooms are put together."""
 
 PURE = (

@@ -13,6 +13,7 @@ import trio
 
 from gateway import clock
 from gateway.agents.pool_types import Stage
+from gateway.agents.status import AgentState
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, ShuttingDown
 
@@ -112,6 +113,12 @@ class Dispatcher:
     def can_serve(self) -> bool:
         """Whether any agent can. One agent's trouble is its own: others are to be served."""
         return any(agent.state.can_serve for agent in self.agents.values())
+
+    @property
+    def warm(self) -> bool:
+        """Whether no agent that keeps workers waits for its first: it has spoken, or failed."""
+        keeping = (agent for agent in self.agents.values() if agent.settings.workers.min)
+        return not any(agent.state in {AgentState.COLD, AgentState.STARTING} for agent in keeping)
 
     @property
     def ready(self) -> bool:
