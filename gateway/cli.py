@@ -20,9 +20,18 @@ import click
 import trio
 
 from gateway.check import check_agents
-from gateway.config import ConfigError, Settings, load, parse_agent_option, read_services
+from gateway.commands import Commands
+from gateway.config import (
+    ConfigError,
+    Settings,
+    has_keys,
+    load,
+    parse_agent_option,
+    read_keys,
+    read_services,
+)
 from gateway.config.services import key_files
-from gateway.front.sockets import ListenError
+from gateway.front.sockets import ListenError, refuse_strangers, resolve
 from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.observe.recording import recording
@@ -44,7 +53,11 @@ from gateway.shutdown import hold_hangups
 log = logging.getLogger("gateway")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--agent",
     "agents",
@@ -82,7 +95,16 @@ log = logging.getLogger("gateway")
     help="Try the sandbox and each agent's handshake, print what was found, and exit.",
 )
 @click.version_option(package_name="agent-gateway", prog_name="gateway")
-def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **server: Any) -> None:
+@click.pass_context
+def main(
+    context: click.Context,
+    /,
+    agents: tuple[str, ...],
+    config_path: Path | None,
+    *,
+    check: bool,
+    **server: Any,
+) -> None:
     """Serve commands as HTTP agents, each in worker processes of its own.
 
     \b
@@ -90,6 +112,10 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
       gateway --agent echo="agent-worker worker.examples.echo:agent"
       curl --json '{"input": "hello"}' http://127.0.0.1:8080/agent/echo/invoke
     """
+    if context.invoked_subcommand is not None:
+        if any(context.params.values()):
+            raise click.UsageError("the options of serving are for no subcommand")
+        return
     _open_standard_streams()
     manager = ServiceManager.of(os.environ)
     try:
@@ -100,6 +126,7 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
             server={key: value for key, value in server.items() if value is not None},
         )
         settings = read()
+        keys = read_keys(settings, os.environ)
         if not check:
             hold_hangups()
         logs.setup(settings.server.log_level)
@@ -110,11 +137,14 @@ def main(agents: tuple[str, ...], config_path: Path | None, *, check: bool, **se
             for launcher in launchers.values():
                 stack.callback(launcher.close)
             if check:
+                if not has_keys(settings, keys):
+                    refuse_strangers(settings.server, resolve(settings.server.host))
                 code = trio.run(check_agents, settings, launchers)
             else:
                 code = trio.run(
                     partial(
                         serve,
+                        keys=keys,
                         states=states,
                         read=read,
                         announce=_announce,
@@ -197,6 +227,7 @@ def make_launchers(
     """
     environ = own_environment_first(os.environ, str(Path(sys.executable).parent))
     secrets = [str(settings.path.resolve())] if settings.path else []
+    secrets += [settings.keys_file] if settings.keys_file else []
     keys = [path for each in settings.services.values() for path in key_files(each)]
     hidden = [*secrets, *keys, *{state.whole.path for state in states.values()}]
     if settings.server.record:

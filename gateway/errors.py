@@ -84,6 +84,18 @@ class InvalidRequest(GatewayError):
     type, status = "invalid_request", 400
 
 
+class Unauthorized(GatewayError):
+    """The request has no key that is good (RFC 9110, 15.5.2)."""
+
+    type, status = "unauthorized", 401
+
+
+class Forbidden(GatewayError):
+    """The request's key may not be used for this agent."""
+
+    type, status = "forbidden", 403
+
+
 class AgentNotFound(GatewayError):
     type, status = "agent_not_found", 404
 

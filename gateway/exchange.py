@@ -13,13 +13,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
-from msgspec import Struct, structs
+from msgspec import structs
 
 from gateway import clock
+from gateway.call import Call
 from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
 from gateway.needs import unmet_needs
 from gateway.words import join_chunks, text_runs
-from protocol import Method, Outcome, Payload
+from protocol import Outcome, Payload
 from protocol.framing import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
@@ -56,33 +57,6 @@ it was written into where that is a copy, and the beginning of its answer; later
 response made of it, which is twice as long where every character had to be escaped. A stream's
 words are less: one that is being written, and what waits (`MAX_BUFFERED_BYTES`, and the one word
 that exceeded it, of a line at most)."""
-
-
-class Call(Struct, frozen=True, kw_only=True):
-    """What a client asks for, checked. Payloads are JSON texts."""
-
-    agent: str
-    method: Method
-    payload: Payload
-    """The input of an invoke, or the messages of a chat; empty once no worker needs it any more."""
-    stream: bool
-    context: bytes = b"{}"
-    conversation: str | None = None
-    request_id: str
-    total: float = math.inf
-    """What the caller allows, in seconds; it can only shorten the agent's own clock."""
-    events: bool = False
-    """Whether the client's dialect takes events among the words of the answer, and its outcome."""
-    tools: bytes | None = None
-    """The client's tools, a JSON array that passes `protocol.tools.check_tools`."""
-    resume: bytes | None = None
-    """The client's answers to questions, a JSON array that passes `protocol.tools.check_resume`."""
-    traceparent: str | None = None
-    """W3C Trace Context's header."""
-    needs: frozenset[str] = frozenset()
-    """What the agent's `ready` must declare: "image", "audio", "file", "tools" or "asks"."""
-    continues: bool = False
-    """Whether the agent goes on without a client: the request is a run, see `front/runs`."""
 
 
 class RequestPhase(Enum):

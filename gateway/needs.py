@@ -1,4 +1,4 @@
-"""What a request needs of its agent that not every agent has: see `gateway.exchange.Call.needs`."""
+"""What a request needs of its agent that not every agent has: see `gateway.call.Call.needs`."""
 
 from __future__ import annotations
 

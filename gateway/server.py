@@ -23,10 +23,19 @@ from msgspec import structs
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.supervisor import AgentSupervisor
+from gateway.config import has_keys
 from gateway.front.app import make_app
+from gateway.front.auth import Keys
 from gateway.front.listen import serve_http
 from gateway.front.runs.service import Runs
-from gateway.front.sockets import BACKLOG, only_loopback, open_listeners, url_of
+from gateway.front.sockets import (
+    BACKLOG,
+    addresses_of,
+    only_loopback,
+    open_listeners,
+    refuse_strangers,
+    url_of,
+)
 from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.reload import Reloader
@@ -42,7 +51,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gateway.config import AgentSettings, Settings
+    from gateway.config import AgentSettings, KeySettings, Settings
     from gateway.observe.recording import Recorder
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
@@ -75,6 +84,7 @@ async def serve(
     *,
     announce: Callable[[str], None],
     read: Callable[[], Settings],
+    keys: Mapping[str, KeySettings] = MappingProxyType({}),
     states: Mapping[str, AgentState] = MappingProxyType({}),
     recorder: Recorder | None = None,
     manager: ServiceManager | None = None,
@@ -82,8 +92,9 @@ async def serve(
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
     `announce` gets the address once requests are answered; it may block. `read` reads the settings
-    again, for a reload. `states` are what outlives the workers of agents. `recorder` records what
-    is said with the workers, and `manager` is told how the gateway is. Raises ListenError.
+    again, for a reload. `keys` are callers', by name; `states` are what outlives the workers of
+    agents. `recorder` records what is said with the workers, and `manager` is told how the gateway
+    is. Raises ListenError, and ConfigError where strangers could connect and need no key.
     """
     manager = manager or ServiceManager()
     _raise_descriptor_limit()
@@ -100,12 +111,16 @@ async def serve(
         supervisors[name] = kind(name, agent, launchers[name])
     dispatcher = Dispatcher(supervisors)
     runs = Runs(dispatcher, settings.server.runs)
-    app = make_app(dispatcher, runs, settings.server)
+    callers = Keys(keys, on=has_keys(settings, keys))
+    app = make_app(dispatcher, runs, settings.server, keys=callers)
     listeners = open_listeners(
         settings.server.host,
         settings.server.port,
         unread_seconds=UNREAD_SECONDS,
     )
+    addresses = addresses_of(listeners)
+    if not callers.on:
+        refuse_strangers(settings.server, addresses)
     address = url_of(settings.server.host, listeners)
     for launcher in launchers.values():
         launcher.keep_from([listener.getsockname()[1] for listener in listeners])
@@ -114,7 +129,7 @@ async def serve(
         dispatcher,
         reload=reloader.ask,
         stopping=manager.stopping,
-        lame_duck_seconds=settings.server.lame_duck_seconds(loopback=only_loopback(listeners)),
+        lame_duck_seconds=settings.server.lame_duck_seconds(loopback=only_loopback(addresses)),
         drain_seconds=settings.server.drain_seconds,
     )
     # What stands now, the modules above all, stands to the end, and need not be looked through for

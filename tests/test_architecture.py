@@ -48,13 +48,13 @@ PURE_STANDARD_LIBRARY = {
 """What the protocol may import besides msgspec: a list of what does no I/O, knows no time and
 starts nothing is shorter than one of what does."""
 
-GROUND = {"clock", "config", "errors", "exchange", "needs", "observe", "readiness", "words"}
+GROUND = {"call", "clock", "config", "errors", "exchange", "needs", "observe", "readiness", "words"}
 """What every room of the gateway may know. Of rooms, it knows none."""
 
 ROOMS = ("sandbox", "workers", "agents", "front")
 """From the bottom up: a room may know the ground and the rooms before it, and no other."""
 
-ENTRANCE = {"__main__", "check", "cli", "notify", "reload", "server", "shutdown"}
+ENTRANCE = {"__main__", "check", "cli", "commands", "notify", "reload", "server", "shutdown"}
 """Where the rooms are put together."""
 
 PURE = (

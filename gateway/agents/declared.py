@@ -12,7 +12,7 @@ from gateway.errors import HandlerNotImplemented
 from gateway.needs import unmet_needs
 
 if TYPE_CHECKING:
-    from gateway.exchange import Call
+    from gateway.call import Call
     from protocol import Ready
 
 

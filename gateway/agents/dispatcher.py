@@ -20,7 +20,8 @@ from gateway.errors import AgentNotFound, ShuttingDown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.exchange import Call, Exchange
+    from gateway.call import Call
+    from gateway.exchange import Exchange
 
 TURNS_PER_CPU = 2
 """Agents whose first workers start at the same time."""

@@ -51,13 +51,14 @@ from gateway.agents.status import (
     summarize,
     worker_status,
 )
+from gateway.call import Call
 from gateway.errors import (
     AgentUnavailable,
     Cancelled,
     GatewayError,
     WorkerCrashed,
 )
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.observe import logs
 from gateway.workers.events import (
     Answered,

@@ -5,8 +5,16 @@ or of HTTP.
 """
 
 from gateway.config.hosts import ANY_HOST, Address, Host, parse_host, plain_address
+from gateway.config.keys import KeySettings
 from gateway.config.limits import LimitSettings
-from gateway.config.load import ConfigError, load, parse_agent_option, read_services
+from gateway.config.load import (
+    ConfigError,
+    has_keys,
+    load,
+    parse_agent_option,
+    read_keys,
+    read_services,
+)
 from gateway.config.sandbox import Limit, SandboxSettings, parse_size
 from gateway.config.settings import (
     AGENT_NAME,
@@ -29,6 +37,7 @@ __all__ = [
     "Clocks",
     "ConfigError",
     "Host",
+    "KeySettings",
     "Limit",
     "LimitSettings",
     "Restart",
@@ -38,11 +47,13 @@ __all__ = [
     "Settings",
     "StateSettings",
     "Workers",
+    "has_keys",
     "load",
     "parse_agent_option",
     "parse_host",
     "parse_size",
     "plain_address",
+    "read_keys",
     "read_services",
     "seconds",
 ]

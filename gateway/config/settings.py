@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 
 from gateway.config.hosts import check_host_pattern
+from gateway.config.keys import KeySettings
 from gateway.config.limits import LimitSettings
 from gateway.config.sandbox import SandboxSettings, parse_size
 from gateway.config.services import ServiceSettings
@@ -250,6 +251,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hosts: list[str] = []
     """Hosts that are answered besides those that belong to `host`: names, IP addresses, `*.` and a
     name for all names below it, or `*` for any. Without ports."""
+    allow_anonymous: bool = False
+    """Whether anybody who can connect may call the agents, where other machines can and there are
+    no keys."""
     dialects: list[Literal["native", "openai"]] = field(
         default_factory=lambda: ["native", "openai"]
     )
@@ -320,5 +324,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     agents: dict[str, AgentSettings] = {}
     services: dict[str, ServiceSettings] = {}
+    keys: dict[str, KeySettings] = {}
+    """Those that the configuration holds itself; `read_keys` adds the others."""
+    keys_file: str = ""
+    """A TOML file with more tables `[keys.NAME]`, read again whenever it changes."""
     path: Path | None = None
     """The file that the settings were read from."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import ServerSettings
+    from gateway.front.auth import Keys
     from gateway.front.dialect import Dialect
     from gateway.front.runs.service import Runs
     from gateway.observe.observation import Observer
@@ -76,9 +77,10 @@ def make_app(
     runs: Runs,
     settings: ServerSettings,
     observers: Sequence[Observer] = (),
+    keys: Keys | None = None,
 ) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
-    of every request."""
+    of every request. `keys` are those of callers."""
     max_body = settings.max_body_bytes
     app = QuartTrio("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -92,6 +94,8 @@ def make_app(
     if "openai" in settings.dialects:
         app.register_blueprint(make_models_blueprint(dispatcher))
     hosts = KnownHosts(settings, socket.gethostname())
-    routes = CallRoutes(app.asgi_app, dispatcher, dialects, hosts, runs, max_body=max_body)
+    routes = CallRoutes(
+        app.asgi_app, dispatcher, dialects, hosts, runs, max_body=max_body, keys=keys
+    )
     app.asgi_app = Observed(routes, observers) if observers else routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

@@ -20,7 +20,9 @@ from gateway.errors import (
     RequestTimeout,
     RequestTooLarge,
     ShuttingDown,
+    Unauthorized,
 )
+from gateway.front.auth import ANONYMOUS
 from gateway.front.dialect import retry_headers
 from gateway.observe import logs
 
@@ -84,6 +86,7 @@ class ClientRequest:
         """`observation`: what is known of the request, if it is observed."""
         self.head = head
         self.observation = observation
+        self.caller = ANONYMOUS
         self.limit_unread = limit_unread
         self.send = send
         self._receive = receive
@@ -98,6 +101,8 @@ class ClientRequest:
     def log_error(self, error: GatewayError) -> None:
         if self.observation is not None:
             self.observation.error = error
+        if isinstance(error, Unauthorized):
+            return  # `auth` has, sparingly
         self.log(
             logging.ERROR if isinstance(error, InternalError) else logging.INFO,
             f"{error.status} {error.type}: {error.message}",

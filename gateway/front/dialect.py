@@ -72,11 +72,13 @@ from gateway.errors import (
     InvalidRequest,
     MethodNotAllowed,
     TransferCodingNotImplemented,
+    Unauthorized,
 )
 from gateway.words import join_chunks, text_runs
 
 if TYPE_CHECKING:
-    from gateway.exchange import Call, Exchange
+    from gateway.call import Call
+    from gateway.exchange import Exchange
     from protocol import Method, Payload
 
 __all__ = [
@@ -127,6 +129,8 @@ class RequestHead(Struct, gc=False):
     """`X-Conversation-Id` as it was sent; `conversation_of` reads it."""
     timeout: bytes | None = None
     """`X-Timeout` as it was sent; `caller_timeout` reads it."""
+    owner: str = ""
+    """The name of the caller's key; empty where there are no keys."""
     fields: Mapping[bytes, bytes] = {}
     """All that is used of the fields, by name in lower case, as they were sent: what only few
     requests need is read from here."""
@@ -279,6 +283,8 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     headers = [(b"cache-control", b"no-store")]
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after is not None:
         # Whole seconds, and never 0: "now" is what has just failed (RFC 9110, 10.2.3).
         seconds = max(1, math.ceil(error.retry_after))

@@ -43,7 +43,7 @@ from gateway.front.connections import Connection
 from gateway.front.dialect import retry_headers
 from gateway.front.head import new_request_id
 from gateway.front.native.errors import encode_error
-from gateway.observe import logs
+from gateway.front.refusals import Refusals
 from gateway.readiness import EXHAUSTED, register
 
 if TYPE_CHECKING:
@@ -64,9 +64,6 @@ with the last packet of its handshake."""
 
 _EXHAUSTED_SECONDS = 0.1
 """Before the next attempt to accept a connection, where the system has no descriptor left."""
-
-REPORT_SECONDS = 10.0
-"""Between two lines of the log on refused connections."""
 
 _REFUSED_SECONDS = 0.5
 """For a refused client to send its request and to read the answer."""
@@ -125,32 +122,6 @@ async def serve_http(
         refusals.report()
         await lifespan.wait_for_shutdown()
         application.cancel_scope.cancel()
-
-
-class Refusals:
-    """Logs what keeps connections out: the first time at once, and then how many times."""
-
-    def __init__(self) -> None:
-        self._sentence = ""
-        self._unreported = 0
-        self._silent_until = -math.inf
-
-    def __repr__(self) -> str:
-        return f"<Refusals {self._unreported} unreported>"
-
-    def add(self, sentence: str) -> None:
-        self._sentence = sentence
-        self._unreported += 1
-        if trio.current_time() >= self._silent_until:
-            self.report()
-
-    def report(self) -> None:
-        """Log what has not been logged yet, if anything."""
-        if self._unreported:
-            count, self._unreported = self._unreported, 0
-            self._silent_until = trio.current_time() + REPORT_SECONDS
-            times = "" if count == 1 else f" ({count} times)"
-            logs.event(log, logging.ERROR, f"{self._sentence}{times}")
 
 
 class _Places:

@@ -8,6 +8,7 @@ import msgspec
 from quart import Blueprint, Response
 
 from gateway import clock
+from gateway.front.status import caller, visible_agents
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
@@ -21,11 +22,12 @@ def make_models_blueprint(dispatcher: Dispatcher) -> Blueprint:
 
     @routes.get("/v1/models")
     async def models() -> Response:
-        agents = [agent for agent in dispatcher.agents.values() if _chats(agent)]
+        agents = [agent for agent in visible_agents(dispatcher) if _chats(agent)]
         return _json({"object": "list", "data": [_model(agent, created) for agent in agents]})
 
     @routes.get("/v1/models/<name>")
     async def model(name: str) -> Response:
+        caller().check(name)
         return _json(_model(dispatcher.agent(name), created))
 
     return routes

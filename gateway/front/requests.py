@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.answers import Reply
+from gateway.front.auth import ANONYMOUS, CALLER, Keys, own
 from gateway.front.client import (
     HAS_INPUT,
     LIMIT_UNREAD,
@@ -38,10 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.call import Call
     from gateway.front.client import Receive, Send
     from gateway.front.dialect import Codec, Dialect, RunPath
     from gateway.front.hosts import KnownHosts
     from gateway.front.runs.service import Runs
+    from gateway.observe.observation import Observation
 
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -63,8 +66,10 @@ class CallRoutes:
         runs: Runs,
         *,
         max_body: int,
+        keys: Keys | None = None,
     ) -> None:
         self._inner = inner
+        self._keys = Keys({}, on=False) if keys is None else keys
         self._dispatcher = dispatcher
         self._runs = runs
         self._dialects = dialects
@@ -101,6 +106,7 @@ class CallRoutes:
                 visit = Visit(scope["method"], path, scope.get("query_string", b""))
                 await respond_on_path(request, self._runs, visit, self._dispatcher.reading)
             else:
+                scope.setdefault("state", {})[CALLER] = request.caller
                 return False
         except GatewayError as error:
             await request.respond_error(error)
@@ -131,6 +137,11 @@ class CallRoutes:
             host = authority
         if host is not None:
             self._hosts.check(host, scope["server"][0] if scope.get("server") else "")
+        if self._keys.on:
+            request.caller = self._keys.identify(request.head.fields, scope["path"])
+            request.head.owner = request.caller.name
+            if request.observation is not None:
+                request.observation.key = request.caller.name
         if scope.get("state", {}).get(WEBSOCKET):
             raise NotFound("there is no WebSocket here")
         return codec
@@ -153,12 +164,20 @@ class CallRoutes:
                 return run
         return None
 
+    def _note_call(self, seen: Observation, asked: Call | Response) -> None:
+        if not isinstance(asked, Response):
+            seen.stream = asked.stream
+            if asked.agent in self._dispatcher.agents:
+                seen.agent = asked.agent
+
     async def _call(self, request: ClientRequest, method: str, path: str, codec: Codec) -> None:
         """Raises GatewayError before a response has begun, and ClientGoneError at any time."""
         seen = request.observation
         if method != "POST":
             raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
+        caller = request.caller
         if codec.agent is not None:
+            caller.check(codec.agent)
             self._dispatcher.agent(codec.agent)
             if seen is not None:
                 seen.agent = codec.agent
@@ -166,20 +185,22 @@ class CallRoutes:
         fields = request.head.fields
         wish = None
         if b"prefer" in fields or b"idempotency-key" in fields:
-            wish = read_wish(fields, path)
+            wish = read_wish(fields, path, caller.name)
         body = await request.read_body(self._max_body, self._dispatcher.reading)
         asked = codec.decode(request.head, body)
         if wish is not None:
             wish = wish.of_body(fields, body)
-        if seen is not None and not isinstance(asked, Response):
-            seen.stream = asked.stream
-            if asked.agent in self._dispatcher.agents:
-                seen.agent = asked.agent
+        if seen is not None:
+            self._note_call(seen, asked)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
         if isinstance(asked, Response):
             await request.respond(asked)
-        elif wish is not None or asked.continues or asked.agent in self._runs.continuing:
+            return
+        if caller is not ANONYMOUS:
+            caller.check(asked.agent)
+            asked = own(asked, caller.name)
+        if wish is not None or asked.continues or asked.agent in self._runs.continuing:
             run = self._runs.begin(asked, codec, fields, wish, seen)
             in_background = asked.continues and not asked.stream
             del asked

@@ -15,8 +15,12 @@ import socket
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gateway.config import ConfigError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from gateway.config import ServerSettings
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a burst of clients is not refused by the kernel."""
@@ -126,7 +130,31 @@ def url_of(host: str, listeners: Sequence[socket.socket]) -> str:
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
 
-def only_loopback(listeners: Sequence[socket.socket]) -> bool:
-    """Whether only this machine can connect."""
-    addresses = (listener.getsockname()[0].partition("%")[0] for listener in listeners)
-    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
+def addresses_of(listeners: Iterable[socket.socket]) -> list[str]:
+    """The IP addresses that are listened on."""
+    return [listener.getsockname()[0] for listener in listeners]
+
+
+def resolve(host: str) -> list[str]:
+    """The IP addresses that `open_listeners` would try; none if the name cannot be resolved now."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return []
+    return [str(address[0]) for *_, address in found]
+
+
+def only_loopback(addresses: Iterable[str]) -> bool:
+    """Whether only this machine can connect to these IP addresses."""
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
+
+
+def refuse_strangers(server: ServerSettings, addresses: Iterable[str]) -> None:
+    """Check that only this machine can connect, unless the settings let anybody call: for a gateway
+    without keys. Raises ConfigError."""
+    if not server.allow_anonymous and not only_loopback(addresses):
+        raise ConfigError(
+            f"server.host is {server.host!r}, where other machines can connect, and there are no "
+            "keys: make one (gateway key new) for [keys.NAME], or say that anybody who can connect "
+            "may call the agents: [server] allow_anonymous = true"
+        )

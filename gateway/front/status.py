@@ -15,12 +15,14 @@ from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
 from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
+from gateway.front.auth import ANONYMOUS, CALLER, Caller
 from gateway.front.dialect import error_encoder
 from gateway.front.head import read_head
 from gateway.observe.observation import OBSERVATION
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.agents.supervisor import AgentSupervisor
     from gateway.front.dialect import Dialect
     from gateway.observe.observation import Observation
 
@@ -33,16 +35,18 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
 
     @routes.get("/agents")
     async def agents() -> Response:
-        return _json({"agents": [agent.summary for agent in dispatcher.agents.values()]})
+        return _json({"agents": [agent.summary for agent in visible_agents(dispatcher)]})
 
     @routes.get("/agent/<name>")
     @routes.get("/agents/<name>")
     async def agent(name: str) -> Response:
+        caller().check(name)
         return _json(await dispatcher.agent(name).status())
 
     @routes.get("/agent/<name>/health")
     @routes.get("/agents/<name>/health")
     async def agent_health(name: str) -> Response:
+        caller().check(name)
         state = dispatcher.agent(name).state
         health = "healthy" if state.can_serve else "unhealthy"
         return _json({"status": health, "state": state}, 200 if state.can_serve else 503)
@@ -51,8 +55,8 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
     async def health() -> Response:
         status = "healthy" if dispatcher.can_serve else "unhealthy"
         code = 200 if dispatcher.can_serve else 503
-        states = {name: agent.state for name, agent in dispatcher.agents.items()}
-        body = {"status": status, "agents": list(dispatcher.agents), "states": states}
+        states = {agent.name: agent.state for agent in visible_agents(dispatcher)}
+        body = {"status": status, "agents": list(states), "states": states}
         return _json(body, code)
 
     @routes.get("/live")
@@ -61,7 +65,7 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
 
     @routes.get("/ready")
     async def ready() -> Response:
-        states = {name: agent.state for name, agent in dispatcher.agents.items()}
+        states = {agent.name: agent.state for agent in visible_agents(dispatcher)}
         if dispatcher.ready:
             return _json({"status": "ready", "agents": states})
         return _json({"status": "not ready", "agents": states}, 503)
@@ -98,6 +102,18 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
         return _error(dialects, _as_gateway_error(error))
 
     return routes
+
+
+def caller() -> Caller:
+    """Who makes the request that is being served."""
+    state: dict[str, Caller] = request.scope.get("state", {})
+    return state.get(CALLER, ANONYMOUS)
+
+
+def visible_agents(dispatcher: Dispatcher) -> list[AgentSupervisor]:
+    """The agents that the caller of the request may see."""
+    may_call = caller().may_call
+    return [agent for name, agent in dispatcher.agents.items() if may_call(name)]
 
 
 def _json(value: object, status: int = 200) -> Response:

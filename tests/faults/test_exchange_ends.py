@@ -7,9 +7,10 @@ import sys
 import trio
 from trio.testing import MockClock
 
+from gateway.call import Call
 from gateway.config import Clocks
 from gateway.errors import InvalidAgentResponse
-from gateway.exchange import MAX_COLLECTED_BYTES, Call, Exchange
+from gateway.exchange import MAX_COLLECTED_BYTES, Exchange
 from tests.unit.workers import NoCarrier
 
 

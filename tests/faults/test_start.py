@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from gateway.agents.supervisor import AgentSupervisor
+from gateway.call import Call
 from gateway.config import AgentSettings, Workers
 from gateway.errors import WorkerCrashed
-from gateway.exchange import Call
 from gateway.sandbox.plain import PlainLauncher
 from tests.faults.scene import (
     PATIENCE,

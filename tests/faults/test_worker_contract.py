@@ -15,9 +15,10 @@ import trio
 
 from gateway.agents.supervised import WorkerFactory
 from gateway.agents.supervisor import AgentSupervisor
+from gateway.call import Call
 from gateway.config import AgentSettings, Clocks, Workers
 from gateway.errors import Cancelled, ShuttingDown, WorkerCrashed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.sandbox.launch import Launcher
 from gateway.sandbox.plain import PlainLauncher
 from gateway.workers.events import (

@@ -15,9 +15,10 @@ import pytest
 import trio
 
 from gateway.agents.supervisor import AgentSupervisor
+from gateway.call import Call
 from gateway.config import AgentSettings, SandboxSettings, Workers
 from gateway.errors import ShuttingDown, WorkerCrashed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.sandbox import make, make_launcher
 from gateway.sandbox.limits.cgroups import Cgroups
 from gateway.workers import priority

@@ -7,8 +7,9 @@ from typing import Any
 
 import trio
 
+from gateway.call import Call
 from gateway.config import Clocks, RunSettings, ServerSettings
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.front.app import make_dialects
 from gateway.front.dialect import Dialect
 from gateway.front.hosts import KnownHosts

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gateway.agents.blame import Blame, blame_of
+from gateway.call import Call
 from gateway.config import Clocks
 from gateway.errors import InvalidAgentResponse, WorkerCrashed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.workers.events import Ended, Reason
 
 REQUEST = Exchange(

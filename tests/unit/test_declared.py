@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.agents.declared import Declared
+from gateway.call import Call
 from gateway.errors import HandlerNotImplemented, InvalidRequest
-from gateway.exchange import Call
 from protocol import Ready
 
 

@@ -12,9 +12,10 @@ import trio
 import trio.testing
 
 from gateway.agents.supervisor import AgentSupervisor
+from gateway.call import Call
 from gateway.config import AgentSettings, Clocks, Workers
 from gateway.errors import AgentFailed, WorkerCrashed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.sandbox.launch import Launch
 from gateway.workers.deferred import DeferredWorker
 from gateway.workers.events import Ended, Reason, Spawned, WorkerEvent

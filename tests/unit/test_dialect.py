@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import trio
 
+from gateway.call import Call
 from gateway.errors import AgentFailed, GatewayError, InvalidRequest
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.front.answers import KEEP_ALIVE_SECONDS
 from gateway.front.dialect import Headers, RequestHead, Response, caller_timeout, error_headers
 from protocol import Payload

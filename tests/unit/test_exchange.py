@@ -12,6 +12,7 @@ import trio
 from msgspec import structs
 
 from gateway import exchange as exchanges
+from gateway.call import Call
 from gateway.config import Clocks
 from gateway.errors import (
     AgentFailed,
@@ -21,7 +22,7 @@ from gateway.errors import (
     InvalidRequest,
     WorkerCrashed,
 )
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from tests.unit.workers import NoCarrier
 
 ALL_OFF = dict.fromkeys(("start", "queue", "first", "idle", "total"), "off")

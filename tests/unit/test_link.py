@@ -19,9 +19,10 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.call import Call
 from gateway.config import Clocks
 from gateway.errors import ClientTooSlow, InvalidRequest
-from gateway.exchange import MAX_BUFFERED_BYTES, Call, Exchange
+from gateway.exchange import MAX_BUFFERED_BYTES, Exchange
 from gateway.workers.events import Answered, CancelIgnored, Paused, Spoke
 from gateway.workers.link import FellBehind, InputClosed, Link, LinkEvent, Violated
 from protocol import Outcome, Ready

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.call import Call
 from gateway.errors import InvalidRequest, RequestTooLarge
-from gateway.exchange import Call
 from gateway.front.dialect import RequestHead
 from gateway.front.native.body import read_call
 from protocol import MAX_INPUT_NESTING, MAX_REQUEST_BYTES, on_one_line
@@ -117,6 +117,7 @@ def test_a_whole_call_is_read() -> None:
         stream=True,
         context=context.encode(),
         conversation="c",
+        user="u",
         request_id="r-9",
         total=2.5,
     )

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.call import Call
 from gateway.config import Clocks
 from gateway.errors import AgentFailed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.front.native import sse
 from gateway.front.native.dialect import NativeCodec
 from gateway.front.native.results import as_body, as_chunk

@@ -16,6 +16,7 @@ from openai.types.responses import Response as OpenAIResponse
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from gateway.call import Call
 from gateway.config import Clocks
 from gateway.errors import (
     AgentFailed,
@@ -24,7 +25,7 @@ from gateway.errors import (
     InvalidAgentResponse,
     InvalidRequest,
 )
-from gateway.exchange import MAX_HELD_PER_REQUEST, Call, Exchange
+from gateway.exchange import MAX_HELD_PER_REQUEST, Exchange
 from gateway.front.dialect import RequestHead, RunCodec
 from gateway.front.openai import calls, output
 from gateway.front.openai.dialect import ChatCodec, OpenAIDialect, ResponseCodec
@@ -700,9 +701,9 @@ def test_a_response_of_an_agent_that_keeps_no_conversations_cannot_be_gone_on_fr
 def test_what_was_said_is_remembered_unless_it_shall_not_be() -> None:
     memory = Memory()
     item = responded(words_of("Hi"), memory=memory).output[0]
-    assert json.loads(memory.item(item.id or "") or b"")["content"][0]["text"] == "Hi"
+    assert json.loads(memory.item("", item.id or "") or b"")["content"][0]["text"] == "Hi"
     item = responded(words_of("Hi"), memory=memory, store=False).output[0]
-    assert memory.item(item.id or "") is None
+    assert memory.item("", item.id or "") is None
 
 
 def test_a_run_names_a_response_and_has_it_tell_of_its_states() -> None:

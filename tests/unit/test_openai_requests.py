@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.call import Call
 from gateway.errors import InvalidRequest, RequestTooLarge
-from gateway.exchange import Call
 from gateway.front.dialect import RequestHead
 from gateway.front.openai import (
     chat_request,
@@ -376,7 +376,7 @@ def test_two_requests_share_no_messages() -> None:
 
 def test_what_was_said_can_be_referred_to_while_it_is_remembered() -> None:
     known = Memory()
-    known.keep_item("msg_1", json.dumps(ITEMS[3]).encode())
+    known.keep_item("", "msg_1", json.dumps(ITEMS[3]).encode())
     items = [{"type": "item_reference", "id": "msg_1"}, {"id": "rs_9"}, ITEMS[1]]
     call, _ = response(input=items, known=known)
     assert messages_of(call) == [{"role": "assistant", "content": "I look."}, MESSAGES[1]]
@@ -386,7 +386,7 @@ def test_what_was_said_can_be_referred_to_while_it_is_remembered() -> None:
 
 def test_the_last_response_names_its_conversation() -> None:
     known = Memory()
-    place = Place("bot", "c-1")
+    place = Place("", "bot", "c-1")
     known.keep_response("resp_1", place)
     call, request = response(previous_response_id="resp_1", known=known)
     assert (call.conversation, request.place, request.previous) == ("c-1", place, "resp_1")
@@ -406,7 +406,7 @@ def test_the_last_response_names_its_conversation() -> None:
 @pytest.mark.parametrize("conversation", ["c-1", {"id": "c-1"}])
 def test_a_conversation_is_the_agents(conversation: Any) -> None:
     call, request = response(conversation=conversation)
-    assert (call.conversation, request.place) == ("c-1", Place("bot", "c-1"))
+    assert (call.conversation, request.place) == ("c-1", Place("", "bot", "c-1"))
     with pytest.raises(InvalidRequest, match="name different conversations"):
         response(RequestHead(request_id="r", conversation=b"c-2"), conversation=conversation)
 

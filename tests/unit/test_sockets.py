@@ -13,6 +13,7 @@ from gateway.config import ServerSettings
 from gateway.front import sockets
 from gateway.front.sockets import (
     ListenError,
+    addresses_of,
     only_loopback,
     open_listeners,
     set_unread_limit,
@@ -185,7 +186,7 @@ def test_only_where_others_can_connect_is_there_a_lame_duck_by_default(
 ) -> None:
     listeners = open_listeners(host, 80)
     assert url_of(host, listeners) == url
-    loopback = only_loopback(listeners)
+    loopback = only_loopback(addresses_of(listeners))
     assert ServerSettings().lame_duck_seconds(loopback=loopback) == seconds
     assert ServerSettings(lame_duck=3).lame_duck_seconds(loopback=loopback) == 3
     assert ServerSettings(lame_duck=0).lame_duck_seconds(loopback=loopback) == 0

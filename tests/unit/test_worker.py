@@ -17,9 +17,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway import clock
+from gateway.call import Call
 from gateway.config import Clocks
 from gateway.errors import ClockRanOut, InvalidAgentResponse, WorkerCrashed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.sandbox.launch import Launch
 from gateway.sandbox.symptoms import STATE_SIZE, LimitError
 from gateway.workers.events import (

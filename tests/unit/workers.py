@@ -15,9 +15,10 @@ from typing import Any
 import trio
 
 from gateway.agents.supervisor import AgentSupervisor
+from gateway.call import Call
 from gateway.config import AgentSettings, Clocks, Restart, Workers
 from gateway.errors import GatewayError, WorkerCrashed
-from gateway.exchange import Call, Exchange
+from gateway.exchange import Exchange
 from gateway.sandbox.launch import Launch, Launcher
 from gateway.sandbox.network.metering import Meter
 from gateway.sandbox.symptoms import Diagnosis, diagnose

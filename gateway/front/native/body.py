@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from gateway.call import Call
 from gateway.errors import InvalidRequest
-from gateway.exchange import Call
 from gateway.front.bodies import (
     are_plain,
     check_messages,
@@ -111,7 +111,7 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
     payload = as_one_line(payload, source=body)
     if method == "chat" and not plain:
         check_messages(payload)
-    context, body_id = _read_context(on_one_line(context))
+    context, body_id, user = _read_context(on_one_line(context))
     conversation = conversation_of(head, body_id)
     if conversation != body_id:
         context = _with_conversation(context, conversation)
@@ -135,6 +135,7 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
         stream=bool(decoded.stream),
         context=context,
         conversation=conversation,
+        user=user,
         request_id=head.request_id,
         total=caller_timeout(head),
         events=bool(decoded.events),
@@ -210,9 +211,10 @@ def _asks_for_nothing(name: str, value: Raw) -> bool:
     return name == "$schema" or name.startswith("x-") or memoryview(value)[0] == _N
 
 
-def _read_context(context: bytes) -> tuple[bytes, str | None]:
+def _read_context(context: bytes) -> tuple[bytes, str | None, str | None]:
+    """The context, the conversation that it names, and the user. Raises InvalidRequest."""
     if context == b"null":
-        return b"{}", None
+        return b"{}", None, None
     try:
         decoded = _decode_context(context)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -220,7 +222,7 @@ def _read_context(context: bytes) -> tuple[bytes, str | None]:
     custom = bytes(decoded.custom)
     if custom[:1] not in b"{n":
         raise InvalidRequest("context.custom is not an object")
-    return context, decoded.conversation_id
+    return context, decoded.conversation_id, decoded.user_id
 
 
 def _with_conversation(context: bytes, conversation: str | None) -> bytes:

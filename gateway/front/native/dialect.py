@@ -11,8 +11,9 @@ from gateway.front.native.results import as_body, as_body_with_events
 from gateway.front.native.sse import AgentEventStream, EventStream
 
 if TYPE_CHECKING:
+    from gateway.call import Call
     from gateway.errors import GatewayError
-    from gateway.exchange import Call, Exchange
+    from gateway.exchange import Exchange
     from gateway.front.dialect import RequestHead
     from protocol import Method
 

@@ -27,7 +27,7 @@ from gateway.front.openai.tools import Tools, read_tools
 from protocol import as_one_line
 
 if TYPE_CHECKING:
-    from gateway.exchange import Call
+    from gateway.call import Call
     from gateway.front.dialect import RequestHead
     from protocol import Payload
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 def read_context(
     head: RequestHead, body: Shared, conversation: str | None, parameters: bytes
-) -> tuple[bytes, str | None]:
-    """The context as a JSON text, and the conversation; `conversation` is the one that the body
-    names, `X-Conversation-Id` may name one as well. Raises InvalidRequest."""
+) -> tuple[bytes, str | None, str | None]:
+    """The context as a JSON text, the conversation, and the user; `conversation` is the one that
+    the body names, `X-Conversation-Id` may name one as well. Raises InvalidRequest."""
     conversation = conversation_of(head, conversation)
     user = body.user if body.user is not None else body.safety_identifier
     members = []
@@ -35,4 +35,4 @@ def read_context(
         members.append(b'"custom":' + msgspec.json.encode(body.metadata))
     if parameters:
         members.append(b'"parameters":' + parameters)
-    return on_one_line(b"{%b}" % b",".join(members)), conversation
+    return on_one_line(b"{%b}" % b",".join(members)), conversation, user

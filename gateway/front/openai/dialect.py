@@ -22,8 +22,9 @@ from gateway.front.openai.response import (
 from gateway.front.openai.response_request import read_response
 
 if TYPE_CHECKING:
+    from gateway.call import Call
     from gateway.errors import GatewayError
-    from gateway.exchange import Call, Exchange
+    from gateway.exchange import Exchange
     from gateway.front.dialect import RequestHead
     from gateway.front.openai.chat_request import ChatRequest
     from gateway.front.openai.response_request import ResponseRequest

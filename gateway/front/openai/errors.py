@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.errors import AgentNotFound, InvalidRequest
+from gateway.errors import AgentNotFound, InvalidRequest, Unauthorized
 from gateway.front.dialect import Response, error_headers
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
 
 _TYPES = {
-    401: "authentication_error",
     403: "permission_error",
     429: "rate_limit_error",
 }
@@ -72,7 +71,9 @@ def error_members(
         **details,
         "request_id": request_id,
     }
-    if isinstance(error, AgentNotFound):
+    if isinstance(error, Unauthorized):
+        members["code"] = "invalid_api_key"
+    elif isinstance(error, AgentNotFound):
         members |= {"param": "model", "code": "model_not_found"}
     if output_begun is not None:
         members["output_begun"] = output_begun

@@ -25,7 +25,9 @@ from gateway.front.openai.errors import refuse, unsupported
 from gateway.front.openai.parameters import NOTHING, given
 
 if TYPE_CHECKING:
-    from gateway.front.openai.memory import Memory
+    from collections.abc import Callable
+
+    Recall = Callable[[str], bytes | None]
 
 MOST_THINGS = 10_000
 """Items and parts of one input: each becomes a message, or a part of one."""
@@ -102,8 +104,8 @@ class Chat(Struct):
         return last if last is not None and last["role"] == "assistant" else None
 
 
-def read_input(items: Raw, instructions: Raw, memory: Memory) -> Chat:
-    """Raises InvalidRequest."""
+def read_input(items: Raw, instructions: Raw, recall: Recall) -> Chat:
+    """`recall` gives what an item was that is only named. Raises InvalidRequest."""
     chat = Chat()
     if given(instructions):
         chat.add_text("system", _string(instructions, "instructions"))
@@ -116,16 +118,16 @@ def read_input(items: Raw, instructions: Raw, memory: Memory) -> Chat:
         raise refuse(readable(error, "input"), "input") from None
     chat.count(len(decoded))
     for index, item in enumerate(decoded):
-        _add_item(chat, item, f"input[{index}]", memory)
+        _add_item(chat, item, f"input[{index}]", recall)
     if not chat.messages:
         raise refuse("'input' holds no message; expected a string or items", "input")
     return chat
 
 
-def _add_item(chat: Chat, item: _Item, place: str, memory: Memory) -> None:
+def _add_item(chat: Chat, item: _Item, place: str, recall: Recall) -> None:
     match item.type:
         case None if item.role is None and item.id is not None:
-            _add_reference(chat, item.id, place, memory)
+            _add_reference(chat, item.id, place, recall)
         case None | "message":
             if item.role not in _ROLES:
                 raise refuse(
@@ -145,17 +147,17 @@ def _add_item(chat: Chat, item: _Item, place: str, memory: Memory) -> None:
         case "item_reference":
             if item.id is None:
                 raise refuse(f"{place}.id is missing", f"{place}.id")
-            _add_reference(chat, item.id, place, memory)
+            _add_reference(chat, item.id, place, recall)
         case kind if kind not in _DROPPED:
             raise unsupported(
                 f"{place}.type", f"{kind[:80]!r} is of a tool that OpenAI runs; there is none here"
             )
 
 
-def _add_reference(chat: Chat, item_id: str, place: str, memory: Memory) -> None:
+def _add_reference(chat: Chat, item_id: str, place: str, recall: Recall) -> None:
     if item_id.startswith(_REASONING_ID):
         return
-    item = memory.item(item_id)
+    item = recall(item_id)
     if item is None:
         raise refuse(
             f"{place}: item {item_id[:80]!r} not found: the gateway remembers what was said only "
@@ -163,7 +165,7 @@ def _add_reference(chat: Chat, item_id: str, place: str, memory: Memory) -> None
             place,
             "item_not_found",
         )
-    _add_item(chat, _decode_item(item), place, memory)
+    _add_item(chat, _decode_item(item), place, recall)
 
 
 def _call(item: _Item, place: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ conversation that it belongs to. Both are answered from what this gateway has sa
 long as it is remembered: the memory is bounded in things and bytes, the oldest is forgotten first,
 and a restart forgets all. What is not known is refused, never left out.
 
-The ids are unguessable: whoever has one was told what it stands for.
+The ids are unguessable: whoever has one was told what it stands for. Each is known under the key of
+its caller alone, whose name is the `owner` here, all the same: others may come to see an id.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ V = TypeVar("V")
 
 
 class Place(Struct, frozen=True, gc=False):
-    """A conversation with one agent."""
+    """A conversation with one agent, of the key with the name `owner`, if there are keys."""
 
+    owner: str
     agent: str
     conversation: str
 
@@ -70,13 +72,13 @@ class Memory:
         self._last: dict[Place, str] = {}
         """The id of the last response in each conversation of `_places`."""
 
-    def keep_item(self, item_id: str, item: bytes) -> None:
+    def keep_item(self, owner: str, item_id: str, item: bytes) -> None:
         """Remember an item of a response's output, a JSON text."""
         if len(item) <= MOST_ITEM_BYTES:
-            self._items.put(item_id, item, len(item) + ITEM_COST)
+            self._items.put(f"{owner}/{item_id}", item, len(item) + ITEM_COST)
 
-    def item(self, item_id: str) -> bytes | None:
-        return self._items.get(item_id)
+    def item(self, owner: str, item_id: str) -> bytes | None:
+        return self._items.get(f"{owner}/{item_id}")
 
     def keep_response(self, response_id: str, place: Place) -> None:
         """Remember that a response is the last one of its conversation."""

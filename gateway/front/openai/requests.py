@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gateway.exchange import Call
+from gateway.call import Call
 from gateway.front.bodies import check_size
 from gateway.front.dialect import caller_timeout, trace_of
 from gateway.front.openai.context import read_context
@@ -37,7 +37,7 @@ def make_call(
     them. `parameters` is `context.parameters`, and `conversation` what the body names. Raises
     InvalidRequest and RequestTooLarge.
     """
-    context, conversation = read_context(
+    context, conversation, user = read_context(
         head, body, conversation, encode_parameters({**parameters, "tool_choice": tools.choice})
     )
     check_size(payload, context, more=len(tools.wire or b""))
@@ -49,6 +49,7 @@ def make_call(
         stream=bool(body.stream),
         context=context,
         conversation=conversation,
+        user=user,
         request_id=head.request_id,
         total=caller_timeout(head),
         events=True,

@@ -194,8 +194,9 @@ class Telling:
     def _remember(self) -> None:
         if not self._request.store:
             return
+        owner = self._exchange.call.owner
         for item_id, item in self._output.items:
-            self._memory.keep_item(item_id, item)
+            self._memory.keep_item(owner, item_id, item)
         # Without a session, no worker has been given the conversation to keep.
         if self._request.place is not None and self._exchange.session is not None:
             self._memory.keep_response(self._frame.id, self._request.place)

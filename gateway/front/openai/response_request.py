@@ -26,8 +26,8 @@ from gateway.front.openai.tools import Tools, read_tools
 from protocol import on_one_line
 
 if TYPE_CHECKING:
+    from gateway.call import Call
     from gateway.errors import InvalidRequest
-    from gateway.exchange import Call
     from gateway.front.dialect import RequestHead
     from gateway.front.openai.memory import Memory
 
@@ -108,7 +108,9 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
     if not given(decoded.input):
         raise refuse("'input' is missing", "input", "missing_required_parameter")
     tools = read_tools(decoded.tools, decoded.tool_choice, flat=True)
-    chat = read_input(decoded.input, decoded.instructions, memory)
+    chat = read_input(
+        decoded.input, decoded.instructions, lambda item: memory.item(head.owner, item)
+    )
     payload = on_one_line(msgspec.json.encode(chat.messages))
     call = make_call(
         head,
@@ -117,7 +119,7 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
         modes=chat.modes,
         tools=tools,
         parameters=_parameters(decoded),
-        conversation=_conversation(decoded, memory),
+        conversation=_conversation(head.owner, decoded, memory),
         continues=bool(decoded.background),
     )
     conversation = call.conversation
@@ -126,7 +128,7 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
         tools=tools,
         echo=_echo(decoded, tools, conversation),
         store=decoded.store is not False,
-        place=None if conversation is None else Place(decoded.model, conversation),
+        place=None if conversation is None else Place(head.owner, decoded.model, conversation),
         previous=decoded.previous_response_id,
     )
 
@@ -146,7 +148,7 @@ def _check_supported(body: _Body) -> None:
         raise unsupported("context_management", "the gateway leaves the context to the agent")
 
 
-def _conversation(body: _Body, memory: Memory) -> str | None:
+def _conversation(owner: str, body: _Body, memory: Memory) -> str | None:
     """The conversation that the body names, by its id or by its last response."""
     named = body.conversation
     conversation = named.id if isinstance(named, _Conversation) else named
@@ -156,7 +158,7 @@ def _conversation(body: _Body, memory: Memory) -> str | None:
     if conversation is not None:
         raise refuse("'conversation' and 'previous_response_id' exclude each other", param)
     place = memory.place(body.previous_response_id)
-    if place is None or place.agent != body.model:
+    if place is None or place.agent != body.model or place.owner != owner:
         raise not_found(body.previous_response_id)
     return place.conversation
 

@@ -9,9 +9,10 @@ whose run it has forgotten since (410), from one that it never gave out, or gave
 (404). It cannot check the seals of a process before it: an id of another incarnation is gone (410)
 for whoever asks, which tells nobody anything.
 
-A *credential* is what the client presents, in `Authorization` and `X-API-Key`: a digest of both as
-they were sent. Presenting none is a credential as well. The gateway does not judge credentials: it
-only holds that whoever comes for a run presents the one that it was started with.
+A *credential* is the name of the key that a request was made with, which another key may have by
+now. Where there are no keys, it is what the client presents, in `Authorization` and `X-API-Key`, as
+it was sent; presenting none is a credential as well. It is not judged here: whoever comes for a run
+must have the one that it was started with.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ class Origin(Enum):
     """It was never given out, or not to this credential."""
 
 
-def credential_of(fields: Mapping[bytes, bytes]) -> bytes:
-    """The credential that a request presents, from its header fields with names in lower case."""
+def credential_of(fields: Mapping[bytes, bytes], owner: str = "") -> bytes:
+    """A digest of the credential of a request, from its header fields with names in lower case, or
+    from the name of its key, if it has one."""
+    if owner:
+        return blake2b(owner.encode(), person=b"key", digest_size=32).digest()
     digest = blake2b(digest_size=32)
     for name in CREDENTIALS:
         value = fields.get(name)

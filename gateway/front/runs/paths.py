@@ -48,7 +48,8 @@ async def respond_on_path(
         return
     if request.head.has_body:
         await request.read_body(MOST_BODY_BYTES, reading)
-    run = runs.find(path.token, credential_of(fields))
+    run = runs.find(path.token, credential_of(fields, request.caller.name))
+    request.caller.check(run.agent)
     if (seen := request.observation) is not None:
         seen.run, seen.agent, seen.stream = RUN_PREFIX + run.token, run.agent, run.stream
     if path.told and not run.can_be_told:

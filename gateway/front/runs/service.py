@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.call import Call
     from gateway.config import RunSettings
-    from gateway.exchange import Call, Exchange
+    from gateway.exchange import Exchange
     from gateway.front.dialect import Codec, Response
     from gateway.front.runs.wishes import Wish
     from gateway.observe.observation import Observation, Observer
@@ -113,7 +114,7 @@ class Runs:
         if run is None:
             if read_position(fields) is not None:
                 raise _nothing_to_resume(has_key=key is not None)
-            return self._start(call, codec, credential_of(fields), wish, seen)
+            return self._start(call, codec, credential_of(fields, call.owner), wish, seen)
         assert wish is not None
         if run.fingerprint != wish.fingerprint:
             raise IdempotencyKeyReused(

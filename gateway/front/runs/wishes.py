@@ -56,15 +56,18 @@ class Wish(NamedTuple):
         return self._replace(fingerprint=asked)
 
 
-def read_wish(fields: Fields, path: str) -> Wish | None:
-    """The wish in a request's header fields; None: there is none. Raises InvalidRequest.
+def read_wish(fields: Fields, path: str, owner: str = "") -> Wish | None:
+    """The wish in the header fields of a request with the key named `owner`, if it has one; None:
+    there is no wish. Raises InvalidRequest.
 
     Of the preferences only `respond-async` is honoured (RFC 7240, 4.1); others may be ignored.
     """
     respond_async = _has(fields.get(b"prefer", b""), _RESPOND_ASYNC)
     key = fields.get(b"idempotency-key")
     if key is not None:
-        key = _digest(credential_of(fields), path.encode("utf-8", "replace"), _checked_key(key))
+        key = _digest(
+            credential_of(fields, owner), path.encode("utf-8", "replace"), _checked_key(key)
+        )
     return Wish(respond_async, key) if respond_async or key is not None else None
 
 

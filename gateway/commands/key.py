@@ -1,0 +1,25 @@
+"""`gateway key`: keys for the callers of a gateway."""
+
+from __future__ import annotations
+
+import click
+
+from gateway.config.keys import hash_key, new_key
+
+
+@click.group("key", help="Keys for the callers of a gateway.")
+def command() -> None:
+    pass
+
+
+@command.command("new")
+@click.argument("name", default="NAME")
+def new(name: str) -> None:
+    """Make a key, and print it with its hash. It is not kept anywhere.
+
+    \b
+    The key is for the caller, who sends it as "Authorization: Bearer KEY".
+    The hash is for the gateway's configuration, under [keys.NAME].
+    """
+    key = new_key()
+    click.echo(f'{key}\n\n[keys.{name}]\nhash = "{hash_key(key.encode())}"')
