@@ -17,14 +17,14 @@ from msgspec import structs
 
 from gateway import clock
 from gateway.call import Call
-from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse
+from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse, InvalidRequest
 from gateway.needs import unmet_needs
 from gateway.words import join_chunks, text_runs
 from protocol import Outcome, Payload
 from protocol.framing import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from gateway.config import Clocks
 
@@ -109,6 +109,7 @@ class Exchange:
         "error",
         "failed_starts",
         "given_at",
+        "late_check",
         "offset",
         "on_spill",
         "outcome",
@@ -123,8 +124,16 @@ class Exchange:
         "worker_id",
     )
 
-    def __init__(self, call: Call, clocks: Clocks, now: float) -> None:
+    def __init__(
+        self,
+        call: Call,
+        clocks: Clocks,
+        now: float,
+        late_check: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.call = call
+        self.late_check = late_check
+        """To be awaited before the answer is given: raises what the client is told instead."""
         self.phase = RequestPhase.QUEUED
         self.admitted_at = now
         self.failed_starts = 0
@@ -343,6 +352,8 @@ class Exchange:
         while not self._words and self.phase is not RequestPhase.ENDED:
             if not await self._change(until):
                 return []
+        if self.late_check is not None:
+            await self._check_late()
         return self.take()
 
     async def ends_within(self, patience: float) -> bool:
@@ -360,7 +371,21 @@ class Exchange:
         """Wait for the end, and take all words."""
         while self.phase is not RequestPhase.ENDED:
             await self._change(math.inf)
+        if self.late_check is not None:
+            await self._check_late()
         return self.take()
+
+    async def _check_late(self) -> None:
+        check, self.late_check = self.late_check, None
+        # What the gateway itself has to say of a failure counts more, and costs no check.
+        if check is not None and (self.error is None or isinstance(self.error, InvalidRequest)):
+            try:
+                await check()
+            except GatewayError as error:
+                self.phase = RequestPhase.SPEAKING  # it may have ended well: that counts no more
+                self.result = self.outcome = None
+                self._words.clear()
+                self.fail(error)
 
     async def _change(self, until: float) -> bool:
         """Wait for the next change; False if `until`, on trio's clock, passed before one.

@@ -2,38 +2,91 @@
 
 Every worker of an agent runs the same command, so what the last one declared counts for the next.
 Where that turns out to be wrong, the worker's link says the same of its own worker.
+
+Before the first worker has spoken nothing is known, and a request is given to it all the same: a
+program without the handshake says nothing before it has read one. So the input of such a request is
+checked against the declared schema when the answer has begun, and an input that does not match gets
+its 400 instead of that answer.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
+
+import trio
 
 from gateway.errors import HandlerNotImplemented
 from gateway.needs import unmet_needs
+from gateway.workers.input_checker import InputChecker
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
     from gateway.call import Call
-    from protocol import Ready
+    from protocol import Payload, Ready
 
 
 class Declared:
-    """The last declaration of one agent's workers."""
+    """The last declaration of one agent's workers. `run` must be running while they speak."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: str = "") -> None:
         self.ready: Ready | None = None
         """None before the first worker has spoken, and if the last one has no handshake."""
+        self.inputs: InputChecker | None = None
+        """What checks the inputs of invokes; None where no schema is declared."""
+        self._agent = agent
         self._known = False
         """Whether any worker has spoken."""
+        self._nursery: trio.Nursery | None = None
+        self._checking: trio.CancelScope | None = None
+
+    async def run(self) -> None:
+        """Run what checks inputs, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await trio.sleep_forever()
 
     def heard(self, ready: Ready | None) -> None:
         """A worker's first line has come."""
         self.ready, self._known = ready, True
+        schema = None if ready is None else ready.input
+        if schema == (None if self.inputs is None else self.inputs.schema):
+            return
+        if self._checking is not None:
+            self._checking.cancel()
+        self.inputs = self._checking = None
+        if schema is not None and self._nursery is not None:
+            self.inputs, self._checking = InputChecker(self._agent, schema), trio.CancelScope()
+            self._nursery.start_soon(_run_within, self._checking, self.inputs)
 
-    def check(self, call: Call) -> None:
-        """Raises HandlerNotImplemented and InvalidRequest."""
+    def check(self, call: Call) -> Callable[[], Awaitable[None]] | None:
+        """Check a request before a worker has it, but for its input: that takes time, and is done
+        before this is called (`inputs`).
+
+        Returns what is to be done before the answer is given, if anything is. Raises
+        HandlerNotImplemented and InvalidRequest.
+        """
+        if not self._known:
+            return partial(self._check_late, call.payload) if call.method == "invoke" else None
         if self.ready is not None and call.method not in self.ready.handlers:
             raise HandlerNotImplemented(f"agent {call.agent!r} has no {call.method} handler")
-        if call.needs and self._known:
+        if call.needs:
             error = unmet_needs(call.agent, call.needs, self.ready)
             if error is not None:
                 raise error
+        return None
+
+    async def _check_late(self, payload: Payload) -> None:
+        if self.inputs is not None:
+            await self.inputs.check(payload)
+
+    @property
+    def processes(self) -> Iterator[int]:
+        """The pids of what checks inputs."""
+        if self.inputs is not None and self.inputs.pid is not None:
+            yield self.inputs.pid
+
+
+async def _run_within(scope: trio.CancelScope, inputs: InputChecker) -> None:
+    with scope:
+        await inputs.run()

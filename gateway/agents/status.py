@@ -15,6 +15,7 @@ from gateway.agents.pool_types import Stage, WorkerPhase
 from gateway.agents.restart import Breaker
 
 if TYPE_CHECKING:
+    from gateway.agents.declared import Declared
     from gateway.agents.pool import Pool
     from gateway.agents.pool_types import PoolWorker, T
     from gateway.agents.restart import RestartPolicy
@@ -118,6 +119,8 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     handlers: tuple[str, ...] | None
     input: msgspec.Raw | None
     output: msgspec.Raw | None
+    input_unchecked: str | None
+    """Why inputs are not checked against `input`, where that cannot be used."""
     modes: tuple[str, ...]
     tools: bool
     asks: bool
@@ -194,7 +197,7 @@ def summarize(
 def describe(
     summary: AgentSummary,
     settings: AgentSettings,
-    ready: Ready | None,
+    declared: Declared,
     *,
     workers: list[WorkerStatus],
     started: int,
@@ -207,6 +210,7 @@ def describe(
 
     `sandbox` and `traffic` are as its launcher tells them.
     """
+    ready = declared.ready
     return AgentStatus(
         name=summary.name,
         description=summary.description,
@@ -214,6 +218,7 @@ def describe(
         handlers=summary.handlers,
         input=None if ready is None or ready.input is None else msgspec.Raw(ready.input),
         output=None if ready is None or ready.output is None else msgspec.Raw(ready.output),
+        input_unchecked=None if declared.inputs is None else declared.inputs.unusable,
         modes=() if ready is None else ready.modes,
         tools=ready is not None and ready.tools,
         asks=ready is not None and ready.asks,

@@ -129,7 +129,7 @@ class AgentSupervisor:
         self._wake_at = math.inf
         self._wake_scope: trio.CancelScope | None = None
         self._stopped = trio.Event()
-        self._declared = Declared()
+        self.declared = Declared(name)
         self._last_failure: LastFailure | None = None
         self._last_limit: LimitMet | None = None
 
@@ -144,6 +144,7 @@ class AgentSupervisor:
             self._nursery = workers
             async with trio.open_nursery() as clocks:
                 clocks.start_soon(self._keep_time)
+                clocks.start_soon(self.declared.run)
                 if not math.isinf(self.settings.max_rss_bytes):
                     clocks.start_soon(self._watch_memory)
                 task_status.started()
@@ -178,9 +179,8 @@ class AgentSupervisor:
     def submit(self, call: Call) -> Exchange:
         """Admit a request, and give it to a worker if one is free. Raises GatewayError."""
         now = clock.now()
-        if self._pool.stage is Stage.SERVING:
-            self._declared.check(call)
-        exchange = Exchange(call, self.settings.clocks, now)
+        late = self.declared.check(call) if self._pool.stage is Stage.SERVING else None
+        exchange = Exchange(call, self.settings.clocks, now, late)
         try:
             self._step(self._pool.submit, exchange, now)
         except RefusedError as refused:
@@ -247,7 +247,7 @@ class AgentSupervisor:
             case Spawned():
                 self._carry_out(pool.spawned(worker_id, now))
             case Spoke(ready):
-                self._declared.heard(ready)
+                self.declared.heard(ready)
                 capacity = 1 if ready is None else ready.concurrency
                 self._carry_out(pool.ready(worker_id, capacity, now))
             case ReadsSilently():
@@ -406,7 +406,7 @@ class AgentSupervisor:
     @property
     def processes(self) -> Iterator[tuple[int, str | None]]:
         """The pid and the mark of every worker that has not been reaped, and of the launcher's."""
-        for pid in self._launcher.processes():
+        for pid in (*self._launcher.processes(), *self.declared.processes):
             yield pid, None
         for worker in self._workers.values():
             if worker.pid is not None:
@@ -418,7 +418,7 @@ class AgentSupervisor:
         return summarize(
             self.name,
             self.settings,
-            self._declared.ready,
+            self.declared.ready,
             pool=self._pool,
             restart=self._restart,
             now=clock.now(),
@@ -430,7 +430,7 @@ class AgentSupervisor:
         return describe(
             self.summary,
             self.settings,
-            self._declared.ready,
+            self.declared,
             workers=[
                 worker_status(
                     worker,

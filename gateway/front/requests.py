@@ -194,6 +194,10 @@ class CallRoutes:
             self._note_call(seen, asked)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
+        if not isinstance(asked, Response) and asked.method == "invoke":
+            inputs = self._dispatcher.agent(asked.agent).declared.inputs
+            if inputs is not None:
+                await inputs.check(asked.payload)
         if isinstance(asked, Response):
             await request.respond(asked)
             return

@@ -90,7 +90,7 @@ class WorkerProcess:
         The group is killed after the leader's end and before its reaping: until then the kernel
         cannot reuse the group's number, which is the leader's pid, for another group.
         """
-        while self._popen.returncode is None and not self._has_ended():
+        while self._popen.returncode is None and not self.ended:
             await readable(self._pidfd)
         if self._popen.returncode is None:
             self.signal_group(signal.SIGKILL)
@@ -98,7 +98,8 @@ class WorkerProcess:
         assert self._popen.returncode is not None
         return self._popen.returncode
 
-    def _has_ended(self) -> bool:
+    @property
+    def ended(self) -> bool:
         """Whether the process is a zombie. Does not reap it."""
         with suppress(ChildProcessError):  # somebody else has reaped it
             return os.waitid(os.P_PIDFD, self._pidfd, _LOOK_ONLY) is not None

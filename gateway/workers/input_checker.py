@@ -1,0 +1,290 @@
+"""Checks an agent's inputs against the JSON Schema that its workers declare.
+
+# Theory of operation
+
+The schema is the agent's, which is not trusted, and the input the caller's, who is not trusted
+either. A schema of a page can take years to check (`allOf` of twice the next, forty times over),
+and end a process by its depth alone: a parser in native code has no exception for the end of its
+stack. No rule that looks at a schema beforehand finds all such. So each agent with a schema has a
+small process of its own (`input_program`), which the kernel ends when it takes too much. That costs
+a round trip through two pipes for each input, on the side of agents that declare a schema alone;
+and the worst that a schema can do is that its own agent's requests are refused.
+
+`InputChecker.run` owns the process. It is started when there is something to check, ends after
+`IDLE_SECONDS` of silence, and takes one input at a time. Who asks waits beside it, and may leave.
+
+| what happens | what becomes of the request |
+| --- | --- |
+| the input matches | it goes to a worker |
+| it does not | 400, with the place and what is expected there |
+| checking it took too much | 400, which says so |
+| the schema cannot be used | nothing is checked any more; said once in the log, and in the status |
+| no process can be started | 503 |
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import struct
+import sys
+from collections import deque
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from gateway.errors import GatewayError, InvalidRequest, Overloaded
+from gateway.observe import logs
+from gateway.readiness import readable, writable
+from gateway.sandbox.launch import Launch
+from gateway.workers.process import SpawnError, spawn
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.workers.process import WorkerProcess
+    from protocol import Payload
+
+log = logging.getLogger("gateway.agent")
+
+PROGRAM = str(Path(__file__).with_name("input_program.py"))
+
+_KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH")
+"""Of the gateway's environment: what an interpreter needs to find its libraries. The rest may hold
+secrets."""
+
+IDLE_SECONDS = 60.0
+"""Without an input, before the process ends: it holds about 15 MiB."""
+
+ANSWER_SECONDS = 20.0
+"""For one answer, of which `input_program.CPU_SECONDS` are work: the machine may be loaded."""
+
+MOST_WAITING = 256
+"""Inputs that wait to be checked, each up to the largest body in size."""
+
+MOST_KILLS = 2
+"""Processes that are killed over one input, before it is refused."""
+
+MOST_ANSWER_BYTES = 64 * 1024
+
+_HEAD = struct.Struct(">I")
+
+_decode_mismatches = msgspec.json.Decoder(list[tuple[list[str | int], str]]).decode
+
+
+class _ProgramEndedError(Exception):
+    """The process has ended without an answer, or takes too long for one; what it said last."""
+
+
+class _Job:
+    """One input that waits to be checked."""
+
+    __slots__ = ("done", "error", "payload")
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+        self.done = trio.Event()
+        self.error: GatewayError | None = None
+
+
+class InputChecker:
+    """See the module's docstring. `run` must be running while inputs are checked."""
+
+    def __init__(self, agent: str, schema: bytes) -> None:
+        self.agent = agent
+        self.schema = schema
+        self.unusable: str | None = None
+        """Why nothing is checked."""
+        self._jobs: deque[_Job] = deque()
+        self._asked = trio.Event()
+        self._accepted = False
+        """Whether a process has been able to use the schema."""
+        self._kills = 0
+        """Processes in a row that were killed while they worked."""
+        self._ended = False
+        self._process: WorkerProcess | None = None
+
+    def __repr__(self) -> str:
+        process = "no process" if self._process is None else repr(self._process)
+        return f"<InputChecker {self.agent}, {len(self._jobs)} waiting, {process}>"
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    async def check(self, payload: Payload) -> None:
+        """Check one input. Raises InvalidRequest and Overloaded."""
+        if self.unusable is not None or self._ended:
+            return
+        if len(self._jobs) >= MOST_WAITING:
+            raise Overloaded(
+                f"{len(self._jobs)} inputs for agent {self.agent!r} wait to be checked",
+                retry_after=1,
+            )
+        job = _Job(payload)
+        self._jobs.append(job)
+        self._asked.set()
+        try:
+            await job.done.wait()
+        finally:
+            job.payload = b""
+        if job.error is not None:
+            raise job.error
+
+    async def run(self) -> None:
+        """Check what is asked for, until cancelled; then nothing is checked any more."""
+        try:
+            while self.unusable is None:
+                await self._wait_for_job(math.inf)
+                await self._serve()
+        finally:
+            self._ended = True
+            while self._jobs:
+                self._jobs.popleft().done.set()
+
+    async def _wait_for_job(self, seconds: float) -> bool:
+        with trio.move_on_after(seconds):
+            while not self._jobs:
+                self._asked = trio.Event()
+                await self._asked.wait()
+        return bool(self._jobs)
+
+    async def _serve(self) -> None:
+        """Check inputs by one process, until it has nothing to do or has ended."""
+        try:
+            async with self._started() as process:
+                await process.register()
+                await self._talk(process)
+        except _ProgramEndedError as ended:
+            self._blame(str(ended), killed=process.returncode == -signal.SIGKILL)
+        except SpawnError as error:
+            self._answer(Overloaded(f"the input could not be checked: {error}", retry_after=1))
+
+    async def _talk(self, process: WorkerProcess) -> None:
+        """Raises _ProgramEndedError."""
+        refused = await _ask(process, self.schema)
+        if refused:
+            self._give_up(refused[1:].decode("utf-8", "replace"))
+        self._accepted = not refused
+        while self._accepted and await self._wait_for_job(IDLE_SECONDS):
+            if process.ended:  # while it had nothing to do
+                return
+            payload = self._jobs[0].payload
+            if payload:  # else who asked has left
+                answer = await _ask(process, payload)
+                self._answer(_mismatch(answer) if answer else None)
+            else:
+                self._answer(None)
+
+    def _blame(self, words: str, *, killed: bool) -> None:
+        """Find out why a process has ended. `killed`: the kernel does not do that for taking too
+        much of what the program limits; but anybody may, when the machine has no memory."""
+        self._kills = self._kills + 1 if killed else 0
+        if killed and self._kills < MOST_KILLS:
+            return  # the next process tries again
+        self._kills = 0
+        if not self._accepted:
+            self._give_up(words or "it takes too much time or memory to be read")
+        elif self._jobs:
+            self._answer(
+                InvalidRequest(
+                    "input takes too much time or memory to be checked against the schema that "
+                    f"agent {self.agent!r} declares",
+                    field="input",
+                )
+            )
+
+    def _answer(self, error: GatewayError | None) -> None:
+        job = self._jobs.popleft()
+        job.error = error
+        job.done.set()
+
+    def _give_up(self, reason: str) -> None:
+        self.unusable = reason
+        message = (
+            f"inputs are not checked: the schema that the agent declares cannot be used: {reason}"
+        )
+        logs.event(log, logging.WARNING, message, agent=self.agent)
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncIterator[WorkerProcess]:
+        """A process, which is killed and reaped at the end."""
+        env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        process = spawn(Launch((sys.executable, "-P", PROGRAM), env))
+        self._process = process
+        try:
+            yield process
+        finally:
+            process.signal_group(signal.SIGKILL)
+            with trio.CancelScope(shield=True):  # it ends at once
+                await process.wait()
+            process.close()
+            self._process = None
+
+
+async def _ask(process: WorkerProcess, frame: Payload) -> bytes:
+    """Write one frame and read the answer. Raises _ProgramEndedError."""
+    with trio.move_on_after(ANSWER_SECONDS):
+        await _write(process, _HEAD.pack(len(frame)))
+        await _write(process, frame)
+        (size,) = _HEAD.unpack(await _read(process, _HEAD.size))
+        if size <= MOST_ANSWER_BYTES:
+            return await _read(process, size)
+    raise _ProgramEndedError
+
+
+async def _write(process: WorkerProcess, data: Payload) -> None:
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(process.stdin, rest) :]
+        except BlockingIOError:
+            await writable(process.stdin)
+        except OSError:
+            raise _ProgramEndedError(_last_line(process)) from None
+
+
+async def _read(process: WorkerProcess, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        await readable(process.stdout)
+        try:
+            piece = os.read(process.stdout, size - len(data))
+        except BlockingIOError:
+            continue
+        if not piece:
+            raise _ProgramEndedError(_last_line(process))
+        data += piece
+    return data
+
+
+def _last_line(process: WorkerProcess) -> str:
+    """Of an interpreter that could not even start the program."""
+    with suppress(OSError):
+        said = os.read(process.stderr, MOST_ANSWER_BYTES)
+        return said.decode("utf-8", "replace").rstrip().rpartition("\n")[2]
+    return ""
+
+
+def _mismatch(answer: bytes) -> InvalidRequest:
+    """The 400 for an input that does not match: the places as the SDKs write them, and the first
+    one also as a JSON Pointer (RFC 6901) into the request's body."""
+    found = [(["input", *keys], text) for keys, text in _decode_mismatches(answer)]
+    message = "; ".join(f"{_dotted(keys)}: {text}" for keys, text in found)
+    keys, expectation = found[0]
+    return InvalidRequest(message, field="input", pointer=_pointer(keys), expected=expectation)
+
+
+def _dotted(keys: list[str | int]) -> str:
+    first, *rest = keys
+    return str(first) + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in rest)
+
+
+def _pointer(keys: list[str | int]) -> str:
+    return "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
