@@ -95,7 +95,14 @@ def make_app(
         app.register_blueprint(make_models_blueprint(dispatcher))
     hosts = KnownHosts(settings, socket.gethostname())
     routes = CallRoutes(
-        app.asgi_app, dispatcher, dialects, hosts, runs, max_body=max_body, keys=keys
+        app.asgi_app,
+        dispatcher,
+        dialects,
+        hosts,
+        runs,
+        max_body=max_body,
+        keys=keys,
+        inputs=lambda agent: dispatcher.agent(agent).declared.inputs,
     )
     app.asgi_app = Observed(routes, observers) if observers else routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

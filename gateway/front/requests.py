@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gateway.front.hosts import KnownHosts
     from gateway.front.runs.service import Runs
     from gateway.observe.observation import Observation
+    from gateway.workers.input_checker import InputChecker
 
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -67,7 +68,10 @@ class CallRoutes:
         *,
         max_body: int,
         keys: Keys | None = None,
+        inputs: Callable[[str], InputChecker | None] = lambda _: None,
     ) -> None:
+        """`inputs` gives what checks the inputs of an agent, None where no schema is declared. It
+        may raise AgentNotFound."""
         self._inner = inner
         self._keys = Keys({}, on=False) if keys is None else keys
         self._dispatcher = dispatcher
@@ -75,6 +79,7 @@ class CallRoutes:
         self._dialects = dialects
         self._hosts = hosts
         self._max_body = max_body
+        self._inputs = inputs
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or not await self._respond(scope, receive, send):
@@ -194,16 +199,14 @@ class CallRoutes:
             self._note_call(seen, asked)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
-        if not isinstance(asked, Response) and asked.method == "invoke":
-            inputs = self._dispatcher.agent(asked.agent).declared.inputs
-            if inputs is not None:
-                await inputs.check(asked.payload)
         if isinstance(asked, Response):
             await request.respond(asked)
             return
         if caller is not ANONYMOUS:
             caller.check(asked.agent)
             asked = own(asked, caller.name)
+        if asked.method == "invoke" and (inputs := self._inputs(asked.agent)) is not None:
+            await inputs.check(asked.payload)
         if wish is not None or asked.continues or asked.agent in self._runs.continuing:
             run = self._runs.begin(asked, codec, fields, wish, seen)
             in_background = asked.continues and not asked.stream

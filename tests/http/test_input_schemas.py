@@ -32,8 +32,8 @@ PERSON = {
 
 CHAIN = {
     "d": {
-        **{f"{i}": {"$ref": f"#/d/{i + 1}"} for i in range(2500)},
-        "2500": {"items": {"$ref": "#/d/0"}},
+        **{str(i): {"not": {"not": {"$ref": f"#/d/{i + 1}"}}} for i in range(1200)},
+        "1200": {"items": {"$ref": "#/d/0"}},
     },
     "$ref": "#/d/0",
 }
