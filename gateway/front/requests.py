@@ -188,9 +188,8 @@ class CallRoutes:
                 seen.agent = codec.agent
         check_media_type(request.head)
         fields = request.head.fields
-        wish = None
-        if b"prefer" in fields or b"idempotency-key" in fields:
-            wish = read_wish(fields, path, caller.name)
+        wishes = b"prefer" in fields or b"idempotency-key" in fields
+        wish = read_wish(fields, path, caller.name) if wishes else None
         body = await request.read_body(self._max_body, self._dispatcher.reading)
         asked = codec.decode(request.head, body)
         if wish is not None:
