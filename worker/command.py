@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from .loops import Backend
 
-USAGE = "[--backend asyncio|trio] PATH/TO/FILE.py:AGENT | MODULE:AGENT | PATH/TO/FILE.ts"
+USAGE = (
+    "[--backend asyncio|trio] PATH/TO/FILE.py:AGENT | MODULE:AGENT | PATH/TO/FILE.ts | "
+    "replay FILE... -- COMMAND"
+)
 
 OTHER_LANGUAGES: dict[str, Callable[[list[str]], NoReturn]] = dict.fromkeys(
     javascript.ENDINGS, javascript.serve
@@ -36,6 +39,10 @@ this process by one that serves it. It gets all the arguments."""
 
 def script() -> None:
     """The console script `agent-worker`."""
+    if sys.argv[1:2] == ["replay"]:
+        from .replay.command import main as replay  # noqa: PLC0415  (not needed to serve)
+
+        replay(sys.argv[2:])
     main(sys.argv[1:])
 
 

@@ -1,0 +1,141 @@
+"""What a gateway records is asked again of a worker: the whole way, through real HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.harness import running_gateway
+
+AGENT = """
+from worker import Agent
+
+agent = Agent("words")
+
+
+@agent.invoke
+def shout(text):
+    return text.upper()
+
+
+@agent.chat
+async def talk(messages):
+    for word in messages[-1]["content"].split():
+        yield word + " "
+"""
+
+
+def recorded(folder: Path) -> dict[str, Path]:
+    """The recordings, by request."""
+    found = {}
+    for path in folder.iterdir():
+        head, *_ = path.read_text().splitlines()
+        found[json.loads(head)["request_id"]] = path
+    return found
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def replay(*files: Path, agent: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-c", "from worker.command import script; script()", "replay"),
+            *(*map(str, files), "--", sys.executable, "-m", "worker", f"{agent}:agent"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("sandbox", ["strict", "off"])
+async def test_requests_streams_and_runs_are_recorded_and_replayed(
+    tmp_path: Path, sandbox: str
+) -> None:
+    agent, folder = tmp_path / "words.py", tmp_path / "recordings"
+    agent.write_text(AGENT)
+    command = {"words": [sys.executable, "-m", "worker", f"{agent}:agent"]}
+    said = [{"role": "user", "content": "one two three"}]
+    arguments = ("--sandbox", sandbox, "--record", str(folder))
+    async with running_gateway(command, *arguments) as gateway:
+        await gateway.logged("RECORDING every request")
+
+        async def ask(path: str, request_id: str, **body: Any) -> int:
+            more = {"Prefer": "respond-async"} if request_id == "run" else {}
+            headers = {"X-Request-Id": request_id, **more}
+            answer = await gateway.client.post(path, json=body, headers=headers)
+            return answer.status_code
+
+        assert await ask("/agent/words/invoke", "invoke", input="hello") == 200
+        assert await ask("/agent/words/chat", "stream", messages=said, stream=True) == 200
+        assert await ask("/agent/words/invoke", "failed", input=5) >= 400
+        assert await ask("/agent/words/invoke", "run", input="later") == 202
+    found = recorded(folder)
+    assert found.keys() == {"invoke", "stream", "failed", "run"}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in found.values())
+    assert [entry.get("end") for entry in entries(found["run"])][-1] == "answered"
+    header = entries(found["invoke"])[0]
+    assert (header["agent"], header["command"]) == ("words", command["words"])
+
+    files = sorted(found.values())
+    same = await trio.to_thread.run_sync(lambda: replay(*files, agent=agent))
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert same.stdout.endswith("4 same, 0 differ\n")
+
+    agent.write_text(AGENT.replace("upper", "lower").replace('word + " "', 'word + "-"'))
+    other = await trio.to_thread.run_sync(lambda: replay(*files, agent=agent))
+    assert other.returncode == 1
+    assert '-output: "HELLO"\n    +output: "hello"' in other.stdout
+    assert '-text: "one two three "\n    +text: "one-two-three-"' in other.stdout
+    assert other.stdout.endswith("0 same, 4 differ\n")  # its error names what it called
+
+
+async def test_an_agent_never_sees_the_recordings(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    folder.mkdir(mode=0o700)
+    (folder / "20260131T120000.000000Z-1-a-r.jsonl").write_text("what was said")
+    agent = tmp_path / "looks.py"
+    agent.write_text(
+        "import os\nfrom worker import Agent\nagent = Agent('looks')\n"
+        "@agent.invoke\ndef look(path):\n"
+        "    return [os.path.exists(path), os.path.exists(__file__)]\n"
+    )
+    command = {"looks": [sys.executable, "-m", "worker", f"{agent}:agent"]}
+    async with running_gateway(command, "--record", str(folder)) as gateway:
+        path = str(folder / "20260131T120000.000000Z-1-a-r.jsonl")
+        answer = await gateway.post("/agent/looks/invoke", input=path)
+    assert answer.json() == {"output": [False, True]}
+
+
+async def test_a_folder_that_others_can_read_stops_the_start(tmp_path: Path) -> None:
+    os.chmod(tmp_path, 0o755)
+    done = await trio.run_process(
+        [sys.executable, "-m", "gateway", "--agent", "a=cat", "--record", str(tmp_path)],
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"server.record: " in done.stderr.splitlines()[-1]
+
+
+async def test_a_request_whose_worker_dies_ends_its_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    dies = [sys.executable, "-c", "import sys; sys.stdin.readline()"]
+    arguments = ("--sandbox", "off", "--record", str(folder))
+    async with running_gateway({"dies": dies}, *arguments) as gateway:
+        answer = await gateway.post("/agent/dies/invoke", input=1)
+        assert answer.status_code == 501
+    [path] = folder.iterdir()
+    assert entries(path)[-1]["end"] == "worker ended"
