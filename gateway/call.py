@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 from protocol import Method, Payload
+
+SessionBy: TypeAlias = Literal["conversation", "user", "key"]
+"""What a session keeps together: which requests may meet in one process."""
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -39,3 +43,16 @@ class Call(Struct, frozen=True, kw_only=True):
     """What the agent's `ready` must declare: "image", "audio", "file", "tools" or "asks"."""
     continues: bool = False
     """Whether the agent goes on without a client: the request is a run, see `front/runs`."""
+
+
+def session_key(call: Call, by: SessionBy) -> str | None:
+    """What a request shares with all others of its session, and with no others; None: it is of no
+    session."""
+    match by:
+        case "conversation":
+            return call.conversation
+        case "user":
+            # Not as a conversation of this name would be kept.
+            return None if call.user is None else f"user\0{call.user}"
+        case "key":
+            return f"key\0{call.owner}" if call.owner else None

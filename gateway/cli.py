@@ -24,7 +24,6 @@ from gateway.commands import Commands
 from gateway.config import (
     ConfigError,
     Settings,
-    has_keys,
     load,
     parse_agent_option,
     read_keys,
@@ -137,8 +136,7 @@ def main(
             for launcher in launchers.values():
                 stack.callback(launcher.close)
             if check:
-                if not has_keys(settings, keys):
-                    refuse_strangers(settings.server, resolve(settings.server.host))
+                refuse_strangers(settings.server, keys, resolve(settings.server.host))
                 code = trio.run(check_agents, settings, launchers)
             else:
                 code = trio.run(

@@ -16,7 +16,7 @@ import trio
 from msgspec import structs
 
 from gateway import clock
-from gateway.call import Call
+from gateway.call import Call, SessionBy, session_key
 from gateway.errors import ClockRanOut, GatewayError, InvalidAgentResponse, InvalidRequest
 from gateway.needs import unmet_needs
 from gateway.words import join_chunks, text_runs
@@ -106,6 +106,7 @@ class Exchange:
         "buffered_bytes",
         "call",
         "carrier",
+        "conversation",
         "error",
         "failed_starts",
         "given_at",
@@ -129,9 +130,13 @@ class Exchange:
         call: Call,
         clocks: Clocks,
         now: float,
+        session_by: SessionBy = "conversation",
         late_check: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.call = call
+        self.conversation = session_key(call, session_by)
+        """What a session keeps together is called a conversation behind the front, though it may be
+        all that one user asks, or the holder of one key."""
         self.late_check = late_check
         """To be awaited before the answer is given: raises what the client is told instead."""
         self.phase = RequestPhase.QUEUED
@@ -180,10 +185,6 @@ class Exchange:
 
     def __repr__(self) -> str:
         return f"<Exchange {self.call.request_id} {self.call.agent} {self.phase.value}>"
-
-    @property
-    def conversation(self) -> str | None:
-        return self.call.conversation
 
     @property
     def write_seconds(self) -> float:

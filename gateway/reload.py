@@ -12,10 +12,10 @@ What is in force is kept as settings, into which each change that was carried ou
 what was not is named again at the next reload. Reloads take turns: signals that come meanwhile are
 one more reload afterwards.
 
-Keys of services are read again at a reload, and when a file that holds one has changed, which is
-looked at every few seconds: whoever rotates a key may not be who may signal the gateway. Then the
-keys alone change, and the configuration is left unread: it may be half edited. A variable of the
-gateway's cannot change while it runs.
+Keys, of services and of callers, are read again at a reload, and when a file that holds some has
+changed, which is looked at every few seconds: whoever rotates a key may not be who may signal the
+gateway. Then the keys alone change, and the configuration is left unread: it may be half edited. A
+variable of the gateway's cannot change while it runs.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import trio
 from msgspec import Struct, structs
 
-from gateway.config import ConfigError, read_services
+from gateway.config import ConfigError, read_keys, read_services
 from gateway.config.services import Service, key_files
+from gateway.front.sockets import refuse_strangers
 from gateway.observe import logs
 from gateway.sandbox import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from gateway.config import AgentSettings, Settings
+    from gateway.config import AgentSettings, CallerKeys, Settings
+    from gateway.front.auth import Keys
     from gateway.sandbox.launch import Launcher
 
 log = logging.getLogger("gateway")
@@ -58,12 +61,18 @@ class Reloader:
         read: Callable[[], Settings],
         settings: Settings,
         launchers: Mapping[str, Launcher],
+        *,
+        callers: Keys,
+        addresses: Sequence[str] = (),
     ) -> None:
         """`read` reads and checks the configuration, in a thread; it raises ConfigError. `settings`
-        are those that `launchers` were made from."""
+        are those that `launchers` were made from. `callers` are told of other keys, and `addresses`
+        are where the gateway listens."""
         self._read = read
         self._settings = settings
         self._launchers = launchers
+        self._callers = callers
+        self._addresses = addresses
         self._asked = trio.Event()
 
     def __repr__(self) -> str:
@@ -75,7 +84,7 @@ class Reloader:
 
     async def run(self) -> None:
         """Reload whenever it is due, until cancelled."""
-        seen = await trio.to_thread.run_sync(_look_at, self._key_files)
+        seen = await trio.to_thread.run_sync(_look_at, _key_files(self._settings))
         if seen:
             await self.read_keys()  # one may have changed since the launchers were made
         while True:
@@ -84,7 +93,7 @@ class Reloader:
             if self._asked.is_set():
                 self._asked = trio.Event()
                 await self.reload()
-            if not (files := self._key_files):
+            if not (files := _key_files(self._settings)):
                 continue
             now = await trio.to_thread.run_sync(_look_at, files)
             if any(seen.get(path, look) != look for path, look in now.items()):
@@ -94,13 +103,13 @@ class Reloader:
     async def reload(self) -> None:
         """Read the configuration, and carry out what can be. Says in the log what came of it."""
         try:
-            wanted, services = await trio.to_thread.run_sync(self._look)
+            wanted, services, keys = await trio.to_thread.run_sync(self._look)
         except (ConfigError, SandboxError) as error:
             logs.event(
                 log, logging.ERROR, f"reload: refused as a whole, nothing has changed: {error}"
             )
             return
-        changed = False
+        changed = self._change_callers(keys)
         for name in self._launchers:
             if name in wanted.agents:
                 changed |= self._change_network(name, wanted.agents[name])
@@ -108,7 +117,15 @@ class Reloader:
         # A service stays known while an agent has it that could not be changed.
         had = [name for agent in self._settings.agents.values() for name in agent.services]
         kept = {name: self._settings.services[name] for name in had}
-        self._settings = structs.replace(self._settings, services={**kept, **wanted.services})
+        self._settings = structs.replace(
+            self._settings,
+            services={**kept, **wanted.services},
+            keys=wanted.keys,
+            keys_file=wanted.keys_file,
+            server=structs.replace(
+                self._settings.server, allow_anonymous=wanted.server.allow_anonymous
+            ),
+        )
         if left := list(differences(self._settings, wanted)):
             message = f"reload: needs a restart of the gateway: {', '.join(left)}"
             logs.event(log, logging.WARNING, message)
@@ -116,26 +133,33 @@ class Reloader:
         logs.event(log, logging.INFO, f"reload: {what}")
 
     async def read_keys(self) -> None:
-        """Read the keys of services again, and use them from now on."""
+        """Read the keys of services and of callers again, and use them from now on."""
         try:
             services = await trio.to_thread.run_sync(self._with_keys, self._settings)
+            keys = await trio.to_thread.run_sync(read_keys, self._settings, os.environ)
         except (ConfigError, SandboxError) as error:
             logs.event(log, logging.ERROR, f"keys: the last ones stay in use: {error}")
             return
+        self._change_callers(keys)
         for name, those in services.items():
             self._change_services(name, those)
 
-    @property
-    def _key_files(self) -> list[str]:
-        return [path for each in self._settings.services.values() for path in key_files(each)]
-
-    def _look(self) -> tuple[Settings, Services]:
+    def _look(self) -> tuple[Settings, Services, CallerKeys]:
         """The configuration as it is now, as a whole. Raises ConfigError, SandboxError."""
         wanted = self._read()
-        return wanted, self._with_keys(wanted)
+        keys = read_keys(wanted, os.environ)
+        refuse_strangers(wanted.server, keys, self._addresses)
+        return wanted, self._with_keys(wanted), keys
+
+    def _change_callers(self, keys: CallerKeys) -> bool:
+        changed = self._callers.change(keys)
+        if changed:
+            names = ", ".join(keys.by_name) or "none"
+            logs.event(log, logging.INFO, f"reload: keys of callers changed: {names}")
+        return changed
 
     def _with_keys(self, settings: Settings) -> Services:
-        hidden = [path for each in settings.services.values() for path in key_files(each)]
+        hidden = _key_files(settings)
         found: Services = {}
         for name, launcher in self._launchers.items():
             if name in settings.agents:
@@ -179,6 +203,12 @@ class Reloader:
     def _take_over(self, name: str, agent: AgentSettings) -> None:
         agents = {**self._settings.agents, name: agent}
         self._settings = structs.replace(self._settings, agents=agents)
+
+
+def _key_files(settings: Settings) -> list[str]:
+    """Those of services and of callers."""
+    of_callers = [settings.keys_file] if settings.keys_file else []
+    return [*of_callers, *chain.from_iterable(map(key_files, settings.services.values()))]
 
 
 def _look_at(paths: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -23,7 +23,7 @@ from msgspec import structs
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.supervisor import AgentSupervisor
-from gateway.config import has_keys
+from gateway.config import CallerKeys
 from gateway.front.app import make_app
 from gateway.front.auth import Keys
 from gateway.front.listen import serve_http
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from gateway.config import AgentSettings, KeySettings, Settings
+    from gateway.config import AgentSettings, Settings
     from gateway.observe.recording import Recorder
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
@@ -84,7 +84,7 @@ async def serve(
     *,
     announce: Callable[[str], None],
     read: Callable[[], Settings],
-    keys: Mapping[str, KeySettings] = MappingProxyType({}),
+    keys: CallerKeys | None = None,
     states: Mapping[str, AgentState] = MappingProxyType({}),
     recorder: Recorder | None = None,
     manager: ServiceManager | None = None,
@@ -92,7 +92,7 @@ async def serve(
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
     `announce` gets the address once requests are answered; it may block. `read` reads the settings
-    again, for a reload. `keys` are callers', by name; `states` are what outlives the workers of
+    again, for a reload. `keys` are those of callers; `states` are what outlives the workers of
     agents. `recorder` records what is said with the workers, and `manager` is told how the gateway
     is. Raises ListenError, and ConfigError where strangers could connect and need no key.
     """
@@ -111,7 +111,8 @@ async def serve(
         supervisors[name] = kind(name, agent, launchers[name])
     dispatcher = Dispatcher(supervisors)
     runs = Runs(dispatcher, settings.server.runs)
-    callers = Keys(keys, on=has_keys(settings, keys))
+    keys = keys or CallerKeys()
+    callers = Keys(keys)
     app = make_app(dispatcher, runs, settings.server, keys=callers)
     listeners = open_listeners(
         settings.server.host,
@@ -119,12 +120,11 @@ async def serve(
         unread_seconds=UNREAD_SECONDS,
     )
     addresses = addresses_of(listeners)
-    if not callers.on:
-        refuse_strangers(settings.server, addresses)
+    refuse_strangers(settings.server, keys, addresses)
     address = url_of(settings.server.host, listeners)
     for launcher in launchers.values():
         launcher.keep_from([listener.getsockname()[1] for listener in listeners])
-    reloader = Reloader(read, settings, launchers)
+    reloader = Reloader(read, settings, launchers, callers=callers, addresses=addresses)
     shutdown = Shutdown(
         dispatcher,
         reload=reloader.ask,

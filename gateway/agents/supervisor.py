@@ -180,7 +180,7 @@ class AgentSupervisor:
         """Admit a request, and give it to a worker if one is free. Raises GatewayError."""
         now = clock.now()
         late = self.declared.check(call) if self._pool.stage is Stage.SERVING else None
-        exchange = Exchange(call, self.settings.clocks, now, late)
+        exchange = Exchange(call, self.settings.clocks, now, self.settings.session_by, late)
         try:
             self._step(self._pool.submit, exchange, now)
         except RefusedError as refused:

@@ -5,14 +5,13 @@ or of HTTP.
 """
 
 from gateway.config.hosts import ANY_HOST, Address, Host, parse_host, plain_address
-from gateway.config.keys import KeySettings
+from gateway.config.keyring import read_keys
+from gateway.config.keys import CallerKeys, KeySettings
 from gateway.config.limits import LimitSettings
 from gateway.config.load import (
     ConfigError,
-    has_keys,
     load,
     parse_agent_option,
-    read_keys,
     read_services,
 )
 from gateway.config.sandbox import Limit, SandboxSettings, parse_size
@@ -34,6 +33,7 @@ __all__ = [
     "ANY_HOST",
     "Address",
     "AgentSettings",
+    "CallerKeys",
     "Clocks",
     "ConfigError",
     "Host",
@@ -47,7 +47,6 @@ __all__ = [
     "Settings",
     "StateSettings",
     "Workers",
-    "has_keys",
     "load",
     "parse_agent_option",
     "parse_host",

@@ -94,6 +94,15 @@ class KeySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return tuple(bytes.fromhex(each.removeprefix("sha256:")) for each in self.hashes)
 
 
+class CallerKeys(Struct, frozen=True):
+    """All keys, wherever they were found."""
+
+    by_name: dict[str, KeySettings] = {}
+    on: bool = False
+    """Whether callers need a key. They do with a `keys_file`, even if that holds none: a file that
+    is emptied by mistake lets nobody in, rather than everybody."""
+
+
 def _check_hash(text: str) -> None:
     """Raises ValueError. What cannot be a hash is not shown: it may be the key itself."""
     if text.startswith(PREFIX):

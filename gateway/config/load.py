@@ -7,7 +7,6 @@ and what was expected.
 from __future__ import annotations
 
 import os
-import stat
 import tomllib
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -16,17 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from gateway.config.keys import (
-    ANY_AGENT,
-    KEY_NAME,
-    KEY_VARIABLE,
-    MAX_KEY_CHARACTERS,
-    MIN_KEY_CHARACTERS,
-    VARIABLE_KEY_NAME,
-    KeySettings,
-    hash_key,
-    is_key,
-)
+from gateway.config.keys import KEY_NAME, KeySettings
 from gateway.config.services import (
     SERVICE_NAME,
     Service,
@@ -38,7 +27,7 @@ from gateway.config.settings import AGENT_NAME, AgentSettings, ServerSettings, S
 from protocol.wording import Mismatch, Problem, read_mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 class ConfigError(Exception):
@@ -64,7 +53,7 @@ def load(
     `agents` maps names to commands, each of which replaces the command that the file has. `server`
     overrides keys of `[server]`. Raises ConfigError.
     """
-    tables = _read_file(path) if path else {}
+    tables = read_file(path) if path else {}
     _refuse_unknown("", tables, ("server", "defaults", "agents", "services", "keys", "keys_file"))
     defaults = _table(tables, "defaults")
     named = dict(_table(tables, "agents"))
@@ -76,7 +65,7 @@ def load(
         server=_convert({**_table(tables, "server"), **(server or {})}, ServerSettings, "server"),
         agents={name: _agent(name, _table(named, name, "agents."), defaults) for name in named},
         services=_services(_table(tables, "services")),
-        keys=_keys(tables.get("keys", {}), "keys"),
+        keys=read_key_tables(tables.get("keys", {}), "keys"),
         keys_file=_keys_file(tables.get("keys_file", "")),
         path=path,
     )
@@ -122,42 +111,8 @@ def read_services(settings: Settings, agent: str, environ: Mapping[str, str]) ->
         raise ConfigError(str(error)) from None
 
 
-def read_keys(settings: Settings, environ: Mapping[str, str]) -> dict[str, KeySettings]:
-    """All keys by name: of the configuration, of its `keys_file`, and of the gateway's environment.
-
-    Raises ConfigError. No error shows a key.
-    """
-    found = dict(settings.keys)
-    sources = [(settings.keys_file, _read_keys_file(settings.keys_file)), *_variable(environ)]
-    for source, keys in sources:
-        for name, key in keys.items():
-            if name in found:
-                raise ConfigError(f"{source}: there is another key with the name {name!r}")
-            found[name] = key
-    owners: dict[str, str] = {}
-    for name, key in found.items():
-        for agent in key.agents:
-            if agent != ANY_AGENT and agent not in settings.agents:
-                known = ", ".join(settings.agents)
-                raise ConfigError(
-                    f'keys.{name}.agents: there is no agent {agent!r}, expected "*" or of {known}'
-                )
-        for each in key.hashes:
-            other = owners.setdefault(each, name)
-            if other != name:
-                raise ConfigError(
-                    f"keys.{name}: {other!r} has the same hash: nobody could tell whose"
-                )
-    return found
-
-
-def has_keys(settings: Settings, keys: Mapping[str, KeySettings]) -> bool:
-    """Whether callers need keys. They do with a `keys_file`, even if that holds none: a file that
-    is emptied by mistake lets nobody in, rather than everybody."""
-    return bool(keys or settings.keys_file)
-
-
-def _keys(tables: Any, where: str) -> dict[str, KeySettings]:
+def read_key_tables(tables: Any, where: str) -> dict[str, KeySettings]:
+    """The tables `[keys.NAME]`, which stand at `where`. Raises ConfigError."""
     # What has been found is not shown here: it may be a key.
     if not isinstance(tables, dict):
         raise ConfigError(f"{where}: expected tables [keys.NAME]")
@@ -187,32 +142,6 @@ def _keys_file(path: Any) -> str:
     if not isinstance(path, str) or (path and not os.path.isabs(path)):
         raise ConfigError(f"keys_file: expected an absolute path, got {path!r}")
     return path
-
-
-def _read_keys_file(path: str) -> dict[str, KeySettings]:
-    if not path:
-        return {}
-    tables = _read_file(Path(path))
-    # Who may write there lets in whom he likes.
-    if os.stat(path).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise ConfigError(f"keys_file: others may write to {path}; expected chmod go-w")
-    for key in tables:
-        if key != "keys":
-            raise ConfigError(f"{path}: expected tables [keys.NAME] and nothing else")
-    return _keys(tables.get("keys", {}), f"{path}: keys")
-
-
-def _variable(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, KeySettings]]]:
-    """The key of `KEY_VARIABLE`, if it is set."""
-    key = environ.get(KEY_VARIABLE)
-    if key is None:
-        return
-    if not is_key(key.encode("utf-8", "surrogateescape")):
-        raise ConfigError(
-            f"{KEY_VARIABLE} is set, and is no key: expected {MIN_KEY_CHARACTERS} to "
-            f"{MAX_KEY_CHARACTERS} visible ASCII characters, as `gateway key new` prints them"
-        )
-    yield KEY_VARIABLE, {VARIABLE_KEY_NAME: KeySettings(hash=hash_key(key.encode()))}
 
 
 def _agent(name: str, own: dict[str, Any], defaults: dict[str, Any]) -> AgentSettings:
@@ -294,7 +223,8 @@ def _choices(kind: inspect.Type) -> str:
     )
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

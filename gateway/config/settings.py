@@ -161,6 +161,9 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What `context.conversation_id` binds requests to: nothing, the same worker while it lives, or
     a worker that serves no other conversation. Frameworks keep conversations in memory, and an
     agent with several workers would forget most of them under "none"."""
+    session_by: Literal["conversation", "user", "key"] = "conversation"
+    """What takes the conversation's place in `session` and `state`: all requests of one
+    `context.user_id`, or with one key, which may share a process and a folder."""
     session_timeout: Clock = 600
     """A worker beyond `min` is kept idle for this long (not for `idle_timeout`) after a request
     of a conversation; under "exclusive" every worker that has one."""

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from gateway.config.keys import ANY_AGENT, KeySettings, is_key
+from gateway.config.keys import ANY_AGENT, CallerKeys, KeySettings, is_key
 from gateway.errors import Forbidden, Unauthorized
 from gateway.front.refusals import Refusals
 from protocol import on_one_line
@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.encode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
+NO_KEYS = CallerKeys()
 
 OPEN_PATHS = frozenset({"/live", "/ready"})
 """What needs no key: whoever watches the gateway or balances load has none."""
@@ -106,29 +108,32 @@ class _Known(Struct, frozen=True, gc=False):
 class Keys:
     """The keys that are good now. See the module's docstring."""
 
-    def __init__(self, keys: Mapping[str, KeySettings], *, on: bool) -> None:
-        """`keys` are by name. Where they are not `on`, nobody needs one."""
+    def __init__(self, keys: CallerKeys = NO_KEYS) -> None:
         self._refusals = Refusals(logging.WARNING)
         # What no key has: compared with where a look-up finds none.
         self._none = _Known(secrets.token_bytes(32), NOBODY, -math.inf)
         self._known: dict[bytes, _Known] = {}
+        self._keys = NO_KEYS
         self.on = False
-        self.change(keys, on=on)
+        """Whether callers need keys; if not, all else here does nothing."""
+        self.change(keys)
 
     def __repr__(self) -> str:
-        return f"<Keys {len(self._known) if self.on else 'off'}>"
+        return f"<Keys {len(self._keys.by_name) if self.on else 'off'}>"
 
-    def change(self, keys: Mapping[str, KeySettings], *, on: bool) -> None:
-        """These are the keys from now on."""
-        self.on = on
+    def change(self, keys: CallerKeys) -> bool:
+        """Have these keys count from now on. Returns whether any is another than before."""
+        changed = keys != self._keys
+        self._keys, self.on = keys, keys.on
         self._known = {
             digest: _Known(
                 digest, caller, math.inf if key.expires is None else key.expires.timestamp()
             )
-            for name, key in keys.items()
+            for name, key in keys.by_name.items()
             for caller in [_caller(name, key)]
             for digest in key.digests
         }
+        return changed
 
     def identify(self, fields: Mapping[bytes, bytes], path: str) -> Caller:
         """Who makes a request for `path`; `fields` are as in `RequestHead`. Raises Unauthorized."""

@@ -73,7 +73,7 @@ class CallRoutes:
         """`inputs` gives what checks the inputs of an agent, None where no schema is declared. It
         may raise AgentNotFound."""
         self._inner = inner
-        self._keys = Keys({}, on=False) if keys is None else keys
+        self._keys = Keys() if keys is None else keys
         self._dispatcher = dispatcher
         self._runs = runs
         self._dialects = dialects

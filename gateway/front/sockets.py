@@ -20,7 +20,7 @@ from gateway.config import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.config import ServerSettings
+    from gateway.config import CallerKeys, ServerSettings
 
 BACKLOG = 1024
 """Connections that may wait to be accepted: a burst of clients is not refused by the kernel."""
@@ -149,10 +149,10 @@ def only_loopback(addresses: Iterable[str]) -> bool:
     return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
 
 
-def refuse_strangers(server: ServerSettings, addresses: Iterable[str]) -> None:
-    """Check that only this machine can connect, unless the settings let anybody call: for a gateway
-    without keys. Raises ConfigError."""
-    if not server.allow_anonymous and not only_loopback(addresses):
+def refuse_strangers(server: ServerSettings, keys: CallerKeys, addresses: Iterable[str]) -> None:
+    """Check that only this machine can connect to the addresses, unless callers need keys, or the
+    settings say that they do not. Raises ConfigError."""
+    if not keys.on and not server.allow_anonymous and not only_loopback(addresses):
         raise ConfigError(
             f"server.host is {server.host!r}, where other machines can connect, and there are no "
             "keys: make one (gateway key new) for [keys.NAME], or say that anybody who can connect "

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gateway.config.keys import KEY_VARIABLE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -179,7 +181,9 @@ def own_environment_first(environ: Mapping[str, str], bin_dir: str) -> dict[str,
     """`environ` with `bin_dir` (the folder of the gateway's interpreter) in front of its PATH.
 
     That way `gateway --agent echo="agent-worker worker.examples.echo:agent"` finds the environment
-    that the gateway was installed into, whether or not it is activated.
+    that the gateway was installed into, whether or not it is activated. The key of callers is left
+    out: with or without a sandbox, no worker is to have it.
     """
     path = environ.get("PATH", os.defpath)
-    return {**environ, "PATH": f"{bin_dir}{os.pathsep}{path}"}
+    others = {name: value for name, value in environ.items() if name != KEY_VARIABLE}
+    return {**others, "PATH": f"{bin_dir}{os.pathsep}{path}"}

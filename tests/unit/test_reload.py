@@ -10,6 +10,7 @@ import pytest
 
 from gateway.config import AgentSettings, SandboxSettings, Settings
 from gateway.config.services import Service, ServiceSettings
+from gateway.front.auth import Keys
 from gateway.reload import Reloader
 from tests.unit.workers import NoLauncher
 
@@ -62,7 +63,7 @@ async def test_a_change_that_fails_is_named_and_made_at_the_next_reload(
     before, after = settings(key), settings(key, "b:2", services=())
     launcher = Launcher()
     wanted = [before]
-    reloader = Reloader(lambda: wanted[0], before, {"a": launcher})
+    reloader = Reloader(lambda: wanted[0], before, {"a": launcher}, callers=Keys())
     caplog.set_level("INFO", "gateway")
     await reloader.reload()
     assert said(caplog) == ["reload: services changed", "reload: done"]
@@ -102,7 +103,7 @@ async def test_a_key_that_cannot_be_read_leaves_the_last_one_in_use(
     key = tmp_path / "key"
     key.write_text("sk-4711")
     launcher = Launcher()
-    reloader = Reloader(lambda: settings(key), settings(key), {"a": launcher})
+    reloader = Reloader(lambda: settings(key), settings(key), {"a": launcher}, callers=Keys())
     await reloader.read_keys()
     key.unlink()
     await reloader.read_keys()
