@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gateway.config.keys import hash_key, new_key
+from gateway.config.keys import KEY_NAME, hash_key, new_key
 
 
 @click.group("key", help="Keys for the callers of a gateway.")
@@ -21,5 +21,8 @@ def new(name: str) -> None:
     The key is for the caller, who sends it as "Authorization: Bearer KEY".
     The hash is for the gateway's configuration, under [keys.NAME].
     """
+    if KEY_NAME.match(name) is None:
+        words = "expected letters, digits, '_' and '-', at most 64"
+        raise click.BadParameter(words, param_hint="NAME")
     key = new_key()
     click.echo(f'{key}\n\n[keys.{name}]\nhash = "{hash_key(key.encode())}"')
