@@ -137,6 +137,29 @@ class RequestTimeout(GatewayError):
 class RequestTooLarge(GatewayError):
     type, status = "request_too_large", 413
 
+    @classmethod
+    def beyond(cls, most: float, setting: str | None) -> RequestTooLarge:
+        """A body has more bytes than the setting with this path allows; None: no setting does."""
+        message = f"the body is larger than {most:.0f} bytes"
+        return cls(message) if setting is None else cls(message, setting=setting)
+
+
+class RateLimited(GatewayError):
+    """The caller's requests are more than a limit allows (RFC 6585, 4)."""
+
+    type, status = "rate_limited", 429
+
+    policies: str
+    """The limits that were met, as the `RateLimit-Policy` header lists them."""
+    left: str
+    """What is left of them, as the `RateLimit` header lists it."""
+
+    def __init__(
+        self, message: str, *, retry_after: float, setting: str, policies: str = "", left: str = ""
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, setting=setting)
+        self._fix(policies=policies, left=left)
+
 
 class UnsupportedMediaType(GatewayError):
     type, status = "unsupported_media_type", 415

@@ -26,6 +26,7 @@ from gateway.agents.supervisor import AgentSupervisor
 from gateway.config import CallerKeys
 from gateway.front.app import make_app
 from gateway.front.auth import Keys
+from gateway.front.limits import make_limits
 from gateway.front.listen import serve_http
 from gateway.front.runs.service import Runs
 from gateway.front.sockets import (
@@ -113,7 +114,8 @@ async def serve(
     runs = Runs(dispatcher, settings.server.runs)
     keys = keys or CallerKeys()
     callers = Keys(keys)
-    app = make_app(dispatcher, runs, settings.server, keys=callers)
+    limits = make_limits(settings.agents, keys.by_name)
+    app = make_app(dispatcher, runs, settings.server, keys=callers, limits=limits)
     listeners = open_listeners(
         settings.server.host,
         settings.server.port,

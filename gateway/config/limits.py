@@ -33,6 +33,11 @@ class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         parse_size("max_body", self.max_body)
 
     @property
+    def are_set(self) -> bool:
+        """Whether anything is limited."""
+        return self != LimitSettings()
+
+    @property
     def max_body_bytes(self) -> float:
         """The limit in bytes; infinity when there is none."""
         return parse_size("max_body", self.max_body) or math.inf

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.config import ServerSettings
     from gateway.front.auth import Keys
     from gateway.front.dialect import Dialect
+    from gateway.front.limits.permits import Limits
     from gateway.front.runs.service import Runs
     from gateway.observe.observation import Observer
 
@@ -77,7 +78,9 @@ def make_app(
     runs: Runs,
     settings: ServerSettings,
     observers: Sequence[Observer] = (),
+    *,
     keys: Keys | None = None,
+    limits: Limits | None = None,
 ) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
     of every request. `keys` are those of callers."""
@@ -103,6 +106,7 @@ def make_app(
         max_body=max_body,
         keys=keys,
         inputs=lambda agent: dispatcher.agent(agent).declared.inputs,
+        limits=limits,
     )
     app.asgi_app = Observed(routes, observers) if observers else routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

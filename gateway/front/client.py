@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.front.dialect import RequestHead, Response
+    from gateway.front.limits.permits import Permit
     from gateway.observe.observation import Observation
 
     Message = dict[str, Any]
@@ -92,6 +93,8 @@ class ClientRequest:
         self._receive = receive
         self._has_input = has_input
         self.encode_error = encode_error
+        self.permit: Permit | None = None
+        """What it has taken of the limits on its caller and its agent, if there are any."""
         self._body_read = False
         self._head_sent = False
 
@@ -112,37 +115,42 @@ class ClientRequest:
 
     # In
 
-    async def read_body(self, most: int, reading: set[trio.CancelScope]) -> bytes:
-        """Read the whole body, of at most `most` bytes.
+    async def read_body(
+        self, most: float, reading: set[trio.CancelScope], *, setting: str | None = None
+    ) -> bytes:
+        """Read the whole body, of at most `most` bytes, as the setting with the path `setting` has
+        it.
 
         Meanwhile the scope that it is read in is in `reading`: cancelling that is to shut down.
         Raises RequestTooLarge, RequestTimeout, ShuttingDown and ClientGoneError.
         """
         if self.head.content_length > most:
-            raise RequestTooLarge(f"the body is larger than {most} bytes")
+            raise RequestTooLarge.beyond(most, setting)
         body = BytesIO()
         if self._has_input():
             # Most bodies come together with their heads: without a wait there is nothing to bound.
-            await self._read_piece(body, most)
+            await self._read_piece(body, most, setting)
         if not self._body_read:
-            await self._read_in_time(body, most, reading)
+            await self._read_in_time(body, most, setting, reading)
         body.truncate()
         return body.getvalue()
 
-    async def _read_in_time(self, body: BytesIO, most: int, reading: set[trio.CancelScope]) -> None:
+    async def _read_in_time(
+        self, body: BytesIO, most: float, setting: str | None, reading: set[trio.CancelScope]
+    ) -> None:
         """Append to `body` what comes, until the end of the request or of the time for it."""
         until = clock.now() + BODY_SECONDS
         while not self._body_read:
             deadline = clock.as_deadline(until)
             with trio.CancelScope(deadline=deadline) as scope, _held_in(reading, scope):
                 while not self._body_read:
-                    await self._read_piece(body, most)
+                    await self._read_piece(body, most, setting)
             if scope.cancelled_caught and trio.current_time() < deadline:
                 raise ShuttingDown("the gateway is shutting down")
             if not self._body_read and clock.now() >= until:
                 raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
 
-    async def _read_piece(self, body: BytesIO, most: int) -> None:
+    async def _read_piece(self, body: BytesIO, most: float, setting: str | None) -> None:
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
@@ -153,7 +161,7 @@ class ClientRequest:
         body.write(piece)
         size = body.tell()
         if size > most:
-            raise RequestTooLarge(f"the body is larger than {most} bytes")
+            raise RequestTooLarge.beyond(most, setting)
         # The end comes in a message of its own, which need not be waited for if the length
         # was given (Hypercorn ends a request that is shorter).
         self._body_read = not message["more_body"] or size == length
@@ -166,8 +174,11 @@ class ClientRequest:
     # Out
 
     async def send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send a response's head; the request's id is added to `headers`."""
+        """Send a response's head; the request's id is added to `headers`, and what is left of its
+        limits."""
         self._head_sent = True
+        if self.permit is not None:
+            headers += self.permit.fields()
         headers.append((b"x-request-id", self.head.request_id.encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 

@@ -71,6 +71,7 @@ from gateway.errors import (
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
+    RateLimited,
     TransferCodingNotImplemented,
     Unauthorized,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "conversation_of",
     "error_headers",
     "join_chunks",
+    "rate_limit_fields",
     "retry_headers",
     "shown",
     "text_runs",
@@ -285,11 +287,20 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
         headers.append((b"allow", error.allow.encode()))
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
+    if isinstance(error, RateLimited):
+        headers += rate_limit_fields(error.policies, error.left)
     if error.retry_after is not None:
         # Whole seconds, and never 0: "now" is what has just failed (RFC 9110, 10.2.3).
         seconds = max(1, math.ceil(error.retry_after))
         headers.append((b"retry-after", b"%d" % seconds))
     return headers
+
+
+def rate_limit_fields(policies: str, left: str) -> list[tuple[bytes, bytes]]:
+    """The headers of draft-ietf-httpapi-ratelimit-headers-10; none where there are no policies."""
+    if not policies:
+        return []
+    return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", left.encode())]
 
 
 _SAME_AGAIN = (

@@ -40,10 +40,13 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.call import Call
+    from gateway.exchange import Exchange
     from gateway.front.client import Receive, Send
     from gateway.front.dialect import Codec, Dialect, RunPath
     from gateway.front.hosts import KnownHosts
+    from gateway.front.limits.permits import Limits
     from gateway.front.runs.service import Runs
+    from gateway.front.runs.wishes import Wish
     from gateway.observe.observation import Observation
     from gateway.workers.input_checker import InputChecker
 
@@ -53,6 +56,9 @@ log = logging.getLogger("gateway.http")
 
 SERVER_OPTIONS = Response(200, ((b"allow", b"GET, HEAD, OPTIONS, POST"),), b"")
 """To `OPTIONS *`: what is supported somewhere (RFC 9110, 9.3.7)."""
+
+
+MAX_BODY_SETTING = "server.max_body"
 
 
 class CallRoutes:
@@ -69,16 +75,19 @@ class CallRoutes:
         max_body: int,
         keys: Keys | None = None,
         inputs: Callable[[str], InputChecker | None] = lambda _: None,
+        limits: Limits | None = None,
     ) -> None:
         """`inputs` gives what checks the inputs of an agent, None where no schema is declared. It
         may raise AgentNotFound."""
+        self.limits = limits
+        """None where no agent and no key has any."""
         self._inner = inner
         self._keys = Keys() if keys is None else keys
         self._dispatcher = dispatcher
         self._runs = runs
         self._dialects = dialects
         self._hosts = hosts
-        self._max_body = max_body
+        self._max_body: float = max_body
         self._inputs = inputs
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -114,12 +123,17 @@ class CallRoutes:
                 scope.setdefault("state", {})[CALLER] = request.caller
                 return False
         except GatewayError as error:
+            if request.permit is not None:
+                request.permit.leave(error)
             await request.respond_error(error)
         except ClientGoneError:
             request.log(logging.DEBUG, "client disconnected")
         except Exception:  # the boundary: a defect of ours is logged, and answered
             log.exception("internal error", extra={"fields": {"request": request.head.request_id}})
             await request.respond_error(InternalError("a defect of the gateway; see its log"))
+        finally:
+            if request.permit is not None:
+                request.permit.leave()
         return True
 
     def _admit(self, request: ClientRequest, scope: Any) -> Codec | None:
@@ -169,6 +183,26 @@ class CallRoutes:
                 return run
         return None
 
+    def _enter(self, request: ClientRequest, codec: Codec, wish: Wish | None) -> tuple[float, str]:
+        """Begin a request within the limits; returns how long its body may be, and which setting
+        says so. Raises RateLimited."""
+        assert self.limits is not None
+        resumes = wish is not None and self._runs.knows(wish)
+        permit = self.limits.enter(request.caller.name, codec.agent, resumes=resumes)
+        request.permit = permit
+        return permit.most_body(self._max_body, MAX_BODY_SETTING)
+
+    def _allow(self, request: ClientRequest, asked: Call, size: int) -> Call:
+        """The call as its caller's own, if it may be made. `size` is that of the body in bytes.
+        Raises Forbidden, RateLimited and RequestTooLarge."""
+        caller = request.caller
+        if caller is not ANONYMOUS:
+            caller.check(asked.agent)
+            asked = own(asked, caller.name)
+        if request.permit is not None:
+            request.permit.admit(asked.agent, size)
+        return asked
+
     def _note_call(self, seen: Observation, asked: Call | Response) -> None:
         if not isinstance(asked, Response):
             seen.stream = asked.stream
@@ -190,7 +224,11 @@ class CallRoutes:
         fields = request.head.fields
         wishes = b"prefer" in fields or b"idempotency-key" in fields
         wish = read_wish(fields, path, caller.name) if wishes else None
-        body = await request.read_body(self._max_body, self._dispatcher.reading)
+        most, setting = self._max_body, MAX_BODY_SETTING
+        if self.limits is not None:
+            most, setting = self._enter(request, codec, wish)
+        body = await request.read_body(most, self._dispatcher.reading, setting=setting)
+        size = len(body)
         asked = codec.decode(request.head, body)
         if wish is not None:
             wish = wish.of_body(fields, body)
@@ -201,27 +239,27 @@ class CallRoutes:
         if isinstance(asked, Response):
             await request.respond(asked)
             return
-        if caller is not ANONYMOUS:
-            caller.check(asked.agent)
-            asked = own(asked, caller.name)
+        if caller is not ANONYMOUS or request.permit is not None:
+            asked = self._allow(request, asked, size)
         if asked.method == "invoke" and (inputs := self._inputs(asked.agent)) is not None:
             await inputs.check(asked.payload)
         if wish is not None or asked.continues or asked.agent in self._runs.continuing:
-            run = self._runs.begin(asked, codec, fields, wish, seen)
+            run = self._runs.begin(asked, codec, fields, wish, seen=seen, permit=request.permit)
             in_background = asked.continues and not asked.stream
             del asked
             await respond_with_run(request, self._runs, run, wish, in_background=in_background)
         else:
             exchange = self._dispatcher.submit(asked)
-            if seen is not None:
-                seen.exchange = exchange
             del asked
-            try:
-                await Reply(request, codec, exchange).send(
-                    partial(self._dispatcher.leave, exchange)
-                )
-            finally:
-                self._dispatcher.leave(exchange)
+            await self._reply(request, codec, exchange)
+
+    async def _reply(self, request: ClientRequest, codec: Codec, exchange: Exchange) -> None:
+        if request.observation is not None:
+            request.observation.exchange = exchange
+        try:
+            await Reply(request, codec, exchange).send(partial(self._dispatcher.leave, exchange))
+        finally:
+            self._dispatcher.leave(exchange)
 
 
 def _note_route(request: ClientRequest, route: str) -> None:

@@ -14,6 +14,7 @@ from gateway.agents.dispatcher import Dispatcher
 from gateway.config import Clocks, RunSettings
 from gateway.exchange import Exchange
 from gateway.front.dialect import Dialect
+from gateway.front.limits.permits import Limits
 from gateway.front.requests import CallRoutes
 from gateway.front.runs.service import Runs
 from tests.unit.asgi import DIALECTS, HOSTS, FakeClient, FakeDispatcher, Story
@@ -77,8 +78,15 @@ class RunScene:
     ) -> Client:
         """Begin a request, which goes on by itself."""
         client = Client(b"" if body is None else json.dumps(body).encode(), reads=reads)
-        fields = {"content-type": "application/json", **(headers or {})}
-        scope = {
+        scope = self.scope_of(path, headers or {}, method=method, query=query)
+        self.nursery.start_soon(self.routes, scope, client.receive, client.send)
+        return client
+
+    def scope_of(
+        self, path: str, headers: dict[str, str], *, method: str = "POST", query: str = ""
+    ) -> dict[str, Any]:
+        fields = {"content-type": "application/json", **headers}
+        return {
             "type": "http",
             "method": method,
             "path": path,
@@ -87,8 +95,6 @@ class RunScene:
             "server": ("127.0.0.1", 8080),
             "headers": [(name.encode(), value.encode()) for name, value in fields.items()],
         }
-        self.nursery.start_soon(self.routes, scope, client.receive, client.send)
-        return client
 
     async def ask(self, *args: Any, **options: Any) -> Client:
         """Begin a request and wait for the end of its response."""
@@ -110,11 +116,14 @@ class RunScene:
 
 @asynccontextmanager
 async def front(
-    dispatcher: Any, settings: RunSettings, dialects: tuple[Dialect, ...] = DIALECTS
+    dispatcher: Any,
+    settings: RunSettings,
+    dialects: tuple[Dialect, ...] = DIALECTS,
+    limits: Limits | None = None,
 ) -> AsyncIterator[RunScene]:
     runs = Runs(dispatcher, settings)
     inner: Any = None
-    routes = CallRoutes(inner, dispatcher, dialects, HOSTS, runs, max_body=100_000)
+    routes = CallRoutes(inner, dispatcher, dialects, HOSTS, runs, max_body=100_000, limits=limits)
     async with trio.open_nursery() as nursery:
         await nursery.start(runs.run)
         yield RunScene(nursery, routes, runs)
@@ -128,12 +137,13 @@ async def scene(
     clocks: Clocks | None = None,
     dialects: tuple[Dialect, ...] = DIALECTS,
     hands_over: bool = True,
+    limits: Limits | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunScene]:
     """One agent, whose part is played by `story`."""
     async with trio.open_nursery() as nursery:
         dispatcher = FakeDispatcher(nursery, story, clocks or Clocks(), hands_over=hands_over)
-        async with front(dispatcher, RunSettings(**settings), dialects) as it:
+        async with front(dispatcher, RunSettings(**settings), dialects, limits) as it:
             yield it
         nursery.cancel_scope.cancel()
 

@@ -30,6 +30,7 @@ from gateway.errors import (
     MisdirectedRequest,
     NotFound,
     Overloaded,
+    RateLimited,
     RequestHeadTooLarge,
     RequestTimeout,
     RequestTooLarge,
@@ -59,6 +60,7 @@ ONE_OF_EACH = [
         )
     ),
     MethodNotAllowed("no", allow="POST"),
+    RateLimited("no", retry_after=1.5, setting="a.b", policies='"p";q=1', left='"p";r=0'),
     Cancelled(),
     ClientTooSlow(),
     ClockRanOut("first", 3.21, 3, worker=7),

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from gateway.config import RunSettings
     from gateway.exchange import Exchange
     from gateway.front.dialect import Codec, Response
+    from gateway.front.limits.permits import Permit
     from gateway.front.runs.wishes import Wish
     from gateway.observe.observation import Observation, Observer
 
@@ -103,18 +104,22 @@ class Runs:
         codec: Codec,
         fields: Mapping[bytes, bytes],
         wish: Wish | None = None,
+        *,
         seen: Observation | None = None,
+        permit: Permit | None = None,
     ) -> Run:
         """The run of a request: a new one, or the one that the request is a repetition of.
 
-        `fields` are its header fields, `seen` its observation. Raises GatewayError.
+        `fields` are its header fields, `seen` its observation, and `permit` what it has taken of
+        limits, which a new run keeps. Raises GatewayError.
         """
         key = None if wish is None else wish.key
         run = None if key is None else self._registry.find_by_key(key)
         if run is None:
             if read_position(fields) is not None:
                 raise _nothing_to_resume(has_key=key is not None)
-            return self._start(call, codec, credential_of(fields, call.owner), wish, seen)
+            credential = credential_of(fields, call.owner)
+            return self._start(call, codec, credential, wish, seen=seen, permit=permit)
         assert wish is not None
         if run.fingerprint != wish.fingerprint:
             raise IdempotencyKeyReused(
@@ -133,9 +138,13 @@ class Runs:
         codec: Codec,
         credential: bytes,
         wish: Wish | None,
+        *,
         seen: Observation | None,
+        permit: Permit | None,
     ) -> Run:
         assert self._nursery is not None, "no service is running"
+        if permit is not None:
+            permit.start()
         key = None if wish is None else wish.key
         self._registry.make_place(clock.now(), has_key=key is not None)
         exchange = self._dispatcher.submit(call)
@@ -155,8 +164,14 @@ class Runs:
         if seen is not None:
             seen.run = RUN_PREFIX + run.token
             of_run = seen.of_run(seen.run, exchange)
-        self._nursery.start_soon(self._pump, run, exchange, codec, of_run)
+        self._nursery.start_soon(self._pump, run, exchange, codec, of_run, permit)
+        if permit is not None:
+            permit.keep()
         return run
+
+    def knows(self, wish: Wish) -> bool:
+        """Whether a run is kept under the wish's Idempotency-Key."""
+        return wish.key is not None and self._registry.find_by_key(wish.key) is not None
 
     def find(self, token: str, credential: bytes) -> Run:
         """The run with that id, for whoever started it. Raises NotFound and RunGone."""
@@ -198,7 +213,12 @@ class Runs:
     # The pump
 
     async def _pump(
-        self, run: Run, exchange: Exchange, codec: Codec, seen: Observation | None
+        self,
+        run: Run,
+        exchange: Exchange,
+        codec: Codec,
+        seen: Observation | None,
+        permit: Permit | None,
     ) -> None:
         try:
             answering = self._stream if run.stream else self._collect
@@ -212,6 +232,8 @@ class Runs:
         finally:
             self._dispatcher.leave(exchange)
             exchange.forget_answer()
+            if permit is not None:
+                permit.release()
         run.end(clock.now(), answer, error)
         if error is not None and not exchange.handed_over:
             # Nothing has happened. Whoever sends the request again may have it run.
