@@ -24,6 +24,8 @@ from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.config import CallerKeys
+from gateway.config.origins import ANY_ORIGIN
+from gateway.front.addresses import AddressCounts
 from gateway.front.app import make_app
 from gateway.front.auth import Keys
 from gateway.front.limits import make_limits
@@ -159,6 +161,7 @@ async def serve(
                         app,
                         _http_config(listeners, settings.server.keep_alive),
                         max_connections=_max_connections(settings),
+                        addresses=AddressCounts(settings.server.connections_per_address),
                     ),
                 )
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
@@ -167,6 +170,7 @@ async def serve(
                 )
                 nursery.start_soon(manager.feed_watchdog)
                 _log_agents(settings, address)
+                _log_open_to_pages(settings, keys=callers.on)
                 _log_what_the_kernel_does_not_hold(launchers)
                 _log_what_is_shared(launchers)
                 # In a thread, and left behind if it does not return: nobody may read stdout.
@@ -199,6 +203,12 @@ def _log_agents(settings: Settings, address: str) -> None:
             command=shlex.join(agent.argv),
             sandbox=settings.server.sandbox,
         )
+
+
+def _log_open_to_pages(settings: Settings, *, keys: bool) -> None:
+    if ANY_ORIGIN in settings.server.cors and not keys:
+        message = "cors is '*' and there are no keys: any page that somebody here opens can call"
+        logs.event(log, logging.WARNING, message)
 
 
 def _log_what_the_kernel_does_not_hold(launchers: Mapping[str, Launcher]) -> None:

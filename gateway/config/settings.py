@@ -18,6 +18,7 @@ from msgspec import Meta, Struct, field
 from gateway.config.hosts import check_host_pattern
 from gateway.config.keys import KeySettings
 from gateway.config.limits import LimitSettings
+from gateway.config.origins import ANY_ORIGIN, check_origin
 from gateway.config.sandbox import SandboxSettings, parse_size
 from gateway.config.services import ServiceSettings
 
@@ -257,6 +258,11 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     allow_anonymous: bool = False
     """Whether anybody who can connect may call the agents, where other machines can and there are
     no keys."""
+    cors: list[str] = []
+    """Origins whose web pages may call the gateway, as browsers write them; `*` alone for all."""
+    connections_per_address: Count = 0
+    """Connections that one address may have at a time, and with IPv6 all that have the same first
+    64 bits; 0 for any number. Those over the loopback device are not counted."""
     dialects: list[Literal["native", "openai"]] = field(
         default_factory=lambda: ["native", "openai"]
     )
@@ -296,6 +302,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                     "'*.example.org', an IP address or '*', without a port"
                 ) from None
 
+        for origin in self.cors:
+            _check_cors(origin, alone=len(self.cors) == 1)
+
     @property
     def drain_seconds(self) -> float:
         """The length of `drain`; infinity when it is off."""
@@ -319,6 +328,17 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def max_body_bytes(self) -> int:
         return parse_size("max_body", self.max_body)
+
+
+def _check_cors(origin: str, *, alone: bool) -> None:
+    if origin == ANY_ORIGIN:
+        if not alone:
+            raise ValueError("cors has '*' beside other origins, which it includes")
+        return
+    try:
+        check_origin(origin)
+    except ValueError as error:
+        raise ValueError(f"cors: {error}") from None
 
 
 class Settings(Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from quart.wrappers import base as wrappers
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
+from gateway.front.cors import make_cors
 from gateway.front.hosts import KnownHosts
 from gateway.front.models import make_models_blueprint
 from gateway.front.native.dialect import NativeDialect
@@ -107,6 +108,7 @@ def make_app(
         keys=keys,
         inputs=lambda agent: dispatcher.agent(agent).declared.inputs,
         limits=limits,
+        cors=make_cors(settings.cors),
     )
     app.asgi_app = Observed(routes, observers) if observers else routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

@@ -10,7 +10,9 @@ Connections come from outside in any number, and each takes a descriptor. Worker
 of the same process, so connections may have only as many as leave enough for all workers
 (`max_connections`). One more is accepted, told so with a 503, and closed: its client can go
 elsewhere, or wait, and a load balancer sees at once what a full backlog would hide. A connection
-for which the kernel has no epoll watch (`gateway.readiness`) ends in the same way.
+for which the kernel has no epoll watch (`gateway.readiness`) ends in the same way, and so does one
+more than its client may have (`addresses`), with a 429: HAProxy would close it without a word, but
+clients try that again at once.
 
 `accept` itself fails where the system has no descriptor left, whatever this process allows itself.
 Connections then wait in the backlog, and accepting is tried again.
@@ -30,6 +32,7 @@ import struct
 import time
 from contextlib import suppress
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -38,7 +41,8 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
-from gateway.errors import Overloaded
+from gateway.errors import Overloaded, RateLimited
+from gateway.front.addresses import AddressCounts, client_of
 from gateway.front.connections import Connection
 from gateway.front.dialect import retry_headers
 from gateway.front.head import new_request_id
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
 
     from hypercorn.config import Config
     from hypercorn.typing import LifespanState
+
+    from gateway.errors import GatewayError
 
 log = logging.getLogger("gateway.http")
 
@@ -75,6 +81,8 @@ _REFUSED_READ_BYTES = 64 * 1024
 """Of what a refused client has sent already: a socket that is closed with unread bytes resets the
 connection, and the client might lose its response."""
 
+_NO_ROOM = Overloaded("the gateway has no room for another connection", retry_after=1)
+
 
 async def serve_http(
     app: Any,
@@ -83,11 +91,13 @@ async def serve_http(
     drain_trigger: Callable[[], Awaitable[None]],
     shutdown_trigger: Callable[[], Awaitable[None]],
     max_connections: float = math.inf,
+    addresses: AddressCounts | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI application on the sockets of `config.bind`, as `hypercorn.trio.serve` does.
 
-    Any connection beyond `max_connections` is refused. Drains once `drain_trigger` has returned,
+    Any connection beyond `max_connections`, or beyond what `addresses` allows its client, is
+    refused. Drains once `drain_trigger` has returned,
     and closes once `shutdown_trigger` has. Returns when every connection has ended, at the latest
     `config.graceful_timeout` seconds after that.
     """
@@ -104,11 +114,11 @@ async def serve_http(
         await lifespan.wait_for_startup()
         async with trio.open_nursery() as connections:
             refusals = Refusals()
-            places = _Places(max_connections)
+            places = _Places(max_connections, addresses or AddressCounts(0))
             connect = partial(_serve_connection, app, config, context, state)
 
             def serve(stream: trio.SocketStream) -> None:
-                connections.start_soon(_serve_in_place, places, refusals, connect, stream)
+                connections.start_soon(_serve_client, places, refusals, connect, stream)
 
             async with trio.open_nursery() as until_shutdown:
                 for listener in config.create_sockets().insecure_sockets:
@@ -125,10 +135,11 @@ async def serve_http(
 
 
 class _Places:
-    """The descriptors that connections may have."""
+    """The descriptors that connections may have, and whose they are."""
 
-    def __init__(self, number: float) -> None:
+    def __init__(self, number: float, addresses: AddressCounts) -> None:
         self.number = number
+        self.addresses = addresses
         self.taken = 0
         self.refused = 0
         """Refused connections that are not closed yet."""
@@ -188,6 +199,42 @@ def _accept_nowait(listener: socket.socket) -> socket.socket | None:
         return None
 
 
+async def _serve_client(
+    places: _Places,
+    refusals: Refusals,
+    serve: Callable[[trio.SocketStream], Awaitable[None]],
+    stream: trio.SocketStream,
+) -> None:
+    """Serve a connection, or refuse it where its client may have no more."""
+    addresses = places.addresses
+    client = _client_of(stream) if addresses.most else None
+    if client is None:
+        await _serve_in_place(places, refusals, serve, stream)
+    elif addresses.enter(client):
+        try:
+            await _serve_in_place(places, refusals, serve, stream)
+        finally:
+            addresses.leave(client)
+    else:
+        sentence = f"as many connections as one address may have, {addresses.most}, are open"
+        error = RateLimited(sentence, retry_after=1, setting="server.connections_per_address")
+        await _refuse(stream, places, refusals, f"{_host_of(stream)}: {sentence}", error)
+
+
+def _host_of(stream: trio.SocketStream) -> str:
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:  # the client has left already
+        return "an address"
+
+
+def _client_of(stream: trio.SocketStream) -> bytes | None:
+    try:
+        return client_of(stream.socket.getpeername())
+    except OSError:  # the client has left already
+        return None
+
+
 async def _serve_in_place(
     places: _Places,
     refusals: Refusals,
@@ -212,15 +259,19 @@ async def _serve_in_place(
 
 
 async def _refuse(
-    stream: trio.SocketStream, places: _Places, refusals: Refusals, reason: str
+    stream: trio.SocketStream,
+    places: _Places,
+    refusals: Refusals,
+    reason: str,
+    error: GatewayError = _NO_ROOM,
 ) -> None:
-    """Answer whatever the client asks for with a 503. Waits for no event, since none may come."""
+    """Answer whatever the client asks for by an error. Waits for no event, since none may come."""
     refusals.add(f"a connection is refused: {reason}")
     descriptor = stream.socket.detach()
     places.refused += 1
     try:
         with suppress(OSError):  # the client has left
-            os.write(descriptor, _refusal())
+            os.write(descriptor, _refusal(error))
         if places.refused <= MAX_REFUSED:
             await trio.sleep(_REFUSED_SECONDS)
         with suppress(OSError):  # it has sent nothing, or has left
@@ -230,9 +281,8 @@ async def _refuse(
         os.close(descriptor)
 
 
-def _refusal() -> bytes:
+def _refusal(error: GatewayError) -> bytes:
     request_id = new_request_id()
-    error = Overloaded("the gateway has no room for another connection", retry_after=1)
     response = encode_error(error, request_id)
     fields = [
         *response.headers,
@@ -242,7 +292,8 @@ def _refusal() -> bytes:
         (b"connection", b"close"),
     ]
     head = b"".join(b"%b: %b\r\n" % field for field in fields)
-    return b"HTTP/1.1 503 Service Unavailable\r\n%b\r\n%b" % (head, response.body)
+    status = b"%d %b" % (response.status, HTTPStatus(response.status).phrase.encode())
+    return b"HTTP/1.1 %b\r\n%b\r\n%b" % (status, head, response.body)
 
 
 async def _serve_connection(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.exchange import Exchange
     from gateway.front.client import Receive, Send
+    from gateway.front.cors import Cors
     from gateway.front.dialect import Codec, Dialect, RunPath
     from gateway.front.hosts import KnownHosts
     from gateway.front.limits.permits import Limits
@@ -76,9 +77,12 @@ class CallRoutes:
         keys: Keys | None = None,
         inputs: Callable[[str], InputChecker | None] = lambda _: None,
         limits: Limits | None = None,
+        cors: Cors | None = None,
     ) -> None:
         """`inputs` gives what checks the inputs of an agent, None where no schema is declared. It
         may raise AgentNotFound."""
+        self.cors = cors
+        """None where no page of another origin may call."""
         self.limits = limits
         """None where no agent and no key has any."""
         self._inner = inner
@@ -91,6 +95,8 @@ class CallRoutes:
         self._inputs = inputs
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if self.cors is not None:
+            send = self.cors.sharing(scope, send)
         if scope["type"] == "lifespan" or not await self._respond(scope, receive, send):
             await self._inner(scope, receive, send)
 
@@ -109,6 +115,10 @@ class CallRoutes:
         if request.observation is not None:
             request.observation.request_id = request.head.request_id
         try:
+            if self.cors is not None and (granted := self.cors.answer_preflight(scope)) is not None:
+                _note_route(request, "preflight")
+                await request.respond(granted)
+                return True
             codec = self._admit(request, scope)
             if codec is not None:
                 await self._call(request, scope["method"], scope["path"], codec)

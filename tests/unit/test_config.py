@@ -58,6 +58,34 @@ def write(tmp_path: Path):
             )
             for bad in ("a:80", "a..b", "", "http://a", "[::1]", "*.", "*.10.0.0.1", "a.*", ".a")
         ),
+        *(
+            (f"[server]\ncors = ['https://good.example', '{bad}']\n" + ONE_AGENT, ["cors", *words])
+            for bad, words in {
+                "*": ["beside other origins"],
+                "null": ["'null' is not an origin", "'https://app.example'"],
+                "https://App.example": ["lower case"],
+                "https://app.example/": ["without a path"],
+                "https://app.example/x": ["without a path"],
+                "https://app.example:443": ["browsers leave out", "expected 'https://app.example'"],
+                "http://app.example:80": ["expected 'http://app.example'"],
+                "https://app.example:0443": ["not an origin"],
+                "https://me@app.example": ["not an origin"],
+                "https://me:secret@app.example": ["not an origin"],
+                "https://*.example": ["not an origin"],
+                "https://app.example.": ["not an origin"],
+                "https://[::1": ["not an origin"],
+                "https://::1": ["not an origin"],
+                "https://[0::1]": ["not an origin"],
+                "https://": ["not an origin"],
+                "app.example": ["not an origin"],
+                "//app.example": ["not an origin"],
+                "": ["not an origin"],
+            }.items()
+        ),
+        (
+            "[server]\nconnections_per_address = -1\n" + ONE_AGENT,
+            ["server.connections_per_address", ">= 0", "-1"],
+        ),
         ("[server]\ndrain = 'on'\n" + ONE_AGENT, ["server.drain", "'off'", "'on'"]),
         ("[server.runs]\nmemory = '1M'\n" + ONE_AGENT, ["server.runs", "'1M'", "at least 16M"]),
         ("[server.runs]\nmax = 0\n" + ONE_AGENT, ["server.runs.max", ">= 1", "got 0"]),
@@ -158,6 +186,25 @@ def test_limits_are_merged_with_the_defaults_and_0_is_none(write) -> None:
     assert limits == LimitSettings(requests_per_minute=60, max_body="1K")
     assert limits.max_body_bytes == 1024
     assert math.isinf(LimitSettings().max_body_bytes)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "*",
+        "https://app.example",
+        "http://localhost:3000",
+        "https://app.example:8443",
+        "http://127.0.0.1:5173",
+        "http://[::1]:5173",
+        "https://xn--bcher-kva.example",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        "tauri://localhost",
+    ],
+)
+def test_origins_are_written_as_browsers_write_them(write, origin: str) -> None:
+    path = write(f"[server]\ncors = ['{origin}']\n" + ONE_AGENT)
+    assert load(path).server.cors == [origin]
 
 
 def test_a_list_of_words_is_not_split_again(write) -> None:
