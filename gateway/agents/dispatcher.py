@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,12 +17,14 @@ from gateway.agents.pool_types import Stage
 from gateway.agents.status import AgentState
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, ShuttingDown
+from gateway.workers.memory import measure_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.call import Call
     from gateway.exchange import Exchange
+    from gateway.observe.metrics.readings import AgentReading
 
 TURNS_PER_CPU = 2
 """Agents whose first workers start at the same time."""
@@ -125,6 +128,29 @@ class Dispatcher:
     def ready(self) -> bool:
         """Whether load balancers are to send requests here."""
         return self.can_serve and not self.leaving
+
+    # What the metrics are told
+
+    @property
+    def readings(self) -> list[AgentReading]:
+        return [agent.reading for agent in self.agents.values()]
+
+    @property
+    def open_streams(self) -> Counter[str]:
+        """By agent, how many streams there are whose callers have not had their ends."""
+        return Counter(each.call.agent for each in self._open if each.call.stream)
+
+    async def memory(self) -> Counter[str]:
+        """By agent, the resident bytes of its workers' process trees together."""
+        pids = {
+            (name, worker_id): pid
+            for name, agent in self.agents.items()
+            for worker_id, pid in agent.pids().items()
+        }
+        held: Counter[str] = Counter()
+        for (name, _), size in (await measure_all(pids)).items():
+            held[name] += size
+        return held
 
     async def drain(self, seconds: float = math.inf) -> bool:
         """Admit nothing more, and wait for open requests; whether all were answered in time."""

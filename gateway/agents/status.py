@@ -15,9 +15,11 @@ from gateway.agents.pool_types import Stage, WorkerPhase
 from gateway.agents.restart import Breaker
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.agents.declared import Declared
     from gateway.agents.pool import Pool
-    from gateway.agents.pool_types import PoolWorker, T
+    from gateway.agents.pool_types import T
     from gateway.agents.restart import RestartPolicy
     from gateway.config import AgentSettings
     from gateway.errors import GatewayError
@@ -157,19 +159,22 @@ def agent_state(pool: Pool[T], restart: RestartPolicy, now: float) -> AgentState
     return AgentState.STARTING if starting else AgentState.BUSY
 
 
-def worker_status(
-    worker: PoolWorker[T], now: float, *, pid: int | None, memory: int
-) -> WorkerStatus:
-    """One worker's entry in the status of its agent."""
-    return WorkerStatus(
-        pid=pid,
-        state=worker.phase.value if worker.idle else f"{worker.phase.value}, busy",
-        age=round(now - worker.started_at, 3),
-        served=worker.served,
-        in_flight=worker.in_flight,
-        capacity=worker.capacity,
-        memory=memory,
-    )
+def worker_statuses(
+    pool: Pool[T], pids: Mapping[int, int | None], memory: Mapping[int, int], now: float
+) -> list[WorkerStatus]:
+    """The workers' entries in the status of their agent. `pids` and `memory` are by their ids."""
+    return [
+        WorkerStatus(
+            pid=pids[worker.id],
+            state=worker.phase.value if worker.idle else f"{worker.phase.value}, busy",
+            age=round(now - worker.started_at, 3),
+            served=worker.served,
+            in_flight=worker.in_flight,
+            capacity=worker.capacity,
+            memory=memory.get(worker.id, 0),
+        )
+        for worker in pool.workers
+    ]
 
 
 def summarize(

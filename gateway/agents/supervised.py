@@ -19,6 +19,10 @@ class SupervisedWorker(Carrier, Protocol):
     """One worker, from before its start to its reaping."""
 
     @property
+    def began_at(self) -> float:
+        """The running time at which its start was begun; known once it has spoken."""
+
+    @property
     def pid(self) -> int | None:
         """None before the worker was spawned, and if it could not be."""
 

@@ -32,12 +32,9 @@ import trio
 from gateway import clock
 from gateway.agents.blame import Blame, blame_of
 from gateway.agents.declared import Declared
+from gateway.agents.growth import watch_growth
 from gateway.agents.pool import Pool
-from gateway.agents.pool_types import (
-    Plan,
-    RefusedError,
-    Stage,
-)
+from gateway.agents.pool_types import Plan, RefusedError, Stage
 from gateway.agents.refusals import as_error, unavailable
 from gateway.agents.restart import RestartPolicy
 from gateway.agents.status import (
@@ -49,15 +46,11 @@ from gateway.agents.status import (
     agent_state,
     describe,
     summarize,
-    worker_status,
+    worker_statuses,
 )
+from gateway.agents.tally import Tally
 from gateway.call import Call
-from gateway.errors import (
-    AgentUnavailable,
-    Cancelled,
-    GatewayError,
-    WorkerCrashed,
-)
+from gateway.errors import AgentUnavailable, Cancelled, GatewayError, WorkerCrashed
 from gateway.exchange import Exchange
 from gateway.observe import logs
 from gateway.workers.events import (
@@ -80,6 +73,7 @@ if TYPE_CHECKING:
 
     from gateway.agents.supervised import SupervisedWorker, WorkerFactory
     from gateway.config import AgentSettings
+    from gateway.observe.metrics.readings import AgentReading
     from gateway.sandbox.launch import Launcher
     from gateway.workers.events import WorkerEvent
 
@@ -88,9 +82,6 @@ log = logging.getLogger("gateway.agent")
 MAX_FAILED_STARTS = 2
 """How many workers that fail to start a request is given to before its caller is told. A worker
 that had started and left the request unread does not count: another serves it."""
-
-RSS_CHECK_SECONDS = 5.0
-"""Between two looks at the workers' memory, where it has a limit."""
 
 
 Decision: TypeAlias = "Callable[..., Plan[Exchange] | None]"
@@ -130,6 +121,7 @@ class AgentSupervisor:
         self._wake_scope: trio.CancelScope | None = None
         self._stopped = trio.Event()
         self.declared = Declared(name)
+        self._tally = Tally()
         self._last_failure: LastFailure | None = None
         self._last_limit: LimitMet | None = None
 
@@ -146,7 +138,8 @@ class AgentSupervisor:
                 clocks.start_soon(self._keep_time)
                 clocks.start_soon(self.declared.run)
                 if not math.isinf(self.settings.max_rss_bytes):
-                    clocks.start_soon(self._watch_memory)
+                    most = self.settings.max_rss_bytes
+                    clocks.start_soon(watch_growth, self.pids, most, self._replace_outgrown)
                 task_status.started()
                 await self._stopped.wait()
                 clocks.cancel_scope.cancel()
@@ -248,6 +241,7 @@ class AgentSupervisor:
                 self._carry_out(pool.spawned(worker_id, now))
             case Spoke(ready):
                 self.declared.heard(ready)
+                self._tally.spoke(now - self._workers[worker_id].began_at)
                 capacity = 1 if ready is None else ready.concurrency
                 self._carry_out(pool.ready(worker_id, capacity, now))
             case ReadsSilently():
@@ -292,6 +286,7 @@ class AgentSupervisor:
         return again
 
     def _handle_end(self, worker_id: int, end: Ended, now: float) -> None:
+        self._tally.ended(end.reason)
         served = any(w.id == worker_id and w.served for w in self._pool.workers)
         blame = blame_of(end, served=served)
         if blame is Blame.AGENT:
@@ -372,26 +367,13 @@ class AgentSupervisor:
             self._wake_at = math.inf
             self._step(self._pool.tick, clock.now())
 
-    async def _watch_memory(self) -> None:
-        """Retire every worker whose process tree holds more than `max_rss`."""
-        while True:
-            await trio.sleep(RSS_CHECK_SECONDS)
-            memory = await self._memory()
-            alive = {worker.id for worker in self._pool.workers if worker.alive}
-            for worker_id, used in memory.items():
-                if used > self.settings.max_rss_bytes and worker_id in alive:
-                    logs.event(
-                        log,
-                        logging.INFO,
-                        f"worker is replaced: it holds {used} bytes, over max_rss",
-                        agent=self.name,
-                        pid=self._workers[worker_id].pid,
-                    )
-                    self._step(self._pool.retire, worker_id, clock.now())
-
-    async def _memory(self) -> dict[int, int]:
-        """The resident bytes of each worker's process tree, by the worker's id."""
-        return await measure_all({number: worker.pid for number, worker in self._workers.items()})
+    def _replace_outgrown(self, worker_id: int, used: int) -> None:
+        """Retire a worker that holds more than `max_rss`."""
+        if any(worker.id == worker_id and worker.alive for worker in self._pool.workers):
+            message = f"worker is replaced: it holds {used} bytes, over max_rss"
+            pid = self._workers[worker_id].pid
+            logs.event(log, logging.INFO, message, agent=self.name, pid=pid)
+            self._step(self._pool.retire, worker_id, clock.now())
 
     # Status
 
@@ -402,6 +384,10 @@ class AgentSupervisor:
     @property
     def state(self) -> AgentState:
         return agent_state(self._pool, self._restart, clock.now())
+
+    def pids(self) -> dict[int, int | None]:
+        """The pid of each worker that has not been reaped, None before its spawn, by its id."""
+        return {worker_id: worker.pid for worker_id, worker in self._workers.items()}
 
     @property
     def processes(self) -> Iterator[tuple[int, str | None]]:
@@ -426,23 +412,20 @@ class AgentSupervisor:
 
     async def status(self) -> AgentStatus:
         """Everything about the agent, its workers' memory included."""
-        memory = await self._memory()
+        memory = await measure_all(self.pids())
         return describe(
             self.summary,
             self.settings,
             self.declared,
-            workers=[
-                worker_status(
-                    worker,
-                    clock.now(),
-                    pid=self._workers[worker.id].pid,
-                    memory=memory.get(worker.id, 0),
-                )
-                for worker in self._pool.workers
-            ],
+            workers=worker_statuses(self._pool, self.pids(), memory, clock.now()),
             started=self._pool.started,
             last_failure=self._last_failure,
             last_limit=self._last_limit,
             sandbox=self._launcher.describe(),
             traffic=self._launcher.traffic(),
         )
+
+    @property
+    def reading(self) -> AgentReading:
+        """What the metrics are told."""
+        return self._tally.read(self.name, self.settings, self.state, self._pool, self._launcher)

@@ -7,6 +7,7 @@ one request, as such a worker is, and starts with that.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,10 @@ class DeferredWorker:
 
     def __repr__(self) -> str:
         return f"<DeferredWorker {self.id} {self._worker}>"
+
+    @property
+    def began_at(self) -> float:
+        return math.nan if self._worker is None else self._worker.began_at
 
     @property
     def pid(self) -> int | None:

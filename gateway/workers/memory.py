@@ -10,7 +10,7 @@ system calls leaves only the anonymous ones. A control group is better.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ WATCH_SECONDS = 0.25
 NEAR_SECONDS = 0.05
 """Between two looks at a worker that holds more than half of its limit."""
 
+_Key = TypeVar("_Key", bound=Hashable)
 _Measured = TypeVar("_Measured")
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -45,7 +46,7 @@ def proportional_bytes(pid: int | None) -> int:
     return sum(map(_proportional, tree(pid)))
 
 
-async def measure_all(pids: dict[int, int | None]) -> dict[int, int]:
+async def measure_all(pids: Mapping[_Key, int | None]) -> dict[_Key, int]:
     """The resident bytes of several trees of processes, under the keys of their first processes."""
 
     def measure() -> list[int]:

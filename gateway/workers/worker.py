@@ -117,6 +117,7 @@ class Worker:
     ) -> None:
         self.id = worker_id
         self.agent = agent
+        self.began_at = clock.now()
         self.mark: str | None = None
         self._launcher = launcher
         self._report = report

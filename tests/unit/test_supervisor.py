@@ -408,10 +408,10 @@ async def test_a_worker_over_its_memory_is_replaced_when_it_is_idle(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The clock must not jump while a thread works.
-    async def memory(agent: Any) -> dict[int, int]:
-        return dict.fromkeys(agent._workers, 2_000_000)
+    async def memory(pids: Any) -> dict[int, int]:
+        return dict.fromkeys(pids, 2_000_000)
 
-    monkeypatch.setattr("gateway.agents.supervisor.AgentSupervisor._memory", memory)
+    monkeypatch.setattr("gateway.agents.growth.measure_all", memory)
     async with running(AgentScene(max_rss="1M")) as it:
         held = it.ask("hold")
         await trio.sleep(5.1)

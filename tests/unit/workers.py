@@ -14,9 +14,11 @@ from typing import Any
 
 import trio
 
+from gateway import clock
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.call import Call
 from gateway.config import AgentSettings, Clocks, Restart, Workers
+from gateway.config.services import Service
 from gateway.errors import GatewayError, WorkerCrashed
 from gateway.exchange import Exchange
 from gateway.sandbox.launch import Launch, Launcher
@@ -96,6 +98,10 @@ class NoLauncher:
     def meter(self) -> Meter:
         return Meter()
 
+    @property
+    def services(self) -> Sequence[Service]:
+        return ()
+
     def close(self) -> None:
         pass
 
@@ -120,6 +126,7 @@ class FakeWorker:
     ) -> None:
         del agent, launcher
         self.id = worker_id
+        self.began_at = clock.now()
         self.spoke = False
         self.given: list[str] = []
         """The ids of all requests that the worker was ever sent."""

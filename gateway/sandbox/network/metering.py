@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from gateway.observe import logs
+from gateway.observe.metrics.readings import TrafficReading
 from gateway.readiness import readable
 from gateway.sandbox.network.audit import (
     ALLOWED_BURST,
@@ -142,6 +143,25 @@ class Meter:
         """By service, the day and its tokens so far: what a new process goes on with."""
         return dict(self._charged)
 
+    def read(
+        self, names: Iterable[str], at: float
+    ) -> tuple[dict[str, TrafficReading], TrafficReading]:
+        """The sums at the Unix time `at`: of the services of these names, with one entry for all
+        others if there were any, and of `network`."""
+        own = {name: self.services.get(name, Sums()) for name in names}
+        others = [astuple(sums) for name, sums in self.services.items() if name not in own]
+        if others:
+            own[_UNNAMED] = Sums(*map(sum, zip(*others, strict=True)))
+        return {
+            name: _reading(sums, self._spent_on(name, at), self.budgets.get(name))
+            for name, sums in own.items()
+        }, _reading(self.network, 0, None)
+
+    def _spent_on(self, name: str, at: float) -> int:
+        """The tokens that a service's budget was charged on the day of `at`."""
+        day, tokens = self._charged.get(name, (0, 0))
+        return tokens if day == day_of(at) else 0
+
     def describe(self, at: float) -> dict[str, Any]:
         """The sums as plain values, ready for JSON, at the Unix time `at`."""
         return {
@@ -154,11 +174,10 @@ class Meter:
 
     def _describe_service(self, name: str, at: float) -> dict[str, Any]:
         sums = self.services.get(name, Sums())
-        day, tokens = self._charged.get(name, (0, 0))
         return _describe(sums) | {
             "tokens": {"input": sums.tokens_in, "output": sums.tokens_out},
             "without_usage": sums.without_usage,
-            "tokens_today": tokens if day == day_of(at) else 0,
+            "tokens_today": self._spent_on(name, at),
             "tokens_per_day": self.budgets.get(name),
         }
 
@@ -171,6 +190,18 @@ def _describe(sums: Sums) -> dict[str, Any]:
         "sent": sums.sent,
         "received": sums.received,
     }
+
+
+def _reading(sums: Sums, today: int, per_day: int | None) -> TrafficReading:
+    return TrafficReading(
+        requests={"allowed": sums.requests, "refused": sums.refused, "failed": sums.failed},
+        sent=sums.sent,
+        received=sums.received,
+        seconds=sums.seconds,
+        tokens={"input": sums.tokens_in, "output": sums.tokens_out},
+        tokens_today=today,
+        tokens_per_day=per_day,
+    )
 
 
 async def keep_records(descriptor: int, meter: Meter, agent: str) -> None:
