@@ -29,7 +29,7 @@ from gateway.front.addresses import AddressCounts
 from gateway.front.app import make_app
 from gateway.front.auth import Keys
 from gateway.front.limits import make_limits
-from gateway.front.listen import serve_http
+from gateway.front.listen import Places, serve_http
 from gateway.front.runs.service import Runs
 from gateway.front.sockets import (
     BACKLOG,
@@ -55,9 +55,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gateway.config import AgentSettings, Settings
+    from gateway.observe.metrics.exposition import Metrics
+    from gateway.observe.observation import Observer
     from gateway.observe.recording import Recorder
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
+    from gateway.workers.worker import Worker
 
 log = logging.getLogger("gateway")
 
@@ -107,17 +110,28 @@ async def serve(
     )
     for name, agent in settings.agents.items():
         worker = kind_of_worker(recorder, name, agent.argv)
-        kind = partial(AgentSupervisor, on_gone=orphans.sweep, new_worker=worker)
-        if agent.state_per_conversation:
-            kind = partial(kind, new_worker=partial(DeferredWorker, new_worker=worker))
-            agent = _on_demand(agent)  # noqa: PLW2901 - none can start before its conversation
-        supervisors[name] = kind(name, agent, launchers[name])
+        supervisors[name] = _supervisor(name, agent, launchers[name], worker, orphans.sweep)
     dispatcher = Dispatcher(supervisors)
-    runs = Runs(dispatcher, settings.server.runs)
     keys = keys or CallerKeys()
     callers = Keys(keys)
     limits = make_limits(settings.agents, keys.by_name)
-    app = make_app(dispatcher, runs, settings.server, keys=callers, limits=limits)
+    observers: list[Observer] = []
+    runs = Runs(dispatcher, settings.server.runs, observers)
+    places = Places(
+        _max_connections(settings), AddressCounts(settings.server.connections_per_address)
+    )
+    metrics = None
+    if settings.server.metrics:
+        metrics = _make_metrics(observers, dispatcher, runs, places, callers)
+    app = make_app(
+        dispatcher,
+        runs,
+        settings.server,
+        observers,
+        keys=callers,
+        limits=limits,
+        scrape=None if metrics is None else metrics.scrape,
+    )
     listeners = open_listeners(
         settings.server.host,
         settings.server.port,
@@ -143,6 +157,8 @@ async def serve(
     with receive_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(clock.keep)
+            if metrics is not None:
+                nursery.start_soon(metrics.run)
             await nursery.start(orphans.run)
             for relay in _relays(launchers):
                 nursery.start_soon(relay.run)
@@ -160,8 +176,7 @@ async def serve(
                         serve_http,
                         app,
                         _http_config(listeners, settings.server.keep_alive),
-                        max_connections=_max_connections(settings),
-                        addresses=AddressCounts(settings.server.connections_per_address),
+                        places=places,
                     ),
                 )
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
@@ -179,6 +194,43 @@ async def serve(
                 )
             nursery.cancel_scope.cancel()  # HTTP and every agent have ended
     return shutdown.exit_code
+
+
+def _make_metrics(
+    observers: list[Observer], dispatcher: Dispatcher, runs: Runs, places: Places, keys: Keys
+) -> Metrics:
+    """The metrics of these, which are also told of every request."""
+    from gateway.observe.metrics.exposition import Metrics, Sources  # noqa: PLC0415 - only if used
+
+    metrics = Metrics(
+        Sources(
+            agents=lambda: dispatcher.readings,
+            streams=lambda: dispatcher.open_streams,
+            memory=dispatcher.memory,
+            connections=lambda: places.reading,
+            runs=lambda: runs.reading,
+            log_dropped=logs.dropped,
+            keys=lambda: keys.names,
+        )
+    )
+    observers.append(metrics.observe)
+    return metrics
+
+
+def _supervisor(
+    name: str,
+    settings: AgentSettings,
+    launcher: Launcher,
+    worker: Callable[..., Worker],
+    on_gone: Callable[[], None],
+) -> AgentSupervisor:
+    if not settings.state_per_conversation:
+        return AgentSupervisor(name, settings, launcher, on_gone=on_gone, new_worker=worker)
+    # None can start before its conversation.
+    deferred = partial(DeferredWorker, new_worker=worker)
+    return AgentSupervisor(
+        name, _on_demand(settings), launcher, on_gone=on_gone, new_worker=deferred
+    )
 
 
 def _on_demand(agent: AgentSettings) -> AgentSettings:

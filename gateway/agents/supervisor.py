@@ -286,7 +286,7 @@ class AgentSupervisor:
         return again
 
     def _handle_end(self, worker_id: int, end: Ended, now: float) -> None:
-        self._tally.ended(end.reason)
+        self._tally.ended(end)
         served = any(w.id == worker_id and w.served for w in self._pool.workers)
         blame = blame_of(end, served=served)
         if blame is Blame.AGENT:

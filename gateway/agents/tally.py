@@ -16,9 +16,15 @@ if TYPE_CHECKING:
     from gateway.agents.pool_types import PoolWorker, T
     from gateway.config import AgentSettings
     from gateway.sandbox.launch import Launcher
+    from gateway.workers.events import Ended
 
 START_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """In seconds: a bare interpreter in its sandbox, and frameworks with a model to load."""
+
+_CLOSED = (Reason.STDOUT_CLOSED, Reason.STDIN_CLOSED)
+
+_EXIT = frozenset({"exit_status", "signal"})
+"""Details of an error that tells how a process has exited by itself."""
 
 _STATES = ("spawning", "starting", "idle", "busy", "retiring", "stopping")
 
@@ -34,9 +40,11 @@ class Tally:
         """A worker has said its first line, so many seconds after its start was begun."""
         self._start_seconds.add(seconds)
 
-    def ended(self, reason: Reason) -> None:
+    def ended(self, end: Ended) -> None:
         """Nothing more comes of a worker."""
-        self._ends[reason] += 1
+        # The end of a process is mostly seen by its pipes first.
+        exited = end.reason in _CLOSED and not _EXIT.isdisjoint(end.error.details)
+        self._ends[Reason.EXITED if exited else end.reason] += 1
 
     def read(
         self,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from gateway.config.keys import KEY_NAME, KeySettings
+from gateway.config.keys import KEY_NAME, VARIABLE_KEY_NAME, KeySettings
 from gateway.config.services import (
     SERVICE_NAME,
     Service,
@@ -70,6 +70,7 @@ def load(
         path=path,
     )
     _check_services(settings)
+    _check_readers(settings)
     return settings
 
 
@@ -98,6 +99,15 @@ def _check_services(settings: Settings) -> None:
                 f"services.{name}.url is {service.address!r}, which is the gateway itself: agents "
                 "never reach it"
             )
+
+
+def _check_readers(settings: Settings) -> None:
+    """The keys that may read the metrics exist, unless they stand in a file that may change."""
+    allowed = settings.server.metrics
+    if isinstance(allowed, list) and not settings.keys_file:
+        for name in allowed:
+            if name not in settings.keys and name != VARIABLE_KEY_NAME:
+                raise ConfigError(f"server.metrics: there is no [keys.{name}]")
 
 
 def read_services(settings: Settings, agent: str, environ: Mapping[str, str]) -> list[Service]:
@@ -216,11 +226,16 @@ def _readable(mismatch: Mismatch, found: Any, kind: inspect.Type) -> str:
 
 
 def _choices(kind: inspect.Type) -> str:
-    if isinstance(kind, inspect.UnionType):
-        return " or ".join(_choices(each) for each in kind.types)
-    return (
-        ", ".join(map(repr, kind.values)) if isinstance(kind, inspect.LiteralType) else "a number"
-    )
+    match kind:
+        case inspect.UnionType():
+            return " or ".join(_choices(each) for each in kind.types)
+        case inspect.LiteralType():
+            return ", ".join(map(repr, kind.values))
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.ListType():
+            return "a list"
+    return "a number"
 
 
 def read_file(path: Path) -> dict[str, Any]:

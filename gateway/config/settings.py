@@ -288,6 +288,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A folder in which what is said with the workers is recorded, request by request."""
     record_size: str = "1G"
     """What the recordings may take; the oldest are removed."""
+    metrics: bool | Literal["open"] | list[str] = False
+    """Whether `/metrics` is served to Prometheus. Where there are keys, to those that may call
+    every agent; to the keys of these names; or, "open", to whoever can connect."""
     runs: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:

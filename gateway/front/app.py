@@ -13,6 +13,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.front.cors import make_cors
 from gateway.front.hosts import KnownHosts
+from gateway.front.metrics import Readers, make_metrics_blueprint
 from gateway.front.models import make_models_blueprint
 from gateway.front.native.dialect import NativeDialect
 from gateway.front.observed import Observed
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.front.auth import Keys
     from gateway.front.dialect import Dialect
     from gateway.front.limits.permits import Limits
+    from gateway.front.metrics import Scrape
     from gateway.front.runs.service import Runs
     from gateway.observe.observation import Observer
 
@@ -82,9 +84,11 @@ def make_app(
     *,
     keys: Keys | None = None,
     limits: Limits | None = None,
+    scrape: Scrape | None = None,
 ) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
-    of every request. `keys` are those of callers."""
+    of every request. `keys` are those of callers. `scrape` makes what `/metrics` is answered with,
+    where there are metrics."""
     max_body = settings.max_body_bytes
     app = QuartTrio("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -97,6 +101,8 @@ def make_app(
     app.register_blueprint(make_blueprint(dispatcher, dialects))
     if "openai" in settings.dialects:
         app.register_blueprint(make_models_blueprint(dispatcher))
+    if scrape is not None:
+        app.register_blueprint(make_metrics_blueprint(scrape, Readers(settings.metrics)))
     hosts = KnownHosts(settings, socket.gethostname())
     routes = CallRoutes(
         app.asgi_app,

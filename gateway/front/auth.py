@@ -62,8 +62,9 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 NO_KEYS = CallerKeys()
 
-OPEN_PATHS = frozenset({"/live", "/ready"})
-"""What needs no key: whoever watches the gateway or balances load has none."""
+OPEN_PATHS = frozenset({"/live", "/metrics", "/ready"})
+"""What needs no key: whoever watches the gateway or balances load has none. Who may read the
+metrics, their route decides (`gateway.front.metrics`)."""
 
 
 CALLER = "caller"
@@ -121,6 +122,11 @@ class Keys:
     def __repr__(self) -> str:
         return f"<Keys {len(self._keys.by_name) if self.on else 'off'}>"
 
+    @property
+    def names(self) -> set[str]:
+        """The names of the keys."""
+        return set(self._keys.by_name)
+
     def change(self, keys: CallerKeys) -> bool:
         """Have these keys count from now on. Returns whether any is another than before."""
         changed = keys != self._keys
@@ -144,7 +150,7 @@ class Keys:
         except ValueError as error:
             raise self._refuse(str(error), str(error)) from None
         if key is None:
-            raise self._refuse("no key", f"a key is needed: {_EXPECTED}")
+            raise self._refuse("no key", f"a key is needed: {EXPECTED}")
         known = self._look_up(key)
         if known is self._none:
             raise self._refuse("an unknown key", _NOT_GOOD)
@@ -172,7 +178,7 @@ class Keys:
         return Unauthorized(message)
 
 
-_EXPECTED = "expected Authorization: Bearer KEY, or X-API-Key: KEY"
+EXPECTED = "expected Authorization: Bearer KEY, or X-API-Key: KEY"
 
 _NOT_GOOD = "the key is not known here, or is not good any more"
 

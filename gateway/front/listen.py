@@ -8,7 +8,7 @@ established by then are still accepted, and every connection has a limited time 
 
 Connections come from outside in any number, and each takes a descriptor. Workers take descriptors
 of the same process, so connections may have only as many as leave enough for all workers
-(`max_connections`). One more is accepted, told so with a 503, and closed: its client can go
+(`Places`). One more is accepted, told so with a 503, and closed: its client can go
 elsewhere, or wait, and a load balancer sees at once what a full backlog would hide. A connection
 for which the kernel has no epoll watch (`gateway.readiness`) ends in the same way, and so does one
 more than its client may have (`addresses`), with a 429: HAProxy would close it without a word, but
@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import math
 import os
 import socket
 import struct
@@ -48,6 +47,7 @@ from gateway.front.dialect import retry_headers
 from gateway.front.head import new_request_id
 from gateway.front.native.errors import encode_error
 from gateway.front.refusals import Refusals
+from gateway.observe.metrics.readings import ConnectionsReading
 from gateway.readiness import EXHAUSTED, register
 
 if TYPE_CHECKING:
@@ -90,14 +90,12 @@ async def serve_http(
     *,
     drain_trigger: Callable[[], Awaitable[None]],
     shutdown_trigger: Callable[[], Awaitable[None]],
-    max_connections: float = math.inf,
-    addresses: AddressCounts | None = None,
+    places: Places,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI application on the sockets of `config.bind`, as `hypercorn.trio.serve` does.
 
-    Any connection beyond `max_connections`, or beyond what `addresses` allows its client, is
-    refused. Drains once `drain_trigger` has returned,
+    Any connection for which `places` has none is refused. Drains once `drain_trigger` has returned,
     and closes once `shutdown_trigger` has. Returns when every connection has ended, at the latest
     `config.graceful_timeout` seconds after that.
     """
@@ -114,7 +112,7 @@ async def serve_http(
         await lifespan.wait_for_startup()
         async with trio.open_nursery() as connections:
             refusals = Refusals()
-            places = _Places(max_connections, addresses or AddressCounts(0))
+
             connect = partial(_serve_connection, app, config, context, state)
 
             def serve(stream: trio.SocketStream) -> None:
@@ -134,7 +132,7 @@ async def serve_http(
         application.cancel_scope.cancel()
 
 
-class _Places:
+class Places:
     """The descriptors that connections may have, and whose they are."""
 
     def __init__(self, number: float, addresses: AddressCounts) -> None:
@@ -143,9 +141,15 @@ class _Places:
         self.taken = 0
         self.refused = 0
         """Refused connections that are not closed yet."""
+        self.refused_in_all = 0
 
     def __repr__(self) -> str:
         return f"<Places {self.taken} of {self.number} taken>"
+
+    @property
+    def reading(self) -> ConnectionsReading:
+        """What the metrics are told."""
+        return ConnectionsReading(open=self.taken, most=self.number, refused=self.refused_in_all)
 
 
 async def _accept(
@@ -200,7 +204,7 @@ def _accept_nowait(listener: socket.socket) -> socket.socket | None:
 
 
 async def _serve_client(
-    places: _Places,
+    places: Places,
     refusals: Refusals,
     serve: Callable[[trio.SocketStream], Awaitable[None]],
     stream: trio.SocketStream,
@@ -236,7 +240,7 @@ def _client_of(stream: trio.SocketStream) -> bytes | None:
 
 
 async def _serve_in_place(
-    places: _Places,
+    places: Places,
     refusals: Refusals,
     serve: Callable[[trio.SocketStream], Awaitable[None]],
     stream: trio.SocketStream,
@@ -260,7 +264,7 @@ async def _serve_in_place(
 
 async def _refuse(
     stream: trio.SocketStream,
-    places: _Places,
+    places: Places,
     refusals: Refusals,
     reason: str,
     error: GatewayError = _NO_ROOM,
@@ -269,6 +273,7 @@ async def _refuse(
     refusals.add(f"a connection is refused: {reason}")
     descriptor = stream.socket.detach()
     places.refused += 1
+    places.refused_in_all += 1
     try:
         with suppress(OSError):  # the client has left
             os.write(descriptor, _refusal(error))

@@ -40,6 +40,8 @@ class LogWriter:
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._dropped = 0
+        """Since the last notice."""
+        self.dropped_in_all = 0
         self._writing = False
         self._torn = False
         self._changed = threading.Condition()
@@ -53,6 +55,7 @@ class LogWriter:
         with self._changed:
             if len(self._queue) >= MAX_LINES or self._bytes + len(line) > MAX_BYTES:
                 self._dropped += 1
+                self.dropped_in_all += 1
                 return
             self._queue.append(line)
             self._bytes += len(line)
@@ -74,7 +77,10 @@ class LogWriter:
                 self._bytes = 0
                 dropped, self._dropped = self._dropped, 0
                 self._writing = True
-            dropped += self._write_out(data).count(b"\n")
+            if unwritten := self._write_out(data).count(b"\n"):
+                dropped += unwritten
+                with self._changed:
+                    self.dropped_in_all += unwritten
             if dropped and self._write_out(_notice(dropped)):
                 with self._changed:
                     self._dropped += dropped

@@ -150,9 +150,17 @@ def setup(level: str, *, descriptor: int = 2) -> None:
 
 def flush() -> bool:
     """Wait until all records are written, at most `FLUSH_SECONDS`; returns whether they are."""
+    return all(writer.flush(FLUSH_SECONDS) for writer in _writers())
+
+
+def dropped() -> int:
+    """How many lines were ever lost, because stderr did not take them."""
+    return sum(writer.dropped_in_all for writer in _writers())
+
+
+def _writers() -> list[LogWriter]:
     handlers = logging.getLogger().handlers
-    writers = [each.writer for each in handlers if isinstance(each, _QueueingHandler)]
-    return all(writer.flush(FLUSH_SECONDS) for writer in writers)
+    return [each.writer for each in handlers if isinstance(each, _QueueingHandler)]
 
 
 def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:

@@ -117,6 +117,14 @@ def write(tmp_path: Path):
             ["agents.a.clocks.total", ">= 0", "got -1"],
         ),
         (
+            "[server]\nmetrics = 'yes'\n" + ONE_AGENT,
+            ["server.metrics", "true or false", "'open'", "a list", "'yes'"],
+        ),
+        (
+            "[server]\nmetrics = ['nobody']\n" + ONE_AGENT,
+            ["server.metrics", "no [keys.nobody]"],
+        ),
+        (
             ONE_AGENT + "[agents.a.clocks]\ntotal = 'soon'\n",
             ["agents.a.clocks.total", "a number or 'off'", "'soon'"],
         ),

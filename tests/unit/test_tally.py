@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from gateway.agents.dispatcher import Dispatcher
+from gateway.errors import WorkerCrashed
 from gateway.observe.metrics.distribution import Distribution
 from gateway.sandbox.network.audit import Record
 from gateway.sandbox.network.metering import Meter
@@ -30,6 +31,19 @@ async def test_starts_ends_and_states_of_workers_are_told() -> None:
         assert reading.starts == 2
         assert {state: n for state, n in reading.workers.items() if n} == {"idle": 1}
         assert sum(reading.start_seconds.counts) == 2
+
+
+async def test_a_process_that_has_exited_is_no_closed_pipe() -> None:
+    for error, counted in (
+        (WorkerCrashed("it exited", exit_status=3), "exited"),
+        (WorkerCrashed("it was killed", signal="SIGSEGV"), "exited"),
+        (WorkerCrashed("it closed its stdout and did not exit"), "stdout_closed"),
+    ):
+        async with running(AgentScene()) as it:
+            it.crew[1].ends(Reason.STDOUT_CLOSED, error=error)
+            await trio.testing.wait_all_tasks_blocked()
+            ends = it.agent.reading.ends
+            assert {reason: n for reason, n in ends.items() if n} == {counted: 1}
 
 
 async def test_the_time_of_a_start_is_until_the_first_word(autojump_clock: MockClock) -> None:

@@ -123,6 +123,11 @@ class Registry(Generic[K]):
         return f"<Registry {len(self._runs)} runs, {len(self._ended)} ended, {self.size} bytes>"
 
     @property
+    def ended_count(self) -> int:
+        """How many of the runs have ended."""
+        return len(self._ended)
+
+    @property
     def next_expiry(self) -> float:
         """When the next run is to be forgotten; infinity if none has ended."""
         return next(iter(self._ended)).ended_at + self._ttl if self._ended else math.inf

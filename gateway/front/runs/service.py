@@ -29,6 +29,7 @@ from gateway.front.runs.ring import error_event, split_events
 from gateway.front.runs.run import Run
 from gateway.front.runs.wishes import read_position
 from gateway.observe import logs
+from gateway.observe.metrics.readings import RunsReading
 from gateway.observe.observation import tell
 
 if TYPE_CHECKING:
@@ -84,6 +85,12 @@ class Runs:
 
     def __repr__(self) -> str:
         return f"<Runs {self._registry!r}>"
+
+    @property
+    def reading(self) -> RunsReading:
+        """What the metrics are told."""
+        kept = self._registry.ended_count
+        return RunsReading(going_on=len(self._registry) - kept, kept=kept, size=self._registry.size)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pump runs and forget old ones, until cancelled."""

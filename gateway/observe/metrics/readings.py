@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.observe.metrics.distribution import Distribution
+    from gateway.observe.metrics.requests import CallLabels, Sums
 
 
 class TrafficReading(Struct, frozen=True, kw_only=True):
@@ -73,3 +74,21 @@ class RunsReading(Struct, frozen=True, kw_only=True):
     """Those that have ended."""
     size: int
     """Bytes that are kept of their answers."""
+
+
+class Readings(Struct, frozen=True, kw_only=True):
+    """Everything, at one moment."""
+
+    requests: Mapping[CallLabels, Sums]
+    keys: Mapping[str, Mapping[int, int]]
+    """By the name of the caller's key and the status, how many requests there were."""
+    agents: list[AgentReading]
+    streams: Mapping[str, int]
+    """By agent, how many streams there are whose callers have not had their ends."""
+    memory: Mapping[str, int]
+    """By agent, the resident bytes of its workers; measured a moment before."""
+    connections: ConnectionsReading
+    runs: RunsReading
+    log_dropped: int
+    """Lines of the log that could not be written."""
+    loop_delay: Distribution

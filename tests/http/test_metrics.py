@@ -1,0 +1,499 @@
+"""`/metrics` of a real gateway, and what is shipped for those who watch it: a scrape configuration,
+alerts and a dashboard, as Debian's Prometheus and its promtool understand them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.config.keys import hash_key
+from tests.conftest import need
+from tests.harness import RunningGateway, python_agent, running_gateway
+from tests.http.proxies import DEPLOY
+from tests.http.raw import connected
+
+RULES = DEPLOY / "prometheus-rules.yml"
+DASHBOARD = DEPLOY / "grafana-dashboard.json"
+SCRAPES = DEPLOY / "prometheus.yml"
+
+TOML = f"""
+[server]
+metrics = true
+
+[agents.puppet]
+command = {json.dumps(python_agent("puppet.py"))}
+workers = {{ min = 1, max = 1 }}
+
+[agents.other]
+command = {json.dumps(python_agent("echo.py"))}
+"""
+
+
+async def scraped(gateway: RunningGateway) -> dict[str, float]:
+    """What a scrape says, by name and labels as they are written."""
+    text = (await gateway.client.get("/metrics")).text
+    lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+async def until(gateway: RunningGateway, sample: str, value: float) -> dict[str, float]:
+    """Scrape until a sample has a value."""
+    with trio.fail_after(30):
+        while (found := await scraped(gateway)).get(sample) != value:
+            await trio.lowlevel.checkpoint()
+    return found
+
+
+async def test_what_happens_to_a_gateway_is_seen_in_its_metrics(tmp_path: Path) -> None:
+    async with running_gateway(toml=TOML, folder=tmp_path) as gateway:
+        for _ in range(3):
+            assert (await gateway.post("/agent/puppet/invoke", input="answer")).status_code == 200
+        assert (await gateway.post("/agent/none/invoke", input=1)).status_code == 404
+        chat = {"model": "puppet", "messages": [{"role": "user", "content": "answer"}]}
+        assert (await gateway.client.post("/v1/chat/completions", json=chat)).status_code == 502
+        async with connected(gateway.port) as connection:
+            await connection.request("/agent/puppet/invoke", {"input": "speak", "stream": True})
+            await connection.until(b"word")
+            said = await scraped(gateway)
+            assert said['gateway_agent_open_streams{agent="puppet"}'] == 1
+            assert said['gateway_agent_running_requests{agent="puppet"}'] == 1
+            assert said['gateway_workers{agent="puppet",state="busy"}'] == 1
+            assert said["gateway_connections"] == 2
+        call = 'agent="puppet",dialect="native",handler="invoke"'
+        await until(gateway, f"gateway_requests_abandoned_total{{{call}}}", 1)
+        # The worker dies with one more request.
+        assert (await gateway.post("/agent/puppet/invoke", input="die")).status_code == 501
+        dead = 'gateway_worker_ends_total{agent="puppet",reason="exited"}'
+        said = await until(gateway, dead, 1)
+        assert said[f'gateway_requests_total{{{call},status="200",type=""}}'] == 4
+        crashed = f'{call},status="501",type="worker_crashed"'
+        assert said[f"gateway_requests_total{{{crashed}}}"] == 1
+        assert said[f"gateway_request_chunks_total{{{call}}}"] == 1
+        assert said[f"gateway_request_duration_seconds_count{{{call}}}"] == 5
+        missing = 'agent="",dialect="native",handler="invoke",status="404",type="agent_not_found"'
+        assert said[f"gateway_requests_total{{{missing}}}"] == 1
+        wrong = 'agent="puppet",dialect="openai",handler="chat",status="502"'
+        assert said[f'gateway_requests_total{{{wrong},type="invalid_agent_response"}}'] == 1
+        said = await until(gateway, 'gateway_worker_start_seconds_count{agent="puppet"}', 2)
+        assert said['gateway_worker_starts_total{agent="puppet"}'] == 2
+        assert said['gateway_worker_memory_bytes{agent="other"}'] > 1_000_000
+        assert said["gateway_event_loop_delay_seconds_count"] > 0
+        assert said["process_open_fds"] > 3
+
+
+async def test_a_request_without_its_client_is_counted_as_a_run(tmp_path: Path) -> None:
+    async with running_gateway(toml=TOML, folder=tmp_path) as gateway:
+        response = await gateway.client.post(
+            "/agent/puppet/invoke", json={"input": "hold"}, headers={"prefer": "respond-async"}
+        )
+        assert response.status_code == 202
+        said = await until(gateway, 'gateway_runs{state="going_on"}', 1)
+        call = 'agent="puppet",dialect="native",handler="invoke"'
+        assert said[f'gateway_requests_total{{{call},status="202",type=""}}'] == 1
+        await gateway.client.post(f"{response.headers['location']}/cancel")
+        said = await until(gateway, 'gateway_runs{state="kept"}', 1)
+        assert said[f'gateway_runs_ended_total{{{call},type="cancelled"}}'] == 1
+
+
+KEYS = {name: f"{name}-{'x' * 32}" for name in ("all", "some", "watcher")}
+AGENTS = {"all": ["*"], "some": ["puppet"], "watcher": []}
+
+
+def with_keys(metrics: str) -> str:
+    tables = "".join(
+        f"[keys.{name}]\nhash = {json.dumps(hash_key(key.encode()))}\n"
+        f"agents = {json.dumps(AGENTS[name])}\n"
+        for name, key in KEYS.items()
+    )
+    return TOML.replace("metrics = true", f"metrics = {metrics}") + tables
+
+
+@pytest.mark.parametrize(
+    ("metrics", "readers"),
+    [
+        ("true", {"all": 200, "some": 403, "watcher": 403, "": 401}),
+        ('["watcher"]', {"all": 403, "some": 403, "watcher": 200, "": 401}),
+        ('"open"', {"all": 200, "some": 200, "watcher": 200, "": 200}),
+    ],
+)
+async def test_where_there_are_keys_the_setting_says_who_may_read_the_metrics(
+    metrics: str, readers: Mapping[str, int], tmp_path: Path
+) -> None:
+    async with running_gateway(toml=with_keys(metrics), folder=tmp_path) as gateway:
+        assert (await gateway.client.get("/agents")).status_code == 401
+        bearer = {"authorization": f"Bearer {KEYS['some']}"}
+        body = {"input": "answer"}
+        path = "/agent/puppet/invoke"
+        response = await gateway.client.post(path, json=body, headers=bearer)
+        assert response.status_code == 200
+        assert (await gateway.client.post(path, json=body)).status_code == 401
+        for name, status in readers.items():
+            headers = {"x-api-key": KEYS[name]} if name else {}
+            response = await gateway.client.get("/metrics", headers=headers)
+            assert response.status_code == status, name
+            if status == 200:
+                assert 'gateway_key_requests_total{key="some",status="200"} ' in response.text
+                assert 'handler="invoke",status="401",type="unauthorized"} 1.0' in response.text
+                assert not any(key in response.text for key in KEYS.values())
+            elif status == 401:
+                assert response.headers["www-authenticate"] == "Bearer"
+
+
+async def test_without_the_setting_there_are_no_metrics_and_nothing_of_them_is_loaded(
+    tmp_path: Path,
+) -> None:
+    toml = TOML.replace("metrics = true", "")
+    shown = {"PYTHONPROFILEIMPORTTIME": "1"}
+    async with running_gateway(toml=toml, folder=tmp_path, env=shown) as gateway:
+        await gateway.post("/agent/puppet/invoke", input="answer")
+        assert (await gateway.client.get("/metrics")).status_code == 404
+        imported = {line.rpartition("|")[2].strip() for line in gateway.log}
+    assert {"gateway.server", "gateway.observe.metrics.readings"} <= imported
+    assert not [name for name in imported if name.startswith("prometheus_client")]
+    assert "gateway.observe.metrics.requests" not in imported
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What a gateway says that has answered a request."""
+
+    async def scrape() -> str:
+        async with running_gateway(toml=TOML, folder=tmp_path_factory.mktemp("text")) as gateway:
+            await gateway.post("/agent/puppet/invoke", input="answer")
+            return (await gateway.client.get("/metrics")).text
+
+    return trio.run(scrape)
+
+
+def test_promtool_finds_no_fault_with_the_metrics(text: str) -> None:
+    need(shutil.which("promtool"), "promtool is not installed")
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+# Prometheus
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, gateway: RunningGateway) -> AsyncIterator[httpx.AsyncClient]:
+    """Prometheus with the shipped configuration, which scrapes a gateway; a client of its API."""
+    text = SCRAPES.read_text()
+    for there, here in (
+        ("127.0.0.1:8080", url_without_scheme(gateway)),
+        ("scrape_interval: 15s", "scrape_interval: 200ms"),
+        ("evaluation_interval: 15s", "evaluation_interval: 200ms"),
+    ):
+        assert text.count(there) == 1, there
+        text = text.replace(there, here)
+    (folder / "prometheus.yml").write_text(text)
+    shutil.copy(RULES, folder)
+    process = await trio.lowlevel.open_process(
+        [
+            "prometheus",
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'tsdb'}",
+            "--web.listen-address=127.0.0.1:0",
+        ],
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            port = await nursery.start(_read_log, process.stderr)
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/api/v1") as client:
+                yield client
+            nursery.cancel_scope.cancel()
+    finally:
+        process.terminate()
+        with trio.CancelScope(shield=True), trio.move_on_after(10):
+            await process.wait()
+
+
+async def _read_log(stream: Any, *, task_status: trio.TaskStatus[int]) -> None:
+    """Tell the port that it listens on, and go on reading, so that it can go on writing."""
+    text = ""
+    told = False
+    async for data in stream:
+        if told:
+            continue
+        text += data.decode()
+        found = re.search(r'msg="Listening on" address=127.0.0.1:(\d+)', text)
+        if found is not None:
+            told = True
+            task_status.started(int(found[1]))
+    assert told, text
+
+
+def url_without_scheme(gateway: RunningGateway) -> str:
+    return gateway.url.partition("://")[2]
+
+
+async def query(client: httpx.AsyncClient, expression: str) -> list[dict[str, Any]]:
+    response = await client.get("/query", params={"query": expression})
+    body = response.json()
+    assert body["status"] == "success", (expression, body)
+    result: list[dict[str, Any]] = body["data"]["result"]
+    return result
+
+
+async def until_it_answers(client: httpx.AsyncClient, expression: str, value: str) -> None:
+    with trio.fail_after(60):
+        # Prometheus tells nobody when it has scraped.
+        while [each["value"][1] for each in await query(client, expression)] != [value]:
+            await trio.lowlevel.checkpoint()
+
+
+def expressions() -> list[str]:
+    """What the dashboard asks Prometheus for."""
+    found = [
+        target["expr"]
+        for panel in json.loads(DASHBOARD.read_text())["panels"]
+        for target in panel.get("targets", [])
+    ]
+    assert len(found) > 40
+    for name, value in {"$__rate_interval": "1m", "$instance": ".*", "$agent": ".*"}.items():
+        found = [each.replace(name, value) for each in found]
+    return found
+
+
+async def test_prometheus_scrapes_a_gateway_and_answers_with_the_right_numbers(
+    tmp_path: Path,
+) -> None:
+    need(shutil.which("prometheus"), "Prometheus is not installed")
+    async with (
+        running_gateway(toml=TOML, folder=tmp_path) as gateway,
+        prometheus(tmp_path, gateway) as client,
+    ):
+        for _ in range(7):
+            await gateway.post("/agent/puppet/invoke", input="answer")
+        await gateway.post("/agent/other/invoke", input=1)
+        await until_it_answers(client, 'up{job="agent-gateway"}', "1")
+        count = 'sum(gateway_requests_total{{agent="{}",status="200",type=""}})'
+        await until_it_answers(client, count.format("puppet"), "7")
+        await until_it_answers(client, count.format("other"), "1")
+        await until_it_answers(client, "gateway_connections", "2")
+        labels = (await query(client, "gateway_info"))[0]["metric"]
+        assert labels["version"]
+        for expression in expressions():
+            await query(client, expression)
+        groups = (await client.get("/rules")).json()["data"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        assert {rule["name"] for rule in rules} == set(ALERTS)
+        assert {rule["state"] for rule in rules} == {"inactive"}
+        assert not [rule for rule in rules if rule.get("lastError")]
+
+
+# What is shipped
+
+
+def names_in(expression: str) -> set[str]:
+    """The names of metrics in an expression: what stands in no braces and no quotes, and is neither
+    a label nor a function."""
+    bare = re.sub(r'"[^"]*"|\{[^}]*\}|\b(by|without|on|ignoring) \([^)]*\)', "", expression)
+    return set(re.findall(r"\b(?:gateway|process|python)_\w+", bare))
+
+
+def test_every_name_in_the_alerts_and_the_dashboard_is_one_that_a_gateway_exposes(
+    text: str,
+) -> None:
+    exposed: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        parts = ["_bucket", "_sum", "_count"] if family.type == "histogram" else [""]
+        exposed |= {f"{name}{part}": set() for part in parts}
+    asked = [*expressions(), *rule_expressions()]
+    used = set[str]().union(*map(names_in, asked))
+    assert used <= exposed.keys()
+    # And of what a gateway says of itself, the dashboard leaves nothing out.
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for each in asked for name in names_in(each)}
+    own = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if "gateway_" in name}
+    assert own <= shown
+
+
+def rule_expressions() -> Iterator[str]:
+    """The expression of each alert."""
+    for rule in RULES.read_text().split("- alert: ")[1:]:
+        expression = re.search(r"expr: (.*?)\n        (?:for|labels):", rule, re.DOTALL)
+        assert expression is not None, rule
+        yield expression[1].removeprefix("|")
+
+
+def test_every_alert_says_why_somebody_should_look() -> None:
+    rules = RULES.read_text().split("- alert: ")[1:]
+    assert len(rules) == len(ALERTS)
+    for rule in rules:
+        name = rule.partition("\n")[0]
+        assert re.search(r"labels: \{ severity: (page|ticket) \}", rule), name
+        assert re.search(r"\n          summary: \S", rule), name
+        reason = re.search(r"\n          reason: >-\n(.*)", rule, re.DOTALL)
+        assert reason is not None, name
+        assert len(reason[1].split()) > 15, name
+
+
+TARGET = 'instance="here",job="agent-gateway"'
+AGENT = f'agent="echo",{TARGET}'
+CALL = f'dialect="native",handler="invoke",{AGENT}'
+USED = f'service="openai",{AGENT}'
+
+ALERTS: Mapping[str, Mapping[str, str]] = {
+    "GatewayDown": {f"up{{{TARGET}}}": "0x80"},
+    "GatewayDefect": {
+        # The series begins with the first error.
+        f'gateway_requests_total{{{CALL},status="500",type="internal_error"}}': "_x75 1x5"
+    },
+    "AgentUnavailable": {f'gateway_agent_state{{{AGENT},state="open"}}': "1x80"},
+    "AgentFails": {
+        f'gateway_requests_total{{{CALL},status="200",type="worker_crashed"}}': "0+1x80",
+        f'gateway_requests_total{{{CALL},status="200",type=""}}': "0+15x80",
+    },
+    "WorkersDie": {f'gateway_worker_ends_total{{{AGENT},reason="violation"}}': "0+1x80"},
+    "RequestsQueueUp": {
+        f"gateway_agent_waiting_requests{{{AGENT}}}": "85x80",
+        f"gateway_agent_waiting_requests_limit{{{AGENT}}}": "100x80",
+    },
+    "RequestsRefused": {
+        f'gateway_requests_total{{{CALL},status="503",type="overloaded"}}': "0+1x80"
+    },
+    "FirstWordIsSlow": {
+        f'gateway_request_first_word_seconds_bucket{{{CALL},le="30.0"}}': "0+1x80",
+        f'gateway_request_first_word_seconds_bucket{{{CALL},le="60.0"}}': "0+9x80",
+        f'gateway_request_first_word_seconds_bucket{{{CALL},le="+Inf"}}': "0+9x80",
+    },
+    "EventLoopIsLate": {
+        f'gateway_event_loop_delay_seconds_bucket{{{TARGET},le="0.1"}}': "0+8x80",
+        f'gateway_event_loop_delay_seconds_bucket{{{TARGET},le="0.25"}}': "0+10x80",
+        f'gateway_event_loop_delay_seconds_bucket{{{TARGET},le="+Inf"}}': "0+10x80",
+    },
+    "ConnectionsRunOut": {
+        f"gateway_connections{{{TARGET}}}": "900x80",
+        f"gateway_connections_limit{{{TARGET}}}": "1000x80",
+    },
+    "WrongKeys": {
+        f'gateway_requests_total{{{TARGET},agent="",status="401",type="unauthorized"}}': "0+90x80"
+    },
+    "ServiceFails": {
+        f'gateway_service_requests_total{{{USED},outcome="failed"}}': "0+2x80",
+        f'gateway_service_requests_total{{{USED},outcome="allowed"}}': "0+10x80",
+        f'gateway_service_requests_total{{{USED},outcome="refused"}}': "0+99x80",
+    },
+    "TokensRunOut": {
+        f"gateway_service_budget_spent_tokens{{{USED}}}": "95x80",
+        f"gateway_service_budget_tokens{{{USED}}}": "100x80",
+    },
+    "DescriptorsRunOut": {
+        f"process_open_fds{{{TARGET}}}": "950x80",
+        f"process_max_fds{{{TARGET}}}": "1000x80",
+    },
+    "LogLinesDropped": {f"gateway_log_lines_dropped_total{{{TARGET}}}": "0x75 5x5"},
+}
+"""For each alert, what makes it fire: samples a minute apart, and none of the others with it."""
+
+HEALTHY: Mapping[str, str] = {
+    f"up{{{TARGET}}}": "1x80",
+    # From a restart on there are fewer.
+    f'gateway_requests_total{{{CALL},status="500",type="internal_error"}}': "3x40 1x40",
+    f'gateway_agent_state{{{AGENT},state="open"}}': "0x80",
+    f'gateway_agent_state{{{AGENT},state="ready"}}': "1x80",
+    f'gateway_requests_total{{{CALL},status="501",type="worker_crashed"}}': "0+1x80",
+    f'gateway_requests_total{{{CALL},status="400",type="invalid_request"}}': "0+50x80",
+    f'gateway_requests_total{{{CALL},status="200",type=""}}': "0+100x80",
+    f'gateway_worker_ends_total{{{AGENT},reason="asked"}}': "0+9x80",
+    f'gateway_worker_ends_total{{{AGENT},reason="exited"}}': "0x70 3x10",
+    f"gateway_agent_waiting_requests{{{AGENT}}}": "0x80",
+    f"gateway_agent_waiting_requests_limit{{{AGENT}}}": "0x80",
+    f'gateway_request_first_word_seconds_bucket{{{CALL},le="2.5"}}': "0+10x80",
+    f'gateway_request_first_word_seconds_bucket{{{CALL},le="+Inf"}}': "0+10x80",
+    f'gateway_event_loop_delay_seconds_bucket{{{TARGET},le="0.1"}}': "0+99x80",
+    f'gateway_event_loop_delay_seconds_bucket{{{TARGET},le="+Inf"}}': "0+100x80",
+    f"gateway_connections{{{TARGET}}}": "100x80",
+    f"gateway_connections_limit{{{TARGET}}}": "1000x80",
+    f'gateway_service_requests_total{{{USED},outcome="failed"}}': "0+1x80",
+    f'gateway_service_requests_total{{{USED},outcome="allowed"}}': "0+99x80",
+    f"gateway_service_budget_spent_tokens{{{USED}}}": "50x80",
+    f"gateway_service_budget_tokens{{{USED}}}": "100x80",
+    f"gateway_log_lines_dropped_total{{{TARGET}}}": "7x80",
+}
+
+
+def a_case(series: Mapping[str, str], firing: list[str]) -> dict[str, Any]:
+    """A test of promtool's: with these series, these alerts are there after 80 minutes."""
+    return {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                "eval_time": "80m",
+                "exp_samples": [
+                    {"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing
+                ],
+            }
+        ],
+    }
+
+
+def test_each_alert_fires_for_what_it_is_for_and_none_without(tmp_path: Path) -> None:
+    need(shutil.which("promtool"), "promtool is not installed")
+    cases = [a_case(series, [name]) for name, series in ALERTS.items()]
+    # JSON is YAML.
+    tests = {"rule_files": [str(RULES)], "tests": [*cases, a_case(HEALTHY, [])]}
+    path = tmp_path / "tests.yml"
+    path.write_text(json.dumps(tests))
+    for words in (["check", "config", SCRAPES], ["check", "rules", RULES], ["test", "rules", path]):
+        done = subprocess.run(
+            ["promtool", *map(str, words)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_one_that_grafana_can_import() -> None:
+    """Structurally: Debian has no Grafana."""
+    dashboard = json.loads(DASHBOARD.read_text())
+    assert dashboard["uid"]
+    assert dashboard["title"]
+    assert dashboard["schemaVersion"] >= 38
+    assert "id" not in dashboard  # Grafana gives it one
+    variables = {each["name"]: each for each in dashboard["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert all(0 <= x < 24 for x, _ in cells), panel["title"]
+        taken |= cells
+        if panel["type"] == "row":
+            continue
+        assert panel["description"], panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        targets = panel["targets"]
+        assert len({target["refId"] for target in targets}) == len(targets) > 0
+        for target in targets:
+            assert target["legendFormat"], panel["title"]
+            asked = set(re.findall(r"\$(?!__)\{?(\w+)", target["expr"]))
+            assert asked <= variables.keys(), target["expr"]
+
+
+@pytest.mark.parametrize("path", [RULES, SCRAPES], ids=lambda path: path.name)
+def test_what_is_shipped_names_nothing_of_this_machine(path: Path) -> None:
+    assert not re.search(r"/home/|/root/|/tmp/", path.read_text())
