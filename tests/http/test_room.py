@@ -18,7 +18,7 @@ from trio.testing import MockClock
 
 from gateway.config import AgentSettings, Settings
 from gateway.front import listen
-from gateway.front.listen import REPORT_SECONDS, Refusals
+from gateway.front.refusals import REPORT_SECONDS, Refusals
 from gateway.readiness import register
 from gateway.server import DESCRIPTORS_PER_WORKER, SPARE_DESCRIPTORS, _max_connections
 from tests.harness import python_agent, running_gateway
