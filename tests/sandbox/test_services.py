@@ -72,6 +72,8 @@ async def serving(
             authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
             settings += f'\nca = "{tmp_path}/ca.pem"'
         toml = f"""
+            [server]
+            metrics = true
             [services.openai]
             preset = "openai"
             url = "{url}"
@@ -155,6 +157,13 @@ async def test_an_unmodified_client_uses_a_key_that_is_nowhere_in_the_sandbox(
         state = await gateway.state("bot")
         assert state["sandbox"]["services"]["openai"]["header"] == ["Authorization"]
         assert state["services"]["openai"]["tokens"] == {"input": 3, "output": 4}
+        metrics = (await gateway.client.get("/metrics")).text
+        for sample in (
+            'gateway_service_requests_total{agent="bot",outcome="allowed",service="openai"} 1.0',
+            'gateway_service_tokens_total{agent="bot",direction="input",service="openai"} 3.0',
+            'gateway_service_tokens_total{agent="bot",direction="output",service="openai"} 4.0',
+        ):
+            assert sample in metrics
     assert not any(KEY in line for line in gateway.log)
     assert KEY not in json.dumps(state)
 
