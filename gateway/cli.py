@@ -89,6 +89,11 @@ log = logging.getLogger("gateway")
     help="Record what is said with the workers, for `agent-worker replay`. Payloads are in it.",
 )
 @click.option(
+    "--log-format",
+    type=click.Choice(["auto", "json", "text"]),
+    help="auto: text on a terminal, else JSON.  [default: auto]",
+)
+@click.option(
     "--check",
     is_flag=True,
     help="Try the sandbox and each agent's handshake, print what was found, and exit.",
@@ -128,7 +133,7 @@ def main(
         keys = read_keys(settings, os.environ)
         if not check:
             hold_hangups()
-        logs.setup(settings.server.log_level)
+        logs.setup(settings.server.log_level, settings.server.log_format)
         with ExitStack() as stack:
             recorder = None if check else stack.enter_context(recording(settings.server))
             states = open_states(settings, stack, serving=not check)

@@ -12,7 +12,7 @@ import signal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gateway.observe.logs import shortened
+from gateway.observe.harmless import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

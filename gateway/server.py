@@ -41,6 +41,7 @@ from gateway.front.sockets import (
 )
 from gateway.notify import ServiceManager
 from gateway.observe import logs
+from gateway.observe.access import log_access, log_access_with_payloads
 from gateway.reload import Reloader
 from gateway.sandbox.files.keeper import keep_states
 from gateway.sandbox.network.metering import keep_records
@@ -80,6 +81,11 @@ UNREAD_SECONDS = 30.0
 """A client may leave a response unread that is no agent's, such as a status; agents have their
 `write` clocks."""
 
+_PAYLOADS = (
+    "LOG_PAYLOADS IS ON: what callers ask and agents answer is written to this log, whatever "
+    "secrets people put into it; set log_payloads = false where that is not meant"
+)
+
 GRACEFUL_SECONDS = 3.0
 """For connections to end after the last response was written."""
 
@@ -115,7 +121,7 @@ async def serve(
     keys = keys or CallerKeys()
     callers = Keys(keys)
     limits = make_limits(settings.agents, keys.by_name)
-    observers: list[Observer] = []
+    observers = _observers(settings)
     runs = Runs(dispatcher, settings.server.runs, observers)
     places = Places(
         _max_connections(settings), AddressCounts(settings.server.connections_per_address)
@@ -231,6 +237,17 @@ def _supervisor(
     return AgentSupervisor(
         name, _on_demand(settings), launcher, on_gone=on_gone, new_worker=deferred
     )
+
+
+def _observers(settings: Settings) -> list[Observer]:
+    """Those who are told of every request. With none, requests are not observed at all."""
+    observers: list[Observer] = []
+    if settings.server.log_payloads:
+        logs.event(log, logging.WARNING, _PAYLOADS)
+        observers.append(log_access_with_payloads)
+    elif settings.server.access_log:
+        observers.append(log_access)
+    return observers
 
 
 def _on_demand(agent: AgentSettings) -> AgentSettings:

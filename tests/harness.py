@@ -140,6 +140,11 @@ class RunningGateway:
                 with trio.move_on_after(0.2):
                     await self.logged("ending at once")
 
+    async def grows(self, seconds: float = 30) -> None:
+        """Wait for the next line of the gateway's stderr."""
+        with trio.fail_after(seconds):
+            await self._log_grew.wait()
+
     def log_line(self, line: str) -> None:
         self.log.append(line)
         event, self._log_grew = self._log_grew, trio.Event()
@@ -204,7 +209,9 @@ async def running_gateway(
     """
     marker = f"GATEWAY_TEST_MARKER={os.urandom(8).hex()}"
     name, _, value = marker.partition("=")
-    command = [*prefix, sys.executable, "-m", "gateway", "--port", "0", *arguments]
+    # Stderr is no terminal, and tests read the log as people do.
+    command = [*prefix, sys.executable, "-m", "gateway", "--port", "0", "--log-format", "text"]
+    command += arguments
     for agent, words in (agents or {}).items():
         text = words if isinstance(words, str) else subprocess.list2cmdline(words)
         command += ["--agent", f"{agent}={text}"]

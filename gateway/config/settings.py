@@ -291,11 +291,19 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics: bool | Literal["open"] | list[str] = False
     """Whether `/metrics` is served to Prometheus. Where there are keys, to those that may call
     every agent; to the keys of these names; or, "open", to whoever can connect."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """How records are written: `auto` is text on a terminal, and JSON anywhere else."""
+    access_log: bool = True
+    """One line for each request."""
+    log_payloads: bool = False
+    """Have the access log hold the beginnings of requests and answers: whatever people say."""
     runs: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
         parse_size("max_body", self.max_body)
         parse_size("record_size", self.record_size)
+        if self.log_payloads and not self.access_log:
+            raise ValueError("log_payloads needs access_log = true")
         for pattern in self.hosts:
             try:
                 check_host_pattern(pattern)

@@ -29,8 +29,14 @@ if TYPE_CHECKING:
     from gateway.front.dialect import Dialect
     from gateway.front.limits.permits import Limits
     from gateway.front.metrics import Scrape
+    from gateway.front.observed import ASGIApp
     from gateway.front.runs.service import Runs
     from gateway.observe.observation import Observer
+
+
+PAYLOAD_BYTES = 4096
+"""Of each body in the access log, with `log_payloads`: a question and the beginning of its answer.
+"""
 
 
 class _NeverRaisedError(Exception):
@@ -104,7 +110,7 @@ def make_app(
     if scrape is not None:
         app.register_blueprint(make_metrics_blueprint(scrape, Readers(settings.metrics)))
     hosts = KnownHosts(settings, socket.gethostname())
-    routes = CallRoutes(
+    routes: ASGIApp = CallRoutes(
         app.asgi_app,
         dispatcher,
         dialects,
@@ -116,5 +122,8 @@ def make_app(
         limits=limits,
         cors=make_cors(settings.cors),
     )
-    app.asgi_app = Observed(routes, observers) if observers else routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    if observers:
+        most = PAYLOAD_BYTES if settings.log_payloads else 0
+        routes = Observed(routes, observers, keep_bodies=most)
+    app.asgi_app = routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

@@ -26,7 +26,7 @@ class Observed:
     """ASGI middleware. Made only where there is an observer: without, requests cost nothing more.
 
     `begin` is called with each observation, and with the fields of the request's head, before
-    anything else is done for it.
+    anything else is done for it. `keep_bodies` is how many bytes of each body are kept.
     """
 
     def __init__(
@@ -34,10 +34,13 @@ class Observed:
         inner: ASGIApp,
         observers: Sequence[Observer],
         begin: Callable[[Observation, Sequence[tuple[bytes, bytes]]], None] | None = None,
+        *,
+        keep_bodies: int = 0,
     ) -> None:
         self._inner = inner
         self._observers = observers
         self._begin = begin
+        self._keep_bodies = keep_bodies
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -48,6 +51,8 @@ class Observed:
         if self._begin is not None:
             self._begin(seen, scope["headers"])
         watched = _Watched(seen, receive, send)
+        if self._keep_bodies:
+            watched = _WatchedWithBodies(seen, receive, send, self._keep_bodies)
         try:
             await self._inner(scope, watched.receive, watched.send)
         except Exception:  # whoever serves the application logs it, and responds
@@ -90,3 +95,24 @@ class _Watched:
             seen.bytes_out += len(body)
             self._over = not message.get("more_body", False)
         await self._send(message)
+
+
+class _WatchedWithBodies(_Watched):
+    """Keeps the first bytes of the bodies, at most `most` of each."""
+
+    __slots__ = ("_most",)
+
+    def __init__(self, seen: Observation, receive: Receive, send: Send, most: int) -> None:
+        super().__init__(seen, receive, send)
+        self._most = most
+
+    async def receive(self) -> Message:
+        message = await super().receive()
+        if room := self._most - len(self._seen.request_body):
+            self._seen.request_body += message.get("body", b"")[:room]
+        return message
+
+    async def send(self, message: Message) -> None:
+        if room := self._most - len(self._seen.response_body):
+            self._seen.response_body += message.get("body", b"")[:room]
+        await super().send(message)

@@ -20,8 +20,11 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_BYTES = 1024 * 1024
 """Capacity of the queue, with as much again being written: seconds of a busy log."""
@@ -35,8 +38,10 @@ _LINE_FEED = ord("\n")
 class LogWriter:
     """Writes to a descriptor, which may be shared with other processes and is never closed here."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, notice: Callable[[int], bytes]) -> None:
+        """`notice` makes the line that says how many were dropped; the thread calls it."""
         self._descriptor = descriptor
+        self._notice = notice
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._dropped = 0
@@ -81,7 +86,7 @@ class LogWriter:
                 dropped += unwritten
                 with self._changed:
                     self.dropped_in_all += unwritten
-            if dropped and self._write_out(_notice(dropped)):
+            if dropped and self._write_out(self._notice(dropped)):
                 with self._changed:
                     self._dropped += dropped
 
@@ -108,10 +113,3 @@ class LogWriter:
                 self._torn = left[written - 1] != _LINE_FEED
                 left = left[written:]
         return bytes(left)
-
-
-def _notice(dropped: int) -> bytes:
-    now = time.time()
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now))
-    text = f"{stamp}.{int(now * 1000) % 1000:03d} WARNING log records were dropped, because stderr"
-    return f"{text} did not take them count={dropped}\n".encode()

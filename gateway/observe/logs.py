@@ -1,166 +1,114 @@
 """Log records with fields: `2026-01-31 12:00:00.000 INFO worker started agent=echo pid=71`.
 
 A record about a request carries the request's id as `request`; a record about a worker carries its
-agent and pid. Records go to stderr: stdout is for the one line that says where the gateway listens.
-
-Much of the logged text comes from workers, agents and clients. `FieldFormatter` is the one place
-that makes them harmless, in messages, fields and tracebacks alike: nothing in them ends the line,
-moves a terminal's cursor or changes the direction of text, and each has a length that it cannot
-exceed. A message may still look like fields; the record's own fields come last, and what has the
-form of a field before them is the message's.
+agent and pid. Records go to stderr, in one of two formats (`observe.formats`): stdout is for the
+one line that says where the gateway listens. They are those of `logging`, so that what libraries
+log goes the same way.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import re
+import os
 import sys
 import threading
-import unicodedata
-from typing import Any
+from typing import Literal, TypeAlias
 
+from gateway.observe.formats import TextFormatter, json_formatter
 from gateway.observe.log_writer import LogWriter
-
-MAX_TEXT = 8192
-"""Longest message or field, in characters: the last lines of a worker's stderr fit."""
-
-MAX_TRACEBACK = 32 * 1024
-"""Longest traceback, in characters: a hundred frames fit."""
 
 FLUSH_SECONDS = 1.0
 """How long the process waits at its end for queued records to be written: a reader that still reads
 takes them within milliseconds."""
 
-_PLAIN = re.compile(r"[\w./:@+-]+\Z")
-
-_BREAKS = {"Zl", "Zp"}
-"""Unicode categories of line separators. All other characters that must not be written are in the
-categories C*: control characters, bidirectional formatting, lone surrogates."""
-
-
-def shortened(text: str, most: int = MAX_TEXT) -> str:
-    """The text, or its beginning and end if it is longer than `most` characters."""
-    if len(text) <= most:
-        return text
-    half = most // 2
-    return f"{text[:half]} … ({len(text) - 2 * half} characters cut) … {text[-half:]}"
-
-
-def printable(text: str) -> str:
-    """The text with every character escaped that does more than print; the tab stays."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char.encode("unicode_escape").decode() if _acts(char) and char != "\t" else char
-        for char in text
-    )
-
-
-def _acts(char: str) -> bool:
-    """Whether a character does more than print."""
-    if char.isprintable():
-        return False
-    category = unicodedata.category(char)
-    return category[0] == "C" or category in _BREAKS
-
-
-class FieldFormatter(logging.Formatter):
-    """Appends a record's fields as `key=value`; a value that is not one plain word is quoted.
-
-    A traceback follows on lines of its own, which are indented: only a record starts in column 1.
-    """
-
-    default_msec_format = "%s.%03d"
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(message)s")
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        fields: dict[str, Any] = getattr(record, "fields", {})
-        shown = "".join(
-            f" {key}={_quoted(value)}" for key, value in fields.items() if value is not None
-        )
-        record.message = printable(shortened(record.message))
-        return super().formatMessage(record) + shown
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        return _indented(super().formatException(ei))
-
-    def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
-        return _indented(super().formatStack(stack_info))
-
-
-def _quoted(value: object) -> str:
-    text = shortened(str(value))
-    if _PLAIN.match(text):
-        return text
-    return "".join(
-        json.dumps(char)[1:-1] if _acts(char) else char
-        for char in json.dumps(text, ensure_ascii=False)
-    )
-
-
-def _indented(text: str) -> str:
-    # Not `splitlines`: a line ends where a reader of the log has it end.
-    lines = shortened(text, MAX_TRACEBACK).split("\n")
-    return "\n".join(f"  {printable(line)}" for line in lines)
+LogFormat: TypeAlias = Literal["auto", "json", "text"]
+"""`auto`: text on a terminal, JSON anywhere else."""
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
     """Log `message` with fields. A field that is None is left out."""
     if logger.isEnabledFor(level):
-        logger.log(level, message, extra={"fields": fields})
+        # As `Logger.log` does, without looking for the line of code that calls: nobody is told.
+        logger.handle(_record(logger.name, level, message, fields))
 
 
-class _QueueingHandler(logging.Handler):
+def _record(name: str, level: int, message: str, fields: dict[str, object]) -> logging.LogRecord:
+    record = logging.LogRecord(name, level, "", 0, message, None, None)
+    record.__dict__["fields"] = fields
+    return record
+
+
+class QueueingHandler(logging.Handler):
     """Formats records and leaves writing them to the thread of a `LogWriter`."""
 
-    def __init__(self, writer: LogWriter) -> None:
+    def __init__(self, descriptor: int, form: LogFormat) -> None:
         super().__init__()
-        self.writer = writer
-        self.setFormatter(FieldFormatter())
+        self._descriptor = descriptor
+        self.use(form)
+        self.writer = LogWriter(descriptor, self.notice)
+
+    def use(self, form: LogFormat) -> None:
+        """Write records in this format from now on."""
+        as_text = os.isatty(self._descriptor) if form == "auto" else form == "text"
+        self.setFormatter(TextFormatter() if as_text else json_formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
+        self.writer.write(self._line(record))
+
+    def _line(self, record: logging.LogRecord) -> bytes:
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - a boundary: a defect of one record is no other's
-            line = f"a log record could not be formatted: {printable(shortened(repr(error)))}"
-        self.writer.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+            message = f"a log record could not be formatted: {error!r}"
+            line = self.format(_record("gateway", logging.ERROR, message, {}))
+        return f"{line}\n".encode("utf-8", "backslashreplace")
+
+    def notice(self, count: int) -> bytes:
+        """The line that says how many records were dropped."""
+        message = "log records were dropped, because stderr did not take them"
+        return self._line(_record("gateway", logging.WARNING, message, {"count": count}))
 
     def flush(self) -> None:
         """Also called by `logging.shutdown` at the end of the process."""
         self.writer.flush(FLUSH_SECONDS)
 
 
-def setup(level: str, *, descriptor: int = 2) -> None:
+def setup(level: str, form: LogFormat = "auto", *, descriptor: int = 2) -> None:
     """Send the gateway's own records from `level` on, and the libraries' warnings, to stderr.
 
     From then on no caller that logs ever waits for stderr, whether anybody reads it or not.
     """
     root = logging.getLogger()
-    root.handlers[:] = [_QueueingHandler(LogWriter(descriptor))]
+    root.handlers[:] = [QueueingHandler(descriptor, form)]
     root.setLevel(logging.WARNING)
     logging.getLogger("gateway").setLevel(level.upper())
     logging.captureWarnings(capture=True)
+    # Collected for each record otherwise, and written in no format.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # Python would write these to stderr itself, on the thread that it happens on.
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread_exception
 
 
+def change(level: str, form: LogFormat) -> None:
+    """Log from this level on, and in this format, from now on."""
+    logging.getLogger("gateway").setLevel(level.upper())
+    for handler in _handlers():
+        handler.use(form)
+
+
 def flush() -> bool:
     """Wait until all records are written, at most `FLUSH_SECONDS`; returns whether they are."""
-    return all(writer.flush(FLUSH_SECONDS) for writer in _writers())
+    return all(handler.writer.flush(FLUSH_SECONDS) for handler in _handlers())
 
 
 def dropped() -> int:
     """How many lines were ever lost, because stderr did not take them."""
-    return sum(writer.dropped_in_all for writer in _writers())
+    return sum(handler.writer.dropped_in_all for handler in _handlers())
 
 
-def _writers() -> list[LogWriter]:
-    handlers = logging.getLogger().handlers
-    return [each.writer for each in handlers if isinstance(each, _QueueingHandler)]
+def _handlers() -> list[QueueingHandler]:
+    return [each for each in logging.getLogger().handlers if isinstance(each, QueueingHandler)]
 
 
 def _log_unraisable(unraisable: sys.UnraisableHookArgs) -> None:

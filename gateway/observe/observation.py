@@ -73,6 +73,9 @@ class Observation(Struct, kw_only=True):
     """What went wrong last: of a stream, also after its head was sent."""
     bytes_in: int = 0
     bytes_out: int = 0
+    request_body: bytes = b""
+    """The beginning of the request's body, where payloads are to be logged; empty elsewhere."""
+    response_body: bytes = b""
     body_began: float | None = None
     """When the first bytes of the response's body were sent."""
     client_left: bool = False

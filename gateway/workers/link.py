@@ -9,12 +9,12 @@ send the next request through this link.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 import trio
-from msgspec import Struct
 
 from gateway import clock
 from gateway.errors import ClientTooSlow, GatewayError, InvalidRequest
@@ -22,6 +22,7 @@ from gateway.needs import unmet_needs
 from gateway.readiness import readable, writable
 from gateway.workers.events import Answered, CancelIgnored, Paused, Spoke
 from gateway.workers.failures import agents_error, invalid_response
+from gateway.workers.link_events import FellBehind, InputClosed, LinkEvent, Violated
 from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
 from protocol import (
     Burst,
@@ -34,7 +35,6 @@ from protocol import (
     Outcome,
     Payload,
     Ready,
-    RemoteProtocolError,
     Result,
 )
 from protocol.gateway_side import GatewayConnection, WorkerState
@@ -56,6 +56,10 @@ _ANSWERED_KEPT = 64
 """Answered requests whose names are still known: what the worker wrote into its stderr before an
 answer may be read after it."""
 
+_JUST = 0.5
+"""Seconds after an answer in which what the worker says is about it, if nothing else is in flight:
+it may have been written before the answer, and both are read in any order."""
+
 _WORDS = (Burst, Chunk, Event)
 
 
@@ -67,30 +71,6 @@ class Pipes(Protocol):
     stdout: int
 
     def unread_input(self) -> int: ...
-
-
-class Violated(Struct, frozen=True, gc=False):
-    """The worker broke the protocol. `fatal`: nothing more that it says can be used. `placed`: the
-    line was for a request in flight, which has thereby ended."""
-
-    error: RemoteProtocolError
-    fatal: bool
-    placed: bool
-
-
-class FellBehind(Struct, frozen=True, gc=False):
-    """A stream was ended: its client is too slow, and others wait for words of the same worker."""
-
-    exchange: Exchange
-
-
-class InputClosed(Struct, frozen=True, gc=False):
-    """The worker takes no more input: it closed its stdin."""
-
-
-LinkEvent: TypeAlias = (
-    Spoke | Answered | CancelIgnored | Paused | Violated | FellBehind | InputClosed
-)
 
 
 class Link:
@@ -119,6 +99,7 @@ class Link:
         """A request that waits for the worker's first line. There is one at most: a worker that has
         not spoken is given one."""
         self._answered: dict[int, str] = {}
+        self._read_at = -math.inf
         self._cancelled: dict[int, trio.Event] = {}
         self._unwritten: deque[memoryview] = deque()
         self._sent = 0
@@ -147,6 +128,11 @@ class Link:
         """The `request_id` of a request that is in flight or was among the last to be answered."""
         exchange = self._in_flight.get(wire_id)
         return self._answered.get(wire_id) if exchange is None else exchange.call.request_id
+
+    def just_answered(self) -> str | None:
+        """The `request_id` of the last answer, if it came a moment ago."""
+        recent = clock.now() - self._read_at < _JUST
+        return next(reversed(self._answered.values()), None) if recent else None
 
     # Into stdin
 
@@ -362,7 +348,7 @@ class Link:
         """
         told: list[LinkEvent] = []
         silent = self.state is WorkerState.SILENT
-        now = clock.now()
+        self._read_at = now = clock.now()
         full: Exchange | None = None
         messages = self._connection.receive_batch(data)
         if self._connection.partial_bytes >= _PIPE_BYTES:

@@ -27,11 +27,12 @@ import math
 import os
 import re
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from gateway.observe import logs
+from gateway.observe.harmless import printable
 from gateway.readiness import readable
 
 if TYPE_CHECKING:
@@ -73,21 +74,33 @@ _MARK = re.compile(rb"@([1-9][0-9]{0,15})(?: |\Z)")
 _NOT_LETTERS = re.compile(rb"[^A-Za-z]+")
 
 
+class Requests(Protocol):
+    """Knows the requests of a worker by name."""
+
+    def name_of(self, wire_id: int) -> str | None:
+        """The request of an id on the wire, if it is one."""
+
+    def just_answered(self) -> str | None:
+        """The request that was answered a moment ago, if one was."""
+
+
 class StderrRelay:
     """Reads one stderr and logs its lines with the fields that `describe` returns.
 
-    `descriptor` must not block. `request_of` names the request of an id on the wire, if it is one.
+    `descriptor` must not block. A line is a request's alone if the worker says so, and all theirs
+    that `describe` names otherwise; if that names none, it is the last one's that was answered, a
+    moment ago.
     """
 
     def __init__(
         self,
         descriptor: int,
         describe: Callable[[], dict[str, object]],
-        request_of: Callable[[int], str | None] = lambda _: None,
+        requests: Requests | None = None,
     ) -> None:
         self._descriptor = descriptor
         self._describe = describe
-        self._request_of = request_of
+        self._requests = requests
         self._partial = _Partial()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._letters: bytes | None = None
@@ -191,9 +204,10 @@ class StderrRelay:
 
     def _log(self, line: bytes) -> None:
         mark = _MARK.match(line)
-        request = None if mark is None else self._request_of(int(mark[1]))
-        if mark is not None and request is not None:
-            line = line[mark.end() :]
+        request = None
+        if mark is not None and self._requests is not None:
+            request = self._requests.name_of(int(mark[1]))
+            line = line if request is None else line[mark.end() :]
         if not line:
             return
         text = _printable(line)
@@ -202,7 +216,11 @@ class StderrRelay:
             self._left_out += 1
             return
         self._report_left_out()
-        fields = self._describe() if request is None else {**self._describe(), "request": request}
+        fields = self._describe()
+        if request is None and fields.get("request") is None and self._requests is not None:
+            request = self._requests.just_answered()
+        if request is not None:
+            fields = {**fields, "request": request}
         logs.event(log, logging.INFO, text, **fields)
 
     def _earn(self) -> None:
@@ -263,4 +281,4 @@ def _letters(line: bytes) -> bytes:
 
 
 def _printable(line: bytes) -> str:
-    return logs.printable(line.decode("utf-8", "backslashreplace"))
+    return printable(line.decode("utf-8", "backslashreplace"))

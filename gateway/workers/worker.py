@@ -29,7 +29,8 @@ from gateway.workers.events import (
     Spawned,
 )
 from gateway.workers.failures import invalid_response
-from gateway.workers.link import FellBehind, InputClosed, Link, LinkEvent, Violated
+from gateway.workers.link import Link
+from gateway.workers.link_events import FellBehind, InputClosed, LinkEvent, Violated
 from gateway.workers.memory import exceeds
 from gateway.workers.priority import lower_when_greedy
 from gateway.workers.process import SpawnError, spawn
@@ -240,7 +241,7 @@ class Worker:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._link = link = Link(process, nursery, self._receive, self._diagnose, self._connect)
-            self._stderr = StderrRelay(process.stderr, self._fields, request_of=link.name_of)
+            self._stderr = StderrRelay(process.stderr, self._fields, link)
             nursery.start_soon(self._read_stdout, link)
             nursery.start_soon(self._stderr.run)
             nursery.start_soon(self._watch_exit, process)

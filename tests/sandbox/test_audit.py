@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from gateway.observe.logs import FieldFormatter
+from gateway.observe.formats import TextFormatter
 from gateway.sandbox.network import audit, metering
 from gateway.sandbox.network.audit import Auditor, Record, read_record
 from gateway.sandbox.network.budget import DAY
@@ -237,7 +237,7 @@ async def test_records_are_logged_with_their_fields_and_hostile_ones_do_no_harm(
             nursery.start_soon(keep_records, ours.fileno(), meter, "bot")
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-    *_, allowed, refused = [FieldFormatter().format(record) for record in caplog.records]
+    *_, allowed, refused = [TextFormatter().format(record) for record in caplog.records]
     assert "INFO POST /chat service=openai status=200" in allowed
     assert "tokens_in=5 tokens_out=7 seconds=0.0 request=r-1 agent=bot" in allowed
     assert "WARNING further ones in sum, such as refused: " in refused

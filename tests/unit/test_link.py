@@ -24,7 +24,8 @@ from gateway.config import Clocks
 from gateway.errors import ClientTooSlow, InvalidRequest
 from gateway.exchange import MAX_BUFFERED_BYTES, Exchange
 from gateway.workers.events import Answered, CancelIgnored, Paused, Spoke
-from gateway.workers.link import FellBehind, InputClosed, Link, LinkEvent, Violated
+from gateway.workers.link import Link
+from gateway.workers.link_events import FellBehind, InputClosed, LinkEvent, Violated
 from protocol import Outcome, Ready
 from tests.unit.conftest import unhurried
 
@@ -298,6 +299,18 @@ async def test_the_names_of_requests_are_known_for_a_while_after_their_answers()
         assert it.link.name_of(100) == "r-100"
         assert it.link.name_of(1) is None
         assert it.link.name_of(101) is None
+
+
+async def test_what_was_answered_is_known_for_a_moment(autojump_clock: object) -> None:
+    async with scene() as it:
+        await it.says(READY)
+        assert it.link.just_answered() is None
+        for name in ("r-1", "r-2"):
+            it.send(name)
+        await it.says(result(1) + result(2))
+        assert it.link.just_answered() == "r-2"
+        await trio.sleep(1)
+        assert it.link.just_answered() is None
 
 
 async def test_a_line_in_pieces_is_one_line() -> None:

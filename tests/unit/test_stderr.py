@@ -224,13 +224,44 @@ async def test_the_rest_can_be_read_while_the_pipe_is_held_open(pipe, logged) ->
     assert running.tail == ("last words",)
 
 
+class Names:
+    """Of a worker that has one request in flight; `answered` is the one before."""
+
+    def __init__(self, answered: str | None) -> None:
+        self.answered = answered
+
+    def name_of(self, wire_id: int) -> str | None:
+        return "r-1" if wire_id == 12345678901234 else None
+
+    def just_answered(self) -> str | None:
+        return self.answered
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "answered", "logged_for"),
+    [(None, "r-1", "r-1"), ("r-2,r-3", "r-1", "r-2,r-3"), (None, None, None)],
+)
+async def test_a_line_while_nothing_is_in_flight_is_that_of_what_was_just_answered(
+    pipe: Pipe,
+    logged: list[tuple[str, str, dict[str, object]]],
+    in_flight: str | None,
+    answered: str | None,
+    logged_for: str | None,
+) -> None:
+    """An agent logs and answers at once: the answer may be read before what was logged."""
+    describe = {"agent": "a", "request": in_flight}
+    reader = StderrRelay(pipe.reader, lambda: describe, Names(answered))
+    pipe.write(b"I am done\n")
+    pipe.close_writer()
+    await reader.run()
+    assert [fields["request"] for _, _, fields in logged] == [logged_for]
+
+
 async def test_a_line_that_names_its_request_is_logged_as_that_requests_alone(
     pipe: Pipe, logged: list[tuple[str, str, dict[str, object]]]
 ) -> None:
-    names = {12345678901234: "r-1"}
-    reader = StderrRelay(
-        pipe.reader, lambda: {"agent": "a", "request": "r-1,r-2"}, request_of=names.get
-    )
+    names = Names(None)
+    reader = StderrRelay(pipe.reader, lambda: {"agent": "a", "request": "r-1,r-2"}, names)
     pipe.write(
         b"@12345678901234 Traceback\n"
         b"@12345678901234   File\n"
