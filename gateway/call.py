@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from gateway.observe.tracecontext import TraceContext
 from protocol import Method, Payload
 
 SessionBy: TypeAlias = Literal["conversation", "user", "key"]
@@ -37,8 +38,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """The client's tools, a JSON array that passes `protocol.tools.check_tools`."""
     resume: bytes | None = None
     """The client's answers to questions, a JSON array that passes `protocol.tools.check_resume`."""
-    traceparent: str | None = None
-    """W3C Trace Context's header."""
+    trace: TraceContext | None = None
+    """Of which trace it is, for the agent."""
     needs: frozenset[str] = frozenset()
     """What the agent's `ready` must declare: "image", "audio", "file", "tools" or "asks"."""
     continues: bool = False

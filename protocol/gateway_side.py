@@ -146,6 +146,7 @@ class GatewayConnection:
         tools: JSON | None = None,
         resume: JSON | None = None,
         traceparent: str | None = None,
+        tracestate: str | None = None,
     ) -> tuple[int, Sequence[Payload]]:
         """Ask for an answer to an invoke's input (a JSON text) or a chat's messages (a JSON array).
 
@@ -162,7 +163,7 @@ class GatewayConnection:
             key,
         )
         extra = (
-            _extra_params(events, tools, resume, traceparent)
+            _extra_params(events, tools, resume, traceparent, tracestate)
             if events or tools or resume or traceparent
             else b""
         )
@@ -394,15 +395,20 @@ def _has_many_lines(text: bytes) -> bool:
 
 
 def _extra_params(
-    events: bool, tools: JSON | None, resume: JSON | None, traceparent: str | None
+    events: bool,
+    tools: JSON | None,
+    resume: JSON | None,
+    traceparent: str | None,
+    tracestate: str | None,
 ) -> bytes:
     """The members of params that most requests do not have."""
     parts = [b',"events":true'] if events else []
     for key, value in ((b"tools", tools), (b"resume", resume)):
         if value is not None:
             parts += [b',"%b":' % key, on_one_line(value)]
-    if traceparent is not None:
-        parts += [b',"traceparent":', on_one_line(msgspec.json.encode(traceparent))]
+    for key, text in ((b"traceparent", traceparent), (b"tracestate", tracestate)):
+        if text is not None:
+            parts += [b',"%b":' % key, on_one_line(msgspec.json.encode(text))]
     return b"".join(parts)
 
 

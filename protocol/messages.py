@@ -163,8 +163,8 @@ class Invoke(Struct, frozen=True):
     """Process `input` and answer with an output, or with chunks.
 
     `events`: the gateway takes events, and an outcome. `tools` and `resume` are JSON arrays:
-    tools that the client will run, and its answers to questions. `traceparent` is that of W3C
-    Trace Context.
+    tools that the client will run, and its answers to questions. `traceparent` and
+    `tracestate` are those of W3C Trace Context.
     """
 
     id: int
@@ -176,6 +176,7 @@ class Invoke(Struct, frozen=True):
     tools: JSON | None = None
     resume: JSON | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 class Chat(Struct, frozen=True):
@@ -191,6 +192,7 @@ class Chat(Struct, frozen=True):
     tools: JSON | None = None
     resume: JSON | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 class Cancel(Struct, frozen=True):

@@ -55,6 +55,7 @@ class _Params(Struct, gc=False):
     tools: Raw | UnsetType = UNSET
     resume: Raw | UnsetType = UNSET
     traceparent: str | None = None
+    tracestate: str | None = None
 
 
 class _Line(Struct, gc=False):
@@ -369,6 +370,7 @@ def _read_request(request_id: int, method: str, params: _Params) -> FromGateway:
         None if params.tools is UNSET else as_bytes(params.tools),
         None if params.resume is UNSET else as_bytes(params.resume),
         params.traceparent,
+        params.tracestate,
     )
     if method == "invoke":
         if params.input is UNSET:

@@ -60,7 +60,10 @@ class Context(msgspec.Struct, kw_only=True):
     resume: list[Resume] = []
     """Answers to the questions that the last turn ended with."""
     traceparent: str | None = None
-    """The caller's span, as W3C Trace Context has it, to which the agent's own may belong."""
+    """The caller's span, as W3C Trace Context has it, to which the agent's own may belong: a trace
+    that the agent goes on with is one with the gateway's and with its caller's."""
+    tracestate: str | None = None
+    """What tracing systems have added to that."""
     cancelled: bool = False
     """Becomes true when nobody waits for the answer any more. A plain function or generator that
     runs for long should check this flag now and then, and return. A coroutine need not: it is
@@ -72,6 +75,7 @@ def context_of(request: Invoke | Chat) -> Context:
     context = read_context(request.context, request_id=request.request_id, stream=request.stream)
     context.events = request.events
     context.traceparent = request.traceparent
+    context.tracestate = request.tracestate
     if request.tools is not None:
         given = _decode_as(list[_GivenTool], request.tools, "tools")
         context.tools = [

@@ -58,7 +58,6 @@ parts of the standard library, this module, and what dialects have in common: `b
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -102,7 +101,6 @@ __all__ = [
     "retry_headers",
     "shown",
     "text_runs",
-    "trace_of",
 ]
 
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -338,18 +336,6 @@ def caller_timeout(head: RequestHead) -> float:
     if not 0 < seconds < math.inf:
         raise InvalidRequest(f"X-Timeout is {shown(head.timeout)}, expected seconds, more than 0")
     return seconds
-
-
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
-
-def trace_of(head: RequestHead) -> str | None:
-    """The `traceparent` header for the agent; one that is invalid is ignored, as Trace Context has
-    it (W3C, 3.2.2)."""
-    header = head.fields.get(b"traceparent")
-    if header is None or not _TRACEPARENT.fullmatch(header):
-        return None
-    return header.decode("ascii")
 
 
 def conversation_of(head: RequestHead, body_id: str | None) -> str | None:

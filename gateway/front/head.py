@@ -28,6 +28,7 @@ _USED = frozenset(
         b"last-event-id",
         b"prefer",
         b"traceparent",
+        b"tracestate",
         b"transfer-encoding",
         b"x-api-key",
         b"x-conversation-id",

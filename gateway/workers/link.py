@@ -153,7 +153,8 @@ class Link:
             events=call.events,
             tools=call.tools,
             resume=call.resume,
-            traceparent=call.traceparent,
+            traceparent=None if call.trace is None else call.trace.parent,
+            tracestate=None if call.trace is None else call.trace.state,
         )
         exchange.wire_id, exchange.offset = wire_id, self._sent
         exchange.size = sum(map(len, line))

@@ -103,12 +103,13 @@ async def test_tools_answers_and_the_trace_reach_an_agent_that_declares_them(
     answer = await client.post(
         "/agent/able/invoke",
         json=body(INVOKE, [["asked"]], events=True, **asked),
-        headers={"traceparent": trace},
+        headers={"traceparent": trace, "tracestate": "vendor=1"},
     )
     got = answer.json()["output"]
-    assert {key: got[key] for key in ("events", "traceparent", *asked)} == {
+    assert {key: got[key] for key in ("events", "traceparent", "tracestate", *asked)} == {
         "events": True,
         "traceparent": trace,
+        "tracestate": "vendor=1",
         **asked,
     }
 

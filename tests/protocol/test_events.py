@@ -486,6 +486,7 @@ def test_a_worker_reads_what_a_request_asks() -> None:
         tools=tools,
         resume=b'[{"id":"a1"}]',
         traceparent="00-1-2-03",
+        tracestate='a="1"',
     )
     [request] = WorkerConnection().receive_data(line)
     assert isinstance(request, msgspec.Struct)
@@ -493,6 +494,7 @@ def test_a_worker_reads_what_a_request_asks() -> None:
     assert request.tools == b'[{"name":"a", "description":"\\u2028"}]'  # type: ignore[attr-defined]
     assert request.resume == b'[{"id":"a1"}]'  # type: ignore[attr-defined]
     assert request.traceparent == "00-1-2-03"  # type: ignore[attr-defined]
+    assert request.tracestate == 'a="1"'  # type: ignore[attr-defined]
 
 
 def test_a_request_of_an_older_gateway_asks_for_nothing() -> None:
@@ -501,3 +503,4 @@ def test_a_request_of_an_older_gateway_asks_for_nothing() -> None:
     )
     assert request.events is False  # type: ignore[union-attr]
     assert request.tools is request.resume is request.traceparent is None  # type: ignore[union-attr]
+    assert request.tracestate is None  # type: ignore[union-attr]

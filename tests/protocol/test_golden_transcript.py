@@ -71,6 +71,7 @@ def optional(params: dict[str, Raw]) -> dict[str, Any]:
             ("tools", bytes),
             ("resume", bytes),
             ("traceparent", value),
+            ("tracestate", value),
         )
         if name in params
     }

@@ -474,7 +474,8 @@ def test_tools_and_answers_that_are_wrong_are_refused(members: str, words: str) 
 def test_what_goes_to_the_agent_fits_into_a_line_with_everything_beside_it() -> None:
     tools = b'[{"name":"a","description":"%b"}]' % (b"x" * 16_000)
     size = MAX_REQUEST_BYTES - len(tools) - len(b'[{"id":"a"}]') - 2 - len(b"{}")
-    head = RequestHead(request_id='"' * 128, fields={b"traceparent": TRACE})
+    fields = {b"traceparent": TRACE, b"tracestate": b"a=%b" % (b'"' * 256)}
+    head = RequestHead(request_id='"' * 128, fields=fields)
     body = b'{"events":true,"tools":%b,"resume":[{"id":"a"}],"input":"%b"}'
     call = read(body % (tools, b"x" * size), head=head)
     GatewayConnection().send_request(
@@ -486,7 +487,8 @@ def test_what_goes_to_the_agent_fits_into_a_line_with_everything_beside_it() -> 
         events=True,
         tools=call.tools,
         resume=call.resume,
-        traceparent=call.traceparent,
+        traceparent=call.trace.parent,
+        tracestate=call.trace.state,
     )
     with pytest.raises(RequestTooLarge):
         read(body % (tools, b"x" * (size + 1)), head=head)
@@ -496,15 +498,8 @@ TRACE = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 @pytest.mark.parametrize(
-    ("header", "passed_on"),
-    [
-        (TRACE, TRACE.decode()),
-        (b"", None),
-        (TRACE + b"\n" + TRACE, None),
-        (TRACE.upper(), None),
-        (TRACE + b"-more", None),
-    ],
+    ("header", "passed_on"), [(TRACE, (TRACE.decode(), None)), (TRACE.upper(), None), (b"", None)]
 )
-def test_a_valid_trace_goes_to_the_agent(header: bytes, passed_on: str | None) -> None:
+def test_a_valid_trace_goes_to_the_agent(header: bytes, passed_on: object) -> None:
     head = RequestHead(request_id="r", fields={b"traceparent": header})
-    assert read('{"input": 1}', head=head).traceparent == passed_on
+    assert read('{"input": 1}', head=head).trace == passed_on

@@ -286,7 +286,8 @@ async def test_a_handler_sees_the_clients_tools_and_answers(serve: Serve) -> Non
         agent = Agent("a", tools=True, asks=True)
         @agent.chat
         def chat(messages, context):
-            return repr([context.events, context.tools, context.resume, context.traceparent])
+            trace = [context.traceparent, context.tracestate]
+            return repr([context.events, context.tools, context.resume, *trace])
     """
     brought = {
         "tools": [
@@ -295,6 +296,7 @@ async def test_a_handler_sees_the_clients_tools_and_answers(serve: Serve) -> Non
         ],
         "resume": [{"id": "a1", "payload": {"ok": True}}, {"id": "a2", "status": "cancelled"}],
         "traceparent": "00-1",
+        "tracestate": "a=1",
     }
     async with serve(source) as worker:
         answer = await worker.chat(USER, events=True, **brought)
@@ -303,9 +305,10 @@ async def test_a_handler_sees_the_clients_tools_and_answers(serve: Serve) -> Non
             [Tool("weather", parameters={"type": "object"}), Tool("now")],
             [Resume("a1", payload={"ok": True}), Resume("a2", "cancelled")],
             "00-1",
+            "a=1",
         ]
         assert answer.value["content"] == repr(seen)
-        assert (await worker.chat(USER)).value["content"] == repr([False, [], [], None])
+        assert (await worker.chat(USER)).value["content"] == repr([False, [], [], None, None])
     assert Context().tools == []
 
 

@@ -25,9 +25,10 @@ SOURCE = """
       yield { type: "usage", input_tokens: 1, output_tokens: 2 };
     });
     agent.invoke((input, ctx) => {
-      const { events, tools, resume, traceparent } = ctx;
+      const { events, tools, resume, traceparent, tracestate } = ctx;
+      const trace = { traceparent, tracestate };
       if (input === "event") return { type: "reasoning" };
-      return input === "words" ? words() : { events, tools, resume, traceparent };
+      return input === "words" ? words() : { events, tools, resume, ...trace };
     });
     function* words() { yield { type: "x-plan" }; yield "one"; }
 """
@@ -53,7 +54,8 @@ async def test_events_tools_and_answers_to_questions(runtime: str, tmp_path: Pat
         assert (answer.words, answer.outcome) == ((), {"finish": "input_required", "asks": [ask]})
         assert (await worker.chat([{"role": "user", "content": "ask"}])).text == "Really?"
         resume = [{"id": "a1", "payload": {"n": 1}}]
-        brought = {"tools": TOOLS, "resume": resume, "traceparent": "00-1"}
+        trace = {"traceparent": "00-1", "tracestate": "a=1"}
+        brought = {"tools": TOOLS, "resume": resume, **trace}
         assert (await worker.invoke("context", events=True, **brought)).value == {
             **brought,
             "events": True,

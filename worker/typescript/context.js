@@ -25,6 +25,7 @@ export class Context {
     this.tools = fields.tools ?? [];
     this.resume = fields.resume ?? [];
     this.traceparent = fields.traceparent;
+    this.tracestate = fields.tracestate;
   }
 
   /** Aborted when nobody waits for the answer any more. */
@@ -75,6 +76,7 @@ export function readContext({ context = {}, request_id, stream, ...params }) {
       ...each,
     })),
     traceparent: params.traceparent ?? undefined,
+    tracestate: params.tracestate ?? undefined,
   });
 }
 

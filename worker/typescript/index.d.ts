@@ -189,6 +189,8 @@ export interface ContextFields {
   resume: Resume[];
   /** The caller's span, as W3C Trace Context has it, to which the agent's own may belong. */
   traceparent: string | undefined;
+  /** What tracing systems have added to that. */
+  tracestate: string | undefined;
 }
 
 /** What the caller sent as `context`, and what is known about the request. */
@@ -205,6 +207,7 @@ export class Context implements Readonly<ContextFields> {
   readonly tools: Tool[];
   readonly resume: Resume[];
   readonly traceparent: string | undefined;
+  readonly tracestate: string | undefined;
   /**
    * Aborted when nobody waits for the answer any more. Pass it on to what your handler waits for:
    * a promise cannot be stopped from outside.

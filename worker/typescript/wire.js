@@ -26,7 +26,8 @@ const NEWLINE = 10;
 
 /**
  * @typedef {{id?: unknown, input?: unknown, messages?: unknown, stream?: boolean, context?: unknown,
- *   request_id?: string, events?: boolean, tools?: unknown, resume?: unknown, traceparent?: string}} Params
+ *   request_id?: string, events?: boolean, tools?: unknown, resume?: unknown, traceparent?: string,
+ *   tracestate?: string}} Params
  * @typedef {"invoke" | "chat"} Method
  * @typedef {{kind: "request", id: number, method: string, params: Params, text: string}
  *   | {kind: "cancel", id: number}} FromGateway

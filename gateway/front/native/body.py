@@ -27,7 +27,8 @@ from gateway.front.bodies import (
     decode_body,
     readable,
 )
-from gateway.front.dialect import caller_timeout, conversation_of, trace_of
+from gateway.front.dialect import caller_timeout, conversation_of
+from gateway.observe.tracecontext import read_trace_context
 from protocol import MAX_INPUT_NESTING, as_one_line, on_one_line
 from protocol.tools import check_resume, check_tools
 from protocol.wording import Problem, read_mismatch
@@ -141,7 +142,7 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
         events=bool(decoded.events),
         tools=tools,
         resume=resume,
-        traceparent=trace_of(head),
+        trace=read_trace_context(head.fields),
         needs=needs,
     )
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.call import Call
 from gateway.front.bodies import check_size
-from gateway.front.dialect import caller_timeout, trace_of
+from gateway.front.dialect import caller_timeout
 from gateway.front.openai.context import read_context
 from gateway.front.openai.parameters import encode_parameters
+from gateway.observe.tracecontext import read_trace_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,7 @@ def make_call(
         total=caller_timeout(head),
         events=True,
         tools=tools.wire,
-        traceparent=trace_of(head),
+        trace=read_trace_context(head.fields),
         needs=needs if tools.wire is None else needs | {"tools"},
         continues=continues,
     )
