@@ -41,7 +41,7 @@ from gateway.front.sockets import (
 )
 from gateway.notify import ServiceManager
 from gateway.observe import logs
-from gateway.observe.access import log_access, log_access_with_payloads
+from gateway.observers import Observers, make_metrics
 from gateway.reload import Reloader
 from gateway.sandbox.files.keeper import keep_states
 from gateway.sandbox.network.metering import keep_records
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from gateway.config import AgentSettings, Settings
-    from gateway.observe.metrics.exposition import Metrics
-    from gateway.observe.observation import Observer
     from gateway.observe.recording import Recorder
     from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.launch import Launcher
@@ -80,11 +78,6 @@ is not reaped keeps its own; looks into /proc; refused connections."""
 UNREAD_SECONDS = 30.0
 """A client may leave a response unread that is no agent's, such as a status; agents have their
 `write` clocks."""
-
-_PAYLOADS = (
-    "LOG_PAYLOADS IS ON: what callers ask and agents answer is written to this log, whatever "
-    "secrets people put into it; set log_payloads = false where that is not meant"
-)
 
 GRACEFUL_SECONDS = 3.0
 """For connections to end after the last response was written."""
@@ -121,19 +114,20 @@ async def serve(
     keys = keys or CallerKeys()
     callers = Keys(keys)
     limits = make_limits(settings.agents, keys.by_name)
-    observers = _observers(settings)
-    runs = Runs(dispatcher, settings.server.runs, observers)
+    observers = Observers(settings.server)
+    runs = Runs(dispatcher, settings.server.runs, observers.told)
     places = Places(
         _max_connections(settings), AddressCounts(settings.server.connections_per_address)
     )
     metrics = None
     if settings.server.metrics:
-        metrics = _make_metrics(observers, dispatcher, runs, places, callers)
+        metrics = make_metrics(observers.told, dispatcher, runs, places, callers)
     app = make_app(
         dispatcher,
         runs,
         settings.server,
-        observers,
+        observers.told,
+        begin=observers.begin,
         keys=callers,
         limits=limits,
         scrape=None if metrics is None else metrics.scrape,
@@ -190,37 +184,14 @@ async def serve(
                     manager.tell_when_warm, lambda: dispatcher.warm, f"serving at {address}"
                 )
                 nursery.start_soon(manager.feed_watchdog)
-                _log_agents(settings, address)
-                _log_open_to_pages(settings, keys=callers.on)
-                _log_what_the_kernel_does_not_hold(launchers)
-                _log_what_is_shared(launchers)
+                _log_start(settings, launchers, address, keys=callers.on)
                 # In a thread, and left behind if it does not return: nobody may read stdout.
                 nursery.start_soon(
                     partial(trio.to_thread.run_sync, announce, address, abandon_on_cancel=True)
                 )
             nursery.cancel_scope.cancel()  # HTTP and every agent have ended
+    await observers.flush()
     return shutdown.exit_code
-
-
-def _make_metrics(
-    observers: list[Observer], dispatcher: Dispatcher, runs: Runs, places: Places, keys: Keys
-) -> Metrics:
-    """The metrics of these, which are also told of every request."""
-    from gateway.observe.metrics.exposition import Metrics, Sources  # noqa: PLC0415 - only if used
-
-    metrics = Metrics(
-        Sources(
-            agents=lambda: dispatcher.readings,
-            streams=lambda: dispatcher.open_streams,
-            memory=dispatcher.memory,
-            connections=lambda: places.reading,
-            runs=lambda: runs.reading,
-            log_dropped=logs.dropped,
-            keys=lambda: keys.names,
-        )
-    )
-    observers.append(metrics.observe)
-    return metrics
 
 
 def _supervisor(
@@ -239,17 +210,6 @@ def _supervisor(
     )
 
 
-def _observers(settings: Settings) -> list[Observer]:
-    """Those who are told of every request. With none, requests are not observed at all."""
-    observers: list[Observer] = []
-    if settings.server.log_payloads:
-        logs.event(log, logging.WARNING, _PAYLOADS)
-        observers.append(log_access_with_payloads)
-    elif settings.server.access_log:
-        observers.append(log_access)
-    return observers
-
-
 def _on_demand(agent: AgentSettings) -> AgentSettings:
     """The agent without workers that are kept ready."""
     return structs.replace(agent, workers=structs.replace(agent.workers, min=0, spare=0))
@@ -260,6 +220,15 @@ def _relays(launchers: Mapping[str, Launcher]) -> Iterator[StderrRelay]:
     for name, launcher in launchers.items():
         for descriptor in launcher.logs():
             yield StderrRelay(descriptor, partial(dict, agent=name))
+
+
+def _log_start(
+    settings: Settings, launchers: Mapping[str, Launcher], address: str, *, keys: bool
+) -> None:
+    _log_agents(settings, address)
+    _log_open_to_pages(settings, keys=keys)
+    _log_what_the_kernel_does_not_hold(launchers)
+    _log_what_is_shared(launchers)
 
 
 def _log_agents(settings: Settings, address: str) -> None:

@@ -54,7 +54,17 @@ GROUND = {"call", "clock", "config", "errors", "exchange", "needs", "observe", "
 ROOMS = ("sandbox", "workers", "agents", "front")
 """From the bottom up: a room may know the ground and the rooms before it, and no other."""
 
-ENTRANCE = {"__main__", "check", "cli", "commands", "notify", "reload", "server", "shutdown"}
+ENTRANCE = {
+    "__main__",
+    "check",
+    "cli",
+    "commands",
+    "notify",
+    "observers",
+    "reload",
+    "server",
+    "shutdown",
+}
 """Where the rooms are put together."""
 
 PURE = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from datetime import UTC, date, datetime, time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,10 @@ from protocol.wording import Mismatch, Problem, read_mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+TRACES_NEED = "opentelemetry.exporter.otlp.proto.http"
+"""What the extra `traces` installs."""
 
 
 class ConfigError(Exception):
@@ -71,7 +76,23 @@ def load(
     )
     _check_services(settings)
     _check_readers(settings)
+    _check_extras(settings)
     return settings
+
+
+def _check_extras(settings: Settings) -> None:
+    if settings.server.traces is not None and not _is_installed(TRACES_NEED):
+        raise ConfigError(
+            "server.traces: OpenTelemetry is not installed; expected: "
+            "pip install 'agent-gateway[traces]'"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:  # not even the package that it would be in
+        return False
 
 
 def _services(tables: dict[str, Any]) -> dict[str, ServiceSettings]:

@@ -247,6 +247,20 @@ class RunSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return parse_size("memory", self.memory)
 
 
+class TraceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where traces are sent to."""
+
+    endpoint: str = ""
+    """The base URL of a collector that takes OTLP over HTTP, such as "http://127.0.0.1:4318". The
+    default is OTEL_EXPORTER_OTLP_ENDPOINT, and without that this port of this machine."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint and not re.match(r"https?://[^/\s]", self.endpoint):
+            raise ValueError(
+                f'endpoint is {self.endpoint!r}, expected a URL such as "http://127.0.0.1:4318"'
+            )
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the gateway as a whole."""
 
@@ -297,6 +311,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One line for each request."""
     log_payloads: bool = False
     """Have the access log hold the beginnings of requests and answers: whatever people say."""
+    traces: TraceSettings | None = None
+    """With this table, even an empty one, requests are traced. What it does not say is taken from
+    OpenTelemetry's own variables (OTEL_*)."""
     runs: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.front.dialect import Dialect
     from gateway.front.limits.permits import Limits
     from gateway.front.metrics import Scrape
-    from gateway.front.observed import ASGIApp
+    from gateway.front.observed import ASGIApp, Begin
     from gateway.front.runs.service import Runs
     from gateway.observe.observation import Observer
 
@@ -88,13 +88,14 @@ def make_app(
     settings: ServerSettings,
     observers: Sequence[Observer] = (),
     *,
+    begin: Begin | None = None,
     keys: Keys | None = None,
     limits: Limits | None = None,
     scrape: Scrape | None = None,
 ) -> QuartTrio:
     """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
-    of every request. `keys` are those of callers. `scrape` makes what `/metrics` is answered with,
-    where there are metrics."""
+    of every request, for which `begin` is called first. `keys` are those of callers. `scrape` makes
+    what `/metrics` is answered with, where there are metrics."""
     max_body = settings.max_body_bytes
     app = QuartTrio("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -124,6 +125,6 @@ def make_app(
     )
     if observers:
         most = PAYLOAD_BYTES if settings.log_payloads else 0
-        routes = Observed(routes, observers, keep_bodies=most)
+        routes = Observed(routes, observers, begin, keep_bodies=most)
     app.asgi_app = routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app

@@ -19,21 +19,24 @@ if TYPE_CHECKING:
     from gateway.front.client import Message, Receive, Send
     from gateway.observe.observation import Observer
 
+    Headers = Sequence[tuple[bytes, bytes]]
+    Begin = Callable[[Observation, Headers], Headers]
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 class Observed:
     """ASGI middleware. Made only where there is an observer: without, requests cost nothing more.
 
-    `begin` is called with each observation, and with the fields of the request's head, before
-    anything else is done for it. `keep_bodies` is how many bytes of each body are kept.
+    `begin` is called with each observation and the fields of the request's head, before anything
+    else is done for it, and returns the fields with which the request goes on. `keep_bodies` is how
+    many bytes of each body are kept.
     """
 
     def __init__(
         self,
         inner: ASGIApp,
         observers: Sequence[Observer],
-        begin: Callable[[Observation, Sequence[tuple[bytes, bytes]]], None] | None = None,
+        begin: Begin | None = None,
         *,
         keep_bodies: int = 0,
     ) -> None:
@@ -49,7 +52,7 @@ class Observed:
         seen = Observation(began=clock.now(), method=method_of(scope["method"]))
         scope.setdefault("state", {})[OBSERVATION] = seen
         if self._begin is not None:
-            self._begin(seen, scope["headers"])
+            scope["headers"] = self._begin(seen, scope["headers"])
         watched = _Watched(seen, receive, send)
         if self._keep_bodies:
             watched = _WatchedWithBodies(seen, receive, send, self._keep_bodies)

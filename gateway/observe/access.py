@@ -59,6 +59,7 @@ def _fields(seen: Observation) -> dict[str, object]:
         "handler": seen.handler or None,
         **of_request,
         "error": seen.error_type or None,
+        "trace": None if seen.trace is None else str(seen.trace),
         "total": _seconds(seen.total),
         "first": _seconds(seen.first),
         "queue": _seconds(seen.queued),

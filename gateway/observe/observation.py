@@ -20,13 +20,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
+    from gateway.observe.tracecontext import Spans
 
 log = logging.getLogger("gateway")
 
@@ -83,8 +84,8 @@ class Observation(Struct, kw_only=True):
     exchange: Exchange | None = None
     """The call of an agent that was made of the request. The call of a run is the run's, and not
     also that of a request which follows it: each call is observed once."""
-    trace: Any = None
-    """What belongs to whoever traces requests."""
+    trace: Spans | None = None
+    """Its spans, if traces are made."""
 
     @property
     def total(self) -> float:

@@ -52,6 +52,22 @@ class TraceContext(NamedTuple):
         return bool(int(self.parent[53:], 16) & _SAMPLED)
 
 
+class Spans(NamedTuple):
+    """The spans of one request of ours, decided at its beginning. See `observe.traces`."""
+
+    trace_id: int
+    request_span: int
+    worker_span: int
+    parent: TraceContext | None
+    """The caller's span."""
+    state: str | None
+    recorded: bool
+
+    def __str__(self) -> str:
+        """The trace's id, as logs and collectors show it."""
+        return f"{self.trace_id:032x}"
+
+
 def trace_context(trace_id: int, span_id: int, state: str | None, *, sampled: bool) -> TraceContext:
     return TraceContext(f"00-{trace_id:032x}-{span_id:016x}-{int(sampled):02x}", state)
 

@@ -409,8 +409,7 @@ class Worker:
             stderr="\n".join(self._stderr.tail) if unexpected and self._stderr.tail else None,
         )
         self._told_end = True
-        end = Ended(self._reason, error, lost=link.exchanges, unread=link.unread())
-        self._report(self.id, end)
+        self._report(self.id, Ended(self._reason, error, link.exchanges, link.unread()))
 
     def _error(self, process: Process, reason: Reason, *, exited: bool) -> GatewayError:
         """What the worker's requests end with. `exited`: before anything was done about it."""

@@ -1,0 +1,82 @@
+"""Who is told of every request: the access log, traces and metrics, each if it is switched on."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from gateway.observe import logs
+from gateway.observe.access import log_access, log_access_with_payloads
+
+if TYPE_CHECKING:
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.config import ServerSettings
+    from gateway.front.auth import Keys
+    from gateway.front.listen import Places
+    from gateway.front.observed import Begin
+    from gateway.front.runs.service import Runs
+    from gateway.observe.metrics.exposition import Metrics
+    from gateway.observe.observation import Observer
+    from gateway.observe.traces import Traces
+
+log = logging.getLogger("gateway")
+
+_PAYLOADS = (
+    "LOG_PAYLOADS IS ON: what callers ask and agents answer is written to this log, whatever "
+    "secrets people put into it; set log_payloads = false where that is not meant"
+)
+
+
+class Observers:
+    """The observers of one gateway. Where there are none, requests are not observed at all."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.told: list[Observer] = []
+        self._traces = _make_traces(settings)
+        if self._traces is not None:
+            self.told.append(self._traces.observe)
+        if settings.log_payloads:
+            logs.event(log, logging.WARNING, _PAYLOADS)
+            self.told.append(log_access_with_payloads)
+        elif settings.access_log:
+            self.told.append(log_access)
+
+    @property
+    def begin(self) -> Begin | None:
+        """What each request begins with."""
+        return None if self._traces is None else self._traces.begin
+
+    async def flush(self) -> None:
+        """Hand out what waits, for a moment at most."""
+        if self._traces is not None:
+            await self._traces.flush()
+
+
+def _make_traces(settings: ServerSettings) -> Traces | None:
+    if settings.traces is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    from gateway.observe.traces import Traces  # noqa: PLC0415 - of an extra
+
+    return Traces(settings.traces)
+
+
+def make_metrics(
+    observers: list[Observer], dispatcher: Dispatcher, runs: Runs, places: Places, keys: Keys
+) -> Metrics:
+    """The metrics of these, which are also told of every request."""
+    from gateway.observe.metrics.exposition import Metrics, Sources  # noqa: PLC0415 - only if used
+
+    metrics = Metrics(
+        Sources(
+            agents=lambda: dispatcher.readings,
+            streams=lambda: dispatcher.open_streams,
+            memory=dispatcher.memory,
+            connections=lambda: places.reading,
+            runs=lambda: runs.reading,
+            log_dropped=logs.dropped,
+            keys=lambda: keys.names,
+        )
+    )
+    observers.append(metrics.observe)
+    return metrics
