@@ -65,6 +65,8 @@ class NoCarrier:
 class NoLauncher:
     """A launcher for workers that are no processes."""
 
+    services: Sequence[Service] = ()
+
     @contextmanager
     def launch(self, conversation: str | None = None) -> Iterator[Launch]:
         yield Launch(("fake",), {})
@@ -97,10 +99,6 @@ class NoLauncher:
     @property
     def meter(self) -> Meter:
         return Meter()
-
-    @property
-    def services(self) -> Sequence[Service]:
-        return ()
 
     def close(self) -> None:
         pass
