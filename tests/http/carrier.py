@@ -13,6 +13,7 @@ import trio
 from gateway import server
 from gateway.agents.dispatcher import Dispatcher
 from gateway.config import RunSettings, ServerSettings
+from gateway.front.addresses import AddressCounts
 from gateway.front.app import make_app
 from gateway.front.listen import Places, serve_http
 from gateway.front.runs.service import Runs
@@ -50,7 +51,7 @@ async def bare_server(
                 config,
                 drain_trigger=draining.wait,
                 shutdown_trigger=end.wait,
-                places=Places(max_connections),
+                places=Places(max_connections, AddressCounts(0)),
                 **options,
             )
         )
