@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from quart import Blueprint, Response, request
 
-from gateway.errors import Forbidden, Unauthorized
+from gateway.errors import Forbidden, NotFound, Unauthorized
 from gateway.front.auth import EXPECTED, NOBODY
 from gateway.front.status import caller
 
@@ -32,7 +32,9 @@ class Readers:
         self._allowed = allowed
 
     def check(self, reader: Caller) -> None:
-        """Raises Unauthorized and Forbidden."""
+        """Raises Unauthorized, Forbidden, and NotFound where they have been turned off."""
+        if not self._allowed:
+            raise NotFound("there are no metrics: [server] metrics")
         if self._allowed == "open":
             return
         if reader is NOBODY:
@@ -40,8 +42,7 @@ class Readers:
         if isinstance(self._allowed, list):
             may_read = reader.name in self._allowed
         else:
-            # They tell of every agent.
-            may_read = self._allowed and reader.agents is None
+            may_read = reader.agents is None  # they tell of every agent
         if not may_read:
             raise Forbidden(f"the key {reader.name!r} may not read the metrics: [server] metrics")
 

@@ -14,8 +14,18 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.config import Clocks
-from gateway.errors import AgentNotFound, GatewayError, Overloaded, WorkerCrashed
+from gateway.errors import (
+    AgentNotFound,
+    Forbidden,
+    GatewayError,
+    NotFound,
+    Overloaded,
+    Unauthorized,
+    WorkerCrashed,
+)
 from gateway.exchange import Call, Exchange
+from gateway.front.auth import ANONYMOUS, NOBODY, Caller
+from gateway.front.metrics import Readers
 from gateway.observe.metrics import exposition
 from gateway.observe.metrics.distribution import Distribution
 from gateway.observe.metrics.exposition import MEMORY_SECONDS, OPENMETRICS, Metrics, Sources
@@ -394,3 +404,22 @@ def test_an_agent_that_does_not_exist_is_no_label() -> None:
         sums.observe(observed(agent="", status=404, error=AgentNotFound(f"no agent {number}")))
     [labels] = sums.read()
     assert labels == ("", "native", "invoke")
+
+
+def test_who_may_read_the_metrics_can_change() -> None:
+    readers = Readers("open")
+    readers.check(NOBODY)
+    readers.change(["watcher"])
+    watcher, other = (Caller(name, None, frozenset()) for name in ("watcher", "other"))
+    readers.check(watcher)
+    for reader, error in ((other, Forbidden), (NOBODY, Unauthorized)):
+        with pytest.raises(error):
+            readers.check(reader)
+    readers.change(allowed=True)
+    readers.check(ANONYMOUS)
+    readers.check(Caller("all", None))
+    with pytest.raises(Forbidden):
+        readers.check(watcher)
+    readers.change(allowed=False)
+    with pytest.raises(NotFound):
+        readers.check(Caller("all", None))

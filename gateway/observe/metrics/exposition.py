@@ -2,8 +2,8 @@
 
 # Theory of operation
 
-To write the text takes 10 ms for every ten busy agents or so, which is done in a thread. There is
-one rendering at a time: scrapes that come meanwhile and ask for the same format share its text, so
+To write the text takes about 1.5 ms for each busy agent, which is done in a thread. There is one
+rendering at a time: scrapes that come meanwhile and ask for the same format share its text, so
 that any number of scrapers costs one thread, one copy and one rendering after the other. Whoever
 renders does it for all: if its client leaves, the thread goes on to its end.
 
