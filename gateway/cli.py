@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import click
@@ -23,29 +21,18 @@ from gateway.check import check_agents
 from gateway.commands import Commands
 from gateway.config import (
     ConfigError,
-    Settings,
     load,
     parse_agent_option,
     read_keys,
-    read_services,
 )
-from gateway.config.services import key_files
 from gateway.front.sockets import ListenError, refuse_strangers, resolve
+from gateway.launchers import LauncherMaker, States
 from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.observe.recording import recording
 from gateway.sandbox import (
     SandboxError,
-    check_apart,
-    lasting_ids,
-    make_launcher,
-    refuse_runner,
-    try_sandboxes,
-    why_not_found,
-    working_folder,
 )
-from gateway.sandbox.files.state import AgentState, StateDir, default_place
-from gateway.sandbox.launch import Launcher, own_environment_first
 from gateway.server import serve
 from gateway.shutdown import hold_hangups
 
@@ -136,8 +123,9 @@ def main(
         logs.setup(settings.server.log_level, settings.server.log_format)
         with ExitStack() as stack:
             recorder = None if check else stack.enter_context(recording(settings.server))
-            states = open_states(settings, stack, serving=not check)
-            launchers = make_launchers(settings, states)
+            states = States(settings.server, stack, serving=not check)
+            maker = LauncherMaker(states)
+            launchers = maker.make(settings, progress=_show_progress)
             for launcher in launchers.values():
                 stack.callback(launcher.close)
             if check:
@@ -148,6 +136,7 @@ def main(
                     partial(
                         serve,
                         keys=keys,
+                        maker=maker,
                         states=states,
                         read=read,
                         announce=_announce,
@@ -182,82 +171,6 @@ def _open_standard_streams() -> None:
         except OSError:
             # Takes the lowest number that is free. Programs that are started inherit it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-
-
-def open_states(settings: Settings, stack: ExitStack, *, serving: bool) -> dict[str, AgentState]:
-    """What outlives the workers of each agent, for those that have such, until `stack` is closed.
-
-    `serving`: keep other gateways from the same folder. Raises SandboxError.
-    """
-    ids = lasting_ids() if settings.server.sandbox == "strict" else None
-    wanted = {
-        name: agent
-        for name, agent in settings.agents.items()
-        # With root, what workers write belongs to an id that all of the agent's have to have.
-        if agent.kept is not None or (ids and agent.sandbox.mounts_rw)
-    }
-    if not wanted:
-        return {}
-    kept = [name for name, agent in wanted.items() if agent.kept is not None]
-    if kept and ids is not None and not ids:
-        raise SandboxError(f"agent {kept[0]!r}: state: there are too few user ids for folders")
-    place = settings.server.state_dir or default_place(os.environ)
-    try:
-        whole = StateDir(
-            os.path.abspath(os.path.expanduser(place)), ids=ids, serving=serving and bool(kept)
-        )
-    except SandboxError as error:
-        if kept:
-            raise
-        log.warning("what workers leave in mounts_rw belongs to each worker alone: %s", error)
-        return {}
-    stack.callback(whole.close)
-    try:
-        return {
-            name: whole.agent(name, agent.kept, per_conversation=agent.state_per_conversation)
-            for name, agent in wanted.items()
-        }
-    except OSError as error:
-        raise SandboxError(f"state_dir: {error.filename or place}: {error.strerror}") from error
-
-
-def make_launchers(
-    settings: Settings, states: Mapping[str, AgentState] = MappingProxyType({})
-) -> dict[str, Launcher]:
-    """One launcher per agent, after a trial of its sandbox. `states` are by agent.
-
-    Raises ConfigError if a command does not exist, SandboxError if a sandbox cannot be enforced.
-    """
-    environ = own_environment_first(os.environ, str(Path(sys.executable).parent))
-    secrets = [str(settings.path.resolve())] if settings.path else []
-    secrets += [settings.keys_file] if settings.keys_file else []
-    keys = [path for each in settings.services.values() for path in key_files(each)]
-    hidden = [*secrets, *keys, *{state.whole.path for state in states.values()}]
-    if settings.server.record:
-        hidden.append(settings.server.record_folder)
-    launchers: dict[str, Launcher] = {}
-    for name, agent in settings.agents.items():
-        folder = working_folder(agent.sandbox, str(Path.cwd()))
-        why = why_not_found(agent.argv[0], cwd=folder, search_path=environ["PATH"])
-        if why is not None:
-            if settings.server.sandbox == "strict":
-                why = refuse_runner(agent.argv, cwd=folder) or why
-            raise ConfigError(f"agents.{name}.command: {why}")
-        launchers[name] = make_launcher(
-            name,
-            agent.argv,
-            agent.sandbox,
-            level=settings.server.sandbox,
-            environ=environ,
-            cwd=str(Path.cwd()),
-            secrets=hidden,
-            state=states.get(name),
-            workers=agent.workers.max,
-            services=read_services(settings, name, environ),
-        )
-    check_apart(launchers)
-    try_sandboxes(launchers, secrets=secrets, progress=_show_progress)
-    return launchers
 
 
 def _show_progress(done: int, count: int) -> None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.config import CallerKeys, Settings
 
 log = logging.getLogger("gateway")
 
@@ -123,24 +124,32 @@ class Shutdown:
         self,
         dispatcher: Dispatcher,
         *,
-        lame_duck_seconds: float,
-        drain_seconds: float,
         reload: Callable[[], None],
+        loopback: bool,
         stopping: Callable[[], None] = lambda: None,
     ) -> None:
         """`reload` is called for a SIGHUP, and `stopping` for the first signal that ends the
-        gateway. Both return at once."""
+        gateway. Both return at once. `loopback`: only this machine can connect. `change` must have
+        been called before the end begins."""
         self._dispatcher = dispatcher
         self._reload = reload
         self._stopping = stopping
         self._has_terminal = has_terminal()
-        self._lame_duck_seconds = lame_duck_seconds
-        self._drain_seconds = drain_seconds
+        self._loopback = loopback
+        self._lame_duck_seconds = 0.0
+        self._drain_seconds = 0.0
         self._http_drains = trio.Event()
         self._http_closes = trio.Event()
         self._http_closed = trio.Event()
         self._agents_ended = False
         self.exit_code = 0
+
+    def change(self, settings: Settings, keys: CallerKeys) -> None:
+        """Have the end, if it has not begun, take the times of these settings."""
+        del keys
+        server = settings.server
+        self._lame_duck_seconds = server.lame_duck_seconds(loopback=self._loopback)
+        self._drain_seconds = server.drain_seconds
 
     async def run_agents(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -59,9 +59,11 @@ ENTRANCE = {
     "check",
     "cli",
     "commands",
+    "launchers",
     "notify",
     "observers",
     "reload",
+    "roster",
     "server",
     "shutdown",
 }

@@ -18,6 +18,9 @@ _REMEMBERED = 10_000
 """How many conversations are remembered, the longest silent forgotten first: about 1 MiB per agent,
 and 4 MiB if callers choose the longest ids. A forgotten conversation that returns counts as new."""
 
+_GONE = 0
+"""Stands for every worker of an earlier pool; the ids of workers are greater."""
+
 
 class Conversations:
     """A bounded map from conversations to the ids of their workers."""
@@ -50,6 +53,13 @@ class Conversations:
         if len(self._workers) > _REMEMBERED:
             self._leave(self._workers.popitem(last=False)[1])
         return "new"
+
+    def inherit(self, other: Conversations) -> None:
+        """Know the conversations of a pool whose place this one takes. None of its workers has
+        them: each that goes on here is lost to its worker there."""
+        if other._workers:
+            self._workers = OrderedDict.fromkeys(other._workers, _GONE)
+            self._counts[_GONE] = len(self._workers)
 
     def _leave(self, worker_id: int) -> None:
         self._counts[worker_id] -= 1

@@ -11,6 +11,8 @@ import random
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic
 
+from msgspec import structs
+
 from gateway.agents import scaling
 from gateway.agents.pool_types import Plan, PoolWorker, T, WorkerPhase
 from gateway.agents.restart import Breaker, RestartPolicy
@@ -61,6 +63,7 @@ class Crew(Generic[T]):
         self.started = 0
         """How many there ever were."""
         self._settings = settings
+        self._wanted = settings.workers
         self._restart = restart
         self._waiting = waiting
         self._rng = rng
@@ -71,7 +74,7 @@ class Crew(Generic[T]):
     @property
     def at_minimum(self) -> bool:
         """Whether no worker could be stopped for being idle."""
-        return len(self.all) <= self._settings.workers.min
+        return len(self.all) <= self._wanted.min
 
     def takers(self, breaker: Breaker) -> list[PoolWorker[T]]:
         """The workers that can be given one more request now."""
@@ -100,6 +103,11 @@ class Crew(Generic[T]):
         for worker in aged:
             self.end(worker, _RETIRING)
 
+    def wind_down(self) -> None:
+        """From now on keep no worker that has no request, and start none but for what waits."""
+        self._wanted = structs.replace(self._wanted, min=0, spare=0)
+        self._idle_timeout = self._session_timeout = 0.0
+
     # Stopping
 
     def stop_idle(self, plan: Plan[T], now: float) -> None:
@@ -112,7 +120,7 @@ class Crew(Generic[T]):
         if not idle:
             return
         idle.sort(key=attrgetter("idle_since"))
-        surplus = scaling.surplus(len(self.alive), len(idle), self._settings.workers)
+        surplus = scaling.surplus(len(self.alive), len(idle), self._wanted)
         for worker in idle:
             if worker.phase is WorkerPhase.SPAWNING:
                 continue  # there is no process yet that could be stopped
@@ -205,7 +213,7 @@ class Crew(Generic[T]):
         waiting = self._waiting.independent
         return scaling.shortage(
             self.alive.values(),
-            self._settings.workers,
+            self._wanted,
             waiting=waiting,
             expected_capacity=self._expected_capacity(plan, now) if waiting else 1,
             exclusive=self._settings.session == "exclusive",

@@ -1,6 +1,22 @@
 """All agents of one gateway: finds the one that a request is for, and drains them together.
 
 Knows no HTTP; what HTTP knows of agents goes through here.
+
+# Agents come and go
+
+    start ─> (tried by its owner) ─> put ─> gets the requests for its name ─┬─> put of another ─┐
+                                                                            └─> remove ─────────┤
+                                              stop <─ its last request was left <─ winds down <─┘
+
+An agent runs from `start` on, in a task of its own with everything that belongs to it. `put` is one
+step: what came before it is served by the agent that had the name until then, what comes after it
+by the new one, and no request is between the two. The earlier one *winds down*: each of its workers
+ends as soon as it has nothing to do, and with its last request it is stopped. Nothing limits that
+but the clocks of its requests. `remove` is the same without a successor, and with a time limit.
+
+A conversation that has a request at the earlier agent is still served there, so that two processes
+are never at work on one conversation, or in its folder. Once it has none, it goes on at the new
+agent, and is told that its worker is lost (`X-Agent-Session: lost`).
 """
 
 from __future__ import annotations
@@ -8,23 +24,26 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 from gateway import clock
-from gateway.agents.pool_types import Stage
 from gateway.agents.status import AgentState
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, ShuttingDown
 from gateway.workers.memory import measure_all
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from gateway.call import Call
     from gateway.exchange import Exchange
     from gateway.observe.metrics.readings import AgentReading
+
+    Run: TypeAlias = Callable[..., Awaitable[None]]
 
 TURNS_PER_CPU = 2
 """Agents whose first workers start at the same time."""
@@ -35,13 +54,50 @@ TURN_SECONDS = 0.1
 WARM_UP_SECONDS = 1.0
 """Before requests are taken although not every agent has had its turn."""
 
+_ENDING = "the gateway is shutting down"
+_NONE: Mapping[str, AgentSupervisor] = MappingProxyType({})
+
+
+@dataclass(slots=True, eq=False)
+class _Leaving:
+    """An agent that winds down."""
+
+    agent: AgentSupervisor
+    open: int = 0
+    """Its requests whose callers have not had their answers."""
+    conversations: Counter[str] = field(default_factory=Counter)
+    """How many of them each conversation has."""
+    left: trio.Event = field(default_factory=trio.Event)
+    """There are none any more."""
+
+    def admitted(self, call: Call) -> None:
+        self.open += 1
+        if call.conversation is not None:
+            self.conversations[call.conversation] += 1
+
+    def was_left(self, call: Call) -> None:
+        self.open -= 1
+        if call.conversation is not None:
+            self.conversations[call.conversation] -= 1
+        if not self.open:
+            self.left.set()
+
 
 class Dispatcher:
     """The agents of one gateway. `run` must be running while requests are submitted."""
 
-    def __init__(self, agents: Mapping[str, AgentSupervisor]) -> None:
+    def __init__(
+        self, agents: Mapping[str, AgentSupervisor] = _NONE, *, run: Run = AgentSupervisor.run
+    ) -> None:
+        """`run` is what runs one agent until it was stopped and has ended, a task of its own."""
         self.agents = dict(agents)
-        self._open: set[Exchange] = set()
+        """Those that requests are given to, by their names."""
+        self._run = run
+        self._running: dict[AgentSupervisor, None] = {}
+        self._leaving: dict[AgentSupervisor, _Leaving] = {}
+        self._nursery: trio.Nursery | None = None
+        self._stopped = trio.Event()
+        self._open: dict[Exchange, AgentSupervisor] = {}
         """Requests whose callers have not had their answers. They outlast their time in a pool: a
         client may read for long what a worker wrote at once."""
         self._all_left: trio.Event | None = None
@@ -49,6 +105,8 @@ class Dispatcher:
         """In each of them a request is being read that is not submitted yet. `stop` ends them."""
         self.leaving = False
         """Whether load balancers are to send requests elsewhere, though they are still served."""
+        self.draining = False
+        """Whether nothing is admitted any more."""
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -56,11 +114,73 @@ class Dispatcher:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every agent until `stop`."""
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
             for agent in self.agents.values():
-                await nursery.start(agent.run)
-            await nursery.start(self._warm_up)
+                await self.start(agent)
+            await self._nursery.start(self._warm_up)
             task_status.started()
+            await self._stopped.wait()
+
+    # Agents come and go
+
+    @property
+    def running(self) -> Collection[AgentSupervisor]:
+        """Every agent that has a process, or may have one: also those without requests as yet, and
+        those that wind down."""
+        return self._running.keys()
+
+    def generations(self, name: str) -> int:
+        """How many agents that had this name before are still winding down."""
+        return sum(agent.name == name for agent in self._leaving)
+
+    async def start(self, agent: AgentSupervisor) -> None:
+        """Run an agent, which gets no requests before `put`. Raises ShuttingDown."""
+        if self.draining:
+            raise ShuttingDown(_ENDING)
+        assert self._nursery is not None
+        self._running[agent] = None
+        await self._nursery.start(self._run_one, agent)
+
+    async def _run_one(
+        self,
+        agent: AgentSupervisor,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        try:
+            await self._run(agent, task_status=task_status)
+        finally:
+            del self._running[agent]
+
+    def put(self, agent: AgentSupervisor) -> None:
+        """Give an agent that was started the requests for its name from now on."""
+        before = self.agents.get(agent.name)
+        self.agents[agent.name] = agent
+        if before is not None:
+            agent.inherit(before)
+            self._wind_down(before, math.inf)
+        if self.draining:
+            agent.drain()
+
+    def remove(self, name: str, seconds: float) -> None:
+        """Let no agent have a name. Its requests have so much time to end."""
+        self._wind_down(self.agents.pop(name), seconds)
+
+    def _wind_down(self, agent: AgentSupervisor, seconds: float) -> None:
+        leaving = self._leaving[agent] = _Leaving(agent)
+        for exchange, its in self._open.items():
+            if its is agent:
+                leaving.admitted(exchange.call)
+        if not leaving.open:
+            leaving.left.set()
+        agent.wind_down()
+        assert self._nursery is not None
+        self._nursery.start_soon(self._see_off, leaving, seconds)
+
+    async def _see_off(self, leaving: _Leaving, seconds: float) -> None:
+        await clock.wait_within(leaving.left, seconds)
+        leaving.agent.stop(ShuttingDown(f"agent {leaving.agent.name!r} is not served any more"))
+        del self._leaving[leaving.agent]
 
     async def _warm_up(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -95,21 +215,33 @@ class Dispatcher:
         except KeyError:
             raise AgentNotFound(f"there is no agent {name!r}") from None
 
-    @property
-    def draining(self) -> bool:
-        """Whether nothing is admitted any more."""
-        return any(agent.stage is not Stage.SERVING for agent in self.agents.values())
-
     def submit(self, call: Call) -> Exchange:
         """Admit a request; `leave` must be called for it. Raises GatewayError."""
-        exchange = self.agent(call.agent).submit(call)
-        self._open.add(exchange)
+        agent = self.agent(call.agent)
+        if self._leaving and call.conversation is not None:
+            agent = self._at_work_on(call) or agent
+        exchange = agent.submit(call)
+        self._open[exchange] = agent
+        if self._leaving and agent in self._leaving:
+            self._leaving[agent].admitted(call)
         return exchange
+
+    def _at_work_on(self, call: Call) -> AgentSupervisor | None:
+        """The earlier agent that has a request of the conversation and binds it to a worker."""
+        for agent, leaving in self._leaving.items():
+            bound = agent.name == call.agent and agent.settings.session != "none"
+            if bound and leaving.conversations[call.conversation or ""]:
+                return agent
+        return None
 
     def leave(self, exchange: Exchange) -> None:
         """A request's answer was given, or nobody waits for it any more: then it is cancelled."""
-        self.agents[exchange.call.agent].leave(exchange)
-        self._open.discard(exchange)
+        agent = self._open.pop(exchange, None)
+        if agent is None:
+            return  # it was left before
+        agent.leave(exchange)
+        if self._leaving and agent in self._leaving:
+            self._leaving[agent].was_left(exchange.call)
         if self._all_left is not None and not self._open:
             self._all_left.set()
 
@@ -154,15 +286,20 @@ class Dispatcher:
 
     async def drain(self, seconds: float = math.inf) -> bool:
         """Admit nothing more, and wait for open requests; whether all were answered in time."""
-        for agent in self.agents.values():
+        self.draining = True
+        for agent in self._running:
             agent.drain()
         return await self._wait_until_all_left(seconds)
 
     async def stop(self, seconds: float) -> None:
         """Stop every agent, end open requests with `shutting_down`; give the answers time."""
-        error = ShuttingDown("the gateway is shutting down")
-        for agent in self.agents.values():
+        self.draining = True
+        self._stopped.set()
+        error = ShuttingDown(_ENDING)
+        for agent in self._running:
             agent.stop(error)
+        for leaving in self._leaving.values():
+            leaving.left.set()
         for scope in self.reading:
             scope.cancel()
         await self._wait_until_all_left(seconds)

@@ -289,6 +289,15 @@ class Pool(Generic[T]):
             return [], self._settle(now)
         return self._waiting.clear(), self._settle(now)
 
+    def inherit(self, other: Pool[T]) -> None:
+        """Take the place of another pool of the same agent, before any request is submitted."""
+        self._conversations.inherit(other._conversations)
+
+    def wind_down(self, now: float) -> Plan[T]:
+        """Stop every worker as soon as it has no request. Those that come are served still."""
+        self._crew.wind_down()
+        return self._settle(now)
+
     def drain(self) -> None:
         """Admit nothing more."""
         if self.stage is Stage.SERVING:

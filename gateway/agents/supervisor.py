@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import trio
 
 from gateway import clock
+from gateway.agents.alarm import Alarm
 from gateway.agents.blame import Blame, blame_of
 from gateway.agents.declared import Declared
 from gateway.agents.growth import watch_growth
@@ -108,7 +109,9 @@ class AgentSupervisor:
     ) -> None:
         self.name = name
         self.settings = settings
-        self._launcher = launcher
+        self.launcher = launcher
+        self.tried = trio.Event()
+        """Set once a worker has spoken, or has failed: see `why_not_started`."""
         self._on_gone = on_gone
         self._new_worker = new_worker
         self._restart = RestartPolicy(settings.restart)
@@ -117,8 +120,7 @@ class AgentSupervisor:
         self._inbox: deque[tuple[int, WorkerEvent]] = deque()
         self._in_step = False
         self._nursery: trio.Nursery | None = None
-        self._wake_at = math.inf
-        self._wake_scope: trio.CancelScope | None = None
+        self._alarm = Alarm(lambda: self._step(self._pool.tick, clock.now()))
         self._stopped = trio.Event()
         self.declared = Declared(name)
         self._tally = Tally()
@@ -135,7 +137,7 @@ class AgentSupervisor:
         async with trio.open_nursery() as workers:
             self._nursery = workers
             async with trio.open_nursery() as clocks:
-                clocks.start_soon(self._keep_time)
+                clocks.start_soon(self._alarm.run)
                 clocks.start_soon(self.declared.run)
                 if not math.isinf(self.settings.max_rss_bytes):
                     most = self.settings.max_rss_bytes
@@ -147,6 +149,14 @@ class AgentSupervisor:
     def warm_up(self) -> None:
         """Start the workers that are always kept."""
         self._step(self._pool.tick, clock.now())
+
+    def inherit(self, other: AgentSupervisor) -> None:
+        """Take the place of an earlier supervisor of the agent, before any request."""
+        self._pool.inherit(other._pool)
+
+    def wind_down(self) -> None:
+        """End each worker as soon as it has no request. Those that come are served still."""
+        self._step(self._pool.wind_down, clock.now())
 
     def drain(self) -> None:
         """Admit nothing more; what is running goes on."""
@@ -242,6 +252,7 @@ class AgentSupervisor:
             case Spoke(ready):
                 self.declared.heard(ready)
                 self._tally.spoke(now - self._workers[worker_id].began_at)
+                self.tried.set()
                 capacity = 1 if ready is None else ready.concurrency
                 self._carry_out(pool.ready(worker_id, capacity, now))
             case ReadsSilently():
@@ -297,6 +308,7 @@ class AgentSupervisor:
             pid = self._workers[worker_id].pid
             self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
             self._note_limit(end.error)
+            self.tried.set()
         plan = self._pool.condemn(worker_id, now, blame=blame, lost=end.lost, unread=again)
         self._carry_out(plan)
         if end.reason is Reason.NOT_STARTED:
@@ -325,7 +337,7 @@ class AgentSupervisor:
             worker.send(exchange)
         for worker_id in plan.start:
             worker = self._new_worker(
-                worker_id, self.name, self._launcher, self.receive, clocks=self.settings.clocks
+                worker_id, self.name, self.launcher, self.receive, clocks=self.settings.clocks
             )
             self._workers[worker_id] = worker
             assert self._nursery is not None
@@ -334,7 +346,7 @@ class AgentSupervisor:
             self._workers[worker_id].end(Reason.ASKED)
         for exchange in plan.unavailable:
             exchange.fail(self._unavailable(max(1.0, self._restart.start_at - now)))
-        self._wake_by(plan.wake_at)
+        self._alarm.set(plan.wake_at)
 
     async def _run_worker(self, worker_id: int, worker: SupervisedWorker) -> None:
         ended = False
@@ -349,23 +361,6 @@ class AgentSupervisor:
             del self._workers[worker_id]
             self._on_gone()
             self._step(self._pool.gone, worker_id, now)
-
-    # Time
-
-    def _wake_by(self, at: float) -> None:
-        # Only ever earlier: waking too early costs one look, and moving the deadline at every
-        # request would cost more.
-        if at < self._wake_at:
-            self._wake_at = at
-            if self._wake_scope is not None:
-                self._wake_scope.deadline = clock.as_deadline(at)
-
-    async def _keep_time(self) -> None:
-        while True:
-            with trio.CancelScope(deadline=clock.as_deadline(self._wake_at)) as self._wake_scope:
-                await trio.sleep_forever()
-            self._wake_at = math.inf
-            self._step(self._pool.tick, clock.now())
 
     def _replace_outgrown(self, worker_id: int, used: int) -> None:
         """Retire a worker that holds more than `max_rss`."""
@@ -382,6 +377,12 @@ class AgentSupervisor:
         return self._pool.stage
 
     @property
+    def why_not_started(self) -> str | None:
+        """What became of the first worker, if it failed and none has spoken since."""
+        failed = self._last_failure if self._restart.failing else None
+        return None if failed is None else failed.message
+
+    @property
     def state(self) -> AgentState:
         return agent_state(self._pool, self._restart, clock.now())
 
@@ -392,7 +393,7 @@ class AgentSupervisor:
     @property
     def processes(self) -> Iterator[tuple[int, str | None]]:
         """The pid and the mark of every worker that has not been reaped, and of the launcher's."""
-        for pid in (*self._launcher.processes(), *self.declared.processes):
+        for pid in (*self.launcher.processes(), *self.declared.processes):
             yield pid, None
         for worker in self._workers.values():
             if worker.pid is not None:
@@ -421,11 +422,11 @@ class AgentSupervisor:
             started=self._pool.started,
             last_failure=self._last_failure,
             last_limit=self._last_limit,
-            sandbox=self._launcher.describe(),
-            traffic=self._launcher.traffic(),
+            sandbox=self.launcher.describe(),
+            traffic=self.launcher.traffic(),
         )
 
     @property
     def reading(self) -> AgentReading:
         """What the metrics are told."""
-        return self._tally.read(self.name, self.settings, self.state, self._pool, self._launcher)
+        return self._tally.read(self.name, self.settings, self.state, self._pool, self.launcher)

@@ -13,6 +13,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.front.cors import make_cors
 from gateway.front.hosts import KnownHosts
+from gateway.front.limits import make_limits
 from gateway.front.metrics import Readers, make_metrics_blueprint
 from gateway.front.models import make_models_blueprint
 from gateway.front.native.dialect import NativeDialect
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.config import ServerSettings
+    from gateway.config import CallerKeys, ServerSettings, Settings
     from gateway.front.auth import Keys
     from gateway.front.dialect import Dialect
     from gateway.front.limits.permits import Limits
@@ -82,6 +83,23 @@ def make_dialects(names: Collection[str]) -> tuple[Dialect, ...]:
     return (OpenAIDialect(), native)
 
 
+class App(QuartTrio):
+    """The application of one gateway. What changes of it belongs to its `calls` and `readers`."""
+
+    calls: CallRoutes
+    readers: Readers | None = None
+
+    def change(self, settings: Settings, keys: CallerKeys) -> None:
+        """Go by these settings and keys from the next request on."""
+        server = settings.server
+        self.config["MAX_CONTENT_LENGTH"] = server.max_body_bytes
+        self.calls.change(_hosts(server), server.max_body_bytes)
+        self.calls.cors = make_cors(server.cors)
+        self.calls.limits = make_limits(settings.agents, keys.by_name, self.calls.limits)
+        if self.readers is not None:
+            self.readers.change(server.metrics)
+
+
 def make_app(
     dispatcher: Dispatcher,
     runs: Runs,
@@ -92,12 +110,12 @@ def make_app(
     keys: Keys | None = None,
     limits: Limits | None = None,
     scrape: Scrape | None = None,
-) -> QuartTrio:
+) -> App:
     """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
     of every request, for which `begin` is called first. `keys` are those of callers. `scrape` makes
     what `/metrics` is answered with, where there are metrics."""
     max_body = settings.max_body_bytes
-    app = QuartTrio("gateway", static_folder=None)
+    app = App("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
     app.url_map.merge_slashes = False
     app.asgi_http_class = HTTPConnection
@@ -109,13 +127,13 @@ def make_app(
     if "openai" in settings.dialects:
         app.register_blueprint(make_models_blueprint(dispatcher))
     if scrape is not None:
-        app.register_blueprint(make_metrics_blueprint(scrape, Readers(settings.metrics)))
-    hosts = KnownHosts(settings, socket.gethostname())
-    routes: ASGIApp = CallRoutes(
+        app.readers = Readers(settings.metrics)
+        app.register_blueprint(make_metrics_blueprint(scrape, app.readers))
+    app.calls = CallRoutes(
         app.asgi_app,
         dispatcher,
         dialects,
-        hosts,
+        _hosts(settings),
         runs,
         max_body=max_body,
         keys=keys,
@@ -123,8 +141,13 @@ def make_app(
         limits=limits,
         cors=make_cors(settings.cors),
     )
+    routes: ASGIApp = app.calls
     if observers:
         most = PAYLOAD_BYTES if settings.log_payloads else 0
         routes = Observed(routes, observers, begin, keep_bodies=most)
     app.asgi_app = routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app
+
+
+def _hosts(settings: ServerSettings) -> KnownHosts:
+    return KnownHosts(settings, socket.gethostname())

@@ -127,6 +127,11 @@ class Keys:
         """The names of the keys."""
         return set(self._keys.by_name)
 
+    @property
+    def keys(self) -> CallerKeys:
+        """Those that count now."""
+        return self._keys
+
     def change(self, keys: CallerKeys) -> bool:
         """Have these keys count from now on. Returns whether any is another than before."""
         changed = keys != self._keys

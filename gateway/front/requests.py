@@ -94,6 +94,11 @@ class CallRoutes:
         self._max_body: float = max_body
         self._inputs = inputs
 
+    def change(self, hosts: KnownHosts, max_body: int) -> None:
+        """Answer for these hosts, and take bodies of so many bytes, from now on."""
+        self._hosts = hosts
+        self._max_body = max_body
+
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if self.cors is not None:
             send = self.cors.sharing(scope, send)

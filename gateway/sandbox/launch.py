@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from gateway.config.sandbox import SandboxSettings
     from gateway.config.services import Service
+    from gateway.sandbox.files.state import AgentState
     from gateway.sandbox.network.metering import Meter
     from gateway.sandbox.symptoms import Diagnosis
 
@@ -146,6 +147,11 @@ class Launcher(Protocol):
         ...
 
     @property
+    def state(self) -> AgentState | None:
+        """What outlives the agent's workers, if anything does."""
+        ...
+
+    @property
     def services(self) -> Sequence[Service]:
         """The services that the agent may use."""
         ...
@@ -155,19 +161,23 @@ class Launcher(Protocol):
         files that `hidden` names, in which keys of any agent's stand. Raises SandboxError."""
         ...
 
-    def change_network(self, wanted: SandboxSettings) -> bool:
+    def can_change(self, wanted: SandboxSettings, services: Sequence[Service]) -> bool:
+        """Whether workers that run can have the `network` of these settings, and these services:
+        those of an agent without a network have no way to one."""
+        ...
+
+    def change_network(self, wanted: SandboxSettings) -> None:
         """Have the workers, those that run too, reach what these settings' `network` says alone.
 
-        Returns whether that could be done without new workers: those of an agent without a network
-        have no way to one. Raises OSError, and then nothing has changed.
+        Only if it `can_change` so. Raises OSError, and then nothing has changed.
         """
         ...
 
-    def change_services(self, services: Sequence[Service]) -> bool:
+    def change_services(self, services: Sequence[Service]) -> None:
         """Have the workers, those that run too, use these services under these rules and keys.
 
-        Returns whether that could be done, as above; the variables of a service are for workers
-        that start from now on. Raises OSError, and then nothing has changed.
+        Only if it `can_change` so; the variables of a service are for workers that start from now
+        on. Raises OSError, and then nothing has changed.
         """
         ...
 

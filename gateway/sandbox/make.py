@@ -93,13 +93,14 @@ def make_launcher(
     state: AgentState | None = None,
     workers: int = 1,
     services: Sequence[Service] = (),
+    meter: Meter | None = None,
 ) -> Launcher:
     """The launcher of the workers of `agent_name`, at exactly the level that was asked for.
 
     `environ` is the gateway's environment, of which PATH finds the program; `cwd` is the absolute
     folder that relative paths start from; `secrets` are paths that no agent may see. `state` is
     what the agent has that outlives its workers, of which there are at most `workers` at a time;
-    `services` are what it may use.
+    `services` are what it may use; `meter` is what the agent has had, if it was served before.
     Raises SandboxError, whose one line names the agent, when the sandbox cannot be made.
     """
     cwd = working_folder(settings, cwd)
@@ -127,6 +128,7 @@ def make_launcher(
             state=state,
             workers=workers,
             services=services,
+            meter=Meter() if meter is None else meter,
         )
     except (SandboxError, OSError) as error:
         raise SandboxError(f"agent {agent_name!r}: {error}") from error
@@ -148,6 +150,7 @@ def _make_strict(
     state: AgentState | None,
     workers: int,
     services: Sequence[Service],
+    meter: Meter,
 ) -> StrictLauncher:
     tools = find_tools()
     needs = discover(argv, cwd=cwd, search_path=environ.get("PATH", os.defpath))
@@ -215,7 +218,6 @@ def _make_strict(
     if state is not None and any(overlap(mount.path, STATE) for mount in mounts):
         raise SandboxError(f"{STATE} is where the agent sees its own folder: mount nothing there")
     uids = None if ids is None else UidBlock(split_ids(ids)[1])
-    meter = Meter()
     make_process = partial(
         Proxy, agent_name, spent=meter.spent, tools=tools, seccomp=confinement.seccomp
     )
@@ -227,7 +229,6 @@ def _make_strict(
         uid = None if uids is None else uids.take()
         rules = {"services": {each.name: each.rules() for each in services}}
         door = make_process(rules, program=DOOR, uid=uid, trust=True)
-        meter.set_budgets(services)
     return StrictLauncher(
         confinement,
         tools=tools,

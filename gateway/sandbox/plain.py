@@ -91,12 +91,15 @@ class PlainLauncher:
     def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
         del services, hidden  # nothing is kept from anything here
 
-    def change_network(self, wanted: SandboxSettings) -> bool:
+    def can_change(self, wanted: SandboxSettings, services: Sequence[Service]) -> bool:
         del wanted
-        return True
-
-    def change_services(self, services: Sequence[Service]) -> bool:
         return not services
+
+    def change_network(self, wanted: SandboxSettings) -> None:
+        del wanted
+
+    def change_services(self, services: Sequence[Service]) -> None:
+        assert not services
 
     def logs(self) -> Sequence[int]:
         return ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
 import secrets
 import signal
@@ -104,10 +103,9 @@ class StrictLauncher:
         self.services = services
         self.meter = meter or Meter()
         """What the agent's processes of the network have recorded."""
-        self._state = state
+        self.state = state
         self._sharing = sharing
         self._token = secrets.token_hex(4)
-        self._numbers = itertools.count()
         self._made: list[tuple[Path, ...]] = []
         self._ended: list[tuple[Path, ...]] = []
         take_over(cgroups.folders.values())
@@ -130,7 +128,7 @@ class StrictLauncher:
             door=self._door,
             services=self.services,
             meter=self.meter,
-            state=self._state,
+            state=self.state,
             sharing=self._sharing,
         )
 
@@ -140,8 +138,8 @@ class StrictLauncher:
         ending = contextlib.ExitStack()
         try:
             home = None
-            if self._state is not None and (home := self._state.take(conversation)) is not None:
-                ending.callback(self._state.give_back, home)
+            if self.state is not None and (home := self.state.take(conversation)) is not None:
+                ending.callback(self.state.give_back, home)
             with self._launch_in(home, ending) as launch:
                 yield launch
         except BaseException:
@@ -152,7 +150,7 @@ class StrictLauncher:
     def _launch_in(self, home: Home | None, ending: contextlib.ExitStack) -> Iterator[Launch]:
         """One start in a folder. `ending` is closed when every process of it has ended."""
         self.remove_groups()
-        number = next(self._numbers)
+        number = next(self.meter.numbers)
         confinement = self._as_it_is_now(home)
         self._guard.ensure()
         rlimits = self.rlimits()
@@ -226,7 +224,7 @@ class StrictLauncher:
                 other_user=confinement.changes_user,
                 release=ending.close,
                 watched_memory=self._watched_memory,
-                too_large=self._state.too_large(home) if self._state and home else None,
+                too_large=self.state.too_large(home) if self.state and home else None,
                 shares_cpus=self._shares_cpus,
                 out_of_memory=partial(groups.out_of_memory, group),
                 lifelines=tuple(lifelines),
@@ -255,7 +253,7 @@ class StrictLauncher:
         confinement, settings, rlimits = self.confinement, self.confinement.settings, self.rlimits()
         return {
             "level": "strict",
-            "user": user_in_words(confinement, self._state),
+            "user": user_in_words(confinement, self.state),
             "why_shared": confinement.why_shared or None,
             "shared_limits": list(self.shared_limits),
             "network": list(settings.network_hosts) or False,
@@ -281,7 +279,7 @@ class StrictLauncher:
             "not_shown": list(confinement.not_shown),
             "env": sorted(confinement.env),
             "cwd": confinement.cwd,
-        } | ({} if self._state is None else self._state.describe())
+        } | ({} if self.state is None else self.state.describe())
 
     def traffic(self) -> dict[str, Any]:
         """As `gateway.sandbox.launch.Launcher.traffic`."""
@@ -321,23 +319,26 @@ class StrictLauncher:
         check_keys_apart(self.confinement.settings, services)
         check_hidden(self.confinement, hidden)
 
-    def change_network(self, wanted: SandboxSettings) -> bool:
+    def can_change(self, wanted: SandboxSettings, services: Sequence[Service]) -> bool:
+        """As `gateway.sandbox.launch.Launcher.can_change`."""
+        network = self._proxy is not None or not wanted.network_hosts
+        return network and (self._door is not None or not services)
+
+    def change_network(self, wanted: SandboxSettings) -> None:
         """As `gateway.sandbox.launch.Launcher.change_network`."""
         if self._proxy is None:
-            return not wanted.network_hosts
+            return
         self._proxy.change(**wanted.network_rules)
         self.confinement = with_network(self.confinement, wanted)
-        return True
 
-    def change_services(self, services: Sequence[Service]) -> bool:
+    def change_services(self, services: Sequence[Service]) -> None:
         """As `gateway.sandbox.launch.Launcher.change_services`."""
         if self._door is None:
-            return not services
+            return
         self._door.change(services={each.name: each.rules() for each in services})
         self.confinement = with_services(self.confinement, self.services, services)
         self.services = services
         self.meter.set_budgets(services)
-        return True
 
     def keep_from(self, ports: Sequence[int]) -> None:
         """As `gateway.sandbox.launch.Launcher.keep_from`."""
@@ -355,10 +356,12 @@ class StrictLauncher:
 
     def close(self) -> None:
         """As `gateway.sandbox.launch.Launcher.close`."""
-        self._sources.tell_what_appeared()
+        self._sources.close()
         _remove(self._made)
         for proxy in self._proxies:
             proxy.close()
+        if self._uids is not None:
+            self._uids.release()
 
     def _as_it_is_now(self, home: Home | None) -> Confinement:
         """The confinement, in a folder that outlives the worker, and without what its owner has

@@ -40,7 +40,8 @@ async def bare_server(
     """
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = server._http_config([listener], keep_alive)
+    config = server._http_config([listener])
+    config.keep_alive_timeout = keep_alive
     draining = trio.Event() if drain is None else drain
     end = trio.Event() if stop is None else stop
     app = an_app(ServerSettings(max_body="1000")) if app is None else app

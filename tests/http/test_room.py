@@ -150,13 +150,13 @@ def test_descriptors_for_all_workers_are_kept_from_connections(
 ) -> None:
     settings = Settings(agents={name: AgentSettings(command="true") for name in "abc"})
     monkeypatch.setattr("gateway.server.resource.getrlimit", lambda _: (1000, 1000))
-    most = _max_connections(settings)
+    most = _max_connections(settings, 3)
     reserved = 3 * 4 * DESCRIPTORS_PER_WORKER + SPARE_DESCRIPTORS
     assert most <= 1000 - reserved - 3
     assert not caplog.records
     monkeypatch.setattr("gateway.server.resource.getrlimit", lambda _: (100, 100))
     with caplog.at_level(logging.WARNING):
-        assert _max_connections(settings) == 25
+        assert _max_connections(settings, 3) == 25
     assert "the limit of 100 open files is too low for 12 workers" in caplog.text
 
 

@@ -12,14 +12,15 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from gateway.cli import make_launchers
 from gateway.config import AgentSettings, ConfigError, ServerSettings, Settings
+from gateway.launchers import LauncherMaker, States
 from gateway.sandbox import SandboxError
 from gateway.sandbox.files.commands import shell_script, simple_commands, wrapped
 from gateway.sandbox.files.discover import discover
@@ -234,6 +235,10 @@ def test_what_prepares_an_environment_first_is_refused_with_what_to_write(
     assert instead in refused(project, *AgentSettings(command=command).argv)
 
 
+def maker(settings: Settings) -> LauncherMaker:
+    return LauncherMaker(States(settings.server, ExitStack(), serving=False))
+
+
 def test_what_is_installed_need_not_be_installed_first(project: Path) -> None:
     (project / "node_modules/.bin").mkdir(parents=True)
     for name in ("there", "tsx"):
@@ -249,10 +254,10 @@ def test_what_to_write_is_told_also_where_the_gateway_has_no_such_program(
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     settings = Settings(agents={"it": AgentSettings(command="pdm run agent.py")})
     with pytest.raises(ConfigError, match=r"it.command: .*: write .venv/bin/python agent.py"):
-        make_launchers(settings)
+        maker(settings).make(settings)
     off = msgspec.structs.replace(settings, server=ServerSettings(sandbox="off"))
     with pytest.raises(ConfigError, match=r"it.command: there is no command 'pdm'"):
-        make_launchers(off)
+        maker(off).make(off)
 
 
 def test_what_only_looks_like_that_is_started(project: Path) -> None:

@@ -110,17 +110,22 @@ async def test_an_agent_that_loses_a_service_is_told_which_setting_names_it(tmp_
         )
         answer = await gateway.post("/agent/bot/invoke", input="chat")
         assert "this agent has no service 'openai'" in answer.text
-        # An agent without services has no door, which a reload says.
+        # An agent without services has no door: with one, its workers are other ones.
+        before = await gateway.state("other")
         toml = (tmp_path / "gateway.toml").read_text()
         assert "[agents.other.sandbox]" in toml
-        line = await reload(
+        await reload(
             gateway,
             tmp_path,
             "[agents.other.sandbox]",
             'services = ["strange"]\n[agents.other.sandbox]',
-            "reload: needs a restart",
+            "reload: replaced agent=other",
         )
-        assert "agents.other.services" in line
+        now = await gateway.state("other")
+        assert "strange" in now["sandbox"]["services"]
+        assert {each["pid"] for each in now["workers"]}.isdisjoint(
+            each["pid"] for each in before["workers"]
+        )
 
 
 async def test_tokens_that_were_used_stay_used_when_the_door_is_another_process(

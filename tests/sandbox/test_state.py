@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import trio
 
-from gateway.cli import make_launchers, open_states
 from gateway.config import load
+from gateway.launchers import LauncherMaker, States
 from gateway.sandbox import SandboxError
 from tests.harness import RunningGateway, running_gateway
 from tests.sandbox.users import as_user, available_users, need_sandbox, uid_of
@@ -251,9 +251,9 @@ def test_no_agent_is_shown_the_place_of_state_or_what_lies_in_it(tmp_path: Path)
         config.write_text(toml)
         loaded = load(config)
         with ExitStack() as stack:
-            states = open_states(loaded, stack, serving=True)
+            states = States(loaded.server, stack, serving=True)
             with pytest.raises(SandboxError, match=f"would show the agent {place}, which is"):
-                make_launchers(loaded, states)
+                LauncherMaker(states).make(loaded)
 
 
 def test_with_root_an_agent_whose_mounts_can_be_written_does_without_a_place_of_state(
@@ -263,8 +263,10 @@ def test_with_root_an_agent_whose_mounts_can_be_written_does_without_a_place_of_
     config = tmp_path / "gateway.toml"
     config.write_text(settings(tmp_path, sandbox='mounts_rw = ["/srv"]'))
     with ExitStack() as stack:
-        assert open_states(load(config), stack, serving=True) == {}
+        loaded = load(config)
+        states = States(loaded.server, stack, serving=True)
+        assert states.open(loaded.agents) == {}
         assert ("belongs to each worker alone" in caplog.text) == (os.geteuid() == 0)
         config.write_text(settings(tmp_path, agent="state = true"))
         with pytest.raises(SandboxError, match="state_dir: "):
-            open_states(load(config), stack, serving=True)
+            states.open(load(config).agents)

@@ -312,7 +312,6 @@ def test_no_worker_starts_in_a_folder_that_is_too_large(whole: StateDir) -> None
 async def test_the_keeper_measures_and_removes(
     whole: StateDir, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await keeper.keep_states({})  # returns: there is nothing to look after
     agent = whole.agent("a", StateSettings(size="1K", ttl="1h"), per_conversation=True)
     home = agent.take("c")
     assert home is not None

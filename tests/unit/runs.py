@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gateway.agents.dispatcher import Dispatcher
-from gateway.config import Clocks, RunSettings
+from gateway.config import Clocks, RunSettings, ServerSettings, Settings
 from gateway.exchange import Exchange
 from gateway.front.dialect import Dialect
 from gateway.front.limits.permits import Limits
@@ -156,6 +156,8 @@ async def supervised_scene(agent: AgentScene, **settings: Any) -> AsyncIterator[
         await nursery.start(dispatcher.run)
         await wait_all_tasks_blocked()
         async with front(dispatcher, RunSettings(**settings)) as it:
+            server = ServerSettings(runs=RunSettings(**settings))
+            it.runs.change(Settings(server=server, agents={"a": agent.agent.settings}))
             yield it
             await dispatcher.stop(0)
 

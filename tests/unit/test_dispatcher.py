@@ -137,3 +137,96 @@ async def test_one_that_leaves_serves_and_is_not_ready() -> None:
         assert not it.ready
         assert it.can_serve
         it.submit(scene.call("hold"))
+
+
+# Agents come and go
+
+
+async def put(it: Dispatcher, scene: AgentScene) -> None:
+    await it.start(scene.agent)
+    it.put(scene.agent)
+
+
+async def test_what_came_before_another_agent_is_answered_by_the_one_that_it_came_to() -> None:
+    old, new = AgentScene(), AgentScene()
+    async with running(old) as it:
+        before = it.submit(old.call("hold"))
+        await put(it, new)
+        after = it.submit(new.call("hold"))
+        await wait_all_tasks_blocked()
+        assert old.crew[1].given == ["r-1"]
+        assert new.crew[1].given == ["r-1"]
+        assert it.generations("a") == 1
+        assert len(it.running) == 2
+        old.crew[1].answers(before)
+        await wait_all_tasks_blocked()
+        assert before.error is None
+        assert it.generations("a") == 1, "its client has not read the answer yet"
+        it.leave(before)
+        old.crew[1].reaps.set()
+        await wait_all_tasks_blocked()
+        assert it.generations("a") == 0
+        assert list(it.running) == [new.agent]
+        new.crew[1].answers(after)
+        it.leave(after)
+
+
+async def test_an_agent_without_requests_ends_at_once_when_another_takes_its_place() -> None:
+    old, new = AgentScene(), AgentScene()
+    async with running(old) as it:
+        await put(it, new)
+        old.crew[1].reaps.set()
+        await wait_all_tasks_blocked()
+        assert old.crew[1].reason is not None
+        assert list(it.running) == [new.agent]
+        assert it.agents == {"a": new.agent}
+
+
+async def test_a_conversation_stays_where_it_is_worked_on_and_is_lost_afterwards() -> None:
+    old, new = AgentScene(session="sticky"), AgentScene(session="sticky")
+    async with running(old) as it:
+        first = it.submit(old.call("hold", conversation="c"))
+        await put(it, new)
+        second = it.submit(old.call("hold", conversation="c"))
+        other = it.submit(new.call("hold", conversation="d"))
+        await wait_all_tasks_blocked()
+        assert len(old.crew[1].given) == 2
+        assert len(new.crew[1].given) == 1
+        for exchange in (first, second):
+            old.crew[1].answers(exchange)
+            it.leave(exchange)
+        await wait_all_tasks_blocked()
+        third = it.submit(new.call("hold", conversation="c"))
+        await wait_all_tasks_blocked()
+        assert (second.session, third.session, other.session) == ("kept", "lost", "new")
+        for exchange in (third, other):
+            new.crew[1].answers(exchange)
+            it.leave(exchange)
+
+
+async def test_an_agent_that_is_removed_has_its_time_and_no_new_requests(
+    autojump_clock: MockClock,
+) -> None:
+    scene = AgentScene()
+    async with running(scene) as it:
+        exchange = it.submit(scene.call("hold"))
+        it.remove("a", 5)
+        with pytest.raises(AgentNotFound):
+            it.submit(scene.call("hold"))
+        await trio.sleep(4)
+        assert exchange.error is None
+        await trio.sleep(2)
+        assert isinstance(exchange.error, ShuttingDown)
+        assert "agent 'a' is not served any more" in exchange.error.message
+
+
+async def test_a_stop_ends_an_agent_that_winds_down_and_one_that_was_not_put() -> None:
+    old, new, third = AgentScene(), AgentScene(), AgentScene()
+    async with running(old) as it:
+        exchange = it.submit(old.call("hold"))
+        await put(it, new)
+        await it.start(third.agent)
+        await it.stop(0)
+        assert isinstance(exchange.error, ShuttingDown)
+        with pytest.raises(ShuttingDown):
+            await it.start(AgentScene().agent)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.agents.supervisor import AgentSupervisor
 from gateway.config import AgentSettings, SandboxSettings, Settings
 from gateway.config.services import Service, ServiceSettings
 from gateway.front.auth import Keys
@@ -23,22 +25,48 @@ class Launcher(NoLauncher):
         self.network: tuple[str, ...] = ()
         self.full = False
 
+    def can_change(self, wanted: SandboxSettings, services: Sequence[Service]) -> bool:
+        return True
+
     def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
         pass
 
-    def change_network(self, wanted: SandboxSettings) -> bool:
+    def change_network(self, wanted: SandboxSettings) -> None:
         self._fail_if_full()
         self.network = wanted.network_hosts
-        return True
 
-    def change_services(self, services: Sequence[Service]) -> bool:
+    def change_services(self, services: Sequence[Service]) -> None:
         self._fail_if_full()
         self.services = services
-        return True
 
     def _fail_if_full(self) -> None:
         if self.full:
             raise OSError(errno.EMFILE, "Too many open files")
+
+
+class Agents:
+    """One agent, `a`, which is never replaced: nothing else of it differs."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launchers: dict[str, Any] = {"a": launcher}
+
+    def prepare(self, settings: Settings, names: Collection[str]) -> dict[str, Any]:
+        raise AssertionError(f"to be replaced: {names}")
+
+    async def start(
+        self, settings: Settings, launchers: Mapping[str, Any]
+    ) -> dict[str, AgentSupervisor]:
+        assert not launchers
+        return {}
+
+    def put(self, agents: Iterable[AgentSupervisor]) -> None:
+        assert not list(agents)
+
+    def remove(self, name: str, seconds: float) -> None:
+        raise AssertionError(f"to be removed: {name}")
+
+    def generations(self, name: str) -> int:
+        raise AssertionError(f"to be replaced: {name}")
 
 
 def settings(key: Path, *hosts: str, services: tuple[str, ...] = ("x",)) -> Settings:
@@ -63,7 +91,7 @@ async def test_a_change_that_fails_is_named_and_made_at_the_next_reload(
     before, after = settings(key), settings(key, "b:2", services=())
     launcher = Launcher()
     wanted = [before]
-    reloader = Reloader(lambda: wanted[0], before, {"a": launcher}, callers=Keys())
+    reloader = Reloader(lambda: wanted[0], before, Agents(launcher), callers=Keys())
     caplog.set_level("INFO", "gateway")
     await reloader.reload()
     assert said(caplog) == ["reload: services changed", "reload: done"]
@@ -103,7 +131,7 @@ async def test_a_key_that_cannot_be_read_leaves_the_last_one_in_use(
     key = tmp_path / "key"
     key.write_text("sk-4711")
     launcher = Launcher()
-    reloader = Reloader(lambda: settings(key), settings(key), {"a": launcher}, callers=Keys())
+    reloader = Reloader(lambda: settings(key), settings(key), Agents(launcher), callers=Keys())
     await reloader.read_keys()
     key.unlink()
     await reloader.read_keys()

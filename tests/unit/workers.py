@@ -66,6 +66,7 @@ class NoLauncher:
     """A launcher for workers that are no processes."""
 
     services: Sequence[Service] = ()
+    state = None
 
     @contextmanager
     def launch(self, conversation: str | None = None) -> Iterator[Launch]:

@@ -94,10 +94,7 @@ class Registry(Generic[K]):
     """See the module's docstring."""
 
     def __init__(self, *, most_runs: int, most_bytes: int, ttl: float) -> None:
-        self._most_runs = most_runs
-        self._most_keys = most_runs - most_runs // KEYLESS_SHARE
-        self._most_bytes = most_bytes
-        self._ttl = ttl
+        self._bound(most_runs, most_bytes, ttl)
         self._runs: dict[str, K] = {}
         self._keys: dict[bytes, K] = {}
         self._ended: dict[K, None] = {}
@@ -112,6 +109,17 @@ class Registry(Generic[K]):
         """What each agent's runs cost."""
         self.size = 0
         """Bytes that all runs keep of their answers."""
+
+    def _bound(self, most_runs: int, most_bytes: int, ttl: float) -> None:
+        self._most_runs = most_runs
+        self._most_keys = most_runs - most_runs // KEYLESS_SHARE
+        self._most_bytes = most_bytes
+        self._ttl = ttl
+
+    def change(self, *, most_runs: int, most_bytes: int, ttl: float) -> None:
+        """Hold other bounds from now on. Runs beyond a smaller number are forgotten in time."""
+        self._bound(most_runs, most_bytes, ttl)
+        self._trim()
 
     def __len__(self) -> int:
         return len(self._runs)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.call import Call
-    from gateway.config import RunSettings
+    from gateway.config import CallerKeys, RunSettings, Settings
     from gateway.exchange import Exchange
     from gateway.front.dialect import Codec, Response
     from gateway.front.limits.permits import Permit
@@ -69,11 +69,7 @@ class Runs:
         """`observers` are told of each run's end, if the request that started it is observed."""
         self._dispatcher = dispatcher
         self._observers = observers
-        self.continuing = frozenset(
-            name
-            for name, agent in dispatcher.agents.items()
-            if agent.settings.on_disconnect == "continue"
-        )
+        self.continuing: frozenset[str] = frozenset()
         """The agents whose every request is a run."""
         self._ids = Ids()
         self._most_bytes = settings.memory_bytes // LARGEST_SHARE
@@ -91,6 +87,17 @@ class Runs:
         """What the metrics are told."""
         kept = self._registry.ended_count
         return RunsReading(going_on=len(self._registry) - kept, kept=kept, size=self._registry.size)
+
+    def change(self, settings: Settings, keys: CallerKeys | None = None) -> None:
+        """Obey these settings from now on."""
+        del keys
+        self.continuing = frozenset(
+            name for name, agent in settings.agents.items() if agent.on_disconnect == "continue"
+        )
+        bounds = settings.server.runs
+        self._most_bytes = bounds.memory_bytes // LARGEST_SHARE
+        self._registry.change(most_runs=bounds.max, most_bytes=bounds.memory_bytes, ttl=bounds.ttl)
+        self._expires.set()  # there may be another time
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pump runs and forget old ones, until cancelled."""

@@ -25,10 +25,10 @@ LOOK_SECONDS = 10.0
 async def keep_states(states: Mapping[str, AgentState]) -> None:
     """Remove folders that have expired, and measure those that workers are in, until cancelled.
 
-    Returns at once where there are none.
+    `states` may change meanwhile.
     """
-    while states:
-        for name, state in states.items():
+    while True:
+        for name, state in list(states.items()):
             await look_at(name, state)
         await trio.sleep(LOOK_SECONDS)
 

@@ -69,7 +69,7 @@ class Sources:
         writable = [mount.source for mount in mounts if mount.writable]
         # Descriptors, because the inode of what was removed would soon be that of something else.
         self._held: dict[str, int] = {}
-        weakref.finalize(self, _close, self._held)
+        self._let_go = weakref.finalize(self, _close, self._held)
         for mount in protected:
             self._hold(mount.source)
         for mount in masked:
@@ -82,6 +82,12 @@ class Sources:
                 self._held[source] = os.open(source, os.O_PATH | os.O_NOFOLLOW)
             except FileNotFoundError:
                 _leave(source)
+
+    def close(self) -> None:
+        """Tell what has appeared, and let go of what is held. May be called again."""
+        if self._let_go.alive:
+            self.tell_what_appeared()
+            self._let_go()
 
     def check(self) -> None:
         """Compare with what they are now. Raises OSError for one that was replaced."""

@@ -21,12 +21,14 @@ the owner of the folder itself: it survives restarts, and two folders never shar
 taken from the lower half of the ids that are free for workers; those of a single worker from the
 upper half (`uids`).
 
-Decisions are synchronous and belong to one thread. `remove` alone may run in another.
+Decisions are synchronous and belong to one thread. `remove` alone may run in another, and a new
+agent's `AgentState` may be made there: the choice of a user id is the one thing that both do.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import fcntl
 import hashlib
@@ -36,6 +38,7 @@ import math
 import os
 import random
 import stat
+import threading
 import time
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
@@ -95,6 +98,7 @@ class StateDir:
         self._ids = ids
         self._owners: set[int] | None = None
         self._removals = itertools.count()
+        self._choosing = threading.Lock()  # the file's lock only keeps other processes out
         try:
             os.makedirs(path, _PRIVATE, exist_ok=True)
             _check_private(path)
@@ -110,12 +114,15 @@ class StateDir:
                 "[server] state_dir, or in a systemd unit set StateDirectory=agent-gateway"
             ) from error
         if serving:
-            self._keep_others_out()
+            self.keep_others_out()
 
     def __repr__(self) -> str:
         return f"<StateDir {self.path}>"
 
-    def _keep_others_out(self) -> None:
+    def keep_others_out(self) -> None:
+        """From now on this gateway serves with the folder. Raises SandboxError, and then the folder
+        is closed."""
+        self.serving = True
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -131,10 +138,16 @@ class StateDir:
         os.close(self._allocation)
 
     def agent(
-        self, name: str, settings: StateSettings | None, *, per_conversation: bool = False
+        self,
+        name: str,
+        settings: StateSettings | None,
+        *,
+        per_conversation: bool = False,
+        in_use: bool = False,
     ) -> AgentState:
-        """The state of one agent. Without settings, it has no more than a user id."""
-        return AgentState(self, name, settings, per_conversation=per_conversation)
+        """The state of one agent. Without settings, it has no more than a user id. `in_use`: some
+        of its workers are at work, and nothing of it is too old."""
+        return AgentState(self, name, settings, per_conversation=per_conversation, in_use=in_use)
 
     def home(self, folder: str, *, shown: bool = True) -> Home:
         """The `home` in `folder`, made if there is none. Raises SandboxError and OSError."""
@@ -157,14 +170,16 @@ class StateDir:
 
     def _give_owner(self, path: str) -> os.stat_result:
         """Give an empty `home` to an id of its own, unless another gateway has just done so."""
-        fcntl.flock(self._allocation, fcntl.LOCK_EX)
+        self._choosing.acquire()
         try:
+            fcntl.flock(self._allocation, fcntl.LOCK_EX)
             if os.lstat(path).st_uid == os.geteuid() and not os.listdir(path):
                 uid = self._new_owner()
                 os.chown(path, uid, uid, follow_symlinks=False)
             return os.lstat(path)
         finally:
             fcntl.flock(self._allocation, fcntl.LOCK_UN)
+            self._choosing.release()
 
     def _new_owner(self) -> int:
         assert self._ids is not None
@@ -230,6 +245,7 @@ class AgentState:
         settings: StateSettings | None,
         *,
         per_conversation: bool,
+        in_use: bool = False,
     ) -> None:
         self.whole = whole
         self.folder = os.path.join(whole.path, "agents", name)
@@ -244,11 +260,20 @@ class AgentState:
             self._known.update(sorted(self._on_disk(), key=lambda each: each[1]))
             self._remove_superfluous(time.time())
         else:
-            self._expire_whole(time.time())
+            if not in_use:
+                self._expire_whole(time.time())
             self.home = self._home(self.folder)
 
     def __repr__(self) -> str:
         return f"<AgentState {self.folder} {len(self._known)} conversations>"
+
+    def with_settings(self, settings: StateSettings | None) -> AgentState:
+        """The same folders under other settings. Who is in them is known to both."""
+        other = copy.copy(self)
+        other.settings = settings
+        if not other.per_conversation:
+            other.home = other._home(other.folder)
+        return other
 
     def _home(self, folder: str) -> Home:
         return self.whole.home(folder, shown=self.settings is not None)

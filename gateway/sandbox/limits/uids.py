@@ -82,7 +82,8 @@ class UidBlock:
             except OSError:
                 claim.close()
                 continue
-            weakref.finalize(self, os.close, claim.detach())
+            self.release = weakref.finalize(self, os.close, claim.detach())
+            """Lets others have the block; may be called again."""
             self._first = first
             self._next = itertools.count()
             return

@@ -7,6 +7,7 @@ the names that they may introduce.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import time
@@ -32,7 +33,7 @@ from gateway.sandbox.network.audit import (
 from gateway.sandbox.network.budget import day_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from gateway.config.services import Service
 
@@ -91,12 +92,15 @@ class Sums:
 
 @dataclass(slots=True)
 class Meter:
-    """The sums of one agent."""
+    """The sums of one agent, for as long as it is served: whatever launchers it has had."""
 
     services: dict[str, Sums] = field(default_factory=dict)
     network: Sums = field(default_factory=Sums)
     budgets: dict[str, int] = field(default_factory=dict)
     """`tokens_per_day` of the services that have it."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    """Of the agent's workers, each of which takes one: no two have the same, whatever the launcher
+    that started them."""
     _serving: dict[int, tuple[str | None, float]] = field(default_factory=dict)
     """By the worker's number, the last request that it was given, None if it had others then, and
     when."""

@@ -89,9 +89,9 @@ class Proxy:
         self.records = records.detach()
         """What every process of this proxy has decided, one `audit.Record` for each packet; must be
         read, does not block."""
-        for descriptor in (self.stderr, self._their_stderr, self.records):
-            weakref.finalize(self, os.close, descriptor)
-        weakref.finalize(self, self._their_records.close)
+        self._let_go = weakref.finalize(
+            self, _close, self.stderr, self._their_stderr, self.records, self._their_records
+        )
 
     @property
     def pid(self) -> int | None:
@@ -137,12 +137,12 @@ class Proxy:
         _log.error("the network's own process of agent %r hangs, and is ended", self._agent)
         assert self._process is not None
         os.killpg(self._process.pid, signal.SIGKILL)
-        self.close()
+        self._end_process()
 
     def _running(self) -> socket.socket:
         """The control socket of a running proxy, which is started anew if the last one died."""
         if self._process is None or self._control is None or self._has_ended():
-            self.close()
+            self._end_process()
             control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
             control.setblocking(False)
             with contextlib.ExitStack() as ours, theirs, self._in_memory(self._rules) as file:
@@ -228,10 +228,22 @@ class Proxy:
         return True
 
     def close(self) -> None:
-        """End the proxy and every tunnel through it. Blocks for a moment."""
+        """End the proxy and every tunnel through it, for good. Blocks for a moment."""
+        self._end_process()
+        self._let_go()
+
+    def _end_process(self) -> None:
         if self._process is not None and self._control is not None:
             _end(self._control, self._process)
         self._process = self._control = None
+
+
+def _close(*owned: int | socket.socket) -> None:
+    for each in owned:
+        if isinstance(each, int):
+            os.close(each)
+        else:
+            each.close()
 
 
 def _send(control: socket.socket, message: dict[str, Any], descriptor: int) -> None:
