@@ -54,11 +54,11 @@ class Observers:
 
 
 def _make_traces(settings: ServerSettings) -> Traces | None:
-    if settings.traces is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+    if settings.traced is None or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     from gateway.observe.traces import Traces  # noqa: PLC0415 - of an extra
 
-    return Traces(settings.traces)
+    return Traces(settings.traced)
 
 
 def make_metrics(

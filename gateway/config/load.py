@@ -81,7 +81,7 @@ def load(
 
 
 def _check_extras(settings: Settings) -> None:
-    if settings.server.traces is not None and not _is_installed(TRACES_NEED):
+    if settings.server.traced is not None and not _is_installed(TRACES_NEED):
         raise ConfigError(
             "server.traces: OpenTelemetry is not installed; expected: "
             "pip install 'agent-gateway[traces]'"

@@ -311,9 +311,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """One line for each request."""
     log_payloads: bool = False
     """Have the access log hold the beginnings of requests and answers: whatever people say."""
-    traces: TraceSettings | None = None
-    """With this table, even an empty one, requests are traced. What it does not say is taken from
-    OpenTelemetry's own variables (OTEL_*)."""
+    traces: bool | TraceSettings = False
+    """Whether requests are traced. What is not said here is taken from OpenTelemetry's own
+    variables (OTEL_*), which alone switch nothing on."""
     runs: RunSettings = RunSettings()
 
     def __post_init__(self) -> None:
@@ -332,6 +332,13 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         for origin in self.cors:
             _check_cors(origin, alone=len(self.cors) == 1)
+
+    @property
+    def traced(self) -> TraceSettings | None:
+        """Where traces are sent to; None: there are none."""
+        if isinstance(self.traces, bool):
+            return TraceSettings() if self.traces else None
+        return self.traces
 
     @property
     def drain_seconds(self) -> float:
