@@ -33,6 +33,7 @@ async def bare_server(
     drain: trio.Event | None = None,
     stop: trio.Event | None = None,
     max_connections: float = math.inf,
+    addresses: AddressCounts | None = None,
 ) -> AsyncIterator[int]:
     """Serve `app`, or the gateway's without agents; its port.
 
@@ -52,7 +53,7 @@ async def bare_server(
                 config,
                 drain_trigger=draining.wait,
                 shutdown_trigger=end.wait,
-                places=Places(max_connections, AddressCounts(0)),
+                places=Places(max_connections, addresses or AddressCounts(0)),
                 **options,
             )
         )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from gateway.config import CallerKeys
 from gateway.exchange import Exchange
 from gateway.front.auth import Keys
 from gateway.front.cors import METHODS, Cors, make_cors
@@ -116,7 +117,7 @@ async def test_what_are_no_names_of_fields_is_not_repeated(names: str) -> None:
 
 
 async def test_a_preflight_needs_no_key_and_a_401_can_be_read_by_the_page() -> None:
-    keys = Keys({}, on=True)
+    keys = Keys(CallerKeys(on=True))
     assert (await preflight(APP, APP, keys=keys)).status == 204
     refused = await ask(APP, APP, keys=keys)
     assert refused.status == 401
