@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+import trio
+
 from gateway.config import LimitSettings
 from gateway.errors import RateLimited, RequestTooLarge
 from gateway.front.dialect import rate_limit_fields
@@ -153,17 +155,18 @@ class Permit:
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
         limiting = [quota for quota in self._quotas if quota.policies]
-        left = [left for quota in limiting for left in quota.left()]
+        now = trio.current_time()
+        left = [left for quota in limiting for left in quota.left(now)]
         return rate_limit_fields(", ".join([each.policies for each in limiting]), ", ".join(left))
 
     def _refuse_beyond(
         self, *, rates_of: Sequence[Quota] = (), places_of: Sequence[Quota] = ()
     ) -> None:
-        limits: list[Rate | Places] = [rate for quota in rates_of for rate in quota.rates]
-        limits += [quota.places for quota in places_of if quota.places is not None]
-        met = [found for each in limits if (found := each.met()) is not None]
-        if met:
-            raise _refusal(met)
+        now = trio.current_time()
+        met = [rate.met(now) for quota in rates_of for rate in quota.rates]
+        met += [quota.places.met() for quota in places_of if quota.places is not None]
+        if any(met):
+            raise _refusal([each for each in met if each is not None])
 
     def _take_places(self, quotas: Sequence[Quota]) -> None:
         for quota in quotas:
@@ -185,7 +188,7 @@ def _refusal(met: Sequence[Met]) -> RateLimited:
     """One error for all limits that were met. It speaks of the one that lasts longest."""
     worst = max(met, key=lambda each: each.wait)
     return RateLimited(
-        f"{worst.sentence}; try again in {math.ceil(worst.wait)} s",
+        f"{worst.sentence}; try again in {max(1, math.ceil(worst.wait))} s",
         setting=worst.setting,
         retry_after=worst.wait,
         policies=", ".join(each.policy for each in met),

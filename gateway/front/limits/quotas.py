@@ -31,7 +31,7 @@ class Quota:
         self.change(settings)
 
     def __repr__(self) -> str:
-        return f"<Quota of {self.owner}: {', '.join(self.left()) or 'of sizes only'}>"
+        return f"<Quota of {self.owner}: {self.policies or 'of sizes only'}>"
 
     def change(self, settings: LimitSettings) -> None:
         """These are the limits from now on. What was counted for those that stay goes on."""
@@ -53,9 +53,9 @@ class Quota:
         self.policies = ", ".join(each.policy for each in (*self.rates, *places))
         """As `RateLimit-Policy` lists them; empty where only sizes are limited."""
 
-    def left(self) -> list[str]:
-        """What is left of each policy, as `RateLimit` lists it."""
-        left = [rate.left() for rate in self.rates]
+    def left(self, now: float) -> list[str]:
+        """What is left of each policy, as `RateLimit` lists it. `now` is on trio's clock."""
+        left = [rate.left(now) for rate in self.rates]
         if self.places is not None:
             left.append(self.places.left())
         return left

@@ -55,10 +55,13 @@ class _Times(MemoryStorage):
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """The time of the oldest request that counts, and how many there are."""
         del limit
-        now = trio.current_time()
+        return self.window(key, expiry, trio.current_time())
+
+    def window(self, key: str, seconds: int, now: float) -> tuple[float, int]:
+        """As `get_moving_window`, without what the package puts around each of its own methods."""
         times = self._times.get(key)
         if times:
-            _forget_until(now - expiry, times)
+            _forget_until(now - seconds, times)
         return (times[0], len(times)) if times else (now, 0)
 
     def clear(self, key: str) -> None:
@@ -111,21 +114,21 @@ class Rate:
         """Count a request that comes now, if it is allowed."""
         self._strategy.hit(self._item, self._table)
 
-    def met(self) -> Met | None:
+    def met(self, now: float) -> Met | None:
         """The limit, if it leaves no room for one more request."""
-        oldest, count = self._times.get_moving_window(self._key, self._most, self._seconds)
+        oldest, count = self._times.window(self._key, self._seconds, now)
         if count < self._most:
             return None
         unit = self._item.GRANULARITY.name
         sentence = f"{self._owner} allows {requests(self._most)} per {unit}"
-        wait = oldest + self._seconds - trio.current_time()
+        wait = oldest + self._seconds - now
         setting = f"{self._table}.requests_per_{unit}"
-        return Met(sentence, setting, max(0.0, wait), self.policy, self.left())
+        return Met(sentence, setting, wait, self.policy, self.left(now))
 
-    def left(self) -> str:
+    def left(self, now: float) -> str:
         """What is left, as `RateLimit` lists it: `t` is when there is one more."""
-        oldest, count = self._times.get_moving_window(self._key, self._most, self._seconds)
-        reset = math.ceil(oldest + self._seconds - trio.current_time())
+        oldest, count = self._times.window(self._key, self._seconds, now)
+        reset = math.ceil(oldest + self._seconds - now)
         return f"{self._name};r={self._most - count};t={reset}"
 
     def forget(self) -> None:
