@@ -38,7 +38,6 @@ import hashlib
 import hmac
 import logging
 import math
-import re
 import secrets
 import time
 from collections.abc import Callable
@@ -193,14 +192,11 @@ def _caller(name: str, key: KeySettings) -> Caller:
     return Caller(name, key, agents)
 
 
-_BEARER = re.compile(rb"bearer(?:[ \t]+(.*))?", re.IGNORECASE | re.DOTALL)
-"""RFC 6750, 2.1; schemes are known in any case (RFC 9110, 11.1)."""
-
-
 def _of_bearer(value: bytes) -> bytes:
-    """Other schemes are for somebody on the way: they hold no key."""
-    match = _BEARER.fullmatch(value)
-    return b"" if match is None else match[1] or b""
+    """RFC 6750, 2.1; schemes are known in any case (RFC 9110, 11.1). Other schemes are for somebody
+    on the way: they hold no key."""
+    scheme, _, key = value.partition(b" ")
+    return key.strip(b" \t") if scheme.strip(b"\t").lower() == b"bearer" else b""
 
 
 def _as_it_is(value: bytes) -> bytes:
@@ -234,6 +230,8 @@ def _presented(fields: Mapping[bytes, bytes]) -> bytes | None:
 def own(call: Call, owner: str) -> Call:
     """The call as one of the key with the name `owner`: what the caller has chosen a name for is
     told to the agent as `owner/name`, which no other key's is. A key's name has no slash."""
+    if call.owner == owner and call.conversation is None and call.user is None:
+        return call
     members = {"conversation_id": call.conversation, "user_id": call.user}
     owned = {name: f"{owner}/{given}" for name, given in members.items() if given is not None}
     context = call.context

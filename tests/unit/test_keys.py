@@ -276,6 +276,7 @@ def test_a_key_is_found_where_clients_put_it(fields: dict[bytes, bytes]) -> None
         (bearer(KEY + "x"), "not known"),
         (bearer(KEY.upper()), "not known"),
         (bearer(f"{KEY} {KEY}"), "not known"),
+        ({b"authorization": f"Bearer\t{KEY}".encode()}, "a key is needed"),
         (bearer(hash_of(KEY)), "not known"),
         ({b"authorization": b"Bearer \xff\xfe" + KEY.encode()}, "not known"),
         ({b"authorization": b"Bearer " + b"x" * 1_000_000}, "not known"),

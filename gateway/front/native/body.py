@@ -137,6 +137,7 @@ def read_call(agent: str, method: Method, head: RequestHead, body: bytes) -> Cal
         context=context,
         conversation=conversation,
         user=user,
+        owner=head.owner,
         request_id=head.request_id,
         total=caller_timeout(head),
         events=bool(decoded.events),

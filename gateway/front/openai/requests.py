@@ -51,6 +51,7 @@ def make_call(
         context=context,
         conversation=conversation,
         user=user,
+        owner=head.owner,
         request_id=head.request_id,
         total=caller_timeout(head),
         events=True,
