@@ -58,6 +58,7 @@ def toml(keys: str = KEYS, *, agents: str = "", more: str = "") -> str:
 {more}
 [server]
 sandbox = "off"
+metrics = true
 [defaults]
 command = {COMMAND}
 workers = {{ min = 0 }}
@@ -444,9 +445,14 @@ async def test_a_key_is_in_no_worker_no_answer_and_no_log(tmp_path: Path) -> Non
                 headers={"x-api-key": key},
             )
             assert answer.json()["output"]["conversation"] == f"{name}/c"
+            await gateway.logged(f"request ended .* agent=mem key={name} ")
             said += answer.text
         for key in (ALICE[:-1], ALICE + "x"):
             said += (await gateway.client.get("/agents", headers=bearer(key))).text
+        metrics = (await gateway.client.get("/metrics", headers=bearer(ALICE))).text
+        for name in ("alice", "bob", "default"):
+            assert f'key="{name}"' in metrics
+        said += metrics
         status = await gateway.client.get("/agent/mem", headers=bearer(ALICE))
         said += status.text + str(status.headers)
         [worker] = status.json()["workers"]
