@@ -9,13 +9,12 @@ another program would get a part of the requests.
 from __future__ import annotations
 
 import errno
-import ipaddress
 import math
 import socket
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gateway.config import ConfigError
+from gateway.config import ConfigError, plain_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -146,7 +145,7 @@ def resolve(host: str) -> list[str]:
 
 def only_loopback(addresses: Iterable[str]) -> bool:
     """Whether only this machine can connect to these IP addresses."""
-    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses)
+    return all(plain_address(address).is_loopback for address in addresses)
 
 
 def refuse_strangers(server: ServerSettings, keys: CallerKeys, addresses: Iterable[str]) -> None:

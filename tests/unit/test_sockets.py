@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import math
 import socket
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
-from gateway.config import ServerSettings
+from gateway.config import CallerKeys, ConfigError, ServerSettings
 from gateway.front import sockets
 from gateway.front.sockets import (
     ListenError,
     addresses_of,
     only_loopback,
     open_listeners,
+    refuse_strangers,
+    resolve,
     set_unread_limit,
     url_of,
 )
@@ -190,3 +193,34 @@ def test_only_where_others_can_connect_is_there_a_lame_duck_by_default(
     assert ServerSettings().lame_duck_seconds(loopback=loopback) == seconds
     assert ServerSettings(lame_duck=3).lame_duck_seconds(loopback=loopback) == 3
     assert ServerSettings(lame_duck=0).lame_duck_seconds(loopback=loopback) == 0
+
+
+@pytest.mark.parametrize(
+    ("addresses", "strangers"),
+    [
+        (["127.0.0.1"], False),
+        (["127.0.0.1", "::1"], False),
+        (["127.0.1.1"], False),
+        (["::ffff:127.0.0.1"], False),
+        (["0.0.0.0"], True),
+        (["::"], True),
+        (["192.168.1.5"], True),
+        (["fe80::1%eth0"], True),
+        (["::ffff:10.0.0.1"], True),
+        (["127.0.0.1", "192.168.1.5"], True),
+        (["::1", "2001:db8::1"], True),
+    ],
+)
+def test_strangers_are_refused_where_any_address_can_be_reached_and_nobody_needs_a_key(
+    addresses: list[str], strangers: bool
+) -> None:
+    with pytest.raises(ConfigError, match="no keys") if strangers else nullcontext():
+        refuse_strangers(ServerSettings(host="box"), CallerKeys(), addresses)
+    refuse_strangers(ServerSettings(allow_anonymous=True), CallerKeys(), addresses)
+    refuse_strangers(ServerSettings(), CallerKeys(on=True), addresses)
+
+
+def test_a_name_that_cannot_be_resolved_now_is_no_address() -> None:
+    assert resolve("no.such.host.invalid") == []
+    assert resolve("x" * 300) == []
+    assert resolve("127.0.0.1") == ["127.0.0.1"]
