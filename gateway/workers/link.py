@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -19,11 +18,12 @@ import trio
 from gateway import clock
 from gateway.errors import ClientTooSlow, GatewayError, InvalidRequest
 from gateway.needs import unmet_needs
-from gateway.readiness import readable, writable
+from gateway.readiness import readable
 from gateway.workers.events import Answered, CancelIgnored, Paused, Spoke
 from gateway.workers.failures import agents_error, invalid_response
 from gateway.workers.link_events import FellBehind, InputClosed, LinkEvent, Violated
 from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
+from gateway.workers.stdin import PIPE_BYTES, Stdin, StdinWriter
 from protocol import (
     Burst,
     Chunk,
@@ -40,13 +40,10 @@ from protocol import (
 from protocol.gateway_side import GatewayConnection, WorkerState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from gateway.exchange import Exchange
     from gateway.sandbox.symptoms import Diagnosis
-
-_PIPE_BYTES = 64 * 1024
-"""What a pipe holds unless more is asked for (pipe(7))."""
 
 _MAX_READS_OF_REST = LARGE_PIPE_BYTES // READ_BYTES + 1
 """So many reads empty the largest pipe. Bounded, because a process that a worker left behind may
@@ -63,14 +60,11 @@ it may have been written before the answer, and both are read in any order."""
 _WORDS = (Burst, Chunk, Event)
 
 
-class Pipes(Protocol):
+class Pipes(Stdin, Protocol):
     """What a link needs of a worker's process: the gateway's ends of its pipes."""
 
     pid: int
-    stdin: int
     stdout: int
-
-    def unread_input(self) -> int: ...
 
 
 class Link:
@@ -89,7 +83,6 @@ class Link:
         connect: Callable[[], GatewayConnection] = GatewayConnection,
     ) -> None:
         self._process = process
-        self._nursery = nursery
         self._report = report
         self._diagnose = diagnose
         self._connection = connect()
@@ -101,12 +94,8 @@ class Link:
         self._answered: dict[int, str] = {}
         self._read_at = -math.inf
         self._cancelled: dict[int, trio.Event] = {}
-        self._unwritten: deque[memoryview] = deque()
-        self._sent = 0
-        self._written = 0
-        self._taken = 0
+        self._stdin = StdinWriter(process, nursery, lambda: report(InputClosed()))
         self._paused = False
-        self._input_closed = False
 
     def __repr__(self) -> str:
         return f"<Link to {self._process.pid}: {self._connection}>"
@@ -156,10 +145,10 @@ class Link:
             traceparent=None if call.trace is None else call.trace.parent,
             tracestate=None if call.trace is None else call.trace.state,
         )
-        exchange.wire_id, exchange.offset = wire_id, self._sent
+        exchange.wire_id, exchange.offset = wire_id, self._stdin.sent
         exchange.size = sum(map(len, line))
         self._in_flight[wire_id] = exchange
-        self._write(line, exchange.size)
+        self._stdin.write(line, exchange.size)
         return True
 
     def _meets_needs(self, exchange: Exchange) -> bool:
@@ -205,11 +194,11 @@ class Link:
 
     def _send_cancel(self, wire_id: int) -> None:
         line = self._connection.send_cancel(wire_id)
-        self._write((line,), len(line))
+        self._stdin.write((line,), len(line))
 
     def unread(self) -> tuple[Exchange, ...]:
         """The requests of which the worker has taken no byte out of its stdin."""
-        taken = self._look_at_taken()
+        taken = self._stdin.look_at_taken()
         unread = tuple(e for e in self._in_flight.values() if e.offset >= taken)
         return (*unread, *self._held_back)
 
@@ -218,7 +207,7 @@ class Link:
 
         Only true once the worker has closed its stdin; there is one at most.
         """
-        taken = self._look_at_taken()
+        taken = self._stdin.look_at_taken()
         return tuple(e for e in self._in_flight.values() if e.offset < taken < e.offset + e.size)
 
     def withdraw(self, exchange: Exchange) -> None:
@@ -232,62 +221,12 @@ class Link:
 
     def has_read(self, exchange: Exchange) -> bool:
         """As `gateway.exchange.Carrier.has_read`."""
-        return exchange.offset < self._look_at_taken()
+        return exchange.offset < self._stdin.look_at_taken()
 
     def catch_up(self) -> None:
         """As `gateway.exchange.Carrier.catch_up`. A worker that is paused stays so."""
         if not self._paused:
             self.read_rest()
-
-    def _look_at_taken(self) -> int:
-        """How many of all bytes written to its stdin the worker has taken."""
-        # The maximum, because a worker may write into its own stdin.
-        self._taken = max(self._taken, self._written - self._process.unread_input())
-        return self._taken
-
-    def _write(self, line: Sequence[Payload], size: int) -> None:
-        self._sent += size
-        if self._input_closed:
-            self._report(InputClosed())
-            return
-        idle = not self._unwritten
-        if size > _PIPE_BYTES and self._process.stdin >= 0:
-            enlarge_pipe(self._process.stdin)
-        self._unwritten += map(memoryview, line)
-        if idle and not self._write_some():
-            self._nursery.start_soon(self._write_rest)
-
-    def _write_some(self) -> bool:
-        """Write until the pipe is full (False) or nothing is left to be written (True)."""
-        while self._unwritten:
-            data = self._unwritten[0]
-            try:
-                count = os.write(self._process.stdin, data)
-            except BlockingIOError:
-                return False
-            except OSError:
-                # EPIPE: the worker closed its stdin; EBADF: we did.
-                self._give_up_writing()
-                return True
-            self._written += count
-            if count == len(data):
-                self._unwritten.popleft()
-            else:
-                self._unwritten[0] = data[count:]
-        return True
-
-    async def _write_rest(self) -> None:
-        try:
-            await writable(self._process.stdin)
-            while not self._write_some():
-                await writable(self._process.stdin)
-        except (trio.ClosedResourceError, OSError):
-            self._give_up_writing()
-
-    def _give_up_writing(self) -> None:
-        self._input_closed = True
-        self._unwritten.clear()
-        self._report(InputClosed())
 
     # Out of stdout
 
@@ -338,7 +277,7 @@ class Link:
             data = os.read(self._process.stdout, READ_BYTES)
         except BlockingIOError:
             return None
-        if len(data) >= _PIPE_BYTES:
+        if len(data) >= PIPE_BYTES:
             enlarge_pipe(self._process.stdout)
         return data
 
@@ -352,7 +291,7 @@ class Link:
         self._read_at = now = clock.now()
         full: Exchange | None = None
         messages = self._connection.receive_batch(data)
-        if self._connection.partial_bytes >= _PIPE_BYTES:
+        if self._connection.partial_bytes >= PIPE_BYTES:
             self._forget_read_payloads()  # a large answer is coming in
         if self._connection.broken:
             # Reported first: an answer before it would bring the worker its next request.
@@ -370,14 +309,19 @@ class Link:
                     full = exchange
             else:
                 self._pass_on(message, told)
-        for event in told:
-            self._report(event)
+        if len(told) == 1:  # as nearly always
+            self._report(told[0])
+        elif told:
+            # The requests that the worker is given for its answers leave together.
+            with self._stdin.corked():
+                for event in told:
+                    self._report(event)
         if self._held is not None and not self._connection.broken:
             self._release_held()
         return full if full is not None and full.full and not full.ended else None
 
     def _forget_read_payloads(self) -> None:
-        taken = self._look_at_taken()
+        taken = self._stdin.look_at_taken()
         for exchange in self._in_flight.values():
             if exchange.offset < taken:
                 exchange.forget_payload()
