@@ -109,6 +109,7 @@ class HTTP1Protocol:
                     await self._stream.handle(Body(stream_id=_STREAM_ID, data=event.data))
                 elif isinstance(event, h11.EndOfMessage):
                     await self._stream.handle(EndBody(stream_id=_STREAM_ID))
+                    return  # the next request waits for the response to this one
         except h11.RemoteProtocolError:
             await trio.sleep(REFUSAL_SECONDS)
             # The application may have responded meanwhile, to a head that was in order.
@@ -204,7 +205,7 @@ class Tasks(TaskGroup):
 class Application:
     """One call of the ASGI application, and the queue of its input, of at most `most` messages."""
 
-    __slots__ = ("_begun", "_flush", "_gone", "_input", "_most", "_send", "_waiting")
+    __slots__ = ("_begun", "_change", "_flush", "_gone", "_input", "_most", "_send")
 
     def __init__(
         self,
@@ -217,8 +218,9 @@ class Application:
         self._most = most
         self._input: deque[Any] = deque()
         self._gone = False
-        # Of the application while the queue is empty, or of the reader while it is full.
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._change: trio.Event | None = None
+        """What the application waits for while the queue is empty, or the reader while it is
+        full."""
         self._begun = False
 
     async def run(self, app: Any, scope: Any) -> None:
@@ -238,10 +240,9 @@ class Application:
             self._gone = True
         else:
             while len(self._input) >= self._most and not self._gone:
-                await self._waiting.park()
+                await self._wait()
             self._input.append(message)
-        if self._waiting:
-            self._waiting.unpark_all()
+        self._wake()
 
     def has_input(self) -> bool:
         """Whether `receive` has a part of the request, and would return at once."""
@@ -253,10 +254,19 @@ class Application:
             if self._gone:
                 await trio.lowlevel.checkpoint()  # an application may go on asking
                 return {"type": "http.disconnect"}
-            await self._waiting.park()
-        if self._waiting:
-            self._waiting.unpark_all()
+            await self._wait()
+        self._wake()
         return self._input.popleft()
+
+    async def _wait(self) -> None:
+        if self._change is None:
+            self._change = trio.Event()
+        await self._change.wait()
+
+    def _wake(self) -> None:
+        if self._change is not None:
+            self._change.set()
+            self._change = None
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`."""

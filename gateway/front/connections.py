@@ -193,10 +193,10 @@ class Connection:
     async def _receive_some(self) -> bytes:
         """As `trio.SocketStream.receive_some`, but waits first: mostly nothing is there yet."""
         sock = self._stream.socket
-        while sock.fileno() >= 0:
-            await trio.lowlevel.wait_readable(sock)
+        while (descriptor := sock.fileno()) >= 0:
+            await trio.lowlevel.wait_readable(descriptor)
             try:
-                return os.read(sock.fileno(), _READ_BYTES)
+                return os.read(descriptor, _READ_BYTES)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -337,7 +337,9 @@ class Connection:
         self._deadline = clock.now() + seconds
         # The clock looks at the deadline when it wakes. Only an earlier one must wake it earlier,
         # and trio need not be told of each request.
-        self._clock.deadline = min(self._clock.deadline, clock.as_deadline(self._deadline))
+        wake_at = clock.as_deadline(self._deadline)
+        if wake_at < self._clock.deadline:  # noqa: PLR1730 - to set it takes longer than to look
+            self._clock.deadline = wake_at
 
     def _start_idle_clock(self) -> None:
         if self._requests.in_head:
