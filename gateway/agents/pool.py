@@ -20,8 +20,9 @@ Every method ends in `_settle`, which looks at the whole state in a fixed order:
 5. *give up* what waits, if no worker is left and none may be started.
 
 The order matters: a request that can be assigned needs no start, and a worker that was just given a
-request is not idle. Two shortcuts skip `_settle` on the hot path, where nothing can follow from it:
-a request that is handed over at once, and the end of one while none waits and no worker is surplus.
+request is not idle. Three shortcuts skip `_settle` on the hot path, where nothing can follow from
+it: a request that is handed over at once, the end of one while none waits and no worker is surplus,
+and the end of one whose place the next one takes.
 
 The state has two parts with rules of their own: the requests that wait (`waiting`) and the workers
 (`crew`, which counts with `scaling`). To look at it all means to look at every worker, in a few
@@ -190,10 +191,28 @@ class Pool(Generic[T]):
             if served:
                 worker.served += 1
                 self._restart.succeeded()
-            settled = self._crew.at_minimum and not recovers and not self._waiting
-            if worker.phase is WorkerPhase.READY and settled:
-                return None
+            if worker.phase is WorkerPhase.READY and not recovers:
+                if self._waiting:
+                    return self._hand_on(worker) or self._settle(now)
+                if self._crew.at_minimum:
+                    return None
         return self._settle(now)
+
+    def _hand_on(self, worker: PoolWorker[T]) -> Plan[T] | None:
+        """Give the place that a request has left to the next one; None: look at the whole state.
+
+        Whatever waits could go to no other worker, or it would have gone there before. Nothing else
+        can follow: the workers have as many requests as they had.
+        """
+        limited = worker.quota <= 1 or not worker.can_take
+        if limited or self._settings.workers.spare or self._restart.failing:
+            return None
+        ticket = self._waiting.first((worker.id, ANY) if worker.bound_to is None else (worker.id,))
+        if ticket is None:
+            return None
+        self._waiting.remove(ticket)
+        self._give(ticket, worker)
+        return Plan(assign=[(ticket, worker.id)])
 
     # What happens to workers
 
