@@ -80,7 +80,11 @@ class Bench:
             if self.baseline is not None:
                 running[BASELINE] = stack.enter_context(
                     servers.gateway(
-                        self.folder, agents=agents, name=BASELINE, program=[self.baseline]
+                        self.folder,
+                        agents=agents,
+                        server={},  # an earlier version may have no access log to switch off
+                        name=BASELINE,
+                        program=[self.baseline],
                     )
                 )
             if bare:

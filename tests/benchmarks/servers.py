@@ -51,6 +51,10 @@ class Server:
             return state
 
 
+NO_ACCESS_LOG = {"access_log": False}
+"""No reference writes one. What it costs is measured by itself (`operating`)."""
+
+
 class StartError(Exception):
     """A server did not start; the message contains the end of its log."""
 
@@ -65,16 +69,22 @@ def gateway(
     folder: Path,
     *,
     agents: Mapping[str, Mapping[str, Any]] | None = None,
+    server: Mapping[str, Any] = NO_ACCESS_LOG,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
     sandbox: str | None = None,
     name: str = "gateway",
     program: Sequence[str] = (sys.executable, "-m", "gateway"),
 ) -> Iterator[Server]:
-    """The gateway, started by its public command with default settings.
+    """The gateway, started by its public command with default settings, but for its access log.
 
     `agents` are the tables `[agents.NAME]`; a table without a command gets the benchmark agent of
-    its name. `sandbox` is the option `--sandbox`. `program` is the command of the gateway.
+    its name. `server` is the table `[server]`, and `more` are others. `sandbox` is the option
+    `--sandbox`. `program` is the command of the gateway.
     """
     lines = []
+    for table, values in {"server": server, **(more or {})}.items():
+        lines.append(f"[{table}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
     for agent, table in (agents or {"echo": {}}).items():
         lines.append(f"[agents.{agent}]")
         # The gateway's own interpreter, which has its SDK: another gateway has another one.
@@ -86,8 +96,8 @@ def gateway(
     command = [*program, "--port", "0", "--config", str(config)]
     if sandbox is not None:
         command += ["--sandbox", sandbox]
-    with start(name, command, folder) as server:
-        yield server
+    with start(name, command, folder) as it:
+        yield it
 
 
 @contextmanager
