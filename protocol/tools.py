@@ -29,20 +29,20 @@ MAX_TOOL_DESCRIPTION = 16 * 1024
 _Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
 
 
-class _Tool(Struct, gc=False):
+class Tool(Struct, gc=False):
     name: Annotated[str, Meta(min_length=1, max_length=MAX_TOOL_NAME)]
     description: Annotated[str, Meta(max_length=MAX_TOOL_DESCRIPTION)] | None = None
     parameters: Raw = Raw(b"null")
 
 
-class _Resumed(Struct, gc=False):
+class Resumed(Struct, gc=False):
     id: _Id
     status: Literal["resolved", "cancelled"] = "resolved"
     payload: Raw = Raw(b"null")
 
 
-_decode_tools = msgspec.json.Decoder(Annotated[list[_Tool], Meta(max_length=MAX_TOOLS)]).decode
-_decode_resume = msgspec.json.Decoder(Annotated[list[_Resumed], Meta(max_length=MAX_ASKS)]).decode
+_decode_tools = msgspec.json.Decoder(Annotated[list[Tool], Meta(max_length=MAX_TOOLS)]).decode
+_decode_resume = msgspec.json.Decoder(Annotated[list[Resumed], Meta(max_length=MAX_ASKS)]).decode
 
 
 def check_tools(tools: JSON) -> str | None:

@@ -315,6 +315,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether requests are traced. What is not said here is taken from OpenTelemetry's own
     variables (OTEL_*), which alone switch nothing on."""
     runs: RunSettings = RunSettings()
+    docs: bool = True
+    """Whether `/openapi.json` and the page `/docs` are there."""
 
     def __post_init__(self) -> None:
         parse_size("max_body", self.max_body)

@@ -129,6 +129,10 @@ def make_app(
     if scrape is not None:
         app.readers = Readers(settings.metrics)
         app.register_blueprint(make_metrics_blueprint(scrape, app.readers))
+    if settings.docs:
+        from gateway.front.docs.routes import make_docs_blueprint  # noqa: PLC0415 - off: unread
+
+        app.register_blueprint(make_docs_blueprint(dispatcher, settings.dialects))
     app.calls = CallRoutes(
         app.asgi_app,
         dispatcher,

@@ -61,7 +61,17 @@ _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 NO_KEYS = CallerKeys()
 
-OPEN_PATHS = frozenset({"/live", "/metrics", "/ready"})
+PAGE_PATHS = (
+    "/docs",
+    "/docs/docs.css",
+    "/docs/docs.js",
+    "/docs/favicon.png",
+    "/docs/swagger-ui-bundle.js",
+    "/docs/swagger-ui.css",
+)
+"""The page that shows the API, which is the same for everybody: a browser sends no key with it."""
+
+OPEN_PATHS = frozenset({"/live", "/metrics", "/ready", *PAGE_PATHS})
 """What needs no key: whoever watches the gateway or balances load has none. Who may read the
 metrics, their route decides (`gateway.front.metrics`)."""
 

@@ -28,7 +28,7 @@ memory; the contents of longer ones are only skimmed."""
 _TOO_DEEP = f"the body nests arrays and objects deeper than {MAX_INPUT_NESTING}"
 
 
-class _Message(Struct, gc=False):
+class Message(Struct, gc=False):
     """What is checked of a chat message; the roles are the reference API's "Message Roles"."""
 
     role: Role
@@ -44,9 +44,9 @@ class _PlainMessage(Struct, gc=False, forbid_unknown_fields=True):
     tool_call_id: str | None = None
 
 
-_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_messages = msgspec.json.Decoder(list[Message]).decode
 _decode_plain_messages = msgspec.json.Decoder(list[_PlainMessage]).decode
-_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_message = msgspec.json.Decoder(Message).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 

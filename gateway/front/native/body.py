@@ -51,7 +51,7 @@ _NOTHING: frozenset[str] = frozenset()
 """What most requests need of their agent."""
 
 
-class _InvokeBody(Struct, gc=False, forbid_unknown_fields=True):
+class InvokeBody(Struct, gc=False, forbid_unknown_fields=True):
     input: Raw | UnsetType = UNSET
     stream: bool | None = False
     context: Raw = _NULL
@@ -60,7 +60,7 @@ class _InvokeBody(Struct, gc=False, forbid_unknown_fields=True):
     resume: Raw = _NULL
 
 
-class _ChatBody(Struct, gc=False, forbid_unknown_fields=True):
+class ChatBody(Struct, gc=False, forbid_unknown_fields=True):
     messages: Raw | UnsetType = UNSET
     stream: bool | None = False
     context: Raw = _NULL
@@ -69,15 +69,15 @@ class _ChatBody(Struct, gc=False, forbid_unknown_fields=True):
     resume: Raw = _NULL
 
 
-class _LooseInvokeBody(_InvokeBody, gc=False, forbid_unknown_fields=False):
+class _LooseInvokeBody(InvokeBody, gc=False, forbid_unknown_fields=False):
     pass
 
 
-class _LooseChatBody(_ChatBody, gc=False, forbid_unknown_fields=False):
+class _LooseChatBody(ChatBody, gc=False, forbid_unknown_fields=False):
     pass
 
 
-class _Context(Struct, gc=False):
+class Context(Struct, gc=False):
     conversation_id: str | None = None
     user_id: str | None = None
     custom: Raw = _NULL
@@ -85,13 +85,13 @@ class _Context(Struct, gc=False):
 
 _DECODERS = {
     "invoke": (
-        msgspec.json.Decoder(_InvokeBody).decode,
+        msgspec.json.Decoder(InvokeBody).decode,
         msgspec.json.Decoder(_LooseInvokeBody).decode,
     ),
-    "chat": (msgspec.json.Decoder(_ChatBody).decode, msgspec.json.Decoder(_LooseChatBody).decode),
+    "chat": (msgspec.json.Decoder(ChatBody).decode, msgspec.json.Decoder(_LooseChatBody).decode),
 }
 """Two decoders for each method: one refuses unknown members, the other passes over them."""
-_decode_context = msgspec.json.Decoder(_Context).decode
+_decode_context = msgspec.json.Decoder(Context).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 

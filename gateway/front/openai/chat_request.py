@@ -38,7 +38,7 @@ class _StreamOptions(Struct, gc=False):
     include_usage: bool | None = None
 
 
-class _Body(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
+class ChatBody(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
     messages: Raw
     stream_options: _StreamOptions | None = None
 
@@ -81,7 +81,7 @@ _PASSED = (
     "response_format",
 )
 
-_decode = msgspec.json.Decoder(_Body).decode
+_decode = msgspec.json.Decoder(ChatBody).decode
 
 
 class ChatRequest(Struct, frozen=True, gc=False):
@@ -95,7 +95,7 @@ class ChatRequest(Struct, frozen=True, gc=False):
 def read_chat(head: RequestHead, body: bytes) -> tuple[Call, ChatRequest]:
     """Check the body. Raises InvalidRequest and RequestTooLarge."""
     check_utf8(body)
-    decoded: _Body = decode_parameters(_decode, body)
+    decoded: ChatBody = decode_parameters(_decode, body)
     check_nesting(body)
     _check_supported(decoded)
     tools = read_tools(decoded.tools, decoded.tool_choice, flat=False)
@@ -121,7 +121,7 @@ def _read_messages(messages: Raw, body: bytes) -> tuple[Payload, frozenset[str]]
     return payload, modes_of(payload)
 
 
-def _check_supported(body: _Body) -> None:
+def _check_supported(body: ChatBody) -> None:
     """Raises InvalidRequest for what would change the answer and cannot be honoured."""
     check_shared(body)
     if body.n not in {None, 1}:

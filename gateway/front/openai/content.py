@@ -29,7 +29,7 @@ MODES = {
 """What the agent's `ready` must declare to be given a part, by the part's type."""
 
 
-class _Message(Struct, gc=False):
+class ChatMessage(Struct, gc=False):
     role: str
     content: Raw = Raw(b"null")
 
@@ -42,7 +42,7 @@ class _Part(Struct, gc=False):
     type: str
 
 
-_decode_messages = msgspec.json.Decoder(list[_Message]).decode
+_decode_messages = msgspec.json.Decoder(list[ChatMessage]).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_role = msgspec.json.Decoder(_Role).decode

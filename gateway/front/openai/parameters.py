@@ -159,19 +159,19 @@ def encode_parameters(members: Mapping[str, Any]) -> bytes:
 _Choice: TypeAlias = Literal["none", "auto", "required"]
 
 
-class _Function(Struct, gc=False):
+class Function(Struct, gc=False):
     name: str
 
 
-class _NamedChoice(Struct, gc=False):
+class NamedChoice(Struct, gc=False):
     """Chat completions have the name in `function`, Responses beside the type."""
 
     type: Literal["function"]
-    function: _Function | None = None
+    function: Function | None = None
     name: str | None = None
 
 
-_decode_choice = msgspec.json.Decoder(_Choice | _NamedChoice).decode
+_decode_choice = msgspec.json.Decoder(_Choice | NamedChoice).decode
 
 
 def read_tool_choice(choice: Raw, names: frozenset[str]) -> str | dict[str, Any] | None:

@@ -52,7 +52,7 @@ class _Conversation(Struct, gc=False):
     id: str
 
 
-class _Body(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
+class ResponseBody(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
     input: Raw = NOTHING
     instructions: Raw = NOTHING
     background: bool | None = None
@@ -75,7 +75,7 @@ class _Body(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
     stream_options: Raw = NOTHING
 
 
-_decode = msgspec.json.Decoder(_Body).decode
+_decode = msgspec.json.Decoder(ResponseBody).decode
 _decode_tools = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 
 MOST_ECHOED_BYTES = 64 * 1024
@@ -102,7 +102,7 @@ class ResponseRequest(Struct, frozen=True, gc=False):
 def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call, ResponseRequest]:
     """Check the body. Raises InvalidRequest and RequestTooLarge."""
     check_utf8(body)
-    decoded: _Body = decode_parameters(_decode, body)
+    decoded: ResponseBody = decode_parameters(_decode, body)
     check_nesting(body)
     _check_supported(decoded)
     if not given(decoded.input):
@@ -133,7 +133,7 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
     )
 
 
-def _check_supported(body: _Body) -> None:
+def _check_supported(body: ResponseBody) -> None:
     """Raises InvalidRequest for what would change the answer and cannot be honoured."""
     check_shared(body)
     if body.include is not None and _LOGPROBS in body.include:
@@ -148,7 +148,7 @@ def _check_supported(body: _Body) -> None:
         raise unsupported("context_management", "the gateway leaves the context to the agent")
 
 
-def _conversation(owner: str, body: _Body, memory: Memory) -> str | None:
+def _conversation(owner: str, body: ResponseBody, memory: Memory) -> str | None:
     """The conversation that the body names, by its id or by its last response."""
     named = body.conversation
     conversation = named.id if isinstance(named, _Conversation) else named
@@ -174,7 +174,7 @@ def not_found(response_id: str) -> InvalidRequest:
     )
 
 
-def _parameters(body: _Body) -> dict[str, Any]:
+def _parameters(body: ResponseBody) -> dict[str, Any]:
     """The parameters as chat completions name them."""
     parameters: dict[str, Any] = {name: getattr(body, name) for name in PASSED}
     reasoning = body.reasoning if body.reasoning is not None else _Reasoning()
@@ -197,7 +197,7 @@ def _response_format(format_: dict[str, Raw] | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": members}
 
 
-def _echo(body: _Body, tools: Tools, conversation: str | None) -> bytes:
+def _echo(body: ResponseBody, tools: Tools, conversation: str | None) -> bytes:
     """What a Response says of its request, as members of a JSON object."""
     parallel = body.parallel_tool_calls
     text: dict[str, Any] = {"format": {"type": "text"}}

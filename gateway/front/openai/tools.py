@@ -19,7 +19,7 @@ _Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
 """OpenAI's rule, with the longer names and the dots that tools of MCP servers have."""
 
 
-class _Function(Struct, gc=False):
+class ToolFunction(Struct, gc=False):
     """A function; `strict` and what else it may hold say nothing that an agent needs to call it."""
 
     name: _Name
@@ -27,14 +27,14 @@ class _Function(Struct, gc=False):
     parameters: Raw = NOTHING
 
 
-class _Tool(Struct, gc=False):
+class Tool(Struct, gc=False):
     """A tool of chat completions."""
 
     type: str
-    function: _Function | None = None
+    function: ToolFunction | None = None
 
 
-class _FlatTool(Struct, gc=False):
+class FlatTool(Struct, gc=False):
     """A tool of Responses: the function's members stand beside the type."""
 
     type: str
@@ -47,9 +47,9 @@ class _FlatTool(Struct, gc=False):
     allowed_callers: list[str] | None = None
 
 
-_decode_tools = msgspec.json.Decoder(Annotated[list[_Tool], Meta(max_length=MAX_TOOLS)]).decode
+_decode_tools = msgspec.json.Decoder(Annotated[list[Tool], Meta(max_length=MAX_TOOLS)]).decode
 _decode_flat_tools = msgspec.json.Decoder(
-    Annotated[list[_FlatTool], Meta(max_length=MAX_TOOLS)]
+    Annotated[list[FlatTool], Meta(max_length=MAX_TOOLS)]
 ).decode
 
 
@@ -99,7 +99,7 @@ def _functions(tools: Raw, *, flat: bool) -> Iterable[dict[str, Any]]:
         }
 
 
-def _check_calling(tool: _FlatTool, place: str) -> None:
+def _check_calling(tool: FlatTool, place: str) -> None:
     """Raises InvalidRequest for a way of calling that agents do not have."""
     if tool.asynchronous:
         raise unsupported(f"{place}.async", "the answer ends with a call, until its output is sent")

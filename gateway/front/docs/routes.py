@@ -1,0 +1,154 @@
+"""The routes `/openapi.json` and `/docs`.
+
+The page and its files are the same for everybody, and need no key: a browser cannot send one with a
+page that it is told to go to. What the page then fetches, `/openapi.json`, needs the key as any
+request does; the page asks for it. Nothing on the page comes from anywhere else, and its policy
+(Content-Security-Policy) has the browser see to that, whatever an agent writes into a description.
+"""
+
+from __future__ import annotations
+
+import gzip
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+from quart import Blueprint, Response, request
+
+from gateway.errors import NotFound
+from gateway.front.auth import ANONYMOUS
+from gateway.front.described import AgentView
+from gateway.front.docs.document import make_document
+from gateway.front.docs.embedding import UnfitError, embedded
+from gateway.front.status import caller, visible_agents
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.agents.supervisor import AgentSupervisor
+    from protocol import Ready
+
+PAGE = Path(__file__).parent / "page"
+
+_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".png": "image/png"}
+
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "base-uri 'none'",
+        "connect-src 'self'",
+        "font-src 'self'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "img-src 'self' data:",
+        "script-src 'self'",
+        "style-src 'self' 'unsafe-inline'",  # Swagger UI sets the sizes of what it draws
+    )
+)
+
+_HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class _Embedded(NamedTuple):
+    """What was made of one declaration."""
+
+    ready: Ready
+    view: AgentView
+
+
+def make_docs_blueprint(dispatcher: Dispatcher, dialects: Collection[str]) -> Blueprint:
+    """Make the routes for the agents of one gateway, called in these dialects."""
+    routes = Blueprint("docs", __name__)
+    views: dict[str, _Embedded] = {}
+
+    def view(agent: AgentSupervisor) -> AgentView:
+        """The same as long as its worker's declaration is: a schema is read once."""
+        ready = agent.declared.ready
+        if ready is None:
+            views.pop(agent.name, None)
+            return AgentView(agent.name, agent.settings.description)
+        known = views.get(agent.name)
+        if known is None or known.ready is not ready:
+            known = views[agent.name] = _Embedded(ready, _view(agent, ready))
+        return known.view
+
+    @routes.get("/openapi.json")
+    async def description() -> Response:
+        document = make_document(
+            [view(agent) for agent in visible_agents(dispatcher)],
+            dialects,
+            version=_version(),
+            keys=caller() is not ANONYMOUS,
+        )
+        return Response(msgspec.json.encode(document), content_type="application/json")
+
+    @routes.get("/docs")
+    async def page() -> Response:
+        return _file("index.html")
+
+    @routes.get("/docs/<name>")
+    async def file(name: str) -> Response:
+        return _file(name)
+
+    return routes
+
+
+def _view(agent: AgentSupervisor, ready: Ready) -> AgentView:
+    schemas = {}
+    for what, schema in (("input", ready.input), ("output", ready.output)):
+        if schema is not None:
+            try:
+                place = f"#/components/schemas/{agent.name}.{what}"
+                schemas[what] = embedded(schema, place)
+            except UnfitError as error:
+                schemas[what] = {"description": f"The declared schema cannot be shown: {error}"}
+    return AgentView(
+        agent.name,
+        agent.settings.description or ready.description,
+        ready.handlers,
+        schemas.get("input"),
+        schemas.get("output"),
+    )
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("agent-gateway")
+    except PackageNotFoundError:  # run from a folder of sources
+        return "0"
+
+
+@cache
+def files() -> dict[str, bytes]:
+    """The page's files by name, compressed where that is how they are kept."""
+    return {path.name: path.read_bytes() for path in PAGE.iterdir()}
+
+
+def _file(name: str) -> Response:
+    """A file of the page. The large ones are kept compressed. Raises NotFound."""
+    packed, plain = files().get(f"{name}.gz"), files().get(name)
+    kind = _TYPES.get(Path(name).suffix)
+    if kind is None or (packed is None and plain is None):
+        raise NotFound(f"there is nothing at {request.path[:80]!r}")
+    response = Response(b"", content_type=kind)
+    response.headers.update(_HEADERS)
+    response.headers["Cache-Control"] = "no-cache"
+    if packed is None:
+        response.set_data(plain or b"")
+    else:
+        response.headers["Vary"] = "Accept-Encoding"
+        if request.accept_encodings["gzip"]:
+            response.headers["Content-Encoding"] = "gzip"
+            response.set_data(packed)
+        else:
+            response.set_data(gzip.decompress(packed))
+    return response
