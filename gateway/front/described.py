@@ -48,16 +48,19 @@ class Part(Struct, frozen=True):
     tags: Sequence[Json] = ()
 
 
-def described(checked: type[Struct], name: str, /, **members: Any) -> type[Struct]:
+def described(
+    checked: type[Struct], name: str, /, needed: str = "", **members: Any
+) -> type[Struct]:
     """A Struct that describes the same as `checked` does, named `name`. `members` are the types of
-    those that `checked` keeps as they came, or that a later step allows less of."""
+    those that `checked` keeps as they came, or that a later step allows less of; `needed` is one
+    that a later step requires."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(checked):
         kind = members.pop(field.name, field.type)
         kept = {kind, *get_args(kind)}
         if kept & {Raw, UnsetType}:
             raise TypeError(f"nothing describes {checked.__name__}.{field.name}")
-        required = field.required or field.default is UNSET
+        required = field.required or field.default is UNSET or field.name == needed
         default = None if isinstance(field.default, Raw) else field.default
         if field.default_factory is not NODEFAULT:
             default = field.default_factory()
@@ -212,7 +215,7 @@ def call(
                 "headers": answered,
                 "content": {
                     "application/json": {"schema": answer},
-                    "text/event-stream": {"schema": {"type": "string", "description": stream}},
+                    "text/event-stream": {"schema": {"description": stream}},
                 },
             },
             "202": {

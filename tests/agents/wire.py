@@ -49,7 +49,9 @@ def event(request: Request, **members: Any) -> bytes:
 def asked(request: Request) -> Any:
     """The input, or the content of the last message."""
     params = request["params"]
-    return params["input"] if request["method"] == "invoke" else params["messages"][-1]["content"]
+    if request["method"] == "invoke":
+        return params["input"]
+    return params["messages"][-1].get("content")
 
 
 def answer(request: Request) -> bytes:

@@ -88,6 +88,7 @@ ChatCompletion = described(
 CreateResponse = described(
     ResponseBody,
     "OpenAIResponseRequest",
+    needed="input",
     input=str | list[_Object],
     instructions=str | None,
     tools=Annotated[list[_FlatTool], Meta(max_length=MAX_TOOLS)] | None,
@@ -228,7 +229,7 @@ def _kept(summary: str, tags: Json, name: str) -> Json:
     responses = operation["responses"] | error_responses(_PREFIX, RUN)
     more = []
     if name == "get_response":
-        responses["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        responses["200"]["content"]["text/event-stream"] = {"schema": {"description": _EVENTS}}
         responses["204"] = {"description": "There are no more events."}
         more = [
             {"name": "stream", "in": "query", "schema": {"enum": ["true", "false"]}},

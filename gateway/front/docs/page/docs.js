@@ -25,6 +25,7 @@ function show(spec, key) {
     domNode: document.getElementById("swagger-ui"),
     deepLinking: true,
     displayRequestDuration: true,
+    defaultModelsExpandDepth: 0,
     validatorUrl: null, // it would be somebody else's
     onComplete: () => {
       if (key) ui.preauthorizeApiKey("bearer", key);
