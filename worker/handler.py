@@ -52,6 +52,15 @@ class Handler:
         self._read, complaints = arguments(self.method, self._function, self._roles)
         return [f"{name_of(self._function)}: {complaint}" for complaint in complaints]
 
+    def schemas(self) -> Mapping[str, bytes]:
+        """The JSON Schemas that the annotations stand for, of "input" and "output" where they say
+        anything, as JSON text."""
+        if self.method != "invoke":
+            return {}
+        from .schemas import derived  # noqa: PLC0415  (an agent that is only imported has no need)
+
+        return derived(self._function, self._roles)
+
     def call(self, payload: Payload, context: Context | None) -> object:
         """Call the function with the JSON text of an input or of messages: an answer, an awaitable
         of one, or an iterator of chunks. Raises InvalidInput for a text that it does not take."""

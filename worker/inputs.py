@@ -60,7 +60,7 @@ def arguments(
 
     def reader(parameter: Parameter, path: str) -> Reader:
         try:
-            hint = _hint(parameter, function)
+            hint = hint_of(parameter, function)
             convert = None if method == "invoke" else converter_to(hint)
             return _converted(convert, path) if convert else reader_of(hint, path)
         except UncheckableError as error:
@@ -138,7 +138,7 @@ def _whole_or_wrapped(
 ) -> Callable[[Payload], dict[str, Any]]:
     """A single parameter: its value, or an object with nothing but a member of its name."""
     name = parameter.name
-    if _may_have_member(hint, name):
+    if may_have_member(hint, name):
         return _whole(name, whole)
 
     def read(text: Payload) -> dict[str, Any]:
@@ -206,7 +206,8 @@ def _bind(
 # What annotations mean
 
 
-def _hint(parameter: Parameter, function: Callable[..., object]) -> Any:
+def hint_of(parameter: Parameter, function: Callable[..., object]) -> Any:
+    """The type of a parameter's values. Raises UncheckableError."""
     if parameter.annotation is None:
         return Any
     try:
@@ -220,7 +221,7 @@ def _hint(parameter: Parameter, function: Callable[..., object]) -> Any:
 def _hint_or_any(roles: Roles, function: Callable[..., object]) -> Any:
     assert roles.whole is not None
     try:
-        return _hint(roles.whole, function)
+        return hint_of(roles.whole, function)
     except UncheckableError:
         return Any
 
@@ -229,13 +230,13 @@ def _is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in {typing.Union, UnionType}
 
 
-def _may_have_member(hint: Any, name: str) -> bool:
+def may_have_member(hint: Any, name: str) -> bool:
     """Whether an object that has such a member may be a value of the type."""
     origin = typing.get_origin(hint)
     if origin is typing.Annotated:
-        return _may_have_member(typing.get_args(hint)[0], name)
+        return may_have_member(typing.get_args(hint)[0], name)
     if _is_union(hint):
-        return any(_may_have_member(arm, name) for arm in typing.get_args(hint))
+        return any(may_have_member(arm, name) for arm in typing.get_args(hint))
     kind = origin or hint
     if not isinstance(kind, type):
         return kind is not typing.Literal  # a type variable

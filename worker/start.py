@@ -53,13 +53,17 @@ def serve(agent: Declared, wire: Stdio, *, backend: Backend = "asyncio") -> None
     for handler in agent.handlers.values():
         for complaint in handler.prepare():
             sys.stderr.write(f"worker: {complaint}\n")
+    schemas: dict[str, bytes] = {}
+    for handler in agent.handlers.values():
+        schemas |= handler.schemas()
+    schemas |= agent.encoded_schemas()  # what the author has written counts more
     connection = WorkerConnection()
     ready = connection.send_ready(
         handlers=list(agent.handlers),
         concurrency=agent.concurrency,
         description=agent.description,
         metadata=agent.encoded_metadata(),
-        **agent.encoded_schemas(),
+        **schemas,
         modes=agent.modes,
         tools=agent.tools,
         asks=agent.asks,

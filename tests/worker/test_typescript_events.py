@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.javascript import MODULES, need_package
+
 from . import typescript
 
 USER = [{"role": "user", "content": "hi"}]
@@ -86,3 +88,41 @@ async def test_the_manual_s_events_work_as_they_stand(tmp_path: Path) -> None:
         assert types == ["status", "reasoning", "tool_call", "tool_result"]
         assert answer.chunks == ("It is 12 °C.",)
         assert answer.outcome == {"usage": {"input_tokens": 7, "output_tokens": 3}}
+
+
+LIBRARIES = """
+    import { z } from "zod";
+    import { type } from "arktype";
+    import * as v from "valibot";
+    const made = {
+      zod: z.object({ age: z.number().int() }), arktype: type({ age: "number.integer" }),
+      method: {
+        toJSONSchema: ({ io }) => ({ title: io }),
+        "~standard": { version: 1, validate: (value) => ({ value }) },
+      },
+      date: z.object({ at: z.date() }), valibot: v.object({ age: v.number() }),
+    };
+    const told = Object.fromEntries(Object.entries(made).map(([name, schema]) =>
+      [name, new Agent("b").invoke((input) => input, { schema }).input ?? null]));
+    const given = new Agent("c", { input: { title: "mine" } });
+    told.given = given.invoke((input) => input, { schema: made.zod }).input;
+    export const agent = new Agent("a").invoke(() => told);
+"""
+
+
+async def test_the_schema_of_a_handler_is_declared_where_it_has_a_json_schema(
+    tmp_path: Path,
+) -> None:
+    for library in ("zod", "arktype", "valibot"):
+        need_package(library)
+    (tmp_path / "node_modules").symlink_to(MODULES)
+    async with typescript.serve("node24", tmp_path, LIBRARIES, handshake=False) as worker:
+        await worker.ready()
+        told = (await worker.invoke(None)).value
+        for library in ("zod", "arktype"):
+            assert told[library]["properties"]["age"]["type"] == "integer"
+            assert told[library]["required"] == ["age"]
+        assert told["method"] == {"title": "input"}
+        assert told["given"] == {"title": "mine"}
+        assert told["date"] is None  # which has none
+        assert told["valibot"] is None  # which needs another package for it

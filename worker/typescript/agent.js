@@ -141,6 +141,7 @@ export class Agent {
     if (this.handlers.has(method)) {
       throw new TypeError(`agent "${this.name}" has a handler for ${method} already`);
     }
+    if (method === "invoke") this.input ??= derived(schema);
     this.handlers.set(method, { call: handler, schema });
     return this;
   }
@@ -156,7 +157,7 @@ function plainObject(metadata) {
 }
 
 /**
- * A JSON Schema: an object as it is, or what a Standard JSON Schema (zod 4.2, arktype) makes of itself.
+ * A JSON Schema: an object as it is, or what a schema makes of itself.
  *
  * @param {"input" | "output"} what
  * @param {any} schema
@@ -164,14 +165,41 @@ function plainObject(metadata) {
  */
 function jsonSchema(what, schema) {
   if (schema === undefined) return undefined;
-  const convert = schema?.["~standard"]?.jsonSchema?.[what];
-  const found = convert ? convert({ target: "draft-2020-12" }) : schema;
+  const found = converted(what, schema) ?? schema;
   if (typeof found !== "object" || found === null || "~standard" in found) {
     throw new TypeError(
       `${what} is ${describe(schema)}, expected a JSON Schema, or a schema that has one`,
     );
   }
   return plainObject(found);
+}
+
+/**
+ * The JSON Schema of what a handler's schema takes, where it can tell: not all that a schema checks has one.
+ *
+ * @param {any} schema
+ */
+function derived(schema) {
+  try {
+    const found = converted("input", schema);
+    return found && plainObject(found);
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * What a schema makes of itself: a Standard JSON Schema (zod 4.2, arktype), or by a method of its own (zod 4, arktype).
+ *
+ * @param {"input" | "output"} what
+ * @param {any} schema
+ */
+function converted(what, schema) {
+  const standard = schema?.["~standard"]?.jsonSchema?.[what];
+  if (standard) return standard({ target: "draft-2020-12" });
+  if (typeof schema?.toJSONSchema === "function") return schema.toJSONSchema({ io: what });
+  if (typeof schema?.toJsonSchema === "function") return schema.toJsonSchema();
+  return undefined;
 }
 
 /** @param {any} schema @returns {schema is import("./index.js").StandardSchema} */

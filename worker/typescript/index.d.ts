@@ -218,7 +218,10 @@ export class Context implements Readonly<ContextFields> {
 export interface HandlerOptions<
   S extends StandardSchema<unknown, unknown> = StandardSchema<unknown, unknown>,
 > {
-  /** What the handler takes. A caller whose input does not match gets 400 and the path. */
+  /**
+   * What the handler takes. A caller whose input does not match gets 400 and the path. Of `invoke`,
+   * it is also declared as the agent's `input`, where it has a JSON Schema and no other is given.
+   */
   schema?: S | undefined;
 }
 

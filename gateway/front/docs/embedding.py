@@ -9,6 +9,7 @@ local references made to start at the schema's own place. Where that fails, the 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import msgspec
 
@@ -73,23 +74,42 @@ def embedded(schema: bytes, place: str) -> Json | bool:
         decoded = msgspec.json.decode(schema)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise UnfitError(str(error)) from None
-    return _Copy(place).schema(decoded, 0)
+    copying = _Copy(place)
+    copy = copying.schema(decoded, 0)
+    copying.check_references(copy)
+    return copy
 
 
 class _Copy:
     def __init__(self, place: str) -> None:
         self._place = place
-        self._nodes = 0
+        self._schemas: list[Json | bool] = []
+        """Copied so far, and kept: an object's id is its own only while it lives."""
+        self._references: set[str] = set()
+
+    def check_references(self, whole: Json | bool) -> None:
+        """Raises UnfitError for a reference to what is no schema of this copy."""
+        ids = {id(each) for each in self._schemas if isinstance(each, dict)}
+        for pointer in self._references:
+            found: Any = whole
+            for key in pointer.split("/")[1:]:
+                key = unquote(key).replace("~1", "/").replace("~0", "~")  # noqa: PLW2901
+                if isinstance(found, list) and key.isdecimal():
+                    found = dict(enumerate(found)).get(int(key))
+                else:
+                    found = found.get(key) if isinstance(found, dict) else None
+            if id(found) not in ids:
+                raise UnfitError("it refers to what is no schema")
 
     def schema(self, schema: Any, depth: int) -> Json | bool:
-        self._nodes += 1
-        if depth > MOST_DEPTH or self._nodes > MOST_NODES:
+        if depth > MOST_DEPTH or len(self._schemas) >= MOST_NODES:
             raise UnfitError("it is too large")
         if isinstance(schema, bool):
             return schema
         if not isinstance(schema, dict):
             raise UnfitError("a schema is neither an object nor a boolean")
-        copy = {}
+        copy: Json = {}
+        self._schemas.append(copy)
         for name, value in schema.items():
             kept = self._keyword(name, value, depth + 1)
             if kept is not None:
@@ -117,6 +137,7 @@ class _Copy:
             return self._place
         if not isinstance(target, str) or not target.startswith("#/"):
             raise UnfitError("it refers to another document, or to an anchor")
+        self._references.add(target[1:])
         return self._place + target[1:]
 
 
