@@ -33,9 +33,10 @@ _MEANINGS = (
     (
         "No permissions to create new namespace",
         (
-            "this system forbids user namespaces: inside a container allow them "
-            "(docker run --security-opt seccomp=unconfined --security-opt systempaths=unconfined), "
-            "on a machine set kernel.unprivileged_userns_clone=1"
+            "this system forbids user namespaces: inside a container allow them (docker run "
+            "--security-opt systempaths=unconfined --security-opt apparmor=unconfined "
+            "--security-opt seccomp=unconfined, or the narrower gateway/deploy/seccomp.json), on a "
+            "machine set kernel.unprivileged_userns_clone=1"
         ),
     ),
     (
