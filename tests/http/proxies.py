@@ -8,11 +8,19 @@ import shutil
 import socket
 from pathlib import Path
 
+import trustme
+
 DEPLOY = Path(__file__).resolve().parents[2] / "gateway" / "deploy"
 
-FRONTS = {"nginx": "listen 8080", "haproxy": "bind 127.0.0.1:8080"}
+FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
+FRONTS = {"nginx": "listen 127.0.0.1:8080", "haproxy": "bind 127.0.0.1:8080"}
+"""Where the configurations listen without TLS, by the name of the program."""
+
+TLS_FRONTS = {"nginx": "listen 8443", "haproxy": "bind :8443"}
+"""Where they do with it."""
+
 GATEWAYS = ("127.0.0.1:8081", "127.0.0.1:8082")
-"""Where the configurations listen, by the name of the program, and where the gateways are."""
+CERTIFICATES = "/etc/agent-gateway/tls"
 
 
 def program(name: str) -> str | None:
@@ -24,6 +32,18 @@ IDLE = {"nginx": "keepalive_timeout 60s", "haproxy": "pool-purge-delay 30s"}
 """For how long a connection to a gateway is kept without a request."""
 
 
+def certify(folder: Path, authority: trustme.CA) -> None:
+    """Put a new certificate of `localhost` into `folder`, in each form that a proxy wants."""
+    made = authority.issue_cert("localhost", "127.0.0.1")
+    chain = b"".join(blob.bytes() for blob in made.cert_chain_pems)
+    key = made.private_key_pem.bytes()
+    for name, data in {"fullchain": chain, "key": key, "haproxy": chain + key}.items():
+        # Replaced as a whole, as whoever renews certificates should.
+        new = folder / f"{name}.new"
+        new.write_bytes(data)
+        new.rename(folder / f"{name}.pem")
+
+
 def configuration(
     name: str,
     folder: Path,
@@ -31,11 +51,18 @@ def configuration(
     gateways: tuple[int, int],
     *,
     idle_seconds: int | None = None,
+    tls_port: int | None = None,
+    authority: trustme.CA | None = None,
 ) -> Path:
-    """Write a proxy's configuration to `folder`, with these ports on the loopback."""
-    source = DEPLOY / {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}[name]
-    text = source.read_text(encoding="utf-8")
+    """Write a proxy's configuration to `folder`, with these ports on the loopback.
+
+    A certificate of `authority` lies beside it."""
+    source = DEPLOY / FILES[name]
+    certify(folder, authority or trustme.CA())
+    text = source.read_text(encoding="utf-8").replace(CERTIFICATES, str(folder))
     text = _replaced(text, FRONTS[name], FRONTS[name].split()[0] + f" 127.0.0.1:{port}")
+    with_tls = TLS_FRONTS[name].split()[0] + f" 127.0.0.1:{tls_port or free_ports(1)[0]}"
+    text = _replaced(text, TLS_FRONTS[name], with_tls)
     for there, here in zip(GATEWAYS, gateways, strict=True):
         text = _replaced(text, there, f"127.0.0.1:{here}")
     if idle_seconds is not None:
@@ -59,7 +86,7 @@ def command(name: str, path: Path, *, check: bool = False) -> list[str]:
     found = program(name)
     assert found is not None
     if name == "haproxy":
-        return [found, *(["-c", "-q"] if check else ["-db"]), "-f", str(path)]
+        return [found, *(["-c", "-q"] if check else ["-W", "-db"]), "-f", str(path)]
     directives = f"daemon off; pid {path.parent}/nginx.pid; error_log stderr;"
     words = [found, "-p", str(path.parent), "-e", "stderr", "-g", directives, "-c", str(path)]
     return [*words, "-t", "-q"] if check else words

@@ -10,10 +10,10 @@ import pytest
 
 from gateway.config import ServerSettings
 from tests.conftest import need
-from tests.http.proxies import DEPLOY, FRONTS, command, configuration, program
+from tests.http.proxies import DEPLOY, FILES, command, configuration, program
 
 
-@pytest.mark.parametrize("name", FRONTS)
+@pytest.mark.parametrize("name", FILES)
 def test_a_configuration_is_valid(name: str, tmp_path: Path) -> None:
     need(program(name), f"{name} is not installed")
     path = configuration(name, tmp_path, 8080, (8081, 8082))

@@ -1,7 +1,7 @@
 """A gateway in a container that forbids the sandbox does not start, and says what to allow.
 
-What engines forbid is imitated: by a filter like Docker's default profile, and by a /proc of which a
-part is covered. The words for the cure are those of `gateway/deploy/README.md`.
+What engines forbid is imitated: by a filter like Docker's default profile, and by a /proc of which
+a part is covered. The words for the cure are those of `gateway/deploy/README.md`.
 """
 
 from __future__ import annotations
