@@ -19,9 +19,12 @@ TTL = 100.0
 class FakeRun:
     """What a registry knows of a run. `least` is what it does not give away while it is read."""
 
-    def __init__(self, number: int, agent: str = "a", key: bytes | None = None) -> None:
+    def __init__(
+        self, number: int, agent: str = "a", key: bytes | None = None, owner: str = ""
+    ) -> None:
         self.token = str(number)
         self.agent = agent
+        self.owner = owner
         self.key = key
         self.ended_at = math.inf
         self.attached = False
@@ -115,6 +118,22 @@ def test_a_new_run_takes_the_place_of_one_that_was_read_then_of_the_oldest() -> 
     assert list(it) == [runs[0], runs[2], runs[3]]
     started(it, runs[4])
     assert list(it) == [runs[2], runs[3], runs[4]]
+
+
+def test_whoever_starts_many_runs_displaces_their_own() -> None:
+    it = registry(most_runs=10)
+    few = [FakeRun(number, owner="few") for number in range(3)]
+    started(it, *few)
+    for run in few:
+        ended(it, run, 0)
+    for number in range(10, 100):
+        run = FakeRun(number, owner="many")
+        started(it, run, now=1)
+        ended(it, run, 1)
+        run.was_read = number % 2 == 0
+        it.note_read(run)
+    assert [it.find(run.token) for run in few] == few
+    assert len(it) == 10
 
 
 def test_a_key_is_not_forgotten_for_the_sake_of_another_run() -> None:
@@ -211,6 +230,20 @@ def test_an_agent_that_floods_takes_nothing_from_one_that_holds_less_than_its_sh
     assert modest.cost == 400
 
 
+def test_a_caller_that_floods_an_agent_takes_nothing_from_one_that_holds_less_there() -> None:
+    it = registry(most_runs=100)
+    modest = FakeRun(0, owner="modest")
+    started(it, modest)
+    ended(it, modest, 0, 400)
+    floods = [FakeRun(number, owner="flood") for number in range(1, 50)]
+    started(it, *floods)
+    for run in floods:
+        run.cost = 300
+        it.note_cost(run)
+        assert it.size <= 1000
+    assert modest.cost == 400
+
+
 def test_one_answer_that_is_being_sent_stays_whole() -> None:
     it = registry()
     run = FakeRun(1)
@@ -265,11 +298,15 @@ class Machine(RuleBasedStateMachine):
         fitting = [run for run in self.runs if going is None or (run.ended_at == math.inf) is going]
         return data.draw(st.sampled_from(fitting)) if fitting else None
 
-    @rule(agent=st.sampled_from("abc"), key=st.none() | st.sampled_from([b"k", b"l", b"m"]))
-    def begin(self, agent: str, key: bytes | None) -> None:
+    @rule(
+        agent=st.sampled_from("abc"),
+        key=st.none() | st.sampled_from([b"k", b"l", b"m"]),
+        owner=st.sampled_from(["", "x", "y"]),
+    )
+    def begin(self, agent: str, key: bytes | None, owner: str) -> None:
         if key is not None and self.it.find_by_key(key) is not None:
             return
-        run = FakeRun(len(self.runs), agent, key)
+        run = FakeRun(len(self.runs), agent, key, owner)
         try:
             self.it.make_place(self.now, has_key=key is not None)
         except Overloaded:

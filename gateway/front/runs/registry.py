@@ -11,21 +11,22 @@ Three bounds hold together.
 *Time.* A run is forgotten `ttl` seconds after its end. One that goes on is not: the agent's clocks
 end it.
 
-*Number.* At most `most_runs`. A new run beyond that takes the place of one that has ended: of the
-one that was read first, else of the one that ended first. But a run that was started under an
-Idempotency-Key keeps its place for its time, because forgetting the key would let the agent run a
-second time for the same request. Where all places are taken by those and by what goes on, a new run
-is refused. Keys take at most three quarters of the places: callers that use up keys refuse one
-another, and nobody who sends none.
+*Number.* At most `most_runs`. A new run beyond that takes the place of one that has ended, of the
+caller (by the name of its key) that has the most of these: of the one that was read first, else of
+the one that ended first. So whoever starts many displaces their own. But a run that was started
+under an Idempotency-Key keeps its place for its time, because forgetting the key would let the
+agent run a second time for the same request. Where all places are taken by those and by what goes
+on, a new run is refused. Keys take at most three quarters of the places: callers that use up keys
+refuse one another, and nobody who sends none.
 
 *Memory.* What runs keep of their answers is at most `most_bytes`. Beyond that it is freed down to
-seven eighths, so that looking for what to free is rare, however small the answers are that come.
-It is taken from the agent that holds the most at that moment, again and again: an agent that holds
-less than its equal share loses nothing to one that floods. Of an agent's runs, those that nobody
-reads at the moment come before those that somebody reads; those that have ended before those that
-go on (of which only the oldest events are dropped); those that were read before those that were
-not; and older ones before younger ones. A whole answer that is being sent is left alone: it is
-bounded as the answers are that are no runs.
+seven eighths, so that looking for what to free is rare, however small the answers are that come. It
+is taken from the *holder*, an agent for a caller, that holds the most at that moment, again and
+again: one that holds less than its equal share loses nothing to one that floods. Of a holder's
+runs, those that nobody reads at the moment come before those that somebody reads; those that have
+ended before those that go on (of which only the oldest events are dropped); those that were read
+before those that were not; and older ones before younger ones. A whole answer that is being sent is
+left alone: it is bounded as the answers are that are no runs.
 
 What a run under an Idempotency-Key kept may be freed like any other's; its record stays, and says
 that the answer is gone.
@@ -61,6 +62,10 @@ class Kept(Protocol):
         """The name of its agent."""
 
     @property
+    def owner(self) -> str:
+        """The name of the key that it was started with; empty where there are no keys."""
+
+    @property
     def key(self) -> bytes | None:
         """A digest of the Idempotency-Key and all that it is bound to."""
 
@@ -89,6 +94,25 @@ class Kept(Protocol):
 
 K = TypeVar("K", bound=Kept)
 
+Holder = tuple[str, str]
+"""An agent, and the owner of runs of it."""
+
+
+class _Evictable(Generic[K]):
+    """One owner's runs that have ended and have no key, in the order in which their places are
+    taken."""
+
+    def __init__(self) -> None:
+        self.read: dict[K, None] = {}
+        self.unread: dict[K, None] = {}
+
+    def __len__(self) -> int:
+        return len(self.read) + len(self.unread)
+
+    @property
+    def first(self) -> K:
+        return next(iter(self.read or self.unread))
+
 
 class Registry(Generic[K]):
     """See the module's docstring."""
@@ -99,14 +123,12 @@ class Registry(Generic[K]):
         self._keys: dict[bytes, K] = {}
         self._ended: dict[K, None] = {}
         """The runs that have ended, in the order of their ends."""
-        self._read: dict[K, None] = {}
-        self._unread: dict[K, None] = {}
-        """The runs that have ended and have no key, in the order in which their places are taken:
-        `_read` before `_unread`."""
+        self._evictable: dict[str, _Evictable[K]] = {}
+        """By owner; none of them is empty."""
         self._costs: dict[K, int] = {}
         """What each run costs that keeps anything. Some are forgotten already, and still read."""
-        self._sizes: dict[str, int] = {}
-        """What each agent's runs cost."""
+        self._sizes: dict[Holder, int] = {}
+        """What each holder's runs cost."""
         self.size = 0
         """Bytes that all runs keep of their answers."""
 
@@ -157,8 +179,8 @@ class Registry(Generic[K]):
             raise self._full("are kept for their Idempotency-Keys", self._most_keys, now)
         if len(self._runs) < self._most_runs:
             return
-        if evictable := self._read or self._unread:
-            self._remove(next(iter(evictable)))
+        if self._evictable:
+            self._remove(max(self._evictable.values(), key=len).first)
             return
         raise self._full("go on or are kept for their Idempotency-Keys", self._most_runs, now)
 
@@ -180,20 +202,21 @@ class Registry(Generic[K]):
         if run.key is not None and self._keys.get(run.key) is run:
             del self._keys[run.key]
             if run in self._ended:
-                (self._read if run.was_read else self._unread)[run] = None
+                self._let_go(run)
 
     def ended(self, run: K) -> None:
         """A run has ended, and will not change any more."""
         self._ended[run] = None
         if not self._holds_key(run):
-            self._unread[run] = None
+            self._let_go(run)
         self.note_cost(run)
 
     def note_read(self, run: K) -> None:
         """A run that has ended was read to its end."""
-        if run in self._unread:
-            del self._unread[run]
-            self._read[run] = None
+        evictable = self._evictable.get(run.owner)
+        if evictable is not None and run in evictable.unread:
+            del evictable.unread[run]
+            evictable.read[run] = None
 
     def note_left(self, run: K) -> None:
         """The last reader of a run has left."""
@@ -215,6 +238,11 @@ class Registry(Generic[K]):
     def _holds_key(self, run: K) -> bool:
         return run.key is not None and self._keys.get(run.key) is run
 
+    def _let_go(self, run: K) -> None:
+        """The place of a run may be taken from now on."""
+        evictable = self._evictable.setdefault(run.owner, _Evictable())
+        (evictable.read if run.was_read else evictable.unread)[run] = None
+
     def _account(self, run: K) -> None:
         cost = run.cost
         change = cost - self._costs.get(run, 0)
@@ -223,23 +251,24 @@ class Registry(Generic[K]):
             self._costs[run] = cost
         else:
             self._costs.pop(run, None)
-        size = self._sizes.get(run.agent, 0) + change
+        holder = _holder_of(run)
+        size = self._sizes.get(holder, 0) + change
         if size:
-            self._sizes[run.agent] = size
+            self._sizes[holder] = size
         else:
-            self._sizes.pop(run.agent, None)
+            self._sizes.pop(holder, None)
 
     def _trim(self) -> None:
         if self.size <= self._most_bytes:
             return
         aim = self._most_bytes * TRIMMED_EIGHTHS // 8
-        candidates = _by_agent(self._costs)
+        candidates = _by_holder(self._costs)
         while candidates and (excess := self.size - aim) > 0:
-            agent = max(candidates, key=lambda name: self._sizes[name])
-            run = candidates[agent].popleft()
-            if not candidates[agent]:
-                del candidates[agent]
-            above = self._sizes[agent] - aim // len(self._sizes)
+            holder = max(candidates, key=lambda each: self._sizes[each])
+            run = candidates[holder].popleft()
+            if not candidates[holder]:
+                del candidates[holder]
+            above = self._sizes[holder] - aim // len(self._sizes)
             if above <= 0:
                 break  # what exceeds the memory is being sent
             run.shed(min(excess, above))
@@ -253,8 +282,13 @@ class Registry(Generic[K]):
         if self._holds_key(run):
             assert run.key is not None
             del self._keys[run.key]
-        for register in (self._ended, self._read, self._unread):
-            register.pop(run, None)
+        self._ended.pop(run, None)
+        evictable = self._evictable.get(run.owner)
+        if evictable is not None:
+            evictable.read.pop(run, None)
+            evictable.unread.pop(run, None)
+            if not evictable:
+                del self._evictable[run.owner]
         if not run.attached:
             self._free(run)
 
@@ -263,11 +297,15 @@ class Registry(Generic[K]):
         self._account(run)
 
 
-def _by_agent(runs: Iterable[K]) -> dict[str, deque[K]]:
-    """Each agent's runs, in the order in which memory is taken from them."""
-    found: dict[str, deque[K]] = {}
+def _holder_of(run: Kept) -> Holder:
+    return run.agent, run.owner
+
+
+def _by_holder(runs: Iterable[K]) -> dict[Holder, deque[K]]:
+    """Each holder's runs, in the order in which memory is taken from them."""
+    found: dict[Holder, deque[K]] = {}
     for run in sorted(runs, key=_reluctance):
-        found.setdefault(run.agent, deque()).append(run)
+        found.setdefault(_holder_of(run), deque()).append(run)
     return found
 
 

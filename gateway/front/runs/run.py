@@ -71,6 +71,7 @@ class Run:
         "head",
         "key",
         "news",
+        "owner",
         "request_id",
         "ring",
         "room",
@@ -97,6 +98,7 @@ class Run:
         self.key = key
         self.fingerprint = fingerprint
         self.agent = exchange.call.agent
+        self.owner = exchange.call.owner
         self.request_id = exchange.call.request_id
         self.stream = exchange.call.stream
         self.write_seconds = exchange.write_seconds
