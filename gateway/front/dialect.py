@@ -286,7 +286,7 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     if isinstance(error, Unauthorized):
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, RateLimited):
-        headers += rate_limit_fields(error.policies, error.left)
+        headers += rate_limit_fields(error.policies.encode(), error.left.encode())
     if error.retry_after is not None:
         # Whole seconds, and never 0: "now" is what has just failed (RFC 9110, 10.2.3).
         seconds = max(1, math.ceil(error.retry_after))
@@ -294,11 +294,9 @@ def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def rate_limit_fields(policies: str, left: str) -> list[tuple[bytes, bytes]]:
+def rate_limit_fields(policies: bytes, left: bytes) -> list[tuple[bytes, bytes]]:
     """The headers of draft-ietf-httpapi-ratelimit-headers-10; none where there are no policies."""
-    if not policies:
-        return []
-    return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", left.encode())]
+    return [(b"ratelimit-policy", policies), (b"ratelimit", left)] if policies else []
 
 
 _SAME_AGAIN = (

@@ -54,7 +54,7 @@ def in_progress(limits: Limits) -> list[int]:
     """How many requests each quota with `concurrent` counts as in progress."""
     return [
         places._limiter.borrowed_tokens  # a test looks inside where nothing outside shows
-        for quota in limits._quotas.values()
+        for quota in (*limits._agents.values(), *limits._keys.values())
         if (places := quota.places) is not None
     ]
 

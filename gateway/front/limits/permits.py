@@ -29,29 +29,32 @@ class Limits:
     """The quotas of all agents and keys that have limits."""
 
     def __init__(self, agents: ByName, keys: ByName) -> None:
-        self._quotas: dict[tuple[Kind, str], Quota] = {}
+        self._agents: dict[str, Quota] = {}
+        self._keys: dict[str, Quota] = {}
         self._counter: Rates | None = None
         self.change(agents, keys)
 
     def __repr__(self) -> str:
-        return f"<Limits {[*self._quotas.values()]}>"
+        return f"<Limits {[*self._agents.values(), *self._keys.values()]}>"
 
     def change(self, agents: ByName, keys: ByName) -> None:
-        """These are the limits from now on. What was counted for those that stay goes on."""
-        wanted = {Owner("agent", name): settings for name, settings in agents.items()}
-        wanted |= {Owner("key", name): settings for name, settings in keys.items()}
-        old, self._quotas = self._quotas, {}
-        for owner, settings in wanted.items():
-            quota = old.pop(owner, None)
+        """These are the settings from now on. What was counted for those that stay goes on."""
+        self._agents = self._changed("agent", self._agents, agents)
+        self._keys = self._changed("key", self._keys, keys)
+
+    def _changed(self, kind: Kind, old: dict[str, Quota], settings: ByName) -> dict[str, Quota]:
+        quotas = {}
+        for name, each in settings.items():
+            quota = old.pop(name, None)
             if quota is not None:
-                quota.change(settings)
-            elif settings.are_set:
-                quota = Quota(owner, settings, self._rates_of)
-            else:
-                continue
-            self._quotas[owner] = quota
+                quota.change(each)
+            elif each.are_set:
+                quota = Quota(Owner(kind, name), each, self._rates_of)
+            if quota is not None:
+                quotas[name] = quota
         for quota in old.values():
-            quota.change(LimitSettings())  # requests that have passed it may be in progress
+            quota.change(LimitSettings())  # permits may know it
+        return quotas
 
     def _rates_of(self, owner: Owner, settings: LimitSettings) -> tuple[Rate, ...]:
         if not (settings.requests_per_second or settings.requests_per_minute):
@@ -68,13 +71,17 @@ class Limits:
         `key` is the name of its caller's, and `agent` None where only the body names it. A request
         that `resumes` a run takes no place among those in progress.
         """
-        known = (self.find("key", key), None if agent is None else self.find("agent", agent))
-        permit = Permit(self)
-        permit.enter([quota for quota in known if quota is not None], in_progress=not resumes)
+        known = []
+        if (quota := self._keys.get(key)) is not None:
+            known.append(quota)
+        if agent is not None and (quota := self._agents.get(agent)) is not None:
+            known.append(quota)
+        permit = Permit(self, known, in_progress=not resumes)
+        permit.enter()
         return permit
 
-    def find(self, kind: Kind, name: str) -> Quota | None:
-        return self._quotas.get(Owner(kind, name))
+    def of_agent(self, name: str) -> Quota | None:
+        return self._agents.get(name)
 
 
 class Permit:
@@ -82,25 +89,22 @@ class Permit:
 
     __slots__ = ("_counted", "_held", "_in_progress", "_kept", "_limits", "_quotas")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, quotas: list[Quota], *, in_progress: bool) -> None:
         self._limits = limits
-        self._quotas: list[Quota] = []
+        self._quotas = quotas
         """Those that are known yet."""
         self._held: list[Places] = []
-        self._in_progress = False
+        self._in_progress = in_progress
         self._counted = False
         self._kept = False
 
     def __repr__(self) -> str:
         return f"<Permit {'' if self._counted else 'not '}counted, {self._quotas}>"
 
-    def enter(self, quotas: list[Quota], *, in_progress: bool) -> None:
-        """The first step: within these quotas, before the body is read. Raises RateLimited."""
-        self._refuse_beyond(rates_of=quotas, places_of=quotas if in_progress else ())
-        self._quotas = quotas
-        self._in_progress = in_progress
-        if in_progress:
-            self._take_places(quotas)
+    def enter(self) -> None:
+        """The first step: before the body is read. Raises RateLimited."""
+        self._refuse_beyond((), self._quotas)
+        self._take_places(self._quotas)
 
     def most_body(self, most: float, setting: str) -> tuple[float, str]:
         """The largest body in bytes, and which setting says so, if `setting` allows `most`."""
@@ -114,23 +118,23 @@ class Permit:
 
         Raises RateLimited and RequestTooLarge.
         """
-        quota = self._limits.find("agent", agent)
-        new = [] if quota is None or quota in self._quotas else [quota]
+        quota = self._limits.of_agent(agent)
+        new = () if quota is None or quota in self._quotas else (quota,)
         for each in new:
             if size > each.most_body:
                 raise RequestTooLarge.beyond(each.most_body, each.body_setting)
-        quotas = [*self._quotas, *new]
-        self._refuse_beyond(rates_of=quotas, places_of=new if self._in_progress else ())
-        self._quotas = quotas
-        if self._in_progress:
-            self._take_places(new)
+        self._refuse_beyond(self._quotas, new)
+        self._take_places(new)
+        self._quotas += new
         self._count()
 
     def start(self) -> None:
         """A run starts, though the request was to go on with one. Raises RateLimited."""
         if not self._in_progress:
-            self._refuse_beyond(places_of=self._quotas)
             self._in_progress = True
+            places = [quota.places for quota in self._quotas if quota.places is not None]
+            if met := [each.met() for each in places if not each.has_room]:
+                raise _refusal(met)
             self._take_places(self._quotas)
 
     def keep(self) -> None:
@@ -154,23 +158,34 @@ class Permit:
 
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
-        limiting = [quota for quota in self._quotas if quota.policies]
         now = trio.current_time()
-        left = [left for quota in limiting for left in quota.left(now)]
-        return rate_limit_fields(", ".join([each.policies for each in limiting]), ", ".join(left))
+        policies, left = [], []
+        for quota in self._quotas:
+            if quota.policies:
+                policies.append(quota.policies)
+                left.append(quota.left(now))
+        return rate_limit_fields(b", ".join(policies), b", ".join(left))
 
-    def _refuse_beyond(
-        self, *, rates_of: Sequence[Quota] = (), places_of: Sequence[Quota] = ()
-    ) -> None:
-        now = trio.current_time()
-        met = [rate.met(now) for quota in rates_of for rate in quota.rates]
-        met += [quota.places.met() for quota in places_of if quota.places is not None]
-        if any(met):
-            raise _refusal([each for each in met if each is not None])
+    def _refuse_beyond(self, known: Sequence[Quota], new: Sequence[Quota]) -> None:
+        """Raises RateLimited if the rates of one of these quotas have no room, or the places of a
+        new one."""
+        now, in_progress = trio.current_time(), self._in_progress
+        for quota in known:
+            if not quota.has_room(now, in_progress=False):
+                break
+        else:
+            for quota in new:
+                if not quota.has_room(now, in_progress=in_progress):
+                    break
+            else:
+                return
+        met = [each for quota in known for each in quota.met(now, in_progress=False)]
+        met += [each for quota in new for each in quota.met(now, in_progress=in_progress)]
+        raise _refusal(met)
 
     def _take_places(self, quotas: Sequence[Quota]) -> None:
         for quota in quotas:
-            if quota.places is not None:
+            if self._in_progress and quota.places is not None:
                 quota.places.take(self)
                 self._held.append(quota.places)
 

@@ -52,25 +52,34 @@ class Places:
         self._owner = owner
         self._name = f'"{owner.kind}-concurrent"'
         self._limiter = trio.CapacityLimiter(most)
+        self.left_form = f"{self._name};r=%d"
+        """What is left, as `RateLimit` lists it, for the number that `left` is."""
 
     @property
     def policy(self) -> str:
+        """As `RateLimit-Policy` lists it."""
         return f'{self._name};q={self._limiter.total_tokens};qu="concurrent-requests"'
 
     def change(self, most: int) -> None:
         """So many there are from now on. Who has one keeps it."""
         self._limiter.total_tokens = most
 
-    def met(self) -> Met | None:
-        if self._limiter.available_tokens >= 1:
-            return None
+    @property
+    def has_room(self) -> bool:
+        """Whether one is free."""
+        return self._limiter.available_tokens >= 1
+
+    def met(self) -> Met:
+        """The limit, where it has no room."""
         sentence = f"{self._owner} allows {requests(int(self._limiter.total_tokens))} at a time"
         setting = f"{self._owner.table}.concurrent"
-        return Met(sentence, setting, FULL_SECONDS, self.policy, self.left())
+        return Met(sentence, setting, FULL_SECONDS, self.policy, self.left_form % self.left)
 
-    def left(self) -> str:
+    @property
+    def left(self) -> int:
+        """How many are free."""
         # Fewer than none, once there are fewer places than were taken before.
-        return f"{self._name};r={max(0, int(self._limiter.available_tokens))}"
+        return max(0, int(self._limiter.available_tokens))
 
     def take(self, permit: object) -> None:
         self._limiter.acquire_on_behalf_of_nowait(permit)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.config import LimitSettings
-    from gateway.front.limits.places import Owner
+    from gateway.front.limits.places import Met, Owner
     from gateway.front.limits.rates import Rate
 
 
@@ -31,7 +31,7 @@ class Quota:
         self.change(settings)
 
     def __repr__(self) -> str:
-        return f"<Quota of {self.owner}: {self.policies or 'of sizes only'}>"
+        return f"<Quota of {self.owner}: {self.policies.decode() or 'of sizes only'}>"
 
     def change(self, settings: LimitSettings) -> None:
         """These are the limits from now on. What was counted for those that stay goes on."""
@@ -49,13 +49,33 @@ class Quota:
         self.most_body = settings.max_body_bytes
         """Bytes; infinity for no limit."""
         self.body_setting = f"{self.owner.table}.max_body"
-        places = () if self.places is None else (self.places,)
-        self.policies = ", ".join(each.policy for each in (*self.rates, *places))
-        """As `RateLimit-Policy` lists them; empty where only sizes are limited."""
-
-    def left(self, now: float) -> list[str]:
-        """What is left of each policy, as `RateLimit` lists it. `now` is on trio's clock."""
-        left = [rate.left(now) for rate in self.rates]
+        limits: list[Rate | Places] = [*self.rates]
         if self.places is not None:
-            left.append(self.places.left())
-        return left
+            limits.append(self.places)
+        self.policies = ", ".join(each.policy for each in limits).encode()
+        """As `RateLimit-Policy` lists them; empty where only sizes are limited."""
+        self._left_form = ", ".join(each.left_form for each in limits).encode()
+
+    def has_room(self, now: float, *, in_progress: bool) -> bool:
+        """Whether one more request is allowed, which is to be one of those `in_progress`. `now` is
+        on trio's clock."""
+        for rate in self.rates:
+            if not rate.has_room(now):
+                return False
+        return not in_progress or self.places is None or self.places.has_room
+
+    def met(self, now: float, *, in_progress: bool) -> list[Met]:
+        """The limits that leave no room."""
+        met = [rate.met(now) for rate in self.rates if not rate.has_room(now)]
+        if in_progress and self.places is not None and not self.places.has_room:
+            met.append(self.places.met())
+        return met
+
+    def left(self, now: float) -> bytes:
+        """What is left, as `RateLimit` lists it."""
+        left: list[int] = []
+        for rate in self.rates:
+            left += rate.left(now)
+        if self.places is not None:
+            left.append(self.places.left)
+        return self._left_form % (*left,)

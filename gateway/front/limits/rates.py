@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
-from limits import RateLimitItem, RateLimitItemPerMinute, RateLimitItemPerSecond
+from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from gateway.config import LimitSettings
     from gateway.front.limits.places import Owner
+
+_UNITS = {"second": 1, "minute": 60}
+"""In seconds."""
 
 
 class _Times(MemoryStorage):
@@ -40,11 +43,13 @@ class _Times(MemoryStorage):
         super().__init__()
         self._times: dict[str, deque[float]] = {}
 
+    def of(self, key: str) -> deque[float]:
+        """The times of a rate, in which old ones may stand yet."""
+        return self._times.setdefault(key, deque())
+
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count `amount` requests that come now, if that many are allowed."""
-        times = self._times.get(key)
-        if times is None:
-            times = self._times[key] = deque()
+        times = self.of(key)
         now = trio.current_time()
         _forget_until(now - expiry, times)
         if len(times) + amount > limit:
@@ -55,13 +60,9 @@ class _Times(MemoryStorage):
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """The time of the oldest request that counts, and how many there are."""
         del limit
-        return self.window(key, expiry, trio.current_time())
-
-    def window(self, key: str, seconds: int, now: float) -> tuple[float, int]:
-        """As `get_moving_window`, without what the package puts around each of its own methods."""
-        times = self._times.get(key)
-        if times:
-            _forget_until(now - seconds, times)
+        times = self.of(key)
+        now = trio.current_time()
+        _forget_until(now - expiry, times)
         return (times[0], len(times)) if times else (now, 0)
 
     def clear(self, key: str) -> None:
@@ -73,6 +74,20 @@ def _forget_until(time: float, times: deque[float]) -> None:
         times.popleft()
 
 
+class _Item(RateLimitItemPerSecond):
+    """So many requests in so many seconds. The package makes the key anew for each request."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, amount: int, seconds: int, key: str) -> None:
+        super().__init__(amount, seconds)
+        self._key = key
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        del identifiers
+        return self._key
+
+
 class Rates:
     """All rates that are counted, in one memory."""
 
@@ -82,55 +97,70 @@ class Rates:
 
     def of(self, owner: Owner, settings: LimitSettings) -> Iterator[Rate]:
         """The rates of one table of settings."""
-        per_second, per_minute = settings.requests_per_second, settings.requests_per_minute
-        if per_second:
-            yield Rate(self._strategy, self._times, owner, RateLimitItemPerSecond(per_second))
-        if per_minute:
-            yield Rate(self._strategy, self._times, owner, RateLimitItemPerMinute(per_minute))
+        for unit, seconds in _UNITS.items():
+            most = getattr(settings, f"requests_per_{unit}")
+            if most:
+                item = _Item(most, seconds, f"{owner.table}.{most}/{unit}")
+                yield Rate(self._strategy, self._times, item, owner, unit)
 
 
 class Rate:
-    """Requests per second or per minute, to one agent or with one key."""
+    """Requests per second or per minute, to one agent or with one key.
+
+    Times are on trio's clock.
+    """
 
     def __init__(
-        self, strategy: MovingWindowRateLimiter, times: _Times, owner: Owner, item: RateLimitItem
+        self,
+        strategy: MovingWindowRateLimiter,
+        memory: _Times,
+        item: _Item,
+        owner: Owner,
+        unit: str,
     ) -> None:
         self._strategy = strategy
-        self._times = times
-        self._owner = owner
+        self._memory = memory
         self._item = item
-        self._table = owner.table
+        self._owner = owner
+        self._unit = unit
         self._most = item.amount
         self._seconds = item.get_expiry()
-        self._key = item.key_for(self._table)
-        self._name = f'"{owner.kind}-per-{item.GRANULARITY.name}"'
-        self.policy = f"{self._name};q={self._most};w={self._seconds}"
+        self._times = memory.of(item.key_for())
+        name = f'"{owner.kind}-per-{unit}"'
+        self.policy = f"{name};q={self._most};w={self._seconds}"
         """As `RateLimit-Policy` lists it."""
+        self.left_form = f"{name};r=%d;t=%d"
+        """What is left, as `RateLimit` lists it, for the numbers that `left` returns."""
 
     def __repr__(self) -> str:
-        return f"<Rate of {self._owner}: {self._item}>"
+        return f"<Rate of {self._owner}: {self._most} per {self._unit}>"
 
     def count(self) -> None:
         """Count a request that comes now, if it is allowed."""
-        self._strategy.hit(self._item, self._table)
+        self._strategy.hit(self._item)
 
-    def met(self, now: float) -> Met | None:
-        """The limit, if it leaves no room for one more request."""
-        oldest, count = self._times.window(self._key, self._seconds, now)
-        if count < self._most:
-            return None
-        unit = self._item.GRANULARITY.name
-        sentence = f"{self._owner} allows {requests(self._most)} per {unit}"
-        wait = oldest + self._seconds - now
-        setting = f"{self._table}.requests_per_{unit}"
-        return Met(sentence, setting, wait, self.policy, self.left(now))
+    def has_room(self, now: float) -> bool:
+        """Whether one more request is allowed."""
+        times = self._times
+        if len(times) < self._most:  # mostly so, and old ones need not be looked at
+            return True
+        _forget_until(now - self._seconds, times)
+        return len(times) < self._most
 
-    def left(self, now: float) -> str:
-        """What is left, as `RateLimit` lists it: `t` is when there is one more."""
-        oldest, count = self._times.window(self._key, self._seconds, now)
-        reset = math.ceil(oldest + self._seconds - now)
-        return f"{self._name};r={self._most - count};t={reset}"
+    def met(self, now: float) -> Met:
+        """The limit, where it has no room."""
+        sentence = f"{self._owner} allows {requests(self._most)} per {self._unit}"
+        setting = f"{self._owner.table}.requests_per_{self._unit}"
+        wait = self._times[0] + self._seconds - now
+        return Met(sentence, setting, wait, self.policy, self.left_form % self.left(now))
+
+    def left(self, now: float) -> tuple[int, int]:
+        """How many requests are left, and in how many seconds there is one more."""
+        times = self._times
+        _forget_until(now - self._seconds, times)
+        reset = math.ceil(times[0] + self._seconds - now) if times else 0
+        return self._most - len(times), reset
 
     def forget(self) -> None:
         """Free what was counted."""
-        self._times.clear(self._key)
+        self._memory.clear(self._item.key_for())
