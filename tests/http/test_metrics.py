@@ -229,7 +229,7 @@ async def _read_log(stream: Any, *, task_status: trio.TaskStatus[int]) -> None:
         if told:
             continue
         text += data.decode()
-        found = re.search(r'msg="Listening on" address=127.0.0.1:(\d+)', text)
+        found = re.search(r'msg="Listening on".* address=127\.0\.0\.1:(\d+)', text)
         if found is not None:
             told = True
             task_status.started(int(found[1]))

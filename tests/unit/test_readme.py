@@ -23,6 +23,7 @@ FOR_CHANGERS = ROOT / "tests" / "README.md"
 BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
 RUNS = ROOT / "gateway" / "front" / "runs" / "README.md"
 OPERATING = ROOT / "gateway" / "README.md"
+METRICS = ROOT / "gateway" / "observe" / "metrics" / "README.md"
 
 SHOWN_OTHERWISE = {
     ("command",),
@@ -120,7 +121,7 @@ def anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [README, FOR_CHANGERS, BENCHMARKS, OPERATING],
+    [README, FOR_CHANGERS, BENCHMARKS, OPERATING, METRICS],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_every_place_that_a_readme_names_exists(path: Path) -> None:
