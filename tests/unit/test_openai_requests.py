@@ -481,8 +481,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-CHAT_MEMBERS = chat_request._Body.__struct_fields__
-RESPONSE_MEMBERS = response_request._Body.__struct_fields__
+CHAT_MEMBERS = chat_request.ChatBody.__struct_fields__
+RESPONSE_MEMBERS = response_request.ResponseBody.__struct_fields__
 
 
 def check(call: Call) -> None:
