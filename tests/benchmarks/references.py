@@ -122,7 +122,8 @@ async def run(kind: str) -> None:
     host = ServerSettings().host
     listeners = open_listeners(host, 0)
     address = url_of(host, listeners)
-    config = _http_config(listeners, ServerSettings().keep_alive)
+    config = _http_config(listeners)
+    config.keep_alive_timeout = ServerSettings().keep_alive
     async with trio.open_nursery() as nursery:
         app: Any = quart() if kind == "quart" else asgi
         await nursery.start(serve, app, config)
