@@ -109,7 +109,6 @@ class HTTP1Protocol:
                     await self._stream.handle(Body(stream_id=_STREAM_ID, data=event.data))
                 elif isinstance(event, h11.EndOfMessage):
                     await self._stream.handle(EndBody(stream_id=_STREAM_ID))
-                    return  # the next request waits for the response to this one
         except h11.RemoteProtocolError:
             await trio.sleep(REFUSAL_SECONDS)
             # The application may have responded meanwhile, to a head that was in order.
