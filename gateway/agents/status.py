@@ -79,7 +79,8 @@ class LastFailure(Struct, frozen=True, kw_only=True):
 class LimitMet(Struct, frozen=True, kw_only=True):
     """The last limit of the sandbox that a worker seems to have met, and the setting that moves it.
 
-    `at` is a Unix time in seconds. `message` is what the caller was told: the agent's own words.
+    `at` is a Unix time in seconds. `message` is what the caller was told: the agent's own words. It
+    is empty where there are keys, since it may quote what another caller has sent.
     """
 
     limit: str

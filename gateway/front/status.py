@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import structs
 from quart import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.exceptions import MethodNotAllowed as WerkzeugMethodNotAllowed
@@ -22,6 +23,7 @@ from gateway.observe.observation import OBSERVATION
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.agents.status import AgentStatus
     from gateway.agents.supervisor import AgentSupervisor
     from gateway.front.dialect import Dialect
     from gateway.observe.observation import Observation
@@ -41,7 +43,7 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
     @routes.get("/agents/<name>")
     async def agent(name: str) -> Response:
         caller().check(name)
-        return _json(await dispatcher.agent(name).status())
+        return _json(shown_to(caller(), await dispatcher.agent(name).status()))
 
     @routes.get("/agent/<name>/health")
     @routes.get("/agents/<name>/health")
@@ -108,6 +110,13 @@ def caller() -> Caller:
     """Who makes the request that is being served."""
     state: dict[str, Caller] = request.scope.get("state", {})
     return state.get(CALLER, ANONYMOUS)
+
+
+def shown_to(asking: Caller, status: AgentStatus) -> AgentStatus:
+    """The status without what it quotes of a request, which may be another caller's."""
+    if asking is ANONYMOUS or status.last_limit is None:
+        return status
+    return structs.replace(status, last_limit=structs.replace(status.last_limit, message=""))
 
 
 def visible_agents(dispatcher: Dispatcher) -> list[AgentSupervisor]:

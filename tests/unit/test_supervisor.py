@@ -27,6 +27,8 @@ from gateway.errors import (
     WorkerCrashed,
 )
 from gateway.exchange import MAX_BUFFERED_BYTES, Exchange
+from gateway.front.auth import ANONYMOUS, Caller
+from gateway.front.status import shown_to
 from gateway.workers.events import Reason
 from protocol import Ready
 from tests.unit.conftest import unhurried
@@ -177,9 +179,15 @@ async def test_the_last_limit_that_ended_a_worker_is_told(
         met = WorkerCrashed("too much", limit="state", setting="state.size")
         it.crew[1].ends(reason, error=met)
         await wait_all_tasks_blocked()
-        told = (await it.agent.status()).last_limit
+        status = await it.agent.status()
+        told = status.last_limit
         assert told is not None
         assert (told.limit, told.setting, told.message) == ("state", "state.size", "too much")
+        # Its words may quote a request: where callers are told apart, no other is shown them.
+        assert shown_to(ANONYMOUS, status) is status
+        shown = shown_to(Caller("bob", None), status).last_limit
+        assert shown is not None
+        assert (shown.limit, shown.setting, shown.message) == ("state", "state.size", "")
 
 
 async def test_failures_in_a_row_open_the_breaker_and_refusals_say_why(
