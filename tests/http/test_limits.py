@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +18,8 @@ import trio
 from gateway.config.keys import hash_key, new_key
 from gateway.front import listen
 from gateway.front.addresses import AddressCounts
-from tests.harness import GatewayInThread, gateway_in_thread
+from tests.faults.scene import send_signal
+from tests.harness import GatewayInThread, gateway_in_thread, running_gateway
 from tests.http.carrier import bare_server
 from tests.http.conftest import SCRIPTED
 from tests.http.raw import becomes, connected
@@ -212,6 +215,51 @@ def test_openais_client_waits_as_long_as_it_is_told_and_succeeds(gateway: Gatewa
 def _ask_again_and_again(client: openai.OpenAI) -> None:
     for _ in range(100):
         client.responses.create(model="paced", input="hi")
+
+
+async def test_a_reload_changes_limits_and_origins_and_keeps_what_was_counted(
+    tmp_path: Path,
+) -> None:
+    page = {"origin": "https://app.example"}
+
+    def toml(server: str, limits: str) -> str:
+        return f"""
+        [server]
+        sandbox = "off"
+        {server}
+        [agents.a]
+        command = {json.dumps(SCRIPTED)}
+        limits = {{ {limits} }}
+        """
+
+    async def reload(server: str, limits: str) -> None:
+        (tmp_path / "gateway.toml").write_text(toml(server, limits))
+        gateway.log.clear()
+        send_signal(gateway, signal.SIGHUP)
+        await gateway.logged("reload: done")
+
+    async def ask() -> httpx.Response:
+        return await gateway.client.post("/agent/a/invoke", json={"input": 1}, headers=page)
+
+    async with running_gateway(toml=toml("", ""), folder=tmp_path) as gateway:
+        unlimited = await ask()
+        assert not {"ratelimit", "vary"} & unlimited.headers.keys()
+        workers = (await gateway.state("a"))["workers"]
+        await reload('cors = ["https://app.example"]', "requests_per_minute = 2")
+        limited = await ask()
+        assert limited.headers["access-control-allow-origin"] == page["origin"]
+        assert limited.headers["ratelimit"].startswith('"agent-per-minute";r=1;')
+        await reload("", "requests_per_minute = 2, concurrent = 1")
+        assert (await ask()).status_code == 200
+        refused = await ask()
+        assert refused.status_code == 429
+        assert setting_of(refused) == "agents.a.limits.requests_per_minute"
+        assert "access-control-allow-origin" not in refused.headers
+        await reload("", "")
+        assert (await ask()).status_code == 200
+        assert [each["pid"] for each in (await gateway.state("a"))["workers"]] == [
+            each["pid"] for each in workers
+        ]
 
 
 async def test_one_more_connection_than_an_address_may_have_is_refused(
