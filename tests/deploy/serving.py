@@ -37,9 +37,9 @@ class Served:
 
 @contextmanager
 def served(
-    command: Sequence[str], *, env: Mapping[str, str], key: str = "none"
+    command: Sequence[str], *, env: Mapping[str, str], key: str = "none", seconds: float = SECONDS
 ) -> Iterator[Served]:
-    """Start it, and end it with SIGTERM; it must exit with 0."""
+    """Start it, and end it with SIGTERM; it must exit with 0. It is killed after `seconds`."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(env)
     )
@@ -48,7 +48,7 @@ def served(
     log: list[str] = []
     reader = threading.Thread(target=lambda: log.extend(process.stderr or ()))
     reader.start()
-    give_up = threading.Timer(SECONDS, process.kill)
+    give_up = threading.Timer(seconds, process.kill)
     give_up.start()
     try:
         words = process.stdout.readline().split()

@@ -24,6 +24,9 @@ from tests.deploy.serving import served
 
 CONTAINERFILE = PROJECT / "gateway" / "deploy" / "Containerfile"
 
+SECONDS = 300
+"""For the steps, which install packages, on a loaded machine; they take about half a minute."""
+
 AGENT = """
 import os
 from worker import Agent
@@ -47,7 +50,7 @@ workers = { min = 1, max = 1 }
     bool(os.environ.get("CI")) and sys.version_info[:2] != (3, 11),
     reason="the container has a Python of its own: once is enough, with the first of CI's",
 )
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(SECONDS + 100)
 def test_the_gateway_of_the_container_file_serves_in_the_strict_sandbox(
     wheel: Path, tmp_path: Path
 ) -> None:
@@ -67,7 +70,7 @@ def test_the_gateway_of_the_container_file_serves_in_the_strict_sandbox(
         },
     )
     command = ["unshare", "--mount", "sh", "-c", steps]
-    with served(command, env=dict(os.environ), key=key) as gateway:
+    with served(command, env=dict(os.environ), key=key, seconds=SECONDS) as gateway:
         answer = gateway.post("/agent/looks/invoke", input="/etc/agent-gateway/gateway.toml")
         assert answer["output"]["sees"] is False
         assert answer["output"]["uid"] != 0
