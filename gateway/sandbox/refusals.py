@@ -35,8 +35,9 @@ _MEANINGS = (
         (
             "this system forbids user namespaces: inside a container allow them (docker run "
             "--security-opt systempaths=unconfined --security-opt apparmor=unconfined "
-            "--security-opt seccomp=unconfined, or the narrower gateway/deploy/seccomp.json), on a "
-            "machine set kernel.unprivileged_userns_clone=1"
+            "--security-opt seccomp=unconfined, or the narrower gateway/deploy/seccomp.json), in a "
+            "systemd unit take RestrictNamespaces= away, on a machine set "
+            "kernel.unprivileged_userns_clone=1"
         ),
     ),
     (
@@ -51,7 +52,16 @@ _MEANINGS = (
         "Can't mount proc",
         (
             "/proc is masked here, as containers do: run the container with "
-            "--security-opt systempaths=unconfined (docker) or procMount: Unmasked (Kubernetes)"
+            "--security-opt systempaths=unconfined (docker) or procMount: Unmasked (Kubernetes); "
+            "in a systemd unit take ProtectKernelTunables=, ProtectKernelLogs=, ProtectProc= and "
+            "ProcSubset= away"
+        ),
+    ),
+    (
+        "Can't set hostname",
+        (
+            "sethostname is forbidden here, in a namespace of its own, too: in a systemd unit take "
+            "ProtectHostname= away, and let SystemCallFilter= allow it"
         ),
     ),
     (

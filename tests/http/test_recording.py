@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -100,6 +101,24 @@ async def test_requests_streams_and_runs_are_recorded_and_replayed(
     assert '-output: "HELLO"\n    +output: "hello"' in other.stdout
     assert '-text: "one two three "\n    +text: "one-two-three-"' in other.stdout
     assert other.stdout.endswith("0 same, 4 differ\n")  # its error names what it called
+
+
+async def test_agents_that_a_reload_brings_are_recorded_too(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    command = f"{sys.executable} -m worker worker.examples.echo:agent"
+    toml = f'[server]\nrecord = "{folder}"\n[agents.first]\ncommand = "{command}"\n'
+    async with running_gateway(None, toml=toml, folder=tmp_path) as gateway:
+        await gateway.post("/agent/first/invoke", input=1)
+        second = toml + f'queue = 7\n[agents.second]\ncommand = "{command}"\n'
+        await trio.Path(tmp_path / "gateway.toml").write_text(second)
+        gateway.process.send_signal(signal.SIGHUP)
+        await gateway.logged("reload: done")
+        await gateway.post("/agent/first/invoke", input=2)
+        await gateway.post("/agent/second/invoke", input=3)
+    found = [entries(path) for path in sorted(folder.iterdir())]
+    said = [(lines[0]["agent"], lines[1]["to"]["params"]["input"]) for lines in found]
+    assert said == [("first", 1), ("first", 2), ("second", 3)]
+    assert all(lines[-1]["end"] == "answered" for lines in found)
 
 
 async def test_an_agent_never_sees_the_recordings(tmp_path: Path) -> None:

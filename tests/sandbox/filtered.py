@@ -16,6 +16,7 @@ import sys
 
 CLONE, CLONE3 = {"x86_64": (56, 435), "aarch64": (220, 435)}[platform.machine()]
 UNSHARE, MOUNT = {"x86_64": (272, 165), "aarch64": (97, 40)}[platform.machine()]
+SETHOSTNAME, REBOOT = {"x86_64": (170, 169), "aarch64": (161, 142)}[platform.machine()]
 CLONE_NEWUSER = 0x1000_0000
 
 _LOAD, _EQUALS, _HAS, _RETURN = 0x20, 0x15, 0x45, 0x06

@@ -6,6 +6,7 @@ a part is covered. The words for the cure are those of `gateway/deploy/README.md
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,17 +53,24 @@ def test_root_without_the_right_to_mount_is_told_of_the_capability() -> None:
     said_in_the_manual(line, "CAP_SYS_ADMIN", "apparmor=unconfined")
 
 
-@pytest.mark.parametrize("user", ["user"])
-def test_a_proc_that_is_covered_in_part_is_named(user: str) -> None:
+def test_a_proc_that_is_covered_in_part_is_named() -> None:
     need("root" in available_users(), "only root can cover a part of /proc")
-    line = refusal(*MASKED, *as_user(user, *CHECK))
+    line = refusal(*MASKED, *as_user("user", *CHECK))
     said_in_the_manual(line, "systempaths=unconfined", "procMount: Unmasked")
+
+
+def test_a_service_that_may_not_set_a_host_name_is_told_of_its_setting() -> None:
+    denied = str(filtered.SETHOSTNAME)
+    line = refusal(*as_user("user", sys.executable, FILTERED, denied, *CHECK))
+    assert "ProtectHostname=" in line
+    unit = (PROJECT / "gateway" / "deploy" / "agent-gateway.service").read_text(encoding="utf-8")
+    assert re.search(r"^SystemCallFilter=.*\bsethostname\b", unit, re.MULTILINE)
 
 
 @pytest.mark.parametrize("user", available_users())
 def test_a_filter_that_forbids_nothing_of_the_sandbox_does_no_harm(user: str) -> None:
     done = subprocess.run(
-        as_user(user, sys.executable, FILTERED, "169", *CHECK),  # reboot, on x86_64
+        as_user(user, sys.executable, FILTERED, str(filtered.REBOOT), *CHECK),
         cwd=PROJECT,
         capture_output=True,
         text=True,
