@@ -109,6 +109,12 @@ def test_a_name_that_a_client_chose_names_no_other_file(scene: Scene) -> None:
     assert folder._OURS.match(path.name)
 
 
+def test_a_command_that_is_not_utf_8_can_be_recorded(scene: Scene) -> None:
+    tape = scene.recorder.tape("odd", ("run", "caf\udce9"))
+    scene.ask(1, "one", tape=tape)
+    assert scene.recordings()["one"][0]["command"] == ["run", "caf\\udce9"]
+
+
 def test_only_the_gateway_s_user_can_read_them(scene: Scene) -> None:
     scene.ask(1, "one")
     scene.recordings()

@@ -180,7 +180,9 @@ class Recorder:
 
     def tape(self, agent: str, command: Sequence[str]) -> Tape:
         """A tape for one worker."""
-        return Tape(self, agent, command)
+        # A command line is bytes, and need not be UTF-8.
+        words = [word.encode(errors="backslashreplace").decode() for word in command]
+        return Tape(self, agent, words)
 
     def put(self, entry: _Entry) -> None:
         """Queue what was said, without blocking. What does not fit is dropped: then the recordings
