@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from gateway.config import AgentSettings, ServerSettings
 
 RESTART = (
-    *("host", "port", "dialects"),
-    *("access_log", "log_format", "log_payloads", "record", "record_size"),
+    *("host", "port", "dialects", "docs"),
+    *("access_log", "log_payloads", "record", "record_size", "traces"),
     *("sandbox", "state_dir"),
 )
 """Settings of `[server]` that hold from a start to its end: what is listened on and which routes
@@ -26,8 +26,8 @@ IN_PLACE = ("limits", "services")
 def in_force(old: ServerSettings, wanted: ServerSettings) -> ServerSettings:
     """What of the wanted settings can be in force before the next start."""
     kept = {name: getattr(old, name) for name in RESTART}
-    if bool(old.metrics) != bool(wanted.metrics):
-        kept["metrics"] = old.metrics  # who may read them can change, but not whether there are any
+    if not old.metrics:
+        kept["metrics"] = old.metrics  # nothing was counted, so that there is nothing to show
     return structs.replace(wanted, **kept)
 
 

@@ -14,9 +14,18 @@ import trio
 
 from gateway.config import AgentSettings, SandboxSettings, Settings
 from gateway.reload import differences
-from tests.faults.scene import PATIENCE, scene, send_signal, served_by
+from tests.faults.scene import (
+    PATIENCE,
+    agent,
+    back_to,
+    footprint,
+    scene,
+    send_signal,
+    served_by,
+)
 from tests.faults.test_helpers import proxies
-from tests.harness import RunningGateway, python_agent, running_gateway
+from tests.harness import RunningGateway, gone, is_alive, python_agent, running_gateway
+from tests.http.raw import connected
 from tests.sandbox.users import need_sandbox
 
 AGENT = r"""
@@ -112,6 +121,63 @@ async def test_what_a_reload_cannot_change_is_named_until_the_gateway_is_restart
             assert "server.dialects, server.state_dir" in line
             await gateway.logged("reload: nothing has changed")
         await served_by(gateway, "good")
+
+
+async def test_an_agent_that_cannot_be_started_has_all_of_a_reload_refused(tmp_path: Path) -> None:
+    async with scene(tmp_path, level="off", other=agent("echo.py", "1")) as gateway:
+        settings = tmp_path / "settings"
+        toml = (settings / "gateway.toml").read_text()
+        pid = (await gateway.state("other"))["workers"][0]["pid"]
+        before = footprint(gateway)
+        changed = toml.replace('"1"]', '"2"]') + "[agents.broken]\ncommand = 'false'\n"
+        assert changed.count('"2"]') == 1
+        line = await reload(gateway, settings, changed, "reload: refused as a whole")
+        assert "agent 'broken' cannot be started: the worker exited with status 1" in line
+        assert (await gateway.state("other"))["workers"][0]["pid"] == pid
+        assert (await gateway.client.get("/agent/broken")).status_code == 404
+        await back_to(gateway, before)
+        line = await reload(gateway, settings, changed.replace("'false'", "'nowhere'"), "refused")
+        assert "agents.broken.command: there is no command 'nowhere'" in line
+
+
+async def test_a_stream_that_runs_ends_where_it_is_when_its_agent_is_replaced(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path, level="off", talker=agent("puppet.py")) as gateway:
+        settings = tmp_path / "settings"
+        toml = (settings / "gateway.toml").read_text()
+        body = {"input": "speak", "stream": True, "context": {"conversation_id": "c"}}
+        path = "/agent/talker/invoke"
+        async with connected(gateway.port) as stream:
+            await stream.request(path, body)
+            await stream.until(rb'data: {"chunk":"word"}')
+            [worker] = (await gateway.state("talker"))["workers"]
+            changed = toml.replace("puppet.py", "../agents/puppet.py")
+            assert changed != toml
+            await reload(gateway, settings, changed, "reload: replaced agent=talker")
+            [other] = (await gateway.state("talker"))["workers"]
+            assert other["pid"] != worker["pid"]
+            assert is_alive(worker["pid"])
+            # The same conversation is still where it was; another one is not.
+            answer = await gateway.client.post(path, json={**body, "input": "x", "stream": False})
+            assert answer.headers["x-agent-session"] == "kept"
+        assert await gone(worker["pid"])
+        answer = await gateway.client.post(path, json={**body, "input": "x", "stream": False})
+        assert answer.headers["x-agent-session"] == "lost"
+
+
+async def test_settings_of_the_server_hold_from_a_reload_on(tmp_path: Path) -> None:
+    async with scene(tmp_path, level="off") as gateway:
+        settings = tmp_path / "settings"
+        toml = (settings / "gateway.toml").read_text()
+        named = {"host": "gateway.example"}
+        assert (await gateway.client.get("/live", headers=named)).status_code == 421
+        more = 'hosts = ["gateway.example"]\nmax_body = "100"\nlog_level = "debug"'
+        toml = toml.replace("[server]", f"[server]\n{more}")
+        await reload(gateway, settings, toml, "reload: done")
+        assert (await gateway.client.get("/live", headers=named)).status_code == 200
+        answer = await gateway.post("/agent/good/invoke", input="x" * 200)
+        assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("count", [1, 20])
