@@ -145,6 +145,7 @@ class LauncherMaker:
             states = self._states.open({name: settings.agents[name] for name in names})
             secrets = [str(settings.path.resolve())] if settings.path else []
             secrets += [settings.keys_file] if settings.keys_file else []
+            secrets += settings.secret_files
             keys = [path for each in settings.services.values() for path in key_files(each)]
             hidden = [*secrets, *keys, *filter(None, [self._states.folder])]
             if settings.server.record:

@@ -11,7 +11,6 @@ import logging
 import math
 import os
 import resource
-import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +191,7 @@ def _log_agents(settings: Settings, address: str) -> None:
             logging.INFO,
             f"serving {address}/agent/{name}",
             agent=name,
-            command=shlex.join(agent.argv),
+            command=agent.shown_command,
             sandbox=settings.server.sandbox,
         )
 

@@ -19,6 +19,7 @@ from gateway.config.keys import (
     is_key,
 )
 from gateway.config.load import ConfigError, read_file, read_key_tables
+from gateway.config.nearest import meant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,6 +89,7 @@ def _check_keys(settings: Settings, found: Mapping[str, KeySettings]) -> None:
             known = ", ".join(['"*"', *settings.agents])
             raise ConfigError(
                 f"keys.{name}.agents: there is no agent {min(unknown)!r}, expected some of {known}"
+                f"{meant(min(unknown), settings.agents)}"
             )
         for each in key.hashes:
             other = owners.setdefault(each, name)

@@ -17,6 +17,8 @@ import msgspec
 from msgspec import inspect
 
 from gateway.config.keys import KEY_NAME, VARIABLE_KEY_NAME, KeySettings
+from gateway.config.nearest import meant
+from gateway.config.references import Referenced, References
 from gateway.config.services import (
     SERVICE_NAME,
     Service,
@@ -52,14 +54,18 @@ def load(
     *,
     agents: dict[str, str] | None = None,
     server: dict[str, Any] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Read the file, if any, merge the command line into it, and check the result.
 
     `agents` maps names to commands, each of which replaces the command that the file has. `server`
-    overrides keys of `[server]`. Raises ConfigError.
+    overrides keys of `[server]`. References in the file are looked up in `environ` and in files
+    (`references`). Raises ConfigError.
     """
-    tables = read_file(path) if path else {}
-    _refuse_unknown("", tables, ("server", "defaults", "agents", "services", "keys", "keys_file"))
+    written = read_file(path) if path else {}
+    _refuse_unknown("", written, ("server", "defaults", "agents", "services", "keys", "keys_file"))
+    references = References(environ, Path(os.path.abspath(path)).parent if path else Path.cwd())
+    tables = _resolved(references, written)
     defaults = _table(tables, "defaults")
     named = dict(_table(tables, "agents"))
     for name, command in (agents or {}).items():
@@ -73,11 +79,27 @@ def load(
         keys=read_key_tables(tables.get("keys", {}), "keys"),
         keys_file=_keys_file(tables.get("keys_file", "")),
         path=path,
+        files=tuple(references.files),
+        secret_files=tuple(file for file, secret in references.files.items() if secret),
     )
     _check_services(settings)
     _check_readers(settings)
     _check_extras(settings)
     return settings
+
+
+def _resolved(references: References, written: dict[str, Any]) -> dict[str, Any]:
+    for name, agent in {**_table(written, "agents"), "": written.get("defaults")}.items():
+        command = agent.get("command") if isinstance(agent, dict) else None
+        if isinstance(command, str) and "${" in command:
+            # What only a shell understands is no longer seen once it was split into words.
+            where = f"agents.{name}" if name else "defaults"
+            _convert({"command": command}, AgentSettings, where)
+    try:
+        tables: dict[str, Any] = references.resolve(written, "")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return tables
 
 
 def _check_extras(settings: Settings) -> None:
@@ -208,8 +230,26 @@ def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
         mismatch = read_mismatch(error)
         keys = mismatch.keys
         found, kind = _at(keys, value, inspect.type_info(into))
+        if isinstance(found, Referenced) and (plain := _as_number(found)) is not None:
+            return _convert(_with(value, keys, plain), into, where)
         reason = _readable(mismatch, _masked(found) if _SECRET & {*keys} else found, kind)
         raise ConfigError(f"{'.'.join([where, *keys])}: {reason}") from None
+
+
+def _as_number(text: str) -> float | bool | None:
+    """The number, or true or false, that a text holds: all that a variable can hold is text."""
+    try:
+        value = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return None
+    plain = value["value"] if len(value) == 1 else None
+    return plain if isinstance(plain, int | float) else None
+
+
+def _with(value: dict[str, Any], keys: list[str], plain: Any) -> dict[str, Any]:
+    """The value with another one at the path `keys`."""
+    first, *rest = keys
+    return {**value, first: _with(value[first], rest, plain) if rest else plain}
 
 
 def _masked(found: Any) -> Any:
@@ -237,13 +277,27 @@ def _readable(mismatch: Mismatch, found: Any, kind: inspect.Type) -> str:
     """The mismatch in words, with the value found and the alternatives."""
     match mismatch.problem:
         case Problem.UNKNOWN_KEY if isinstance(kind, inspect.StructType):
-            known = ", ".join(field.encode_name for field in kind.fields)
-            return f"unknown key {mismatch.subject}; expected one of {known}"
+            names = [field.encode_name for field in kind.fields]
+            near = meant(mismatch.subject.strip("`'"), names)
+            return f"unknown key {mismatch.subject}; expected one of {', '.join(names)}{near}"
+        case Problem.NOT_A_CHOICE if isinstance(kind, inspect.ListType) and isinstance(found, list):
+            wrong = [each for each in found if each not in _words(kind.item_type)]
+            return _readable(mismatch, wrong[0] if wrong else found, kind.item_type)
         case Problem.NOT_A_CHOICE:
-            return f"expected {_choices(kind)}, got {found!r}"
+            return f"expected {_choices(kind)}, got {found!r}{meant(found, _words(kind))}"
         case Problem.WRONG_TYPE:
             return f"expected {mismatch.subject.replace('`', '')}, got {found!r}"
     return mismatch.sentence
+
+
+def _words(kind: inspect.Type) -> list[object]:
+    """The texts that the type allows."""
+    match kind:
+        case inspect.UnionType():
+            return [word for each in kind.types for word in _words(each)]
+        case inspect.LiteralType():
+            return list(kind.values)
+    return []
 
 
 def _choices(kind: inspect.Type) -> str:
@@ -280,4 +334,4 @@ def _refuse_unknown(where: str, table: dict[str, Any], known: tuple[str, ...]) -
     for key in table:
         if key not in known:
             names = ", ".join(f"[{name}]" for name in known)
-            raise ConfigError(f"{where}{key}: unknown table; expected {names}")
+            raise ConfigError(f"{where}{key}: unknown table; expected {names}{meant(key, known)}")

@@ -23,7 +23,9 @@ from urllib.parse import SplitResult, urlsplit
 from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from gateway.config.hosts import is_address
+from gateway.config.nearest import meant
 from gateway.config.presets import GENERIC, PRESETS, Preset
+from gateway.config.references import FILE_WORD, MAX_FILE_BYTES, VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -31,18 +33,16 @@ if TYPE_CHECKING:
 SERVICE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
 """A part of a path and, in capital letters, of the name of a variable."""
 
-MAX_KEY_BYTES = 64 * 1024
-"""Of a file that holds a key: the longest tokens in use have some kilobytes."""
-
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9])?")
 _BASE = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)*")
 _ALLOW = re.compile(r"(\*|[A-Z]+) (/[!-~]*)")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_REFERENCE = re.compile(r"\$\{([^}]*)\}|(?<!\S)file:(\S+)")
-_NEARLY = re.compile(r"\$\{|(?<!\S)\$[A-Z_][A-Z0-9_]*(?!\S)|file:/")
+_REFERENCE = re.compile(rf"(?<!\$)\$\{{([^}}]*)\}}|{FILE_WORD.pattern}")
+_NEARLY = re.compile(r"(?<!\$)\$\{|(?<!\S)\$[A-Z_][A-Z0-9_]*(?!\S)|file:/")
 """What is a mistake rather than a part of a key, and would be sent to the service as it is."""
+_REPLACED = re.compile(rf"\$\$(?=\{{)|{_REFERENCE.pattern}")
+"""References, and what stands for the beginning of what is none (`references`)."""
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 _PRIVATE = re.compile(r"(?<=//).*@|(?<=[?#]).*")
@@ -116,14 +116,15 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in PRESETS:
             known = ", ".join(sorted(PRESETS))
-            raise ValueError(f"preset is {self.preset!r}, expected one of {known}")
+            near = meant(self.preset, PRESETS)
+            raise ValueError(f"preset is {self.preset!r}, expected one of {known}{near}")
         self.parts  # noqa: B018 - checks it
         for name, value in self.headers.items():
             if not _HEADER.fullmatch(name) or name.lower() in OWN_HEADERS:
                 raise ValueError(f"header has {name!r}, expected the name of a field of its own")
             _check_references(f"header.{name}", value)
         for name in self.environment("x"):
-            if not _VARIABLE.fullmatch(name):
+            if not VARIABLE.fullmatch(name):
                 raise ValueError(f"env has {name!r}, expected letters, digits and underscores")
         for each in self.allow:
             if not _ALLOW.fullmatch(each) or "?" in each or "/../" in f"{each}/":
@@ -217,7 +218,7 @@ def _is_misleading(name: str) -> bool:
 
 def _check_references(key: str, value: str) -> None:
     for found in _REFERENCE.finditer(value):
-        if found[1] is not None and not _VARIABLE.fullmatch(found[1]):
+        if found[1] is not None and not VARIABLE.fullmatch(found[1]):
             raise ValueError(f"{key} has a reference that is not ${{NAME}}")
         if found[2] is not None and not os.path.isabs(found[2]):
             raise ValueError(f"{key} has file: without an absolute path")
@@ -281,7 +282,10 @@ def read_service(name: str, settings: ServiceSettings, environ: Mapping[str, str
         where = f"services.{name}.header.{header}"
         found = [_look_up(where, each, environ) for each in _REFERENCE.finditer(template)]
         keys = iter(found)
-        value = _REFERENCE.sub(lambda _, keys=keys: next(keys), template)  # type: ignore[misc]
+        value = _REPLACED.sub(
+            lambda part, keys=keys: "$" if part[0] == "$$" else next(keys),  # type: ignore[misc]
+            template,
+        )
         if not _VALUE.fullmatch(value):
             raise ValueError(f"{where}: the value is empty, or has characters of no header field")
         values[header] = value
@@ -316,7 +320,7 @@ def key_variables(settings: ServiceSettings) -> Iterator[str]:
 def _look_up(where: str, reference: re.Match[str], environ: Mapping[str, str]) -> str:
     name, path = reference.groups()
     if path is not None:
-        return _read(where, path, limit=MAX_KEY_BYTES).strip()
+        return _read(where, path, limit=MAX_FILE_BYTES).strip()
     value = environ.get(name, "").strip()
     if not value:
         raise ValueError(f"{where}: {name} is not set in the gateway's environment")
@@ -366,7 +370,8 @@ def check_together(names: Iterable[str], services: Mapping[str, ServiceSettings]
     for name in names:
         if name not in services:
             known = ", ".join(sorted(services)) or "none: there is no [services.NAME]"
-            raise ValueError(f"services has {name!r}, expected one of {known}")
+            near = meant(name, services)
+            raise ValueError(f"services has {name!r}, expected one of {known}{near}")
         for variable in services[name].environment(name):
             other = owners.setdefault(variable, name)
             if other != name:

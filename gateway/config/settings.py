@@ -19,6 +19,7 @@ from gateway.config.hosts import check_host_pattern
 from gateway.config.keys import KeySettings
 from gateway.config.limits import LimitSettings
 from gateway.config.origins import ANY_ORIGIN, check_origin
+from gateway.config.references import shown
 from gateway.config.sandbox import SandboxSettings, parse_size
 from gateway.config.services import ServiceSettings
 
@@ -197,6 +198,11 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if isinstance(self.command, str):
             return tuple(shlex.split(self.command))
         return tuple(self.command)
+
+    @property
+    def shown_command(self) -> str:
+        """The command as it may be shown: what it refers to is not."""
+        return shlex.join(map(shown, self.argv))
 
     @property
     def kept(self) -> StateSettings | None:
@@ -390,3 +396,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """A TOML file with more tables `[keys.NAME]`, read again whenever it changes."""
     path: Path | None = None
     """The file that the settings were read from."""
+    files: tuple[str, ...] = ()
+    """Other files that values were read from (`references`)."""
+    secret_files: tuple[str, ...] = ()
+    """Those of `files` that are to be kept from every agent: they hold variables of one."""
