@@ -132,7 +132,7 @@ def make_app(
     if settings.docs:
         from gateway.front.docs.routes import make_docs_blueprint  # noqa: PLC0415 - off: unread
 
-        app.register_blueprint(make_docs_blueprint(dispatcher, settings.dialects))
+        app.register_blueprint(make_docs_blueprint(dispatcher, settings))
     app.calls = CallRoutes(
         app.asgi_app,
         dispatcher,

@@ -154,10 +154,13 @@ def errors_of(prefix: str, schema: Callable[[Sequence[str]], Json]) -> Json:
     }
 
 
+LIMITED = ("RateLimit", "RateLimit-Policy")
+"""Headers where the caller or the agent has a limit."""
+
 _HEADERS_OF = {
     401: ("WWW-Authenticate",),
     405: ("Allow",),
-    429: ("Retry-After",),
+    429: ("Retry-After", *LIMITED),
     500: ("X-Should-Retry",),
     501: ("X-Should-Retry",),
     502: ("X-Should-Retry",),
@@ -200,7 +203,7 @@ def call(
 ) -> Json:
     """The operation that calls an agent. `stream` says what its events are, and `errors` is the
     prefix of the dialect's error responses."""
-    answered = headers("X-Request-Id", "X-Run-Id", "X-Agent-Session")
+    answered = headers("X-Request-Id", "X-Run-Id", "X-Agent-Session", *LIMITED)
     content: Json = {"schema": body}
     if example is not None:
         content["example"] = example

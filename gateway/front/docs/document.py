@@ -146,6 +146,8 @@ _HEADERS: Json = {
     ),
     "X-Should-Retry": _field("`false`: the agent may have read the request already."),
     "Retry-After": _field("Seconds.", type="integer", minimum=0),
+    "RateLimit": _field("What is left of the caller's limits, or of the agent's."),
+    "RateLimit-Policy": _field("These limits."),
     "Location": _field("Where the run is."),
     "Preference-Applied": _field("`respond-async`"),
     "Allow": _field("The methods that are supported."),
@@ -164,8 +166,10 @@ def make_document(
     *,
     version: str,
     keys: bool,
+    metrics: bool,
 ) -> Json:
-    """The document for these agents, called in these dialects. `keys`: a key is needed."""
+    """The document for these agents, called in these dialects. `keys`: a key is needed. `metrics`:
+    they are served."""
     parts = [describe_native(agents if "native" in dialects else ())]
     if "openai" in dialects:
         from gateway.front.openai import description  # noqa: PLC0415 - what is off is not imported
@@ -186,6 +190,7 @@ def make_document(
             **{path: item for part in parts for path, item in part.paths.items()},
             **_runs(),
             **_status(agents),
+            **(_METRICS if metrics else {}),
         },
         "components": {
             "schemas": {**schemas, **_SCHEMAS},
@@ -259,6 +264,29 @@ def _status(agents: Sequence[AgentView]) -> Json:
             "get": _get("This document", {"type": "object"}, "get_description"),
         },
     }
+
+
+_METRICS: Json = {
+    "/metrics": {
+        "get": {
+            "summary": "Metrics for Prometheus",
+            "operationId": "get_metrics",
+            "tags": ["status"],
+            "parameters": parameters("X-Request-Id"),
+            "responses": {
+                "200": {
+                    "description": "In Prometheus' text format, or OpenMetrics'.",
+                    "headers": headers("X-Request-Id"),
+                    "content": {
+                        "text/plain": {"schema": {"type": "string"}},
+                        "application/openmetrics-text": {"schema": {"type": "string"}},
+                    },
+                },
+                **error_responses(_PREFIX, ANY_ROUTE),
+            },
+        }
+    }
+}
 
 
 def _runs() -> Json:

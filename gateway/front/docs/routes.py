@@ -25,10 +25,9 @@ from gateway.front.docs.embedding import UnfitError, embedded
 from gateway.front.status import caller, visible_agents
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from gateway.agents.dispatcher import Dispatcher
     from gateway.agents.supervisor import AgentSupervisor
+    from gateway.config import ServerSettings
     from protocol import Ready
 
 PAGE = Path(__file__).parent / "page"
@@ -64,8 +63,8 @@ class _Embedded(NamedTuple):
     view: AgentView
 
 
-def make_docs_blueprint(dispatcher: Dispatcher, dialects: Collection[str]) -> Blueprint:
-    """Make the routes for the agents of one gateway, called in these dialects."""
+def make_docs_blueprint(dispatcher: Dispatcher, settings: ServerSettings) -> Blueprint:
+    """Make the routes for the agents of one gateway."""
     routes = Blueprint("docs", __name__)
     views: dict[str, _Embedded] = {}
 
@@ -84,9 +83,10 @@ def make_docs_blueprint(dispatcher: Dispatcher, dialects: Collection[str]) -> Bl
     async def description() -> Response:
         document = make_document(
             [view(agent) for agent in visible_agents(dispatcher)],
-            dialects,
+            settings.dialects,
             version=_version(),
             keys=caller() is not ANONYMOUS,
+            metrics=settings.metrics is not False,
         )
         return Response(msgspec.json.encode(document), content_type="application/json")
 
