@@ -417,13 +417,15 @@ class Exchange:
         else:
             for _ in range(_TURNS_TO_CATCH_UP):
                 await trio.lowlevel.checkpoint()
+        if self.ended:
+            return
         name, deadline = self._deadline()
         now = clock.now()
         if name == "start" and self.carrier is not None and self.carrier.has_read(self):
             # The worker has read it since the last look (`Worker._look_whether_it_reads`).
             self.worker_started(now)
             name, deadline = self._deadline()
-        if now >= deadline and not self.ended:
+        if now >= deadline:
             self._run_out(name, now)
 
     def _deadline(self) -> tuple[str, float]:

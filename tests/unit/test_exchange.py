@@ -464,3 +464,17 @@ async def test_words_can_be_taken_without_the_client_only_where_somebody_keeps_t
     exchange.on_spill = lambda: told.append(True)
     assert exchange.spill()
     assert told == [True]
+
+
+async def test_an_answer_that_lies_in_the_pipe_when_a_clock_has_run_out_is_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class Late(NoCarrier):
+        def catch_up(self) -> None:
+            exchange.end(b"1")
+
+    exchange = make(stream=False, first=5)
+    exchange.given(trio.current_time(), Late(), worker_spoke=True)
+    assert await exchange.collect() == []
+    assert exchange.error is None
+    assert exchange.result == b"1"
