@@ -26,8 +26,9 @@ from tests.http.conftest import AGENTS
 from tests.http.raw import connected
 from tests.javascript import MODULES, need_package, need_runtime
 
-ALICE, ALICE_NEW, BOB, WRONG = (
-    f"agw_{hashlib.sha256(name).hexdigest()[:43]}" for name in (b"alice", b"new", b"bob", b"wrong")
+ALICE, ALICE_NEW, BOB, EXPIRED, WRONG = (
+    f"agw_{hashlib.sha256(name).hexdigest()[:43]}"
+    for name in (b"alice", b"new", b"bob", b"expired", b"wrong")
 )
 """Always the same: they stand in the names of tests."""
 COMMAND = json.dumps([sys.executable, str(AGENTS / "remembers.py")])
@@ -49,6 +50,9 @@ hash = ["{hash_of(ALICE)}", "{hash_of(ALICE_NEW)}"]
 [keys.bob]
 hash = "{hash_of(BOB)}"
 agents = ["mem", "alone", "by-user", "by-key"]
+[keys.expired]
+hash = "{hash_of(EXPIRED)}"
+expires = 2026-01-01
 """
 
 
@@ -221,6 +225,7 @@ def test_an_agent_that_is_not_ones_own_looks_like_one_that_is_not_there(
         ([("X-API-Key", ALICE), ("Authorization", f"Bearer {ALICE_NEW}")], 401),
         ([("Authorization", f"Bearer {ALICE}"), ("Authorization", f"Bearer {ALICE}")], 401),
         ([("X-API-Key", WRONG), ("X-API-Key", ALICE)], 401),
+        ([("X-API-Key", EXPIRED)], 401),
         ([("Authorization", f"Bearer {ALICE}, Bearer {ALICE}")], 401),
         ([("Authorization", "Bearer")], 401),
         ([("Authorization", "Bearer ")], 401),
@@ -486,7 +491,9 @@ async def test_a_revoked_key_ends_with_its_last_request(tmp_path: Path) -> None:
         ) as stream:
             lines = stream.aiter_lines()
             bodies.append(await anext(lines))
-            only_bob = toml(ONLY_MEM[ONLY_MEM.index("[keys.bob]") :])
+            only_bob = toml(
+                ONLY_MEM[ONLY_MEM.index("[keys.bob]") : ONLY_MEM.index("[keys.expired]")]
+            )
             await reload(gateway, tmp_path, only_bob, "keys of callers changed: bob")
             for path in ("/agents", where):
                 refused = await client.get(path, headers=bearer(ALICE))
