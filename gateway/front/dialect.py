@@ -48,6 +48,12 @@ be shown or dropped. What a body holds that not every agent can honour is named 
 then an agent whose `ready` does not declare it is not given the request, but InvalidRequest is the
 answer.
 
+Who asks is known before a dialect is: a request without a good key does not come here, and what a
+body names (the agent, the conversation, the user) is checked and made its caller's own afterwards
+(`auth`). What a dialect itself keeps from one request for another one, it must keep by
+`RequestHead.owner`: the same name of two callers is two things. Where a client protocol has a field
+of its own for keys, it is added to those that `auth` reads.
+
 To add a dialect: make a package beside `native/` with a `Dialect`, and name it in `front/app.py`.
 It may import the ground (`config`, `errors`, `exchange`, `observe`), `protocol`, msgspec, the pure
 parts of the standard library, this module, and what dialects have in common: `bodies` and
