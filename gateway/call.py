@@ -48,12 +48,9 @@ class Call(Struct, frozen=True, kw_only=True):
 
 def session_key(call: Call, by: SessionBy) -> str | None:
     """What a request shares with all others of its session, and with no others; None: it is of no
-    session."""
-    match by:
-        case "conversation":
-            return call.conversation
-        case "user":
-            # Not as a conversation of this name would be kept.
-            return None if call.user is None else f"user\0{call.user}"
-        case "key":
-            return f"key\0{call.owner}" if call.owner else None
+    session. It begins with the call's owner and a null character, if it has one."""
+    named = {"conversation": call.conversation, "user": call.user, "key": call.owner or None}[by]
+    # A conversation by itself is its own name; no other kind is the name of a conversation.
+    if named is None or (by == "conversation" and not call.owner):
+        return named
+    return f"{call.owner}\0{by}\0{named}"

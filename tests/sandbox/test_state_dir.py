@@ -180,6 +180,32 @@ def test_the_number_of_folders_is_bounded_and_the_longest_silent_goes(
     assert conversations_in(whole) == 3
 
 
+def test_whoever_has_many_conversations_displaces_their_own(
+    whole: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "MAX_CONVERSATIONS", 5)
+    agent = whole.agent("a", StateSettings(), per_conversation=True)
+
+    def work(owner: str, conversation: str) -> list[str]:
+        home = agent.take(f"{owner}\0conversation\0{owner}/{conversation}")
+        assert home is not None
+        found = os.listdir(home.path)
+        Path(home.path, conversation).touch()
+        agent.give_back(home)
+        return found
+
+    for name in ("x", "y"):
+        assert work("few", name) == []
+    for number in range(20):
+        assert work("many", str(number)) == []
+    assert conversations_in(whole) == 5
+    agent = whole.agent("a", StateSettings(), per_conversation=True)  # as after a restart
+    assert work("many", "20") == []
+    assert [work("few", name) for name in ("x", "y")] == [["x"], ["y"]]
+    assert work("many", "19") == ["19"]
+    assert work("many", "0") == []
+
+
 def test_what_has_been_silent_for_too_long_is_removed(
     whole: StateDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -427,11 +427,18 @@ def test_the_context_stays_on_one_line() -> None:
 
 @pytest.mark.parametrize(
     ("by", "key"),
-    [("conversation", "alice/c"), ("user", "user\0alice/u"), ("key", "key\0alice")],
+    [
+        ("conversation", "alice\0conversation\0alice/c"),
+        ("user", "alice\0user\0alice/u"),
+        ("key", "alice\0key\0alice"),
+    ],
 )
 def test_a_session_is_by_conversation_user_or_key(by: SessionBy, key: str) -> None:
     assert session_key(own(call(conversation="c", user="u"), "alice"), by) == key
     assert session_key(call(), by) is None
+    anybodys = call(conversation="c", user="u")
+    without = {"conversation": "c", "user": "\0user\0u", "key": None}
+    assert session_key(anybodys, by) == without[by]
 
 
 def test_settings_of_before_are_settings_still() -> None:

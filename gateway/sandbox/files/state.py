@@ -7,13 +7,15 @@ All of it lies in one folder, `[server] state_dir`, which belongs to the gateway
     STATE_DIR/lock                                        held while a gateway serves with state
     STATE_DIR/allocation                                  held while a user id is chosen
     STATE_DIR/agents/NAME/home                            an agent's folder
-    STATE_DIR/agents/NAME/conversations/SHA256/home       a conversation's
+    STATE_DIR/agents/NAME/conversations/SHA256/home       a conversation's, or that of a user or a
+                                                          key (`gateway.call.session_key`)
     STATE_DIR/removed/N                                   what `remove` has not worked off yet
 
 Every `home` is mounted by itself, so that a worker sees its own and no other. What a caller calls
 its conversation becomes the hash of its name, and never a path. The folder around a `home` is the
 gateway's: its time of modification is when the conversation was last at work, which the agent
-cannot change. Beyond `MAX_CONVERSATIONS`, and after `ttl`, those longest silent are removed.
+cannot change. After `ttl`, those longest silent are removed, and beyond `MAX_CONVERSATIONS` those
+of the key that has the most: whoever has conversations without end displaces their own.
 
 With a gateway that root runs, a `home` belongs to a user id of its own, that of every worker that
 works in it, so that a file of mode 0600 can be read by the next one. The register of these ids is
@@ -40,7 +42,7 @@ import random
 import stat
 import threading
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +61,9 @@ _log = logging.getLogger(__name__)
 
 MAX_CONVERSATIONS = 10_000
 """Folders that one agent's conversations have at most; one more takes the place of the one that has
-been silent for longest."""
+been silent for longest, of the key that has the most."""
+
+_HOLDER_DIGITS = 16
 
 _PRIVATE = 0o700
 
@@ -235,6 +239,22 @@ def _check_private(path: str) -> None:
         )
 
 
+def _folder_name(conversation: str) -> str:
+    """Never a path. The names of one key's folders begin alike (`gateway.call.session_key`)."""
+    owner, *rest = conversation.split("\0", 2)
+    holder = _digest(owner)[:_HOLDER_DIGITS] if owner and len(rest) == 2 else ""
+    return holder + _digest(conversation)
+
+
+def _holder_of(folder: str) -> str:
+    """Whose folder it is: the beginning of its name, nothing where there were no keys."""
+    return os.path.basename(folder)[: -2 * hashlib.sha256().digest_size]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 class AgentState:
     """The folders of one agent: one for all of its workers, or one for each conversation."""
 
@@ -294,7 +314,7 @@ class AgentState:
         elif conversation is None:
             return None
         else:
-            name = hashlib.sha256(conversation.encode("utf-8", "surrogatepass")).hexdigest()
+            name = _folder_name(conversation)
             try:
                 home = self._home(os.path.join(self.folder, "conversations", name))
             except SandboxError as error:
@@ -339,13 +359,15 @@ class AgentState:
         if not self.whole.serving:
             return
         ttl = float("inf") if self.settings is None else self.settings.ttl_seconds
-        excess = len(self._known) - MAX_CONVERSATIONS
         superfluous: list[str] = []
         for folder, last in self._known.items():
-            if len(superfluous) >= excess and now - last < ttl:
+            if now - last < ttl:
                 break
-            if os.path.join(folder, "home") not in self._used:
+            if not self._is_used(folder):
                 superfluous.append(folder)
+        excess = len(self._known) - len(superfluous) - MAX_CONVERSATIONS
+        if excess > 0:
+            superfluous += self._displaced(excess, {*superfluous})
         for folder in superfluous:
             try:
                 self.whole.set_aside(folder)
@@ -354,6 +376,28 @@ class AgentState:
                 continue
             del self._known[folder]
             self._too_large.discard(os.path.join(folder, "home"))
+
+    def _is_used(self, folder: str) -> bool:
+        return os.path.join(folder, "home") in self._used
+
+    def _displaced(self, count: int, gone: set[str]) -> list[str]:
+        """Folders that make room besides those that are `gone`: each of the holder that has the
+        most then, the one that has been silent for longest."""
+        left: Counter[str] = Counter()
+        idle: dict[str, deque[str]] = {}
+        for folder in self._known:
+            if folder not in gone:
+                left[_holder_of(folder)] += 1
+                if not self._is_used(folder):
+                    idle.setdefault(_holder_of(folder), deque()).append(folder)
+        found: list[str] = []
+        while idle and len(found) < count:
+            holder = max(idle, key=lambda each: left[each])
+            found.append(idle[holder].popleft())
+            left[holder] -= 1
+            if not idle[holder]:
+                del idle[holder]
+        return found
 
     def _expire_whole(self, now: float) -> None:
         """At the start: an agent that was not served for longer than `ttl` begins anew."""
