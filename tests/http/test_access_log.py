@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -156,21 +157,28 @@ async def test_an_agents_stderr_is_in_the_same_stream_with_the_id_of_its_request
         assert not any("\x1b" in line for line in gateway.log)
 
 
-async def test_probes_are_logged_at_the_level_debug_alone(tmp_path: Path) -> None:
-    probes = ("/live", "/ready", "/health", "/agent/scripted/health", "/metrics")
-    for level, count in (("info", 1), ("debug", 5)):
-        async with serving(tmp_path, log_level=level) as gateway:
-            for path in probes:
-                await gateway.client.get(path)
-            await gateway.client.get("/agents", headers={"x-request-id": "last"})
-            await access(gateway, "last")
-            ended = [each for each in records(gateway) if each["event"] == "request ended"]
-            # Where there is no route for metrics, the request for it is one as others are.
-            unknown = [each for each in ended if each.get("status") == 404]
-            assert len(ended) - len(unknown) in {count, count + 1}
-            assert all(
-                each["level"] == level for each in ended if "health" in each.get("route", "")
-            )
+async def test_probes_are_logged_at_the_level_debug_alone_which_a_reload_can_set(
+    tmp_path: Path,
+) -> None:
+    probes = ("/live", "/ready", "/health", "/agent/scripted/health")
+
+    async def probe(last: str) -> set[str]:
+        """The routes that were logged when a request after all probes was."""
+        for path in probes:
+            await gateway.client.get(path)
+        await gateway.client.get("/agents", headers={"x-request-id": last})
+        await access(gateway, last)
+        ended = [each for each in records(gateway) if each["event"] == "request ended"]
+        assert all((each["level"] == "debug") == (each["route"] != "/agents") for each in ended)
+        return {each["route"] for each in ended}
+
+    async with serving(tmp_path) as gateway:
+        assert await probe("first") == {"/agents"}
+        (tmp_path / "gateway.toml").write_text(settings(log_level="debug"))
+        gateway.process.send_signal(signal.SIGHUP)
+        await gateway.logged("reload: done")
+        routes = {path.replace("scripted", "{name}") for path in probes}
+        assert await probe("second") == {"/agents", *routes}
 
 
 async def test_without_an_access_log_no_request_is_a_line(tmp_path: Path) -> None:
