@@ -25,6 +25,7 @@ from gateway.config import (
     parse_agent_option,
     read_keys,
 )
+from gateway.config.effective import print_settings
 from gateway.front.sockets import ListenError, refuse_strangers, resolve
 from gateway.launchers import LauncherMaker, States
 from gateway.notify import ServiceManager
@@ -85,6 +86,11 @@ log = logging.getLogger("gateway")
     is_flag=True,
     help="Try the sandbox and each agent's handshake, print what was found, and exit.",
 )
+@click.option(
+    "--print-config",
+    is_flag=True,
+    help="Print the settings in force as TOML, with defaults and without secrets, and exit.",
+)
 @click.version_option(package_name="agent-gateway", prog_name="gateway")
 @click.pass_context
 def main(
@@ -94,6 +100,7 @@ def main(
     config_path: Path | None,
     *,
     check: bool,
+    print_config: bool,
     **server: Any,
 ) -> None:
     """Serve commands as HTTP agents, each in worker processes of its own.
@@ -118,6 +125,9 @@ def main(
         )
         settings = read()
         keys = read_keys(settings, os.environ)
+        if print_config:
+            click.echo(print_settings(settings), nl=False)
+            return
         if not check:
             hold_hangups()
         logs.setup(settings.server.log_level, settings.server.log_format)

@@ -11,7 +11,7 @@ from typing import cast
 
 import click
 
-NAMES = ("key",)
+NAMES = ("init", "key")
 """The subcommands, in the order in which the help lists them."""
 
 

@@ -23,7 +23,9 @@ class LimitSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     requests_per_second: _Count = 0
+    """Requests that begin within any second."""
     requests_per_minute: _Count = 0
+    """Requests that begin within any minute."""
     concurrent: _Count = 0
     """Requests at a time, waiting ones and runs without a client among them."""
     max_body: str | int = 0

@@ -92,6 +92,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """One service. What a preset has, the table's own keys replace."""
 
     preset: str | None = None
+    """What is known of a service: openai, anthropic, google, ollama, and others."""
     url: str = ""
     """`http` or `https`, a host, and a path: requests go to what is below it."""
     header: dict[str, str] = {}

@@ -80,6 +80,7 @@ class Workers(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min: Count = 1
     """Always kept running; with 0, workers start on demand and an idle agent has none."""
     max: PositiveCount = 4
+    """Never more of them than that."""
     spare: Count = 0
     """Idle workers kept ready ahead of need, within `max`."""
 
@@ -96,9 +97,11 @@ class Restart(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     backoff: Seconds = 0.1
     """Delay of the start after two failures in a row; doubled for each further failure."""
     backoff_max: Seconds = 30
+    """The longest such delay."""
     failures: PositiveCount = 5
     """This many failures in a row within `window` open the circuit breaker."""
     window: Seconds = 60
+    """See `failures`."""
     cooldown: Seconds = 15
     """How long the breaker stays open before one request probes the agent."""
     stable: Seconds = 10
@@ -144,7 +147,10 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One agent: its command and its settings."""
 
     command: str | list[str]
+    """What starts a worker, without a shell: one text, which is split as a shell splits words, or a
+    list of words."""
     description: str | None = None
+    """For people. The default is what a worker declares."""
     workers: Workers = Workers()
     concurrency: PositiveCount = 32
     """Concurrent requests per worker; a worker's `ready` may declare fewer."""
@@ -173,6 +179,8 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Whether the agent has a folder that outlives its workers, which is their HOME. Under session
     "exclusive", each conversation has one of its own instead."""
     on_disconnect: Literal["cancel", "continue"] = "cancel"
+    """What becomes of a request whose client leaves: its worker is told to end it, or it goes on as
+    a run, which the client can come back for."""
     clocks: Clocks = Clocks()
     restart: Restart = Restart()
     limits: LimitSettings = LimitSettings()
@@ -271,7 +279,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Settings of the gateway as a whole."""
 
     host: str = "127.0.0.1"
+    """Where to listen: an address, or a name, which is listened on at all of its addresses."""
     port: Port = 8080
+    """0 picks a free one."""
     hosts: list[str] = []
     """Hosts that are answered besides those that belong to `host`: names, IP addresses, `*.` and a
     name for all names below it, or `*` for any. Without ports."""
@@ -288,6 +298,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     )
     """The client protocols in which agents can be called: the gateway's own, and OpenAI's API."""
     sandbox: Literal["strict", "off"] = "strict"
+    """The isolation of every worker: never weaker than this. `off` is none."""
     max_body: str = "7M"
     """The largest request body. With its envelope it must fit on one line of the wire, 8 MiB."""
     keep_alive: Annotated[float, Meta(gt=0)] = 75
@@ -304,6 +315,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     $STATE_DIRECTORY (systemd's), /var/lib/agent-gateway for root, $XDG_STATE_HOME/agent-gateway and
     ~/.local/state/agent-gateway."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """From which level on records are written."""
     record: str = ""
     """A folder in which what is said with the workers is recorded, request by request."""
     record_size: str = "1G"
