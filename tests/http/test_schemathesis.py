@@ -27,6 +27,10 @@ SCHEMA = {
 }
 
 CHECKS = """
+[generation]
+allow-extra-parameters = false  # HTTP ignores fields that it does not know
+[phases.coverage]
+unexpected-methods = ["DELETE"]
 [checks]
 positive_data_acceptance.enabled = false
 # A caller may allow too little time: X-Timeout.
@@ -45,7 +49,7 @@ def test_the_gateway_keeps_to_its_description(tmp_path: Path, keys: bool) -> Non
         command = {json.dumps(command)}
         workers = {{ min = 1, max = 1 }}
     """
-    options = ["--phases", "examples,coverage" if keys else "examples,fuzzing,stateful"]
+    options = ["--phases", "coverage" if keys else "examples,fuzzing"]
     if keys:
         toml += f'[keys.ada]\nhash = "sha256:{hashlib.sha256(KEY.encode()).hexdigest()}"\n'
         options += ["--header", f"Authorization: Bearer {KEY}"]
@@ -57,7 +61,7 @@ def test_the_gateway_keeps_to_its_description(tmp_path: Path, keys: bool) -> Non
                 "run",
                 f"{gateway.url}/openapi.json",
                 "--generation-deterministic",
-                "--max-examples=10",
+                "--max-examples=6",
                 "--max-failures=5",
                 "--no-color",
                 "--warnings=off",
@@ -69,7 +73,8 @@ def test_the_gateway_keeps_to_its_description(tmp_path: Path, keys: bool) -> Non
             timeout=110,
             check=False,
         )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+        log = [line for line in gateway.log() if " INFO " not in line][-60:]
+    assert done.returncode == 0, "\n".join([done.stdout[-8000:], done.stderr[-2000:], *log])
     passed = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert passed is not None, done.stdout[-3000:]
     assert int(passed[2]) > 100
