@@ -24,6 +24,7 @@ BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
 RUNS = ROOT / "gateway" / "front" / "runs" / "README.md"
 OPERATING = ROOT / "gateway" / "README.md"
 METRICS = ROOT / "gateway" / "observe" / "metrics" / "README.md"
+DOCS = ROOT / "gateway" / "front" / "docs" / "README.md"
 
 SHOWN_OTHERWISE = {
     ("command",),
@@ -121,7 +122,7 @@ def anchors(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [README, FOR_CHANGERS, BENCHMARKS, OPERATING, METRICS],
+    [README, FOR_CHANGERS, BENCHMARKS, OPERATING, METRICS, DOCS],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_every_place_that_a_readme_names_exists(path: Path) -> None:
@@ -153,5 +154,6 @@ def test_both_readmes_name_the_same_commands() -> None:
 def test_the_test_command_installs_what_tests_would_be_skipped_without() -> None:
     packages = {"bubblewrap", "uidmap", "iproute2", "jq", "nodejs", "wrk", "nginx", "haproxy"}
     packages |= {"default-jdk-headless", "mono-mcs"}  # readers of lines
+    packages |= {"chromium"}  # reads /docs
     installed = re.findall(r"apt-get install -qq -y ([^&]+)", command("test", README))
     assert packages <= set(installed[0].split())
