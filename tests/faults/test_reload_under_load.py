@@ -3,6 +3,7 @@ removed. No request fails, and nothing of what has gone is left."""
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from tests.harness import RunningGateway
 
 CLIENTS = 2
 """Of each agent that is always there."""
+
+
+SERVER = {"metrics": True}
+"""They must forget what was removed, too."""
 
 
 class Load:
@@ -63,7 +68,7 @@ def echo(number: int = 0, **settings: Any) -> dict[str, Any]:
 
 async def reload(gateway: RunningGateway, folder: Path, level: str, **agents: Any) -> None:
     tables = {
-        "server": {"sandbox": level},
+        "server": {"sandbox": level, **SERVER},
         "defaults": {"sandbox": {"mounts_ro": [str(shared(folder))]}},
         "agents.good": agent("echo.py"),
         **{f"agents.{name}": table for name, table in agents.items()},
@@ -84,7 +89,7 @@ async def test_reloads_under_load_lose_no_request_and_leave_nothing(
 ) -> None:
     need(level == "off" or HAS_STRICT, "bwrap is not installed")
     reaching = {} if level == "off" else {"sandbox": {"network": ["a.invalid:443"]}}
-    async with scene(tmp_path, level=level, changed=echo(0)) as gateway:
+    async with scene(tmp_path, level=level, server=SERVER, changed=echo(0)) as gateway:
         for name in ("good", "changed"):  # both workers are there
             assert (await gateway.post(f"/agent/{name}/invoke", input=1)).status_code == 200
         unchanged = await pids(gateway, "good")
@@ -110,4 +115,6 @@ async def test_reloads_under_load_lose_no_request_and_leave_nothing(
         assert load.answered > 10 * rounds
         assert await pids(gateway, "good") == unchanged
         assert (await gateway.state("good"))["started"] == len(unchanged)
+        text = (await gateway.client.get("/metrics")).text
+        assert set(re.findall(r'agent="([^"]+)"', text)) == {"good", "changed"}
         await back_to(gateway, before)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -119,35 +120,62 @@ def with_keys(metrics: str) -> str:
     return TOML.replace("metrics = true", f"metrics = {metrics}") + tables
 
 
-@pytest.mark.parametrize(
-    ("metrics", "readers"),
-    [
-        ("true", {"all": 200, "some": 403, "watcher": 403, "": 401}),
-        ('["watcher"]', {"all": 403, "some": 403, "watcher": 200, "": 401}),
-        ('"open"', {"all": 200, "some": 200, "watcher": 200, "": 200}),
-    ],
-)
+READERS = {
+    "true": {"all": 200, "some": 403, "watcher": 403, "": 401},
+    '["watcher"]': {"all": 403, "some": 403, "watcher": 200, "": 401},
+    '"open"': {"all": 200, "some": 200, "watcher": 200, "": 200},
+    "false": {"all": 404, "some": 404, "watcher": 404, "": 404},
+}
+"""By setting and key, the status of a scrape."""
+
+
+async def reload(gateway: RunningGateway, folder: Path, toml: str) -> None:
+    (folder / "gateway.toml").write_text(toml)
+    gateway.log.clear()
+    gateway.process.send_signal(signal.SIGHUP)
+    await gateway.logged("reload: (done|nothing)")
+
+
 async def test_where_there_are_keys_the_setting_says_who_may_read_the_metrics(
-    metrics: str, readers: Mapping[str, int], tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    async with running_gateway(toml=with_keys(metrics), folder=tmp_path) as gateway:
-        assert (await gateway.client.get("/agents")).status_code == 401
+    async with running_gateway(toml=with_keys("true"), folder=tmp_path) as gateway:
+        path, body = "/agent/puppet/invoke", {"input": "answer"}
         bearer = {"authorization": f"Bearer {KEYS['some']}"}
-        body = {"input": "answer"}
-        path = "/agent/puppet/invoke"
         response = await gateway.client.post(path, json=body, headers=bearer)
         assert response.status_code == 200
         assert (await gateway.client.post(path, json=body)).status_code == 401
-        for name, status in readers.items():
-            headers = {"x-api-key": KEYS[name]} if name else {}
-            response = await gateway.client.get("/metrics", headers=headers)
-            assert response.status_code == status, name
-            if status == 200:
-                assert 'gateway_key_requests_total{key="some",status="200"} ' in response.text
-                assert 'handler="invoke",status="401",type="unauthorized"} 1.0' in response.text
-                assert not any(key in response.text for key in KEYS.values())
-            elif status == 401:
-                assert response.headers["www-authenticate"] == "Bearer"
+        for metrics, readers in READERS.items():
+            await reload(gateway, tmp_path, with_keys(metrics))
+            for name, status in readers.items():
+                headers = {"x-api-key": KEYS[name]} if name else {}
+                response = await gateway.client.get("/metrics", headers=headers)
+                assert response.status_code == status, (metrics, name)
+                if status == 200:
+                    counted = 'gateway_key_requests_total{key="some",status="200"} '
+                    assert counted in response.text
+                    assert 'handler="invoke",status="401",type="unauthorized"} 1.0' in response.text
+                    assert not any(key in response.text for key in KEYS.values())
+                elif status == 401:
+                    assert response.headers["www-authenticate"] == "Bearer"
+
+
+async def test_what_a_reload_removes_is_no_label_any_more(tmp_path: Path) -> None:
+    whole = with_keys('"open"')
+    async with running_gateway(toml=whole, folder=tmp_path) as gateway:
+        for name in ("puppet", "other"):
+            response = await gateway.client.post(
+                f"/agent/{name}/invoke", json={"input": 1}, headers={"x-api-key": KEYS["all"]}
+            )
+            assert response.status_code == 200
+        text = (await gateway.client.get("/metrics")).text
+        assert {"puppet", "other"} == set(re.findall(r'agent="([^"]+)"', text))
+        assert {"all"} == set(re.findall(r'key="([^"]+)"', text))
+        less = whole.partition("[agents.other]")[0] + whole[whole.index("[keys.some]") :]
+        await reload(gateway, tmp_path, less)
+        text = (await gateway.client.get("/metrics")).text
+        assert {"puppet"} == set(re.findall(r'agent="([^"]+)"', text))
+        assert not re.findall(r'key="([^"]+)"', text)
 
 
 async def test_without_the_setting_there_are_no_metrics_and_nothing_of_them_is_loaded(
