@@ -25,6 +25,7 @@ from gateway.config.origins import ANY_ORIGIN
 from gateway.front.addresses import AddressCounts
 from gateway.front.app import App, make_app
 from gateway.front.auth import Keys
+from gateway.front.limits import make_limits
 from gateway.front.listen import Places, serve_http
 from gateway.front.runs.service import Runs
 from gateway.front.sockets import (
@@ -122,6 +123,7 @@ async def serve(
         observers.told,
         begin=observers.begin,
         keys=callers,
+        limits=make_limits(settings.agents, keys.by_name),  # with all that it imports, see below
         scrape=None if metrics is None else metrics.scrape,
     )
     listeners = open_listeners(

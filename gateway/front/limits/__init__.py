@@ -32,8 +32,8 @@ for its run by an Idempotency-Key starts nothing and takes no place: otherwise i
 because of that very run.
 
 **What clients are told.** Responses say what is left in `RateLimit-Policy` and `RateLimit`
-(draft-ietf-httpapi-ratelimit-headers-10, the same in -11). A refusal lists only the limits that
-were met: its `Retry-After` must not be earlier than a reset that is listed beside it.
+(draft-ietf-httpapi-ratelimit-headers-10). A refusal lists only the limits that were met: its
+`Retry-After` must not be earlier than a reset that is listed beside it.
 
 **Bounds.** Quotas have the names of agents and keys, which are the configuration's.
 """
