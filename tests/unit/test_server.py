@@ -1,4 +1,5 @@
-"""What the log says at the start of what the kernel does not hold, and of what is shared."""
+"""What the log says at the start of what the kernel does not hold, of what is shared, and of what
+is open to anybody."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from gateway import server
+from gateway.config import ServerSettings, Settings
 from tests.unit.workers import NoLauncher
 
 
@@ -63,3 +65,14 @@ def test_what_workers_share_is_a_warning_with_the_reason(
     assert (level, agents) == ("WARNING", "a,d")
     assert text.startswith("workers share limits of the gateway's user (epoll watches, ")
     assert text.endswith(", since there is no newuidmap")
+
+
+@pytest.mark.parametrize(
+    ("cors", "keys", "warned"),
+    [(["*"], False, True), (["*"], True, False), (["https://app.example"], False, False)],
+)
+def test_a_gateway_that_any_page_can_call_says_so(
+    caplog: pytest.LogCaptureFixture, cors: list[str], keys: bool, warned: bool
+) -> None:
+    server._log_open_to_pages(Settings(server=ServerSettings(cors=cors)), keys=keys)
+    assert ("any page" in caplog.text) is warned
