@@ -81,6 +81,8 @@ def make_docs_blueprint(dispatcher: Dispatcher, settings: ServerSettings) -> Blu
 
     @routes.get("/openapi.json")
     async def description() -> Response:
+        for gone in views.keys() - dispatcher.agents.keys():
+            del views[gone]
         document = make_document(
             [view(agent) for agent in visible_agents(dispatcher)],
             settings.dialects,
