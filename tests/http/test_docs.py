@@ -183,6 +183,7 @@ def test_a_call_is_made_from_the_page(gateway: GatewayInThread, tmp_path: Path) 
         page.click("#operations-agents-invoke_agent0 .opblock-summary-control")
         page.click("#operations-agents-invoke_agent0 .tab li:nth-child(2) button")
         assert try_out(page, "chat_echo") == "200"
+        page.evaluate("document.querySelector('.live-responses-table').scrollIntoView()")
         page.screenshot(tmp_path / "docs.png")
         assert (tmp_path / "docs.png").read_bytes().startswith(b"\x89PNG")
         assert not foreign(page.requests, gateway.url)
@@ -201,6 +202,7 @@ def test_the_page_asks_for_a_key_and_calls_with_it(
         enter_key(page, KEY)
         assert try_out(page, "invoke_echo") == "200"
         assert "agent0" not in page.evaluate("document.body.innerText")
+        page.evaluate("document.querySelector('.live-responses-table').scrollIntoView()")
         page.screenshot(tmp_path / "keys.png")
         assert not foreign(page.requests, with_keys.url)
         # The browser itself tells of what was refused.
