@@ -31,6 +31,7 @@ from gateway.launchers import LauncherMaker, States
 from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.observe.recording import recording
+from gateway.reload import watch_agents, watch_configuration
 from gateway.sandbox import (
     SandboxError,
 )
@@ -82,6 +83,17 @@ log = logging.getLogger("gateway")
     help="auto: text on a terminal, else JSON.  [default: auto]",
 )
 @click.option(
+    "--watch",
+    is_flag=True,
+    help="Reload, as SIGHUP does, when a file of the configuration changes.",
+)
+@click.option(
+    "--reload",
+    "follow",
+    is_flag=True,
+    help="Replace an agent's workers when its files change: for whoever writes agents.",
+)
+@click.option(
     "--check",
     is_flag=True,
     help="Try the sandbox and each agent's handshake, print what was found, and exit.",
@@ -100,7 +112,9 @@ def main(
     config_path: Path | None,
     *,
     check: bool,
+    follow: bool,
     print_config: bool,
+    watch: bool,
     **server: Any,
 ) -> None:
     """Serve commands as HTTP agents, each in worker processes of its own.
@@ -152,6 +166,10 @@ def main(
                         announce=_announce,
                         recorder=recorder,
                         manager=manager,
+                        watchers=[
+                            *([watch_configuration] if watch else []),
+                            *([partial(watch_agents, maker.authored)] if follow else []),
+                        ],
                     ),
                     settings,
                     launchers,

@@ -20,6 +20,8 @@ from gateway.sandbox import (
     why_not_found,
     working_folder,
 )
+from gateway.sandbox.files.discover import discover
+from gateway.sandbox.files.places import is_system
 from gateway.sandbox.files.state import StateDir, default_place
 from gateway.sandbox.launch import own_environment_first
 
@@ -115,6 +117,16 @@ class LauncherMaker:
 
     def __repr__(self) -> str:
         return f"<LauncherMaker {list(self._making)}>"
+
+    def authored(self, agent: AgentSettings) -> list[str]:
+        """The files and folders that an agent's author writes, as far as its command tells."""
+        folder = working_folder(agent.sandbox, self._cwd)
+        try:
+            needs = discover(agent.argv, cwd=folder, search_path=self._environ["PATH"])
+        except (SandboxError, OSError):
+            return []
+        named = (path for path in needs.files if not is_system(path))
+        return list(dict.fromkeys([*needs.projects, *named]))
 
     def processes(self) -> Iterator[int]:
         """The processes of the launchers that are being made: children of the gateway."""

@@ -39,7 +39,7 @@ from gateway.front.sockets import (
 from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.observers import Observers, make_metrics
-from gateway.reload import Part, Reloader
+from gateway.reload import Part, Reloader, Watcher
 from gateway.roster import Roster
 from gateway.sandbox.files.keeper import keep_states
 from gateway.shutdown import Shutdown, receive_signals
@@ -88,6 +88,7 @@ async def serve(
     keys: CallerKeys | None = None,
     recorder: Recorder | None = None,
     manager: ServiceManager | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> int:
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
@@ -95,6 +96,7 @@ async def serve(
     what outlives the workers of agents. `announce` gets the address once requests are answered; it
     may block. `read` reads the settings again, for a reload. `keys` are those of callers.
     `recorder` records what is said with the workers, and `manager` is told how the gateway is.
+    `watchers` ask for reloads.
     Raises ListenError, and ConfigError where strangers could connect and need no key.
     """
     manager = manager or ServiceManager()
@@ -146,6 +148,7 @@ async def serve(
         callers=callers,
         addresses=addresses,
         reloading=manager.reloading,
+        watchers=watchers,
     )
     shutdown = Shutdown(
         dispatcher, reload=reloader.ask, loopback=loopback, stopping=manager.stopping

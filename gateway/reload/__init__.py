@@ -1,6 +1,14 @@
 """Changing while running: the configuration is read again, and what differs is carried out."""
 
 from gateway.reload.compare import differences
-from gateway.reload.reloader import Part, Reloader
+from gateway.reload.reloader import Part, Reloader, Watcher
+from gateway.reload.watch import watch_agents, watch_configuration
 
-__all__ = ["Part", "Reloader", "differences"]
+__all__ = [
+    "Part",
+    "Reloader",
+    "Watcher",
+    "differences",
+    "watch_agents",
+    "watch_configuration",
+]

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -44,11 +44,12 @@ from gateway.errors import ShuttingDown
 from gateway.front.sockets import refuse_strangers
 from gateway.observe import logs
 from gateway.reload.compare import differences, in_force, needs_new_workers
+from gateway.reload.watch import Looks, look_at
 from gateway.roster import NotStarted
 from gateway.sandbox import SandboxError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from gateway.agents.supervisor import AgentSupervisor
@@ -65,6 +66,9 @@ MAX_GENERATIONS = 8
 """Agents of one name that wind down at a time: each has the workers that its requests need. While
 there are so many, a reload that would add one more is refused."""
 
+
+Watcher: TypeAlias = "Callable[[Reloader], Awaitable[None]]"
+"""Asks for reloads, until cancelled."""
 
 Part: TypeAlias = "Callable[[Settings, CallerKeys], None]"
 """Takes what is in force from now on."""
@@ -104,6 +108,7 @@ class _Change:
     launchers: Mapping[str, Launcher]
     """Of what is replaced and added."""
     keys: CallerKeys
+    looks: Looks
 
 
 class Reloader:
@@ -114,39 +119,65 @@ class Reloader:
         self,
         read: Callable[[], Settings],
         settings: Settings,
-        agents: Agents,
+        served: Agents,
         parts: Sequence[Part] = (),
         *,
         callers: Keys,
         addresses: Sequence[str] = (),
         reloading: Callable[[], AbstractContextManager[None]] = nullcontext,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         """`read` reads and checks the configuration, in a thread; it raises ConfigError. `settings`
         are in force. `parts` are called with what is in force after a change; they must not fail.
         `callers` are told of other keys, and `addresses` are where the gateway listens. A reload is
-        within `reloading`.
+        within `reloading`. `watchers` run beside, and ask for more of them.
         """
         self._read = read
         self._settings = settings
-        self._agents = agents
+        self._served = served
         self._parts = parts
         self._callers = callers
         self._addresses = addresses
         self._reloading = reloading
+        self._watchers = watchers
         self._asked = trio.Event()
         self._again: set[str] = set()
+        self._quietly = True
+        self._refused = ""
+        self.looks = look_at(_files_of(settings))
+        """What these files were like when they were read."""
 
     def __repr__(self) -> str:
         return f"<Reloader {'asked' if self._asked.is_set() else 'waiting'}>"
 
-    def ask(self, again: Iterable[str] = ()) -> None:
-        """Have the configuration read again soon. The agents `again` are replaced in any case."""
+    @property
+    def agents(self) -> Mapping[str, AgentSettings]:
+        """Those that are served, by name."""
+        return self._settings.agents
+
+    @property
+    def files(self) -> list[str]:
+        """The files of the configuration, as it was when it was last read without an error."""
+        return _files_of(self._settings)
+
+    def ask(self, again: Iterable[str] = (), *, quietly: bool = False) -> None:
+        """Have the configuration read again soon. The agents `again` are replaced in any case.
+
+        `quietly`: an error that was logged last is not logged once more.
+        """
         self._again.update(again)
+        self._quietly = quietly and (self._quietly or not self._asked.is_set())
         self._asked.set()
 
     async def run(self) -> None:
         """Reload whenever it is due, until cancelled."""
-        seen = await trio.to_thread.run_sync(_look_at, _key_files(self._settings))
+        async with trio.open_nursery() as nursery:
+            for watch in self._watchers:
+                nursery.start_soon(watch, self)
+            nursery.start_soon(self._reload_when_due)
+
+    async def _reload_when_due(self) -> None:
+        seen = await trio.to_thread.run_sync(look_at, _key_files(self._settings))
         if seen:
             await self.read_keys()  # one may have changed since the launchers were made
         while True:
@@ -159,7 +190,7 @@ class Reloader:
                     await self.reload(again)
             if not (files := _key_files(self._settings)):
                 continue
-            now = await trio.to_thread.run_sync(_look_at, files)
+            now = await trio.to_thread.run_sync(look_at, files)
             if any(seen.get(path, look) != look for path, look in now.items()):
                 await self.read_keys()
             seen = {**seen, **now}
@@ -168,14 +199,17 @@ class Reloader:
         """Read the configuration, and carry it out or refuse it; the log has what came of it."""
         try:
             change = await trio.to_thread.run_sync(self._prepare, again)
-            started = await self._agents.start(change.wanted, change.launchers)
+            started = await self._served.start(change.wanted, change.launchers)
         except (ConfigError, SandboxError, NotStarted) as error:
-            logs.event(
-                log, logging.ERROR, f"reload: refused as a whole, nothing has changed: {error}"
-            )
+            message = f"reload: refused as a whole, nothing has changed: {error}"
+            if not (self._quietly and message == self._refused):
+                logs.event(log, logging.ERROR, message)
+            self._refused = message
             return
         except ShuttingDown:
             return
+        self._refused = ""
+        self.looks = change.looks
         changed = self._carry_out(change, started)
         if left := list(differences(self._settings, change.wanted)):
             message = f"reload: needs a restart of the gateway: {', '.join(left)}"
@@ -202,6 +236,7 @@ class Reloader:
     def _prepare(self, again: frozenset[str]) -> _Change:
         """What is to be done, once all of it was checked. Raises ConfigError, SandboxError."""
         wanted, old = self._read(), self._settings.agents
+        looks = look_at(_files_of(wanted))
         keys = read_keys(wanted, os.environ)
         refuse_strangers(wanted.server, keys, self._addresses)
         both = [name for name in wanted.agents if name in old]
@@ -214,7 +249,7 @@ class Reloader:
             or not self._can_change(name, wanted.agents[name], services[name])
         )
         for name in replaced:
-            if self._agents.generations(name) >= MAX_GENERATIONS:
+            if self._served.generations(name) >= MAX_GENERATIONS:
                 raise ConfigError(
                     f"agent {name!r} was replaced {MAX_GENERATIONS} times while requests that were "
                     "there before still run"
@@ -228,13 +263,14 @@ class Reloader:
             added=added,
             removed=tuple(name for name in old if name not in wanted.agents),
             # The server is as it is: its sandbox and its folders are those of the start.
-            launchers=self._agents.prepare(
+            launchers=self._served.prepare(
                 structs.replace(wanted, server=in_force(self._settings.server, wanted.server)),
                 changed,
             )
             if changed
             else {},
             keys=keys,
+            looks=looks,
         )
 
     def _with_keys(self, settings: Settings, names: Iterable[str]) -> Services:
@@ -244,13 +280,13 @@ class Reloader:
         for name in names:
             found[name] = read_services(settings, name, os.environ)
             try:
-                self._agents.launchers[name].check_services(found[name], hidden)
+                self._served.launchers[name].check_services(found[name], hidden)
             except SandboxError as error:
                 raise SandboxError(f"agent {name!r}: {error}") from None
         return found
 
     def _can_change(self, name: str, wanted: AgentSettings, services: Sequence[Service]) -> bool:
-        return self._agents.launchers[name].can_change(wanted.sandbox, services)
+        return self._served.launchers[name].can_change(wanted.sandbox, services)
 
     # Carrying out: one step
 
@@ -262,9 +298,9 @@ class Reloader:
             if name not in change.replaced:
                 changed |= self._change_network(name, wanted.agents[name])
                 changed |= self._change_services(name, services)
-        self._agents.put(started.values())
+        self._served.put(started.values())
         for name in change.removed:
-            self._agents.remove(name, wanted.server.drain_seconds)
+            self._served.remove(name, wanted.server.drain_seconds)
         for names, what in (
             (sorted(change.replaced), "replaced"),
             (change.added, "added"),
@@ -328,7 +364,7 @@ class Reloader:
         return True
 
     def _change_services(self, name: str, wanted: list[Service]) -> bool:
-        if wanted == list(self._agents.launchers[name].services):
+        if wanted == list(self._served.launchers[name].services):
             return False
         if not self._changed(name, "services", lambda each: each.change_services(wanted)):
             return False
@@ -338,7 +374,7 @@ class Reloader:
 
     def _changed(self, name: str, what: str, change: Callable[[Launcher], None]) -> bool:
         try:
-            change(self._agents.launchers[name])
+            change(self._served.launchers[name])
         except OSError as error:
             message = f"reload: {what} could not be changed: {error.strerror or error}"
             logs.event(log, logging.ERROR, message, agent=name)
@@ -351,18 +387,13 @@ class Reloader:
         self._settings = structs.replace(self._settings, agents=agents)
 
 
+def _files_of(settings: Settings) -> list[str]:
+    """All that a configuration is read from."""
+    path = [] if settings.path is None else [str(settings.path)]
+    return list(dict.fromkeys([*path, *settings.files, *_key_files(settings)]))
+
+
 def _key_files(settings: Settings) -> list[str]:
     """Those of services and of callers."""
     of_callers = [settings.keys_file] if settings.keys_file else []
     return [*of_callers, *chain.from_iterable(map(key_files, settings.services.values()))]
-
-
-def _look_at(paths: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """What of each file is different once it was written to or replaced. A file that cannot be
-    looked at is left out: it is about to be replaced."""
-    found: dict[str, tuple[int, ...]] = {}
-    for path in paths:
-        with suppress(OSError):
-            status = os.stat(path)
-            found[path] = (status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size)
-    return found
