@@ -14,24 +14,30 @@ from tests.deploy.conftest import BIN, PROJECT
 
 MANUAL = (PROJECT / "gateway" / "README.md").read_text(encoding="utf-8")
 
-# How each shell is asked what it would offer, once it has run the manual's line. bash and fish say
-# so themselves; zsh only in a terminal, so that its own parts are replaced by ones that print.
+# How each shell is asked what it would offer for a line, once it has run the manual's. bash and
+# fish say so themselves; zsh only in a terminal, so that its own parts are replaced by ones that
+# print.
+PREPARE = {
+    "bash": "",
+    "zsh": """
+        compdef() { : }
+        compadd() { print -rl -- $completions }
+        _describe() { print -rl -- $completions_with_descriptions }
+    """,
+    "fish": "",
+}
 ASK = {
     "bash": r"""
-        {source}
         COMP_WORDS=({words}) COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
-        _{function}_completion {script}; printf '%s\n' "${{COMPREPLY[@]}}"
+        _{function}_completion {script}; printf '%s\n' "${{COMPREPLY[@]}}"; echo {end}
     """,
-    "zsh": r"""
-        compdef() {{ : }}
-        compadd() {{ print -rl -- $completions }}
-        _describe() {{ print -rl -- $completions_with_descriptions }}
-        {source}
+    "zsh": """
         words=({words}) CURRENT=${{#words}}
-        _{function}_completion
+        _{function}_completion; echo {end}
     """,
-    "fish": "{source}\ncomplete -C '{line}'",
+    "fish": "\ncomplete -C '{line}'; echo {end}\n",
 }
+END = "that was it"
 
 
 def said_in_the_manual(shell: str, script: str) -> str:
@@ -41,36 +47,44 @@ def said_in_the_manual(shell: str, script: str) -> str:
     return str(line.replace("_GATEWAY_COMPLETE", variable).replace(" gateway", f" {script}"))
 
 
-def offered(shell: str, script: str, *words: str) -> set[str]:
+def offered(shell: str, script: str, *lines: tuple[str, ...]) -> list[set[str]]:
+    """What a shell offers for each of these lines: the words after the script, the last begun."""
     need(shutil.which(shell), f"{shell} is not installed")
-    quoted = " ".join(repr(word) for word in (script, *words))
-    program = ASK[shell].format(
-        source=said_in_the_manual(shell, script),
-        words=quoted,
-        line=" ".join((script, *words)),
-        script=script,
-        function=script.replace("-", "_"),
-    )
+    program = PREPARE[shell] + said_in_the_manual(shell, script)
+    for words in lines:
+        program += ASK[shell].format(
+            words=" ".join(repr(word) for word in (script, *words)),
+            line=" ".join((script, *words)),
+            script=script,
+            function=script.replace("-", "_"),
+            end=END,
+        )
     done = subprocess.run(
         [shell, *(["-f"] if shell == "zsh" else []), "-c", program],
         env={"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": "/nonexistent", "TERM": "dumb"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return {re.split(r"[\t:]", line.strip())[0] for line in done.stdout.splitlines() if line}
+    *answers, _ = done.stdout.split(f"{END}\n")
+    return [
+        {re.split(r"[\t:]", line.strip())[0] for line in answer.splitlines()} for answer in answers
+    ]
 
 
 @pytest.mark.parametrize("shell", ASK)
 def test_a_shell_completes_options_values_and_subcommands(shell: str) -> None:
-    assert "--sandbox" in offered(shell, "gateway", "--sa")
-    assert {"strict", "off"} <= offered(shell, "gateway", "--sandbox", "")
-    assert "key" in offered(shell, "gateway", "k")
-    assert "new" in offered(shell, "gateway", "key", "")
+    lines = [("--sa",), ("--sandbox", ""), ("k",), ("key", "")]
+    options, values, commands, below = offered(shell, "gateway", *lines)
+    assert "--sandbox" in options
+    assert {"strict", "off"} <= values
+    assert "key" in commands
+    assert "new" in below
 
 
 @pytest.mark.parametrize("shell", ASK)
 def test_a_shell_completes_the_script_that_is_named_as_the_distribution(shell: str) -> None:
-    assert "--sandbox" in offered(shell, "agent-gateway", "--sa")
+    [options] = offered(shell, "agent-gateway", ("--sa",))
+    assert "--sandbox" in options

@@ -112,7 +112,7 @@ def test_uvx_serves_in_the_strict_sandbox_by_the_distributions_name_alone(
 
 
 def test_pipx_serves_in_the_strict_sandbox(dist: Path, folder: Path) -> None:
-    pipx = [tool("pipx"), "run", "--python", sys.executable, "--pip-args", f"--find-links={dist}"]
+    pipx = [tool("pipx"), "run", "--python", sys.executable, f"--pip-args=--find-links={dist}"]
     command = [*pipx, "agent-gateway", "--port", "0", "--agent", ECHO]
     with served(command, env=clean(folder)) as gateway:
         assert gateway.post("/agent/echo/invoke", input="from pipx") == {"output": "from pipx"}

@@ -11,8 +11,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import need
 from tests.sandbox import filtered
 from tests.sandbox.users import PROJECT, as_user, available_users
@@ -67,10 +65,9 @@ def test_a_service_that_may_not_set_a_host_name_is_told_of_its_setting() -> None
     assert re.search(r"^SystemCallFilter=.*\bsethostname\b", unit, re.MULTILINE)
 
 
-@pytest.mark.parametrize("user", available_users())
-def test_a_filter_that_forbids_nothing_of_the_sandbox_does_no_harm(user: str) -> None:
+def test_a_filter_that_forbids_nothing_of_the_sandbox_does_no_harm() -> None:
     done = subprocess.run(
-        as_user(user, sys.executable, FILTERED, str(filtered.REBOOT), *CHECK),
+        as_user("user", sys.executable, FILTERED, str(filtered.REBOOT), *CHECK),
         cwd=PROJECT,
         capture_output=True,
         text=True,
