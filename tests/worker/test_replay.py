@@ -93,7 +93,7 @@ def test_the_same_worker_answers_the_same(tmp_path: Path) -> None:
     done = replay(invoked, chatted, command=ECHO)
     assert done.returncode == 0, done.stdout + done.stderr
     first, second, sums = done.stdout.splitlines()
-    assert first.startswith("same     1.jsonl  invoke, first word 0.")
+    assert first.startswith("same     1.jsonl  invoke, first word ")
     assert first.endswith("s, recorded first word 0.100 s, end 0.100 s")
     assert second.startswith("same     2.jsonl  chat, ")
     assert sums == "2 same, 0 differ"
