@@ -16,7 +16,8 @@ from tests.sandbox import filtered
 from tests.sandbox.users import PROJECT, as_user, available_users
 
 FILTERED = str(Path(filtered.__file__))
-CHECK = [sys.executable, "-m", "gateway", "--check", "--agent", "a=cat"]
+AGENT = "a=agent-worker worker.examples.echo:agent"
+CHECK = [sys.executable, "-m", "gateway", "--check", "--agent", AGENT]
 MASKED = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc/fs && exec "$@"', "sh"]
 MANUAL = (PROJECT / "gateway" / "deploy" / "README.md").read_text(encoding="utf-8")
 
