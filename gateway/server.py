@@ -190,13 +190,13 @@ async def serve(
 
 
 def _log_agents(settings: Settings, address: str) -> None:
-    for name, agent in settings.agents.items():
+    for name in settings.agents:
         logs.event(
             log,
             logging.INFO,
             f"serving {address}/agent/{name}",
             agent=name,
-            command=agent.shown_command,
+            command=settings.shown_command(name),
             sandbox=settings.server.sandbox,
         )
 

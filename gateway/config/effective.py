@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET, Struct, structs
 
 from gateway.config.keys import hash_key
-from gateway.config.references import FILE_WORD, Referenced, as_written
+from gateway.config.references import FILE_WORD, as_literal
 from gateway.config.toml import Table, to_tables
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.config.settings import Settings
 
 HIDDEN = "***"
@@ -36,49 +38,61 @@ _HEAD = (
 
 def print_settings(settings: Settings) -> str:
     """The settings as TOML."""
+    shown = _Shown(settings.written)
     tables = Table(
-        {"keys_file": as_written(settings.keys_file)} if settings.keys_file else {},
-        server=_table(settings.server),
-        agents=Table({name: _table(agent) for name, agent in settings.agents.items()}),
-        services=Table({name: _table(each) for name, each in settings.services.items()}),
-        keys=Table({name: _table(key) for name, key in settings.keys.items()}),
+        server=shown.table(settings.server, "server"),
+        agents=shown.tables(settings.agents, "agents"),
+        services=shown.tables(settings.services, "services"),
+        keys=shown.tables(settings.keys, "keys"),
     )
+    if settings.keys_file:
+        tables = Table({"keys_file": shown.value(settings.keys_file, "keys_file")} | tables)
     filled = Table({name: each for name, each in tables.items() if each})
     return "\n".join([*_HEAD, *to_tables(filled), ""])
 
 
-def _table(settings: Struct) -> Table:
-    values = structs.asdict(settings)
-    return Table({name: _shown(name, value) for name, value in values.items() if _is_set(value)})
+class _Shown:
+    """Makes plain values of settings, without secrets. `at` are the keys of a value, with dots."""
+
+    def __init__(self, written: Mapping[str, str]) -> None:
+        self._written = written
+
+    def tables(self, settings: Mapping[str, Struct], at: str) -> Table:
+        return Table({name: self.table(each, f"{at}.{name}") for name, each in settings.items()})
+
+    def table(self, settings: Struct, at: str) -> Table:
+        values = structs.asdict(settings).items()
+        return Table(
+            {name: self.value(each, f"{at}.{name}") for name, each in values if _is_set(each)}
+        )
+
+    def value(self, value: Any, at: str) -> Any:
+        match value:
+            case Struct():
+                return self.table(value, at)
+            case dict():
+                return {name: self._hidden(each, f"{at}.{name}") for name, each in value.items()}
+            case list() | tuple():
+                return [self.value(each, f"{at}.{number}") for number, each in enumerate(value)]
+            case str():
+                return self._written.get(at) or _literal(value, at)
+        return value
+
+    def _hidden(self, text: str, at: str) -> str:
+        """A text of a table that holds secrets, if it is not one that was looked up."""
+        if ".header." in at:
+            return text if _NO_SECRET.fullmatch(text) else HIDDEN
+        return self._written.get(at, HIDDEN)
 
 
 def _is_set(value: Any) -> bool:
     return value is not None and value is not UNSET
 
 
-def _shown(name: str, value: Any) -> Any:
-    match value:
-        case Struct():
-            return _table(value)
-        case dict():
-            return {key: _hidden(name, each) for key, each in value.items()}
-        case list() | tuple():
-            return [_shown(name, each) for each in value]
-        case str():
-            return _text(name, value)
-    return value
-
-
-def _text(name: str, text: str) -> str:
-    if name == "hash":
+def _literal(text: str, at: str) -> str:
+    keys = at.split(".")
+    if keys[0] == "keys" and keys[2] == "hash":
         return hash_key(secrets.token_bytes(32))
-    if name == "command" and not isinstance(text, Referenced):
+    if keys[0] == "agents" and keys[2] == "command":
         return text.replace("${", "$${")  # `file:` is nothing special there
-    return as_written(text)
-
-
-def _hidden(name: str, text: str) -> str:
-    """A text of a table that holds secrets, if it is not one that was looked up."""
-    if name == "header":
-        return text if _NO_SECRET.fullmatch(text) else HIDDEN
-    return text.written if isinstance(text, Referenced) else HIDDEN
+    return as_literal(text)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from msgspec import inspect
+from msgspec import inspect, structs
 
 from gateway.config.keys import KEY_NAME, VARIABLE_KEY_NAME, KeySettings
 from gateway.config.nearest import meant
-from gateway.config.references import Referenced, References
+from gateway.config.references import Referenced, References, without_references
 from gateway.config.services import (
     SERVICE_NAME,
     Service,
@@ -85,7 +85,15 @@ def load(
     _check_services(settings)
     _check_readers(settings)
     _check_extras(settings)
-    return settings
+    return _plain(settings)
+
+
+def _plain(settings: Settings) -> Settings:
+    """The settings as they are used: see `references`."""
+    parts = ("server", "agents", "services", "keys", "keys_file")
+    written: dict[str, str] = {}
+    plain = {name: without_references(getattr(settings, name), name, written) for name in parts}
+    return structs.replace(settings, **plain, written=written) if written else settings
 
 
 def _resolved(references: References, written: dict[str, Any]) -> dict[str, Any]:

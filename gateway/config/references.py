@@ -12,7 +12,9 @@ In a `command` that is one text, a reference stays within its word, whatever it 
 is nothing special in a command. In `[services.NAME] header`, which `services` reads, `file:` may
 begin any word: these values are keys, and are read again while the gateway runs.
 
-What was looked up is a `Referenced`: errors, logs and `--print-config` show what was written.
+What was looked up is a `Referenced` while settings are checked, so that errors show what was
+written. Settings that are in use hold plain texts (`without_references`), and beside them what was
+written, for logs and `--print-config`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, structs
 
 from gateway.config.keys import KEY_VARIABLE
 
@@ -52,17 +56,34 @@ class Referenced(str):
         return repr(self.written)
 
 
-def shown(text: str) -> str:
-    """The text as anybody may see it."""
-    return text.written if isinstance(text, Referenced) else text
-
-
-def as_written(text: str) -> str:
+def as_literal(text: str) -> str:
     """What stands for a text in a configuration."""
-    if isinstance(text, Referenced):
-        return text.written
     escaped = text.replace("${", "$${")
     return f"$${escaped}" if escaped.startswith(FILE) else escaped
+
+
+def without_references(value: Any, where: str, written: dict[str, str]) -> Any:
+    """The value with plain texts. What was written for them is put into `written`, by the keys and
+    numbers on the way, with dots."""
+    match value:
+        case Referenced():
+            written[where] = value.written
+            return str(value)
+        case Struct():
+            fields = structs.asdict(value)
+            return type(value)(**_each(fields, where, written))
+        case dict():
+            return _each(value, where, written)
+        case list() | tuple():
+            numbered = _each(dict(enumerate(value)), where, written)
+            return type(value)(numbered.values())
+    return value
+
+
+def _each(members: dict[Any, Any], where: str, written: dict[str, str]) -> dict[Any, Any]:
+    return {
+        name: without_references(each, f"{where}.{name}", written) for name, each in members.items()
+    }
 
 
 class References:

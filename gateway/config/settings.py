@@ -19,7 +19,6 @@ from gateway.config.hosts import check_host_pattern
 from gateway.config.keys import KeySettings
 from gateway.config.limits import LimitSettings
 from gateway.config.origins import ANY_ORIGIN, check_origin
-from gateway.config.references import shown
 from gateway.config.sandbox import SandboxSettings, parse_size
 from gateway.config.services import ServiceSettings
 
@@ -206,11 +205,6 @@ class AgentSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if isinstance(self.command, str):
             return tuple(shlex.split(self.command))
         return tuple(self.command)
-
-    @property
-    def shown_command(self) -> str:
-        """The command as it may be shown: what it refers to is not."""
-        return shlex.join(map(shown, self.argv))
 
     @property
     def kept(self) -> StateSettings | None:
@@ -412,3 +406,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Other files that values were read from (`references`)."""
     secret_files: tuple[str, ...] = ()
     """Those of `files` that are to be kept from every agent: they hold variables of one."""
+    written: dict[str, str] = {}
+    """What was written for values that were looked up, by their keys: `agents.a.command.2`."""
+
+    def shown_command(self, agent: str) -> str:
+        """An agent's command as it may be shown: what it refers to is not."""
+        words = enumerate(self.agents[agent].argv)
+        at = f"agents.{agent}.command"
+        return shlex.join(self.written.get(f"{at}.{number}", word) for number, word in words)

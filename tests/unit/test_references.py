@@ -99,11 +99,22 @@ def test_a_reference_stays_within_its_word_of_a_command(tmp_path: Path) -> None:
     settings = read(tmp_path, f'[agents.a]\ncommand = """{command}"""')
     agent = settings.agents["a"]
     assert agent.argv == ("sh", "-c", 'x "$0"', "two words", "file:key", "--key=sk-4711")
-    assert "4711" not in agent.shown_command
-    assert "${KEY}" in agent.shown_command
-    assert "4711" not in repr(settings)
+    assert "4711" not in settings.shown_command("a")
+    assert "${KEY}" in settings.shown_command("a")
     with pytest.raises(ConfigError, match=r"agents\.a: command has '\|', which only a shell"):
         read(tmp_path, "[agents.a]\ncommand = 'echo ${KEY} | cat'")
+
+
+def test_settings_hold_plain_values(tmp_path: Path) -> None:
+    toml = (
+        AGENT
+        + "description = '${KEY}'\nclocks = { start = '${PORT}' }\n[server]\nhosts = ['${TWO}']"
+    )
+    settings = read(tmp_path, toml.replace("TWO", "KEY"))
+    agent = settings.agents["a"]
+    assert type(agent.description) is type(settings.server.hosts[0]) is str
+    assert agent.clocks.start == 81
+    assert settings.written == {"agents.a.description": "${KEY}", "server.hosts.0": "${KEY}"}
 
 
 def test_commands_of_the_command_line_are_left_as_they_are(tmp_path: Path) -> None:
