@@ -237,6 +237,22 @@ def test_any_line_at_all_can_be_recorded(line: bytes) -> None:
     assert said.kind in {"from", "text"}
 
 
+@pytest.mark.parametrize("before", [b"", b'{"id":1,"result":', b'{"id":', b'{"params":{"id":'])
+@pytest.mark.parametrize("depth", [1000, 100_000])
+def test_a_line_that_nests_too_deep_is_text_and_ends_no_recording(
+    scene: Scene, before: bytes, depth: int
+) -> None:
+    line = before + b"[" * depth + b"]" * depth + b"}" * before.count(b"{")
+    scene.ask(1, "one")
+    scene.tape.said(line + b"\n")
+    scene.ask(2, "two")
+    scene.tape.close()
+    found = scene.recordings()
+    assert kinds(found["two"]) == ["to", "end"]
+    if depth > 1000:
+        assert found["one"][2] == {"at": found["one"][2]["at"], "text": line.decode()}
+
+
 @pytest.mark.parametrize(
     ("line", "method", "wire_id"),
     [

@@ -83,7 +83,7 @@ def read(line: bytes) -> Said:
             wire_id = _short(msgspec.json.decode(found.params, type=_Params).id)
         elif method is not None:
             wire_id = None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # no JSON, or too deep for anybody to read
         return Said("text", text)
     return Said("from", Raw(line), method, wire_id if isinstance(wire_id, int) else None)
 
