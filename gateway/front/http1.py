@@ -66,6 +66,10 @@ _ERRORS: dict[int, type[GatewayError]] = {
 }
 """What h11 hints at besides 400."""
 
+_QUOTED = re.compile(r":? (?:bytearray\()?b['\"].*", re.DOTALL)
+"""What h11 quotes of a request in its messages. It is not repeated: refusals are logged, and the
+line that is wrong may be the one with the key."""
+
 _NOTED = frozenset({b"connection", b"content-length", b"expect", b"transfer-encoding", b"upgrade"})
 """The fields that say how a connection goes on."""
 
@@ -162,7 +166,7 @@ class HTTP1Requests:
         except h11.RemoteProtocolError as error:
             if self.refusal is None:
                 kind = _ERRORS.get(error.error_status_hint, InvalidRequest)
-                self.refusal = kind(f"this is not HTTP/1.1: {str(error)[:200]}")
+                self.refusal = kind(f"this is not HTTP/1.1: {_QUOTED.sub('', str(error))}")
             raise
         if type(event) is h11.EndOfMessage:
             self.answering = True

@@ -260,6 +260,27 @@ def test_what_is_refused(split, data: bytes, status: int, kind: str) -> None:
 @pytest.mark.parametrize(
     "data",
     [
+        head("Authorization : Bearer agw_secret"),
+        head("X-API-Key agw_secret"),
+        head("X-API-Key: agw_'secret\x00\""),
+        head(request="GET /?key=agw_secret\x01 HTTP/1.1"),
+        head("Content-Length: agw_secret"),
+        head("Transfer-Encoding: agw_secret"),
+        head("Transfer-Encoding: chunked") + b"agw_secret\r\n",
+    ],
+)
+def test_a_refusal_quotes_nothing_of_the_request_which_may_hold_a_key(data: bytes) -> None:
+    requests = HTTP1Requests()
+    with pytest.raises(h11.RemoteProtocolError):
+        receive(requests, [data])
+    assert requests.refusal is not None
+    assert requests.refusal.message.startswith("this is not HTTP/1.1: ")
+    assert "agw" not in requests.refusal.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
         head("Connection: close"),
         head("Connection: x, Close"),
         head("Connection: x", "Connection: close"),
