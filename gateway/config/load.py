@@ -18,6 +18,7 @@ from msgspec import inspect, structs
 
 from gateway.config.keys import KEY_NAME, VARIABLE_KEY_NAME, KeySettings
 from gateway.config.nearest import meant
+from gateway.config.reading import MAX_CONFIGURATION_BYTES, read_bounded
 from gateway.config.references import Referenced, References, without_references
 from gateway.config.services import (
     SERVICE_NAME,
@@ -64,7 +65,7 @@ def load(
     """
     written = read_file(path) if path else {}
     _refuse_unknown("", written, ("server", "defaults", "agents", "services", "keys", "keys_file"))
-    references = References(environ, Path(os.path.abspath(path)).parent if path else Path.cwd())
+    references = References(environ, _folder_of(path))
     tables = _resolved(references, written)
     defaults = _table(tables, "defaults")
     named = dict(_table(tables, "agents"))
@@ -94,6 +95,14 @@ def _plain(settings: Settings) -> Settings:
     written: dict[str, str] = {}
     plain = {name: without_references(getattr(settings, name), name, written) for name in parts}
     return structs.replace(settings, **plain, written=written) if written else settings
+
+
+def _folder_of(path: Path | None) -> Path:
+    """The folder that paths are relative to."""
+    try:
+        return Path(os.path.abspath(path)).parent if path else Path.cwd()
+    except OSError as error:
+        raise ConfigError(f"the gateway's working folder: {error.strerror}") from None
 
 
 def _resolved(references: References, written: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +209,7 @@ def _with_moment(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _keys_file(path: Any) -> str:
-    if not isinstance(path, str) or (path and not os.path.isabs(path)):
+    if not isinstance(path, str) or "\0" in path or (path and not os.path.isabs(path)):
         raise ConfigError(f"keys_file: expected an absolute path, got {path!r}")
     return path
 
@@ -248,7 +257,7 @@ def _as_number(text: str) -> float | bool | None:
     """The number, or true or false, that a text holds: all that a variable can hold is text."""
     try:
         value = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None
     plain = value["value"] if len(value) == 1 else None
     return plain if isinstance(plain, int | float) else None
@@ -324,10 +333,12 @@ def _choices(kind: inspect.Type) -> str:
 def read_file(path: Path) -> dict[str, Any]:
     """The tables of a TOML file. Raises ConfigError."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bounded(path, MAX_CONFIGURATION_BYTES).decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: too many brackets within each other") from None
+    except ValueError as error:  # of TOML, of UTF-8, or of a number with thousands of digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, structs
 
 from gateway.config.keys import KEY_VARIABLE
+from gateway.config.reading import read_bounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,13 +190,9 @@ def _words(command: str, where: str) -> list[str]:
 
 def _content(path: str, where: str) -> str:
     try:
-        with open(path, "rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-        text = content.decode()
+        text = read_bounded(path, MAX_FILE_BYTES).decode()
     except OSError as error:
         raise ValueError(f"{where}: {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, ValueError):
+    except UnicodeDecodeError:
         raise ValueError(f"{where}: {path} is no text in UTF-8") from None
-    if len(content) > MAX_FILE_BYTES:
-        raise ValueError(f"{where}: {path} is longer than {MAX_FILE_BYTES} bytes")
     return text.removesuffix("\n").removesuffix("\r")

@@ -18,6 +18,8 @@ Limit = Literal["memory", "pids", "cpu"]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_MOST = 1 << 63
+"""Bytes: more than that, the kernel's own types do not hold."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _HOST = re.compile(
     r"(?:http://)?(\*|(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?):([0-9]{1,5}|\*)"
@@ -137,13 +139,18 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 def parse_size(key: str, value: str | int) -> int:
     """Bytes from `512M`, `1.5G`, `64KiB` or a plain number. Raises ValueError that names `key`."""
+    size: float
     if isinstance(value, int):
         if value < 0:
             raise _invalid(key, value, "a size that is not negative")
-        return value
-    if not (match := _SIZE.fullmatch(value.strip())):
+        size = value
+    elif match := _SIZE.fullmatch(value.strip()):
+        size = float(match[1]) * _UNITS[match[2].upper()]
+    else:
         raise _invalid(key, value, "a size such as 512M, 1.5G or a number of bytes")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    if size >= _MOST:
+        raise _invalid(key, value, "less than 8388608T, which no machine has")
+    return int(size)
 
 
 def _check_host(value: str) -> None:

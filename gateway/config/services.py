@@ -16,7 +16,6 @@ import re
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -25,6 +24,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, structs
 from gateway.config.hosts import is_address
 from gateway.config.nearest import meant
 from gateway.config.presets import GENERIC, PRESETS, Preset
+from gateway.config.reading import MAX_CONFIGURATION_BYTES, read_bounded
 from gateway.config.references import FILE_WORD, MAX_FILE_BYTES, VARIABLE
 
 if TYPE_CHECKING:
@@ -340,7 +340,7 @@ def _decoded(value: str) -> Iterator[str]:
 
 def _certificates(where: str, path: str) -> str:
     try:
-        text = Path(path).read_bytes().decode("latin-1")
+        text = read_bounded(path, MAX_CONFIGURATION_BYTES).decode("latin-1")
     except OSError as error:
         raise ValueError(f"{where}: {path}: {error.strerror}") from None
     found = "\n".join(_CERTIFICATE.findall(text))
@@ -353,15 +353,13 @@ def _certificates(where: str, path: str) -> str:
 
 def _read(where: str, path: str, *, limit: int) -> str:
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(limit + 1)
-        text = content.decode("ascii")
+        text = read_bounded(path, limit).decode("ascii")
     except OSError as error:
         raise ValueError(f"{where}: {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{where}: {path} is no text in ASCII") from None
-    if not text.strip() or len(content) > limit:
-        raise ValueError(f"{where}: {path} is empty, or longer than {limit} bytes")
+    if not text.strip():
+        raise ValueError(f"{where}: {path} is empty")
     return text
 
 
