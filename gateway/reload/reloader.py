@@ -191,7 +191,9 @@ class Reloader:
             if not (files := _key_files(self._settings)):
                 continue
             now = await trio.to_thread.run_sync(look_at, files)
-            if any(seen.get(path, look) != look for path, look in now.items()):
+            # A file that is named only now is as it was when it was read.
+            before = {**now, **self.looks, **seen}
+            if any(before[path] != look for path, look in now.items()):
                 await self.read_keys()
             seen = {**seen, **now}
 
@@ -207,6 +209,9 @@ class Reloader:
             self._refused = message
             return
         except ShuttingDown:
+            return
+        except Exception:  # the boundary: what is served goes on, whatever a configuration sets off
+            log.exception("reload: refused as a whole, nothing has changed: this is a defect")
             return
         self._refused = ""
         self.looks = change.looks
@@ -226,6 +231,9 @@ class Reloader:
             keys = await trio.to_thread.run_sync(read_keys, self._settings, os.environ)
         except (ConfigError, SandboxError) as error:
             logs.event(log, logging.ERROR, f"keys: the last ones stay in use: {error}")
+            return
+        except Exception:  # the boundary: as for a reload
+            log.exception("keys: the last ones stay in use: this is a defect")
             return
         self._change_callers(keys)
         for name, those in services.items():

@@ -141,3 +141,20 @@ async def test_a_key_that_cannot_be_read_leaves_the_last_one_in_use(
     [service] = launcher.services
     assert service.header == {"K": "sk-4711"}
     assert "sk-4711" not in repr(service)
+
+
+async def test_no_configuration_ends_the_gateway_and_no_key_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-4711")
+
+    def read() -> Settings:
+        raise OverflowError("a defect")
+
+    reloader = Reloader(read, settings(key), Agents(Launcher()), callers=Keys())
+    await reloader.reload()
+    assert "reload: refused as a whole, nothing has changed: this is a defect" in caplog.text
+    monkeypatch.setattr("gateway.reload.reloader.read_services", lambda *_: read())
+    await reloader.read_keys()
+    assert "keys: the last ones stay in use: this is a defect" in caplog.text
