@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,20 @@ def test_a_disk_that_does_not_keep_up_costs_recordings_and_no_memory(
     found = scene.recordings()
     assert found["one"][-1]["end"] == "gateway too slow"
     assert kinds(found["two"]) == ["to", "from", "end"]
+
+
+def test_a_line_for_all_requests_of_a_worker_is_not_held_for_each_of_them(scene: Scene) -> None:
+    tracemalloc.start()
+    try:
+        for wire_id in range(100):
+            scene.ask(wire_id, f"r{wire_id}")
+        scene.tape.said(b'{"method":"other","params":"%s"}\n' % (b"x" * 1_000_000))
+        assert scene.recorder.close(30)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(path.stat().st_size for path in scene.place.iterdir()) > 100_000_000
+    assert peak < 20_000_000
 
 
 def test_a_disk_that_fails_ends_recording_with_one_line_in_the_log(

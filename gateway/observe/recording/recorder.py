@@ -44,7 +44,6 @@ from gateway.config.references import shown
 from gateway.observe import logs
 from gateway.observe.recording.folder import RecordingFolder
 from gateway.observe.recording.lines import Lines, read
-from protocol.framing import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,6 +57,10 @@ MAX_RECORDING = 32 * 1024 * 1024
 
 MAX_QUEUED = 64 * 1024 * 1024
 """Bytes that wait to be written: some of the largest requests, or seconds of a busy gateway."""
+
+MAX_UNWRITTEN = 64 * 1024
+"""Bytes of one recording that wait for others to be written with them. A line that names no request
+goes to every recording that is open on a tape, which may be hundreds."""
 
 ENTRY_BYTES = 512
 """What an entry of the queue counts for besides its bytes."""
@@ -228,7 +231,7 @@ class Recorder:
             for entry in entries:
                 for recording in self._place(entry):
                     touched[recording] = None
-                    if len(recording.unwritten) > MAX_LINE_BYTES:
+                    if len(recording.unwritten) > MAX_UNWRITTEN:
                         recording.write(self._folder)
             for recording in touched:
                 recording.write(self._folder)
