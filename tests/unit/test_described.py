@@ -237,6 +237,9 @@ def test_a_member_that_nothing_describes_cannot_be_forgotten() -> None:
         ({"items": 5}, "neither"),
         ({"$ref": "other.json"}, "another document"),
         ({"$ref": "#/enum/0", "enum": [{}]}, "no schema"),
+        ({"$ref": "#/allOf/" + "1" * 5000, "allOf": [{}]}, "no schema"),
+        ({"$ref": "#/allOf/1", "allOf": [{}]}, "no schema"),
+        ({"$ref": "#/allOf/-1", "allOf": [{}]}, "no schema"),
         ({"$id": "http://elsewhere.example/"}, "another place"),
     ],
 )
@@ -249,10 +252,12 @@ def test_references_start_at_the_schemas_own_place() -> None:
     schema = {
         "properties": {"$ref": {"$ref": "#/$defs/a~1b"}, "all": {"$ref": "#"}},
         "$defs": {"a/b": {"type": "string", "default": {"$ref": "#"}}},
+        "allOf": [{}, {"not": {"$ref": "#/allOf/0"}}],
         "x-mine": {"$ref": "http://elsewhere.example/"},
     }
     copy = embedded(json.dumps(schema).encode(), "#/here")
     assert copy == {
         "properties": {"$ref": {"$ref": "#/here/$defs/a~1b"}, "all": {"$ref": "#/here"}},
         "$defs": {"a/b": {"type": "string", "default": {"$ref": "#"}}},
+        "allOf": [{}, {"not": {"$ref": "#/here/allOf/0"}}],
     }

@@ -8,6 +8,7 @@ local references made to start at the schema's own place. Where that fails, the 
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -60,6 +61,9 @@ _FLAGS = frozenset({"deprecated", "readOnly", "uniqueItems", "writeOnly"})
 _VALUES = frozenset({"const", "default"})
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+"""Of a list, as RFC 6901 writes it. Without the bound, a long one could not be made a number."""
+
 
 class UnfitError(ValueError):
     """The schema cannot be embedded; the message says why."""
@@ -94,10 +98,7 @@ class _Copy:
             found: Any = whole
             for key in pointer.split("/")[1:]:
                 key = unquote(key).replace("~1", "/").replace("~0", "~")  # noqa: PLW2901
-                if isinstance(found, list) and key.isdecimal():
-                    found = dict(enumerate(found)).get(int(key))
-                else:
-                    found = found.get(key) if isinstance(found, dict) else None
+                found = found.get(key) if isinstance(found, dict) else _item(found, key)
             if id(found) not in ids:
                 raise UnfitError("it refers to what is no schema")
 
@@ -139,6 +140,13 @@ class _Copy:
             raise UnfitError("it refers to another document, or to an anchor")
         self._references.add(target[1:])
         return self._place + target[1:]
+
+
+def _item(found: Any, key: str) -> Any:
+    """An item of a list; None for what is none."""
+    if not isinstance(found, list) or not _INDEX.fullmatch(key):
+        return None
+    return found[int(key)] if int(key) < len(found) else None
 
 
 def _is_plain(name: str, value: Any) -> bool:
