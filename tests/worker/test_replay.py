@@ -240,6 +240,40 @@ def test_a_file_that_is_no_recording_is_one_clear_line(
     assert words in line
 
 
+def test_a_file_that_somebody_else_has_written_moves_no_cursor(tmp_path: Path) -> None:
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "\x1b[2J", "params": {}}
+    named = recording(tmp_path / "\x1b[2Jfine.jsonl", request(input=1), result(output=1))
+    for path in (recording(tmp_path / "1.jsonl", asked), named):
+        done = replay(path, command=ECHO)
+        said = done.stdout + done.stderr
+        assert "\\x1b[2J" in said
+        assert all(line.isprintable() for line in said.splitlines())
+
+
+def test_a_file_that_nests_too_deep_is_no_recording(tmp_path: Path) -> None:
+    path = recording(tmp_path / "1.jsonl", request(input=1))
+    with path.open("a") as file:
+        file.write('{"at":1,"from":' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with pytest.raises(NotARecording, match="recursion"):
+        Recording(str(path))
+
+
+@pytest.mark.parametrize(
+    "output",
+    ["[" * 500 + "]" * 500, "1e400", "9" * 400, "9" * 5000, '{"a":\r1}', '{\r\t "a": 1\r}'],
+)
+def test_any_answer_that_the_protocol_allows_can_be_compared(tmp_path: Path, output: str) -> None:
+    path = recording(tmp_path / "1.jsonl", request(input=1), result(output="OUTPUT"))
+    path.write_bytes(path.read_bytes().replace(b'"OUTPUT"', output.encode()))
+    answer = f'{{"jsonrpc":"2.0","id":ID,"result":{{"output":{output}}}}}\n'
+    command = worker(
+        tmp_path,
+        f"sys.stdout.write({answer!r}.replace('ID', str(request['id'])))\nsys.stdout.flush()",
+    )
+    done = replay(path, command=command)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_recording_of_another_format_is_refused(tmp_path: Path) -> None:
     path = recording(tmp_path / "1.jsonl", request(input=1), recording=2)
     with pytest.raises(NotARecording, match="has format 2, and this reads 1"):

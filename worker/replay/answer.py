@@ -9,7 +9,7 @@ import msgspec
 from protocol import Burst, Chunk, End, Event, Failure, Malformed, Ready, Result
 
 if TYPE_CHECKING:
-    from protocol import FromWorker, Method, Outcome
+    from protocol import FromWorker, Method, Outcome, Payload
 
 
 class Answer:
@@ -33,10 +33,10 @@ class Answer:
         self.last = at
         if isinstance(message, Chunk | Burst):
             texts = message.texts if isinstance(message, Burst) else [message.text]
-            said = "".join(map(msgspec.json.decode, texts))
+            said = "".join(str(_decoded(text)) for text in texts)
             self.value["text"] = self.value.get("text", "") + said
         elif isinstance(message, Event):
-            self.value.setdefault("events", []).append(msgspec.json.decode(message.event))
+            self.value.setdefault("events", []).append(_decoded(message.event))
         else:
             self._end(message)
 
@@ -49,7 +49,7 @@ class Answer:
         else:
             if isinstance(message, Result):
                 key = "output" if self.method == "invoke" else "message"
-                self.value[key] = msgspec.json.decode(message.value)
+                self.value[key] = _decoded(message.value)
             self.value |= _members(message.outcome)
 
     def end_without(self, why: str) -> None:
@@ -58,11 +58,19 @@ class Answer:
         self.value["ended"] = why
 
 
+def _decoded(value: Payload) -> Any:
+    """A JSON value; its text where it is none that Python has, such as 1e400."""
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return bytes(value).decode()
+
+
 def _members(outcome: Outcome | None) -> dict[str, Any]:
     if outcome is None:
         return {}
     members: dict[str, Any] = {} if outcome.finish is None else {"finish": outcome.finish}
     for key, value in (("usage", outcome.usage), ("asks", outcome.asks)):
         if value is not None:
-            members[key] = msgspec.json.decode(value)
+            members[key] = _decoded(value)
     return members

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import anyio
 
-from .difference import Ignored, beginning, difference
+from .difference import Ignored, beginning, difference, harmless
 from .player import Player
 from .recording import NotARecording, Recording
 
@@ -26,9 +26,13 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 """Seconds of silence, as the gateway's `start` clock has them."""
 
+RECURSION = 10_000
+"""Calls in calls: values nest up to 512 deep, and comparing takes several calls for each level."""
+
 
 def main(arguments: Sequence[str]) -> NoReturn:
     options = _parse(arguments)
+    sys.setrecursionlimit(RECURSION)
     try:
         recordings = [Recording(path) for path in options.files]
     except (NotARecording, OSError) as error:
@@ -51,7 +55,7 @@ async def _replay(
             answer = await player.ask(recording)
             lines = _compared(recording, answer, ignored)
             differ += bool(lines)
-            name = os.path.basename(recording.path)
+            name = harmless(os.path.basename(recording.path))
             times = f"{_seconds(answer)}, recorded {_seconds(recording.answer)}"
             _say(f"{'differs' if lines else 'same   '}  {name}  {recording.method}, {times}")
             if lines:
@@ -109,5 +113,6 @@ def _say(text: str) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"agent-worker replay: {message}\n")
+    # Of a file that anybody may have written.
+    sys.stderr.write(f"agent-worker replay: {harmless(message)}\n")
     sys.exit(2)

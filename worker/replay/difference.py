@@ -76,7 +76,7 @@ class Ignored:
         if self._times and (int(value) in _EPOCH or int(value) // 1000 in _EPOCH):
             return "<time>"
         # Languages write the same number as 1 and as 1.0.
-        return int(value) if float(value).is_integer() else value
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def beginning(value: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
@@ -113,8 +113,11 @@ def _pieces(line: str) -> Sequence[str]:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True)
-    # An answer may hold what moves a terminal's cursor.
+    return harmless(json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True))
+
+
+def harmless(text: str) -> str:
+    """The text without what moves a terminal's cursor; lines stay lines."""
     return "".join(
         each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
         for each in text

@@ -71,9 +71,9 @@ class Recording:
         """Raises NotARecording and OSError."""
         self.path = path
         with open(path, "rb") as file:
-            lines = file.read().splitlines()
+            lines = file.read().removesuffix(b"\n").split(b"\n")  # JSON may have a \r in it
         try:
-            self._header = msgspec.json.decode(lines[0] if lines else b"", type=_Header)
+            self._header = msgspec.json.decode(lines[0], type=_Header)
             entries = [msgspec.json.decode(line, type=_Entry) for line in lines[1:]]
             told = [
                 (entry.at, msgspec.json.decode(entry.to, type=Message))
@@ -85,7 +85,7 @@ class Recording:
             self.request = told[0][1]
             self.method: Method = msgspec.convert(self.request.method, Method)
             self.params = msgspec.json.decode(self.request.params, type=Params)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise NotARecording(f"{path} is not a recording: {error}") from None
         if self._header.recording != FORMAT:
             raise NotARecording(
