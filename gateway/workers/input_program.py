@@ -38,6 +38,9 @@ MOST_MISMATCHES = 3
 MOST_TEXT = 300
 """Characters of one mismatch, and of each key."""
 
+MOST_PLACES_BYTES = 32 * 1024
+"""Of an answer that says where: keys are the caller's, and may nest hundreds deep."""
+
 
 def main() -> None:
     """Answer frames until the end of stdin."""
@@ -85,14 +88,20 @@ def make_validator(schema: str) -> Any:
 
 def check(validator: Any, text: bytes) -> bytes:
     """The answer to an input, which is known to be JSON."""
-    value = msgspec.json.decode(text)
+    try:
+        value = msgspec.json.decode(text)
+    except (ValueError, RecursionError) as error:  # 1e400, half of a surrogate pair
+        return json.dumps([[[], f"expected what can be read: {error}"[:MOST_TEXT]]]).encode()
     if validator.is_valid(value):
         return b""
     found = [
         [[shown(key) for key in error.instance_path], expectation(error)]
         for error in islice(validator.iter_errors(value), MOST_MISMATCHES)
     ]
-    return json.dumps(found or [[[], "expected what the schema allows"]]).encode()
+    answer = json.dumps(found or [[[], "expected what the schema allows"]]).encode()
+    if len(answer) > MOST_PLACES_BYTES:
+        answer = json.dumps([[[], text] for _, text in found]).encode()
+    return answer
 
 
 def shown(key: str | int) -> str | int:

@@ -65,6 +65,7 @@ SCHEMAS = {
     "person": PERSON,
     "chain": CHAIN,
     "doubling": DOUBLING,
+    "tree": {"type": "object", "additionalProperties": {"$ref": "#"}},
     "rows": {"type": "array", "items": {"type": "array"}},
     "patterns": {
         "properties": {
@@ -187,6 +188,26 @@ def test_a_schema_that_takes_too_much_costs_its_own_callers_a_refusal_and_nobody
         error = refusal(client.post(f"/agent/{agent}/invoke", json={"input": value}))
         assert "too much" in error["message"]
         assert client.get("/ready").status_code == 200
+
+
+@pytest.mark.parametrize("value", ["1e400", '"\\ud800"', '{"\\udc00": 1}', "9" * 5000])
+def test_an_input_that_cannot_be_read_is_refused_with_what_is_wrong(
+    client: httpx.Client, value: str
+) -> None:
+    become_known(client, "person")
+    body = f'{{"input":{{"name":"Ada","more":{value}}}}}'
+    headers = {"content-type": "application/json"}
+    error = refusal(client.post("/agent/person/invoke", content=body, headers=headers))
+    assert "too much" not in error["message"]
+
+
+def test_a_mismatch_at_a_place_with_a_long_way_there_is_told(client: httpx.Client) -> None:
+    become_known(client, "tree")
+    value: Any = 1
+    for depth in range(60):
+        value = {f"{number}{'é' * 290}": value for number in range(1 if depth else 3)}
+    error = refusal(client.post("/agent/tree/invoke", json={"input": value}))
+    assert error["message"].startswith("input: expected object, got integer")
 
 
 def test_an_agent_whose_schema_cannot_be_used_serves_unchecked_and_that_is_said_once(
