@@ -191,9 +191,8 @@ class Reloader:
             if not (files := _key_files(self._settings)):
                 continue
             now = await trio.to_thread.run_sync(look_at, files)
-            # A file that is named only now is as it was when it was read.
-            before = {**now, **self.looks, **seen}
-            if any(before[path] != look for path, look in now.items()):
+            # One that a reload has brought may have changed while that went on.
+            if any(seen.get(path) != look for path, look in now.items()):
                 await self.read_keys()
             seen = {**seen, **now}
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from msgspec import structs
 
 from gateway.agents.supervisor import AgentSupervisor
-from gateway.config import AgentSettings, SandboxSettings, Settings
+from gateway.config import AgentSettings, CallerKeys, SandboxSettings, Settings
+from gateway.config.keys import hash_key
 from gateway.config.services import Service, ServiceSettings
 from gateway.front.auth import Keys
 from gateway.reload import Reloader
@@ -158,3 +161,31 @@ async def test_no_configuration_ends_the_gateway_and_no_key_either(
     monkeypatch.setattr("gateway.reload.reloader.read_services", lambda *_: read())
     await reloader.read_keys()
     assert "keys: the last ones stay in use: this is a defect" in caplog.text
+
+
+async def test_keys_of_a_file_that_changes_while_the_reload_that_brings_it_goes_on_are_read_again(
+    tmp_path: Path,
+) -> None:
+    key, file, changed = tmp_path / "key", tmp_path / "keys.toml", trio.Event()
+    key.write_text("sk-4711")
+    file.write_text(f'[keys.revoked]\nhash = "{hash_key(b"one")}"\n')
+
+    class SlowAgents(Agents):
+        async def start(self, *_: Any) -> dict[str, AgentSupervisor]:
+            file.write_text(f'[keys.other]\nhash = "{hash_key(b"two")}"\n')
+            return {}
+
+    def look(_: Settings, keys: CallerKeys) -> None:
+        if set(keys.by_name) == {"other"}:
+            changed.set()
+
+    before = settings(key)
+    after = structs.replace(before, keys_file=str(file))
+    agents = SlowAgents(Launcher())
+    reloader = Reloader(lambda: after, before, agents, [look], callers=Keys())
+    reloader.ask()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reloader.run)
+        with trio.fail_after(20):
+            await changed.wait()
+        nursery.cancel_scope.cancel()
