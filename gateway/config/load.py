@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec import inspect, structs
 
-from gateway.config.keys import KEY_NAME, VARIABLE_KEY_NAME, KeySettings
+from gateway.config.keys import KEY_NAME, PREFIX, VARIABLE_KEY_NAME, KeySettings
 from gateway.config.nearest import meant
 from gateway.config.reading import MAX_CONFIGURATION_BYTES, read_bounded
 from gateway.config.references import Referenced, References, without_references
@@ -191,6 +191,11 @@ def read_key_tables(tables: Any, where: str) -> dict[str, KeySettings]:
             raise ConfigError(
                 f"{where}: a key's name has other characters than letters, digits, '_' and '-', or "
                 "more than 64"
+            )
+        if name.startswith(PREFIX):
+            raise ConfigError(
+                f"{where}: a key's name begins with {PREFIX}, as keys do: names stand in logs, and a "
+                "key is not to be written down here"
             )
         if not isinstance(table, dict):
             raise ConfigError(f"{where}.{name}: expected a table")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ def test_a_hash_that_is_weak_or_none_is_refused_and_never_shown(
     [
         ("[keys]\nalice = 'KEY'\n", ["keys.alice", "expected a table"]),
         ("[keys.'KEY/']\n", ["a key's name", "letters, digits"]),
+        ("[keys.KEY]\nhash = 'HASH'\n", ["a key's name begins with agw_"]),
         ("[keys.alice]\nkey = 'KEY'\n", ["keys.alice", "unknown key `key`", "hash, agents"]),
         ("[keys.alice]\nagents = ['a']\n", ["keys.alice", "hash"]),
         ("[keys.alice]\nhash = 'HASH'\nagents = ['c']\n", ["no agent 'c'", '"*", a, b']),
@@ -168,7 +170,7 @@ def test_a_hash_that_is_weak_or_none_is_refused_and_never_shown(
 def test_a_wrong_setting_of_a_key_is_named_and_no_key_shown(
     write: Any, toml: str, words: list[str]
 ) -> None:
-    toml = toml.replace("KEY/", f"{KEY}/").replace("'KEY'", f"'{KEY}'")
+    toml = re.sub(r"\bKEY\b", KEY, toml)
     with pytest.raises(ConfigError) as caught:
         read(write(AGENTS + toml.replace("HASH", hash_of(OTHER))))
     assert [word for word in words if word not in str(caught.value)] == [], caught.value
