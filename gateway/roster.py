@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.config import AgentSettings, Settings
+    from gateway.config import Settings
     from gateway.launchers import LauncherMaker, States
     from gateway.sandbox.launch import Launcher
     from gateway.workers.worker import Worker
@@ -47,8 +47,8 @@ class Roster:
         kind_of_worker: Callable[[str, Sequence[str]], Callable[..., Worker]],
         on_gone: Callable[[], None] = lambda: None,
     ) -> None:
-        """`kind_of_worker` is what makes the workers of an agent with this name and command.
-        `on_gone` is called whenever a worker has been reaped."""
+        """`kind_of_worker` is what makes the workers of an agent with this name and command, which
+        is as it may be shown. `on_gone` is called whenever a worker has been reaped."""
         self._dispatcher = dispatcher
         self._maker = maker
         self._states = states
@@ -77,7 +77,7 @@ class Roster:
         """Have these agents served once the dispatcher runs: those of the gateway's start."""
         for name, launcher in launchers.items():
             launcher.keep_from(self.ports)
-            self._dispatcher.agents[name] = self._make(name, settings.agents[name], launcher)
+            self._dispatcher.agents[name] = self._make(name, settings, launcher)
             self._put_state(name, launcher)
         self._maker.made()
 
@@ -98,7 +98,7 @@ class Roster:
         try:
             for name, launcher in launchers.items():
                 launcher.keep_from(self.ports)
-                agent = self._make(name, settings.agents[name], launcher)
+                agent = self._make(name, settings, launcher)
                 await self._dispatcher.start(agent)
                 started[name] = agent
             self._maker.made()
@@ -169,8 +169,9 @@ class Roster:
         else:
             self._states.of[name] = launcher.state
 
-    def _make(self, name: str, settings: AgentSettings, launcher: Launcher) -> AgentSupervisor:
-        worker = self._kind_of_worker(name, settings.argv)
+    def _make(self, name: str, configured: Settings, launcher: Launcher) -> AgentSupervisor:
+        settings = configured.agents[name]
+        worker = self._kind_of_worker(name, configured.shown_argv(name))
         kind = partial(AgentSupervisor, on_gone=self._on_gone, new_worker=worker)
         if settings.state_per_conversation:
             # None can start before its conversation, and none is kept ready.

@@ -409,8 +409,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     written: dict[str, str] = {}
     """What was written for values that were looked up, by their keys: `agents.a.command.2`."""
 
-    def shown_command(self, agent: str) -> str:
-        """An agent's command as it may be shown: what it refers to is not."""
+    def shown_argv(self, agent: str) -> list[str]:
+        """The words of an agent's command as they may be shown: what they refer to is not."""
         words = enumerate(self.agents[agent].argv)
         at = f"agents.{agent}.command"
-        return shlex.join(self.written.get(f"{at}.{number}", word) for number, word in words)
+        return [self.written.get(f"{at}.{number}", word) for number, word in words]
+
+    def shown_command(self, agent: str) -> str:
+        """The same as one line for a shell."""
+        return shlex.join(self.shown_argv(agent))

@@ -104,7 +104,8 @@ async def test_agents_that_a_reload_brings_are_recorded_too(tmp_path: Path) -> N
     toml = f'[server]\nrecord = "{folder}"\n[agents.first]\ncommand = "{command}"\n'
     async with running_gateway(None, toml=toml, folder=tmp_path) as gateway:
         await gateway.post("/agent/first/invoke", input=1)
-        second = toml + f'queue = 7\n[agents.second]\ncommand = "{command}"\n'
+        # What the command refers to may be a secret, and is in no recording.
+        second = toml + f'queue = 7\n[agents.second]\ncommand = "env WAY=${{PATH}} {command}"\n'
         await trio.Path(tmp_path / "gateway.toml").write_text(second)
         gateway.process.send_signal(signal.SIGHUP)
         await gateway.logged("reload: done")
@@ -114,6 +115,7 @@ async def test_agents_that_a_reload_brings_are_recorded_too(tmp_path: Path) -> N
     said = [(lines[0]["agent"], lines[1]["to"]["params"]["input"]) for lines in found]
     assert said == [("first", 1), ("first", 2), ("second", 3)]
     assert all(lines[-1]["end"] == "answered" for lines in found)
+    assert found[2][0]["command"][:2] == ["env", "WAY=${PATH}"]
 
 
 async def test_an_agent_never_sees_the_recordings(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from gateway.config import ConfigError, ServerSettings
-from gateway.config.references import Referenced
 from gateway.observe.recording import Recorder, Tape, folder, recorder, recording
 from gateway.observe.recording.lines import Lines, Said, read
 
@@ -115,12 +114,6 @@ def test_a_command_that_is_not_utf_8_can_be_recorded(scene: Scene) -> None:
     tape = scene.recorder.tape("odd", ("run", "caf\udce9"))
     scene.ask(1, "one", tape=tape)
     assert scene.recordings()["one"][0]["command"] == ["run", "caf\\udce9"]
-
-
-def test_a_secret_that_the_command_refers_to_is_in_no_recording(scene: Scene) -> None:
-    command = ("run", Referenced("--token=secret", "--token=${TOKEN}"))
-    scene.ask(1, "r", tape=scene.recorder.tape("echo", command))
-    assert scene.recordings()["r"][0]["command"] == ["run", "--token=${TOKEN}"]
 
 
 def test_only_the_gateway_s_user_can_read_them(scene: Scene) -> None:

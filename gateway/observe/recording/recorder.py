@@ -40,7 +40,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from gateway.config.references import shown
 from gateway.observe import logs
 from gateway.observe.recording.folder import RecordingFolder
 from gateway.observe.recording.lines import Lines, read
@@ -184,8 +183,8 @@ class Recorder:
 
     def tape(self, agent: str, command: Sequence[str]) -> Tape:
         """A tape for one worker."""
-        # A command line is bytes, and need not be UTF-8. What it refers to may be a secret.
-        words = [shown(word).encode(errors="backslashreplace").decode() for word in command]
+        # A command line is bytes, and need not be UTF-8.
+        words = [word.encode(errors="backslashreplace").decode() for word in command]
         return Tape(self, agent, words)
 
     def put(self, entry: _Entry) -> None:
