@@ -35,6 +35,9 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 MOST_MISMATCHES = 3
 
+MOST_ALTERNATIVES = 32
+"""Alternatives within alternatives that are looked into, to say what does not match."""
+
 MOST_TEXT = 300
 """Characters of one mismatch, and of each key."""
 
@@ -94,14 +97,39 @@ def check(validator: Any, text: bytes) -> bytes:
         return json.dumps([[[], f"expected what can be read: {error}"[:MOST_TEXT]]]).encode()
     if validator.is_valid(value):
         return b""
+    mismatches = map(closest, islice(validator.iter_errors(value), MOST_MISMATCHES))
     found = [
-        [[shown(key) for key in error.instance_path], expectation(error)]
-        for error in islice(validator.iter_errors(value), MOST_MISMATCHES)
+        [[shown(key) for key in error.instance_path], expectation(error)] for error in mismatches
     ]
     answer = json.dumps(found or [[[], "expected what the schema allows"]]).encode()
     if len(answer) > MOST_PLACES_BYTES:
         answer = json.dumps([[[], text] for _, text in found]).encode()
     return answer
+
+
+def closest(error: Any) -> Any:
+    """The mismatch itself; or, where none of several alternatives matches, that of the alternative
+    of which the input has matched most: its mismatch lies deepest, and is not the type."""
+    for _ in range(MOST_ALTERNATIVES):
+        inside = [alternative[0] for alternative in alternatives(error) if alternative]
+        if not inside or all(is_same_place(each, error) and is_type(each) for each in inside):
+            break
+        error = max(inside, key=lambda each: (len(each.instance_path), not is_type(each)))
+    return error
+
+
+def alternatives(error: Any) -> Any:
+    """The mismatches of each alternative, where there are any."""
+    of_alternatives = error.kind.name in {"anyOf", "oneOf"}
+    return getattr(error.kind, "context", ()) if of_alternatives else ()
+
+
+def is_same_place(one: Any, other: Any) -> bool:
+    return len(one.instance_path) == len(other.instance_path)
+
+
+def is_type(error: Any) -> bool:
+    return bool(error.kind.name == "type")
 
 
 def shown(key: str | int) -> str | int:
@@ -111,9 +139,10 @@ def shown(key: str | int) -> str | int:
 def expectation(error: Any) -> str:
     """What one mismatch says, in the words in which an agent of the SDK would say the same."""
     kind = error.kind
-    if kind.name == "type":
-        types = " or ".join(kind.types)
-        return f"expected {types}, got {type_of(error.instance)}"
+    inside = [each.kind for alternative in alternatives(error) for each in alternative]
+    if kind.name == "type" or inside:  # else `closest` had gone further in
+        types = [name for each in inside or [kind] for name in each.types]
+        return f"expected {' or '.join(types)[:MOST_TEXT]}, got {type_of(error.instance)}"
     if kind.name == "required":
         return f"{kind.property[:MOST_TEXT]!r} is missing"
     return str(error.message)[:MOST_TEXT]

@@ -26,6 +26,14 @@ PERSON = {
         "name": {"type": "string"},
         "tags": {"type": "array", "items": {"type": "integer"}},
         "a/b~c": {"enum": [1, 2]},
+        "age": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "nick": {"oneOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]},
+        "home": {
+            "anyOf": [
+                {"type": "null"},
+                {"type": "array", "items": {"properties": {"city": {"type": "string"}}}},
+            ]
+        },
     },
     "required": ["name"],
 }
@@ -121,6 +129,17 @@ def seen(gateway: GatewayInThread, agent: str) -> list[str]:
     ("value", "pointer", "message"),
     [
         ({"name": 7}, "/input/name", "input.name: expected string, got integer"),
+        (
+            {"name": "a", "age": "x"},
+            "/input/age",
+            "input.age: expected integer or null, got string",
+        ),
+        ({"name": "a", "nick": "long"}, "/input/nick", "input.nick: the value is longer than 3"),
+        (
+            {"name": "a", "home": [{"city": 1}]},
+            "/input/home/0/city",
+            "input.home[0].city: expected string, got integer",
+        ),
         ([], "/input", "input: expected object, got array"),
         ({}, "/input", "input: 'name' is missing"),
         (

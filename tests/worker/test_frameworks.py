@@ -111,7 +111,7 @@ async def test_a_pydantic_ai_agent_streams_and_takes_and_returns_models() -> Non
         refused = await gateway.post("/agent/guide/invoke", input={"trip": {"city": 3}})
         assert refused.status_code == 400
         assert refused.json()["error"]["message"] == (
-            "input.trip.city: input should be a valid string, got int"
+            "input.trip.city: expected string, got integer"
         )
 
 
