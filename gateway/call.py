@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from hashlib import sha256
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -12,6 +13,11 @@ from protocol import Method, Payload
 
 SessionBy: TypeAlias = Literal["conversation", "user", "key"]
 """What a session keeps together: which requests may meet in one process."""
+
+
+MOST_NAMED = 512
+"""Characters of a name in a session's: thousands of sessions are remembered, and a user's id may be
+as long as a body. Conversations have shorter names, also with their owner's."""
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -53,4 +59,6 @@ def session_key(call: Call, by: SessionBy) -> str | None:
     # A conversation by itself is its own name; no other kind is the name of a conversation.
     if named is None or (by == "conversation" and not call.owner):
         return named
+    if len(named) > MOST_NAMED:
+        return f"{call.owner}\0{by}, hashed\0{sha256(named.encode()).hexdigest()}"
     return f"{call.owner}\0{by}\0{named}"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.call import Call, SessionBy, session_key
+from gateway.call import MOST_NAMED, Call, SessionBy, session_key
 from gateway.config import CallerKeys, ConfigError, KeySettings, Settings, load, read_keys
 from gateway.config.keys import KEY_VARIABLE, hash_key, is_key, new_key
 from gateway.errors import Forbidden, Unauthorized
@@ -441,6 +441,14 @@ def test_a_session_is_by_conversation_user_or_key(by: SessionBy, key: str) -> No
     anybodys = call(conversation="c", user="u")
     without = {"conversation": "c", "user": "\0user\0u", "key": None}
     assert session_key(anybodys, by) == without[by]
+
+
+def test_the_name_of_a_session_is_short_however_long_a_users_is() -> None:
+    users = ["u" * 1_000_000, "u" * 1_000_001, "u" * MOST_NAMED]
+    keys = {session_key(call(user=user), "user") for user in users}
+    keys |= {session_key(own(call(user=user), "alice"), "user") for user in users}
+    assert len(keys) == 6
+    assert max(len(key) for key in keys if key) < 2 * MOST_NAMED
 
 
 def test_settings_of_before_are_settings_still() -> None:
