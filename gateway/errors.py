@@ -63,6 +63,11 @@ class GatewayError(Exception):
             raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
         super().__delattr__(name)
 
+    def unquoted(self) -> GatewayError:
+        """The error without what it quotes of the answer that was wrong: for callers whose answer
+        that need not have been."""
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own would call the subclass with `args`, which is not how each is constructed.
         public = {k: v for k, v in self.__dict__.items() if not _is_interpreters(k)}
@@ -211,6 +216,11 @@ class InvalidAgentResponse(GatewayError):
     """The worker wrote something that is not the protocol."""
 
     type, status = "invalid_agent_response", 502
+
+    def unquoted(self) -> GatewayError:
+        return InvalidAgentResponse(
+            "the agent's answer is invalid; the gateway's log says how", **self.details
+        )
 
 
 class Overloaded(GatewayError):

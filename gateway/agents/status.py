@@ -69,7 +69,8 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 class LastFailure(Struct, frozen=True, kw_only=True):
-    """The last worker that failed; `at` is a Unix time in seconds."""
+    """The last worker that failed; `at` is a Unix time in seconds. Where there are keys, `message`
+    quotes nothing of an answer, which may have been for another caller."""
 
     message: str
     at: float

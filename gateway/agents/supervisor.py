@@ -125,6 +125,8 @@ class AgentSupervisor:
         self.declared = Declared(name)
         self._tally = Tally()
         self._last_failure: LastFailure | None = None
+        self._has_owners = False
+        """Whether callers have keys, and so what one was answered is not for another."""
         self._last_limit: LimitMet | None = None
 
     def __repr__(self) -> str:
@@ -184,6 +186,7 @@ class AgentSupervisor:
         now = clock.now()
         late = self.declared.check(call) if self._pool.stage is Stage.SERVING else None
         exchange = Exchange(call, self.settings.clocks, now, self.settings.session_by, late)
+        self._has_owners = bool(call.owner)
         try:
             self._step(self._pool.submit, exchange, now)
         except RefusedError as refused:
@@ -293,7 +296,7 @@ class AgentSupervisor:
         again = [exchange for exchange in unread if self._may_try_again(exchange)]
         for exchange in lost:
             if exchange not in again:
-                exchange.fail(error)
+                exchange.fail(error.unquoted() if exchange.call.owner else error)
         return again
 
     def _handle_end(self, worker_id: int, end: Ended, now: float) -> None:
@@ -306,7 +309,8 @@ class AgentSupervisor:
         again = self._take_back(end.lost, end.unread, end.error, now)
         if blame is not Blame.NOBODY or end.reason in {Reason.OVER_MEMORY, Reason.OVER_STATE}:
             pid = self._workers[worker_id].pid
-            self._last_failure = LastFailure(message=end.error.message, at=time.time(), pid=pid)
+            error = end.error.unquoted() if self._has_owners else end.error
+            self._last_failure = LastFailure(message=error.message, at=time.time(), pid=pid)
             self._note_limit(end.error)
             self.tried.set()
         plan = self._pool.condemn(worker_id, now, blame=blame, lost=end.lost, unread=again)

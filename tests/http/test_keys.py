@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import trio
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
@@ -468,6 +469,43 @@ async def test_a_key_is_in_no_worker_no_answer_and_no_log(tmp_path: Path) -> Non
         assert key not in said
         assert key[4:30] not in said
         assert hash_of(key).partition(":")[2] not in said
+
+
+GARBLER = """
+import json, sys
+params = {"protocol": 1, "handlers": ["invoke"], "concurrency": 2}
+print(json.dumps({"jsonrpc": "2.0", "method": "ready", "params": params}), flush=True)
+for number, line in enumerate(sys.stdin):
+    if number:
+        print("the secret of alice, who asked first", flush=True)
+"""
+
+
+async def test_what_one_was_answered_is_in_no_other_callers_error(tmp_path: Path) -> None:
+    (tmp_path / "garbler.py").write_text(GARBLER)
+    command = json.dumps([sys.executable, str(tmp_path / "garbler.py")])
+    text = toml(ONLY_MEM).replace(COMMAND, command)
+    async with running_gateway(toml=text, folder=tmp_path) as gateway:
+        answers = []
+
+        async def ask(key: str) -> None:
+            answers.append(
+                await gateway.client.post(
+                    "/agent/mem/invoke", json={"input": 1}, headers=bearer(key)
+                )
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, ALICE)
+            nursery.start_soon(ask, BOB)
+        for answer in answers:
+            assert answer.status_code == 502
+            assert answer.json()["error"]["violation"] == "not_json"
+            assert "secret" not in answer.text
+        status = await gateway.client.get("/agent/mem", headers=bearer(BOB))
+        assert "secret" not in status.text
+        assert "the agent's answer is invalid" in status.json()["last_failure"]["message"]
+        await gateway.logged("a line is not JSON .*the secret of alice")
 
 
 # Changes
