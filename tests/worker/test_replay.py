@@ -250,11 +250,19 @@ def test_a_file_that_somebody_else_has_written_moves_no_cursor(tmp_path: Path) -
         assert all(line.isprintable() for line in said.splitlines())
 
 
-def test_a_file_that_nests_too_deep_is_no_recording(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"at":1,"from":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"at":1,"end":"\xff"}',
+        b'{"at":1,"to":{"jsonrpc":"\xff","method":"cancel","params":{}}}',
+    ],
+)
+def test_a_file_that_nobody_can_read_is_no_recording(tmp_path: Path, line: bytes) -> None:
     path = recording(tmp_path / "1.jsonl", request(input=1))
-    with path.open("a") as file:
-        file.write('{"at":1,"from":' + "[" * 100_000 + "]" * 100_000 + "}\n")
-    with pytest.raises(NotARecording, match="recursion"):
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(NotARecording, match="is not a recording: "):
         Recording(str(path))
 
 

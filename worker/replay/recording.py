@@ -85,7 +85,7 @@ class Recording:
             self.request = told[0][1]
             self.method: Method = msgspec.convert(self.request.method, Method)
             self.params = msgspec.json.decode(self.request.params, type=Params)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise NotARecording(f"{path} is not a recording: {error}") from None
         if self._header.recording != FORMAT:
             raise NotARecording(
