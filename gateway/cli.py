@@ -131,6 +131,8 @@ def main(
     _open_standard_streams()
     manager = ServiceManager.of(os.environ)
     try:
+        if watch and config_path is None:
+            raise ConfigError("--watch: there is no file to watch; expected --config FILE.toml")
         read = partial(
             load,
             config_path,

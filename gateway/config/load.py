@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from importlib.util import find_spec
 from pathlib import Path
@@ -208,6 +209,9 @@ def read_key_tables(tables: Any, where: str) -> dict[str, KeySettings]:
 def _with_moment(table: dict[str, Any]) -> dict[str, Any]:
     """The table of a key, in which `expires` may be a day: it is the beginning of that day, UTC."""
     day = table.get("expires")
+    if isinstance(day, str):
+        with suppress(ValueError):  # else a time, or an error that is told with its place
+            day = date.fromisoformat(day)
     if isinstance(day, date) and not isinstance(day, datetime):
         return {**table, "expires": datetime.combine(day, time(), UTC)}
     return table
@@ -286,22 +290,38 @@ def _masked(found: Any) -> Any:
     return found
 
 
+_MOMENT = "a date such as 2030-01-31, or a time with an offset such as 2030-01-31T12:00:00Z"
+
+_ABOVE_TABLES = "; it belongs at the top of the file, above all tables"
+
+
 def _at(keys: list[str], value: Any, kind: inspect.Type) -> tuple[Any, inspect.Type]:
     """The value at the path `keys` in `value`, and the type expected there."""
     for key in keys:
         value = value.get(key)
-        if isinstance(kind, inspect.StructType):
-            kind = next(field.type for field in kind.fields if field.encode_name == key)
+        table = _table_type(kind)
+        if table is not None:
+            kind = next(field.type for field in table.fields if field.encode_name == key)
     return value, kind
+
+
+def _table_type(kind: inspect.Type) -> inspect.StructType | None:
+    """The table that may stand there, perhaps instead of a plain value: `state = true`."""
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return next((each for each in kinds if isinstance(each, inspect.StructType)), None)
 
 
 def _readable(mismatch: Mismatch, found: Any, kind: inspect.Type) -> str:
     """The mismatch in words, with the value found and the alternatives."""
+    table = _table_type(kind)
+    if _is_moment(kind):
+        return f"expected {_MOMENT}, got {str(found)!r}"
     match mismatch.problem:
-        case Problem.UNKNOWN_KEY if isinstance(kind, inspect.StructType):
-            names = [field.encode_name for field in kind.fields]
-            near = meant(mismatch.subject.strip("`'"), names)
-            return f"unknown key {mismatch.subject}; expected one of {', '.join(names)}{near}"
+        case Problem.UNKNOWN_KEY if table is not None:
+            names = [field.encode_name for field in table.fields]
+            unknown = mismatch.subject.strip("`'")
+            hint = _ABOVE_TABLES if unknown == "keys_file" else meant(unknown, names)
+            return f"unknown key {mismatch.subject}; expected one of {', '.join(names)}{hint}"
         case Problem.NOT_A_CHOICE if isinstance(kind, inspect.ListType) and isinstance(found, list):
             wrong = [each for each in found if each not in _words(kind.item_type)]
             return _readable(mismatch, wrong[0] if wrong else found, kind.item_type)
@@ -310,6 +330,11 @@ def _readable(mismatch: Mismatch, found: Any, kind: inspect.Type) -> str:
         case Problem.WRONG_TYPE:
             return f"expected {mismatch.subject.replace('`', '')}, got {found!r}"
     return mismatch.sentence
+
+
+def _is_moment(kind: inspect.Type) -> bool:
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    return any(isinstance(each, inspect.DateTimeType) for each in kinds)
 
 
 def _words(kind: inspect.Type) -> list[object]:

@@ -330,7 +330,7 @@ class Reloader:
         if changed:
             self._tell()
             names = ", ".join(keys.by_name) or "none"
-            logs.event(log, logging.INFO, f"reload: keys of callers changed: {names}")
+            logs.event(log, logging.INFO, f"reload: keys of callers are now: {names}")
         return changed
 
     def _tell(self) -> None:

@@ -120,6 +120,11 @@ def test_a_wrong_option_is_named(option: str) -> None:
     assert option.partition("=")[0] in ended.stderr
 
 
+def test_watching_a_configuration_needs_one() -> None:
+    ended = invoke("--agent", ECHO, "--watch")
+    assert (ended.exit_code, "expected --config" in ended.stderr) == (2, True)
+
+
 def test_help_and_version_are_there() -> None:
     shown = invoke("--help")
     assert shown.exit_code == 0

@@ -532,7 +532,7 @@ async def test_a_revoked_key_ends_with_its_last_request(tmp_path: Path) -> None:
             only_bob = toml(
                 ONLY_MEM[ONLY_MEM.index("[keys.bob]") : ONLY_MEM.index("[keys.expired]")]
             )
-            await reload(gateway, tmp_path, only_bob, "keys of callers changed: bob")
+            await reload(gateway, tmp_path, only_bob, "keys of callers are now: bob")
             for path in ("/agents", where):
                 refused = await client.get(path, headers=bearer(ALICE))
                 assert refused.status_code == 401
@@ -543,7 +543,7 @@ async def test_a_revoked_key_ends_with_its_last_request(tmp_path: Path) -> None:
         assert (await client.get("/agents", headers=bearer(BOB))).status_code == 200
         # Another key with the name reads what belongs to the name.
         back = f'[keys.alice]\nhash = "{hash_of(WRONG)}"\n'
-        await reload(gateway, tmp_path, toml(back), "keys of callers changed: alice")
+        await reload(gateway, tmp_path, toml(back), "keys of callers are now: alice")
         assert (await client.get(where, headers=bearer(WRONG))).status_code == 200
         assert (await client.get("/agents", headers=bearer(BOB))).status_code == 401
         # And a wrong configuration changes nothing.
@@ -572,13 +572,13 @@ async def test_a_file_of_keys_is_read_again_when_it_changes(tmp_path: Path) -> N
 
         assert (await status(ALICE), await status(BOB)) == (200, 401)
         put(f'[keys.bob]\nhash = "{hash_of(BOB)}"\n')
-        await gateway.logged("keys of callers changed: bob")
+        await gateway.logged("keys of callers are now: bob")
         assert (await status(ALICE), await status(BOB)) == (401, 200)
         put("[keys.bob]\nhash = 'short'\n")
         await gateway.logged("keys: the last ones stay in use: .*keys.bob")
         assert await status(BOB) == 200
         put("")
-        await gateway.logged("keys of callers changed: none")
+        await gateway.logged("keys of callers are now: none")
         assert (await status(ALICE), await status(BOB)) == (401, 401)
         assert (await gateway.client.get("/live")).status_code == 200
 

@@ -100,6 +100,9 @@ def test_a_key_has_hashes_agents_an_end_and_limits(write: Any) -> None:
         [keys.bob]
         hash = "{hash_of(OTHER)}"
         expires = 2027-01-31T12:00:00+01:00
+        [keys.carol]
+        hash = "{hash_of("x" * 43)}"
+        expires = "2027-01-31"
         """
     )
     found = read(path)
@@ -109,6 +112,7 @@ def test_a_key_has_hashes_agents_an_end_and_limits(write: Any) -> None:
     assert alice.agents == ("a",)
     assert alice.expires == datetime(2027, 1, 31, tzinfo=UTC), "a day begins at midnight, UTC"
     assert alice.limits.requests_per_minute == 60
+    assert found.by_name["carol"].expires == alice.expires, "in quotes, too"
     assert (bob.agents, bob.expires) == (("*",), datetime(2027, 1, 31, 11, tzinfo=UTC))
 
 
@@ -156,8 +160,15 @@ def test_a_hash_that_is_weak_or_none_is_refused_and_never_shown(
         ("[keys.alice]\nagents = ['a']\n", ["keys.alice", "hash"]),
         ("[keys.alice]\nhash = 'HASH'\nagents = ['c']\n", ["no agent 'c'", '"*", a, b']),
         ("[keys.alice]\nhash = 'HASH'\nagents = 'a'\n", ["keys.alice.agents", "array"]),
-        ("[keys.alice]\nhash = 'HASH'\nexpires = 2027-01-01T00:00:00\n", ["timezone"]),
-        ("[keys.alice]\nhash = 'HASH'\nexpires = 'soon'\n", ["keys.alice.expires"]),
+        (
+            "[keys.alice]\nhash = 'HASH'\nexpires = 2027-01-01T00:00:00\n",
+            ["offset such as", "2027-01-01 00:00"],
+        ),
+        (
+            "[keys.alice]\nhash = 'HASH'\nexpires = 'soon'\n",
+            ["keys.alice.expires", "a date such as"],
+        ),
+        ("[keys.alice]\nhash = 'HASH'\nkeys_file = '/x'\n", ["`keys_file`", "above all tables"]),
         ("[keys.alice]\nhash = 'HASH'\nlimits = { concurrent = -1 }\n", ["limits.concurrent"]),
         ("[keys.alice]\nhash = 'HASH'\n[keys.bob]\nhash = 'HASH'\n", ["bob", "'alice'", "same"]),
         ("[agents.c]\ncommand = 'x'\nsession_by = 'key'\n", ["agents.c.session_by", "no [keys"]),

@@ -156,6 +156,8 @@ def test_a_service_reads_its_keys_itself_by_the_same_rules(tmp_path: Path) -> No
             "[agents.a]\ncommand = 'x'\nservices = ['opnai']\n[services.openai]\npreset = 'openai'",
             "openai",
         ),
+        ("[server.traces]\nendpont = 'x'", "endpoint"),
+        ("[agents.a]\ncommand = 'x'\nstate = { siez = '1G' }", "size"),
         ("[services.x]\npreset = 'anthropik'", "anthropic"),
         ("[services.x]\nurll = 'http://x'", "url"),
         ("[services.x.clocks]\nfrist = 1", "first"),
