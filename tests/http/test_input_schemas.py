@@ -69,8 +69,20 @@ UNUSABLE = {
     "too-deep": json.loads('{"items":' * 200 + "{}" + "}" * 200),
 }
 
+EITHER = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    ]
+}
+"""As the SDK derives it of `greet(name: str)`."""
+
+ONE_OF = {"oneOf": [{"type": "integer"}, {"minimum": 5}]}
+
 SCHEMAS = {
     "person": PERSON,
+    "one": ONE_OF,
+    "either": EITHER,
     "chain": CHAIN,
     "doubling": DOUBLING,
     "tree": {"type": "object", "additionalProperties": {"$ref": "#"}},
@@ -161,6 +173,23 @@ def test_an_input_that_does_not_match_is_a_400_that_names_the_place_and_what_is_
     assert error["pointer"] == pointer
     assert error["message"].startswith(message)
     assert error["expected"]
+
+
+@pytest.mark.parametrize(
+    ("agent", "value", "message"),
+    [
+        ("either", 3, "input: expected string or object, got integer"),
+        ("either", {"nam": "Ada"}, "input: 'name' is missing"),
+        ("either", {"name": 3}, "input.name: expected string, got integer"),
+        ("one", 7, "input: the value is valid under more than one"),
+    ],
+)
+def test_an_input_that_matches_no_alternative_is_told_what_they_expect(
+    client: httpx.Client, agent: str, value: Any, message: str
+) -> None:
+    become_known(client, agent)
+    error = refusal(client.post(f"/agent/{agent}/invoke", json={"input": value}))
+    assert error["message"].startswith(message)
 
 
 def test_no_worker_sees_an_input_that_does_not_match(
