@@ -155,3 +155,22 @@ async def test_a_request_whose_worker_dies_ends_its_recording(tmp_path: Path) ->
         assert answer.status_code == 501
     [path] = folder.iterdir()
     assert entries(path)[-1]["end"] == "worker ended"
+
+
+async def test_what_a_command_refers_to_is_in_no_recording(tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    program = "import sys; [print(line) for line in sys.stdin]"
+    toml = f"""
+        [server]
+        record = "{folder}"
+        sandbox = "off"
+        [agents.a]
+        command = ["{sys.executable}", "-c", "{program}", "--key=${{SECRET}}"]
+    """
+    async with running_gateway(
+        None, toml=toml, folder=tmp_path, env={**os.environ, "SECRET": "sk-4711"}
+    ) as gateway:
+        await gateway.post("/agent/a/invoke", input=1)
+    [path] = recorded(folder).values()
+    assert entries(path)[0]["command"][-1] == "--key=${SECRET}"
+    assert "4711" not in path.read_text()
