@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct, structs
 
 from gateway.config.keys import hash_key
 from gateway.config.references import FILE_WORD, as_literal
+from gateway.config.services import private_url
 from gateway.config.toml import Table, to_tables
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ HIDDEN = "***"
 
 _NO_SECRET = re.compile(rf"(?:[A-Za-z]+ )?(?:\$\{{\w+\}}|{FILE_WORD.pattern})")
 """A header field that only says where its key is."""
+
+_WITH_URL = re.compile(r"\{url\}[A-Za-z0-9/._-]{0,32}")
+"""A variable of a service's that says where the service is, and no more."""
 
 _HEAD = (
     "# The settings in force: defaults, the configuration and the command line together.",
@@ -82,6 +86,8 @@ class _Shown:
         """A text of a table that holds secrets, if it is not one that was looked up."""
         if ".header." in at:
             return text if _NO_SECRET.fullmatch(text) else HIDDEN
+        if at.startswith("services.") and _WITH_URL.fullmatch(text):
+            return text
         return self._written.get(at, HIDDEN)
 
 
@@ -95,4 +101,6 @@ def _literal(text: str, at: str) -> str:
         return hash_key(secrets.token_bytes(32))
     if keys[0] == "agents" and keys[2] == "command":
         return text.replace("${", "$${")  # `file:` is nothing special there
+    if at == "server.traces.endpoint":
+        return private_url(text)
     return as_literal(text)

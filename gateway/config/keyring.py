@@ -87,8 +87,12 @@ def _check_keys(settings: Settings, found: Mapping[str, KeySettings]) -> None:
         unknown = {*key.agents} - {ANY_AGENT, *settings.agents}
         if unknown:
             known = ", ".join(['"*"', *settings.agents])
+            at = f"keys.{name}.agents.{key.agents.index(min(unknown))}"
+            shown = (
+                settings.written.get(at, min(unknown)) if name in settings.keys else min(unknown)
+            )
             raise ConfigError(
-                f"keys.{name}.agents: there is no agent {min(unknown)!r}, expected some of {known}"
+                f"keys.{name}.agents: there is no agent {shown!r}, expected some of {known}"
                 f"{meant(min(unknown), settings.agents)}"
             )
         for each in key.hashes:

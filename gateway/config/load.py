@@ -12,6 +12,7 @@ from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -157,8 +158,8 @@ def _check_services(settings: Settings) -> None:
     for name, service in settings.services.items():
         if own and service.port == own and service.is_this_machine(settings.server.host):
             raise ConfigError(
-                f"services.{name}.url is {service.address!r}, which is the gateway itself: agents "
-                "never reach it"
+                f"services.{name}.url is {service.shown_address!r}, which is the gateway itself: "
+                "agents never reach it"
             )
 
 
@@ -168,7 +169,8 @@ def _check_readers(settings: Settings) -> None:
     if isinstance(allowed, list) and not settings.keys_file:
         for name in allowed:
             if name not in settings.keys and name != VARIABLE_KEY_NAME:
-                raise ConfigError(f"server.metrics: there is no [keys.{name}]")
+                shown = name.written if isinstance(name, Referenced) else name
+                raise ConfigError(f"server.metrics: there is no [keys.{shown}]")
 
 
 def read_services(settings: Settings, agent: str, environ: Mapping[str, str]) -> list[Service]:
@@ -249,7 +251,13 @@ _SECRET = frozenset({"env", "hash", "header"})
 """Keys below which a text may be a secret: messages leave it out."""
 
 
-def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
+def _convert(
+    value: dict[str, Any],
+    into: type[_T],
+    where: str,
+    looked_up: Mapping[tuple[str, ...], Referenced] = MappingProxyType({}),
+) -> _T:
+    """`looked_up` are texts in place of which numbers stand, by their keys."""
     try:
         return msgspec.convert(value, into)
     except (msgspec.ValidationError, ValueError) as error:
@@ -257,7 +265,10 @@ def _convert(value: dict[str, Any], into: type[_T], where: str) -> _T:
         keys = mismatch.keys
         found, kind = _at(keys, value, inspect.type_info(into))
         if isinstance(found, Referenced) and (plain := _as_number(found)) is not None:
-            return _convert(_with(value, keys, plain), into, where)
+            return _convert(
+                _with(value, keys, plain), into, where, {**looked_up, tuple(keys): found}
+            )
+        found = looked_up.get(tuple(keys), found)
         reason = _readable(mismatch, _masked(found) if _SECRET & {*keys} else found, kind)
         raise ConfigError(f"{'.'.join([where, *keys])}: {reason}") from None
 
@@ -375,7 +386,9 @@ def read_file(path: Path) -> dict[str, Any]:
 def _table(tables: dict[str, Any], key: str, where: str = "") -> dict[str, Any]:
     value = tables.get(key, {})
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}{key}: expected a table, got {value!r}")
+        at = f"{where}{key}"
+        shown = _masked(value) if at.startswith("services") else value  # it may be a key
+        raise ConfigError(f"{at}: expected a table, got {shown!r}")
     return value
 
 

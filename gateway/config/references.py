@@ -127,7 +127,7 @@ class References:
 
     def _text(self, text: str, where: str) -> str:
         if text.startswith(f"$${FILE}"):
-            return self._variables(text[2:], where)
+            return self._variables(text[2:], where, written=text)
         if text.startswith(FILE):
             path = self.path(text.removeprefix(FILE))
             self.files[path] = self.files.get(path, False) or ".env." in f"{where}."
@@ -149,7 +149,7 @@ class References:
             for name, value in headers.items()
         }
 
-    def _variables(self, text: str, where: str) -> str:
+    def _variables(self, text: str, where: str, *, written: str | None = None) -> str:
         if "${" not in text:
             return text
         looked_up = False
@@ -162,7 +162,7 @@ class References:
             return self._variable(part["name"], where, closed=bool(part["end"]))
 
         value = _PART.sub(replace, text)
-        return Referenced(value, text) if looked_up else value
+        return Referenced(value, written or text) if looked_up else value
 
     def _variable(self, name: str, where: str, *, closed: bool) -> str:
         if not closed or not VARIABLE.fullmatch(name):

@@ -102,7 +102,9 @@ class SandboxSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         for key, names in (("env", self.env), ("env_allow", self.env_allow)):
             for name in names:
                 if not _NAME.fullmatch(name):
-                    raise _invalid(key, name, "a name of letters, digits and underscores")
+                    # Whoever writes NAME=VALUE there may have written a secret.
+                    shown = name.partition("=")[0]
+                    raise _invalid(key, shown, "a name of letters, digits and underscores")
         for name, value in self.env.items():
             if "\0" in value:
                 # The message leaves the value out: it may be a secret.

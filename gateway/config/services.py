@@ -25,7 +25,7 @@ from gateway.config.hosts import is_address
 from gateway.config.nearest import meant
 from gateway.config.presets import GENERIC, PRESETS, Preset
 from gateway.config.reading import MAX_CONFIGURATION_BYTES, read_bounded
-from gateway.config.references import FILE_WORD, MAX_FILE_BYTES, VARIABLE
+from gateway.config.references import FILE_WORD, MAX_FILE_BYTES, VARIABLE, Referenced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -122,7 +122,8 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         self.parts  # noqa: B018 - checks it
         for name, value in self.headers.items():
             if not _HEADER.fullmatch(name) or name.lower() in OWN_HEADERS:
-                raise ValueError(f"header has {name!r}, expected the name of a field of its own")
+                shown = name.partition(":")[0]
+                raise ValueError(f"header has {shown!r}, expected the name of a field of its own")
             _check_references(f"header.{name}", value)
         for name in self.environment("x"):
             if not VARIABLE.fullmatch(name):
@@ -151,14 +152,20 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return (self.url or self.defaults.url).rstrip("/")
 
     @property
+    def shown_address(self) -> str:
+        """The URL for a message, without what may be a key, while settings are checked."""
+        written = self.url.written if isinstance(self.url, Referenced) else self.address
+        return private_url(written)
+
+    @property
     def parts(self) -> SplitResult:
         """The parts of the URL. Raises ValueError."""
         if not self.address:
             why = self.defaults.why_url or "expected https://HOST/PATH"
             raise ValueError(f"url is missing: {why}")
-        # Without what may be a key: the message is for a terminal, or for the log of a reload.
-        shown = _PRIVATE.sub("***", self.address)
-        expected = f"url is {shown!r}, expected http(s)://HOST[:PORT][/PATH] and nothing else"
+        expected = (
+            f"url is {self.shown_address!r}, expected http(s)://HOST[:PORT][/PATH] and nothing else"
+        )
         try:
             parts = urlsplit(self.address)
             port = parts.port
@@ -176,7 +183,9 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ):
             raise ValueError(expected)
         if is_address(host) and ipaddress.ip_address(host).is_link_local:
-            raise ValueError(f"url is {self.address!r}: link-local addresses are never reached")
+            raise ValueError(
+                f"url is {self.shown_address!r}: link-local addresses are never reached"
+            )
         return parts
 
     @property
@@ -206,6 +215,11 @@ class ServiceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if self.preset is not None:
             return dict(self.defaults.env)
         return {f"{name.upper().replace('-', '_')}_BASE_URL": "{url}"}
+
+
+def private_url(url: str) -> str:
+    """The URL without its user, password, query and fragment."""
+    return _PRIVATE.sub("***", url)
 
 
 def _is_misleading(name: str) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import ConfigError, Settings, load, read_services
+from gateway.config import ConfigError, Settings, load, read_keys, read_services
+from gateway.config.effective import print_settings
 
 ENVIRON = {"HOST": "::1", "PORT": "81", "KEY": "sk-4711", "TWO": "two words", "EMPTY": ""}
 AGENT = "[agents.a]\ncommand = 'true'\n"
@@ -166,3 +167,47 @@ def test_a_service_reads_its_keys_itself_by_the_same_rules(tmp_path: Path) -> No
 def test_an_unknown_name_names_the_nearest_known_one(tmp_path: Path, toml: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
         read(tmp_path, f"{toml}\n" + ("" if "[agents.a]" in toml else AGENT))
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        "services = ['x']\n[services.x]\nurl = 'https://h/${KEY} x'",
+        "services = ['x']\n[services.x]\nurl = 'http://169.254.1.1/${KEY}'",
+        "[services.x]\nurl = 'https://h'\nheader = { 'A: sk-4711' = 'x' }",
+        "[services]\nx = 'sk-4711'",
+        "[agents.a.sandbox]\nenv = { 'A=sk-4711' = 'x' }",
+        "[server]\nmetrics = ['${KEY}']",
+        "[server]\nlog_level = '${NUMBER}'",
+        "[server]\nport = '${NUMBER}'",
+        f"[keys.k]\nhash = 'sha256:{'01' * 32}'\nagents = ['${{KEY}}']",
+    ],
+)
+def test_no_error_shows_what_was_looked_up_or_written_where_keys_stand(
+    tmp_path: Path, toml: str
+) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(f"{AGENT}{toml}\n")
+    with pytest.raises(ConfigError) as raised:
+        read_keys(load(path, environ={**ENVIRON, "NUMBER": "-4711"}), {})
+    assert "4711" not in str(raised.value)
+
+
+def test_what_is_printed_loads_as_what_was_read_and_shows_no_password(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        f"""
+        {AGENT}
+        description = "$$file:${{HOST}}"
+        [server]
+        traces = {{ endpoint = "http://user:sk-4711@collector:4318" }}
+        [services.x]
+        url = "https://h"
+        env = {{ X_URL = "{{url}}/v1", X_KEY = "sk-4711" }}
+        """,
+    )
+    printed = print_settings(settings)
+    assert "4711" not in printed
+    again = read(tmp_path, printed)
+    assert again.agents == settings.agents
+    assert again.services["x"].env == {"X_URL": "{url}/v1", "X_KEY": "***"}
