@@ -197,8 +197,8 @@ def read_key_tables(tables: Any, where: str) -> dict[str, KeySettings]:
             )
         if name.startswith(PREFIX):
             raise ConfigError(
-                f"{where}: a key's name begins with {PREFIX}, as keys do: names stand in logs, and a "
-                "key is not to be written down here"
+                f"{where}: a key's name begins with {PREFIX}, as keys do: names stand in logs, and "
+                "a key is not to be written down here"
             )
         if not isinstance(table, dict):
             raise ConfigError(f"{where}.{name}: expected a table")
