@@ -225,7 +225,7 @@ class Reloader:
         """Read the keys of services and of callers again, and use them from now on."""
         try:
             services = await trio.to_thread.run_sync(
-                self._with_keys, self._settings, self._settings.agents.keys()
+                self._with_keys, self._settings, self._settings.agents, _key_files(self._settings)
             )
             keys = await trio.to_thread.run_sync(read_keys, self._settings, os.environ)
         except (ConfigError, SandboxError) as error:
@@ -247,7 +247,7 @@ class Reloader:
         keys = read_keys(wanted, os.environ)
         refuse_strangers(wanted.server, keys, self._addresses)
         both = [name for name in wanted.agents if name in old]
-        services = self._with_keys(wanted, both)
+        services = self._with_keys(wanted, both, _secret_files(wanted))
         replaced = frozenset(
             name
             for name in both
@@ -280,9 +280,11 @@ class Reloader:
             looks=looks,
         )
 
-    def _with_keys(self, settings: Settings, names: Iterable[str]) -> Services:
-        """The services of agents that are served. Raises ConfigError and SandboxError."""
-        hidden = _key_files(settings)
+    def _with_keys(
+        self, settings: Settings, names: Iterable[str], hidden: Iterable[str]
+    ) -> Services:
+        """The services of agents that are served, and whose workers see none of the files `hidden`.
+        Raises ConfigError and SandboxError."""
         found: Services = {}
         for name in names:
             found[name] = read_services(settings, name, os.environ)
@@ -398,6 +400,12 @@ def _files_of(settings: Settings) -> list[str]:
     """All that a configuration is read from."""
     path = [] if settings.path is None else [str(settings.path)]
     return list(dict.fromkeys([*path, *settings.files, *_key_files(settings)]))
+
+
+def _secret_files(settings: Settings) -> list[str]:
+    """All that no agent is to see: workers that run may be shown what was none at their start."""
+    path = [] if settings.path is None else [str(settings.path)]
+    return [*path, *settings.secret_files, *_key_files(settings)]
 
 
 def _key_files(settings: Settings) -> list[str]:

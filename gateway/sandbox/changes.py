@@ -45,9 +45,9 @@ def with_services(
 
 
 def check_hidden(confinement: Confinement, paths: Iterable[str]) -> None:
-    """Check that workers are not shown these files, which hold keys. Raises SandboxError."""
+    """Check that workers are not shown these files, which are secret. Raises SandboxError."""
     shown = [mount.source for mount in confinement.mounts] + list(confinement.system.shown)
     for path in paths:
         real = os.path.realpath(path)
         if folder := next((each for each in shown if contains(each, real)), None):
-            raise SandboxError(f"{path} holds a key, and the agent is shown {folder}")
+            raise SandboxError(f"{path} is secret, and the agent is shown {folder}")

@@ -158,7 +158,7 @@ class Launcher(Protocol):
 
     def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:
         """Check what a change to these services would give away: their keys to this agent, or the
-        files that `hidden` names, in which keys of any agent's stand. Raises SandboxError."""
+        files that `hidden` names, in which secrets stand. Raises SandboxError."""
         ...
 
     def can_change(self, wanted: SandboxSettings, services: Sequence[Service]) -> bool:

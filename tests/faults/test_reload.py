@@ -109,6 +109,28 @@ async def test_a_wrong_configuration_is_refused_as_a_whole(tmp_path: Path) -> No
         assert await asked(gateway) == NOT_LISTED
 
 
+async def test_no_reload_makes_a_secret_of_what_workers_are_shown(tmp_path: Path) -> None:
+    need_sandbox("root" if os.geteuid() == 0 else "user")
+    (settings := tmp_path / "settings").mkdir()
+    (shown := tmp_path / "shown").mkdir()
+    (shown / "token").write_text("sk-4711")
+    toml = settings_of(f'false\nmounts_ro = ["{shown}"]')
+    async with running_gateway(toml=toml, folder=settings) as gateway:
+        other = f"""
+            [agents.other]
+            command = "cat"
+            sandbox = {{ env = {{ X = "file:{shown}/token" }} }}
+        """
+        line = await reload(gateway, settings, toml + other, "reload: refused as a whole")
+        assert f"agent 'net': {shown}/token is secret, and the agent is shown {shown}" in line
+
+        (shown / "gateway.toml").write_text(toml)
+        (settings / "gateway.toml").unlink()
+        (settings / "gateway.toml").symlink_to(shown / "gateway.toml")
+        line = await reload(gateway, settings, toml, "reload: refused as a whole")
+        assert f"gateway.toml is secret, and the agent is shown {shown}" in line
+
+
 async def test_what_a_reload_cannot_change_is_named_until_the_gateway_is_restarted(
     tmp_path: Path,
 ) -> None:
