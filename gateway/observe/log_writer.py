@@ -7,6 +7,12 @@ stopped with Ctrl-S, a network file system. It can also fail, at a full disk or 
 reads any more. Whoever logs must not notice: `write` only appends to a queue, and a thread takes
 everything that is queued and writes it.
 
+**Lines are written in batches.** To wake a thread costs more than to make a line, and the thread
+then competes with the event loop for the interpreter. So the thread, once it has written, rests for
+`REST_SECONDS`, and what is queued meanwhile is written together. A line after a silence is written
+at once; so is what is queued when a line is `urgent`, when much waits already, and in `flush`: a
+process that dies suddenly loses no warning that it gave, and its plain lines of one rest at most.
+
 The queue is bounded in bytes and in lines. A line that does not fit is dropped and counted, and so
 are lines that could not be written; the count follows the next lines that are written. New lines
 are dropped, not old ones: the first lines of a flood tell more than its last.
@@ -32,6 +38,15 @@ MAX_BYTES = 1024 * 1024
 MAX_LINES = 8192
 """Capacity of the queue in lines: empty lines cost memory, too."""
 
+REST_SECONDS = 0.02
+"""Between two writes of lines that are not urgent: nobody who reads along notices."""
+
+MUCH = MAX_BYTES // 8
+"""Bytes that are written without a rest. A queue that fills up within a rest would drop lines."""
+
+MANY = MAX_LINES // 8
+"""As `MUCH`, in lines."""
+
 _LINE_FEED = ord("\n")
 
 
@@ -49,14 +64,21 @@ class LogWriter:
         self.dropped_in_all = 0
         self._writing = False
         self._torn = False
+        self._idle = False
+        """Whether the thread waits for a line, rather than rests or writes."""
+        self._hurry = True
+        """Whether the thread is not to rest: there is no write yet to rest after."""
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     def __repr__(self) -> str:
         return f"<LogWriter {len(self._queue)} queued, {self._dropped} dropped>"
 
-    def write(self, line: bytes) -> None:
-        """Queue a line, which must end with a line feed. Never blocks."""
+    def write(self, line: bytes, *, urgent: bool = True) -> None:
+        """Queue a line, which must end with a line feed. Never blocks.
+
+        One that is not `urgent` may wait for others, for `REST_SECONDS` at most.
+        """
         with self._changed:
             if len(self._queue) >= MAX_LINES or self._bytes + len(line) > MAX_BYTES:
                 self._dropped += 1
@@ -64,19 +86,33 @@ class LogWriter:
                 return
             self._queue.append(line)
             self._bytes += len(line)
-            self._changed.notify_all()
+            if urgent or self._bytes >= MUCH or len(self._queue) >= MANY:
+                self._wake()
+            elif self._idle:
+                self._idle = False
+                self._changed.notify_all()
 
     def flush(self, seconds: float) -> bool:
         """Wait until everything was written or given up; False if `seconds` pass first."""
         with self._changed:
+            self._wake()
             return self._changed.wait_for(lambda: not (self._queue or self._writing), seconds)
+
+    def _wake(self) -> None:
+        """Have the thread write what is queued, now."""
+        if self._queue and not self._hurry:
+            self._hurry = True
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._writing = False
                 self._changed.notify_all()
+                self._changed.wait_for(lambda: self._hurry, REST_SECONDS)
+                self._hurry, self._idle = False, not self._queue
                 self._changed.wait_for(lambda: self._queue)
+                self._idle = self._hurry = False
                 data = b"".join(self._queue)
                 self._queue.clear()
                 self._bytes = 0

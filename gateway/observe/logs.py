@@ -53,7 +53,7 @@ class QueueingHandler(logging.Handler):
         self.setFormatter(TextFormatter() if as_text else json_formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.writer.write(self._line(record))
+        self.writer.write(self._line(record), urgent=record.levelno >= logging.WARNING)
 
     def _line(self, record: logging.LogRecord) -> bytes:
         try:

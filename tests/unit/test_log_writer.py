@@ -125,3 +125,48 @@ def test_a_descriptor_that_somebody_made_non_blocking_loses_nothing(pipe: Pipe) 
     assert len(pipe.read_until(rb"\n")) == 3 * SIZE + 1
     assert writer.flush(PATIENCE)
     assert "0 dropped" in repr(writer)
+
+
+@pytest.fixture
+def resting(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> LogWriter:
+    """A writer that has written a line, and rests for longer than any test takes."""
+    monkeypatch.setattr(log_writer, "REST_SECONDS", 1000 * PATIENCE)
+    writer = LogWriter(pipe.writer, notice)
+    writer.write(b"at once\n", urgent=False)
+    assert pipe.read_until(rb"\n") == b"at once\n"
+    writer.write(b"later\n", urgent=False)
+    return writer
+
+
+def test_lines_that_follow_soon_wait_for_one_another_until_one_is_urgent(
+    resting: LogWriter, pipe: Pipe
+) -> None:
+    resting.write(b"much later\n", urgent=False)
+    assert "2 queued" in repr(resting)
+    resting.write(b"now\n")
+    assert pipe.read_until(rb"now\n") == b"later\nmuch later\nnow\n"
+
+
+def test_nothing_rests_when_all_lines_are_to_be_written(resting: LogWriter, pipe: Pipe) -> None:
+    assert resting.flush(PATIENCE)
+    assert pipe.read_until(rb"\n") == b"later\n"
+
+
+@pytest.mark.parametrize(
+    "lines", [[b"\n"] * log_writer.MANY, [b"x" * log_writer.MUCH + b"\n"]], ids=["lines", "bytes"]
+)
+def test_what_would_fill_the_queue_does_not_wait(
+    resting: LogWriter, pipe: Pipe, lines: list[bytes]
+) -> None:
+    for line in lines:
+        resting.write(line, urgent=False)
+    # The last of them may come one rest later, as the thread may have begun to write before it.
+    most = sum(map(len, lines)) // 2
+    assert pipe.read(most).startswith(b"later\n")
+
+
+def test_a_line_does_not_rest_for_ever(pipe: Pipe) -> None:
+    writer = LogWriter(pipe.writer, notice)
+    for number in range(10):
+        writer.write(b"%d\n" % number, urgent=False)
+        assert pipe.read_until(rb"\n") == b"%d\n" % number
