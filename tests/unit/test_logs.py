@@ -198,6 +198,19 @@ def test_a_traceback_is_a_field_of_its_record(objects: io.StringIO) -> None:
     assert len(objects.getvalue()) < 2 * harmless.MAX_TRACEBACK
 
 
+def test_a_record_has_the_same_members_with_and_without_a_traceback() -> None:
+    shown = []
+    for failure in (None, (KeyError, KeyError("x"), None)):
+        record = logging.LogRecord("x", logging.WARNING, "", 0, "%s", ("said",), failure)
+        record.__dict__["fields"] = {"agent": "a", "pid": 7, "left_out": None}
+        shown.append(json.loads(json_formatter().format(record)))
+    plain, failed = shown
+    assert "KeyError" in failed.pop("exception")
+    assert list(plain) == list(failed)
+    assert all(each.pop("timestamp").endswith("Z") for each in shown)
+    assert plain == failed
+
+
 def test_a_stack_is_a_field_of_its_record(objects: io.StringIO) -> None:
     logger.warning("where is this?", stack_info=True)
     assert "test_a_stack_is_a_field" in read(objects)["stack"]
