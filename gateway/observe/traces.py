@@ -31,6 +31,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+import requests
 import trio
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -84,6 +85,15 @@ MAX_QUEUE = 2048
 FLUSH_SECONDS = 2.0
 """How long the end of the gateway waits for the last spans to be sent."""
 
+MAX_ANSWER = 64 * 1024
+"""Bytes that are read of a collector's answer, which says what is wrong with spans, if anything."""
+
+_CREDENTIAL_PROVIDERS = (
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER",
+    "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER",
+)
+"""Variables that name a package of the operator's which makes the session."""
+
 QUIET_SECONDS = 60.0
 """Between two lines of the log that tell of lost spans."""
 
@@ -102,7 +112,7 @@ class Traces:
             id_generator=self._ids,
             shutdown_on_exit=False,
         )
-        self._exporter = CountingExporter(OTLPSpanExporter(endpoint=_endpoint(settings)))
+        self._exporter = CountingExporter(_exporter(settings))
         most = int(os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE", MAX_QUEUE))
         self._processor = BatchSpanProcessor(self._exporter, max_queue_size=most)
         self._most = most
@@ -343,6 +353,32 @@ def _random_id(bits: int) -> int:
 def _service_name() -> str:
     """What the environment says (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES), or our own."""
     return str(OTELResourceDetector().detect().attributes.get(SERVICE_NAME, "agent-gateway"))
+
+
+class CollectorSession(requests.Session):
+    """Sends to a collector, and takes no more from it than a status.
+
+    An answer is not read beyond `MAX_ANSWER` bytes, and never decompressed: nobody looks at it. A
+    redirect is an error, or spans that nobody has got would count as sent.
+    """
+
+    def request(self, *args: Any, **options: Any) -> requests.Response:
+        options |= {"allow_redirects": False, "stream": True}
+        response = super().request(*args, **options)
+        # Read to its end, a connection is used again.
+        response.raw.read(MAX_ANSWER, decode_content=False)
+        response.close()
+        if response.is_redirect:
+            where = response.headers["location"]
+            message = f"the collector says to go to {where}: expected its address in the settings"
+            raise requests.TooManyRedirects(message, response=response)
+        return response
+
+
+def _exporter(settings: TraceSettings) -> OTLPSpanExporter:
+    names_own = any(name in os.environ for name in _CREDENTIAL_PROVIDERS)
+    session = None if names_own else CollectorSession()
+    return OTLPSpanExporter(endpoint=_endpoint(settings), session=session)
 
 
 def _endpoint(settings: TraceSettings) -> str | None:

@@ -110,6 +110,8 @@ def collector(answers: Callable[[], int] = lambda: 200) -> Iterator[Collector]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             status = it.take_in(self.path, headers, body)
             self.send_response(status)
+            if status == 307:
+                self.send_header("location", "/elsewhere")
             self.send_header("content-length", "0")
             self.end_headers()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -10,10 +11,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+from gateway.observe.traces import MAX_ANSWER, CollectorSession
 from tests.harness import RunningGateway, running_gateway
 from tests.http.collector import collector
 from tests.http.conftest import AGENTS, SCRIPTED
@@ -246,6 +249,40 @@ async def test_a_collector_that_nobody_reaches_loses_spans_which_are_counted(
         await asked(gateway)
         line = await gateway.logged("spans are lost: the collector does not take them count=")
         assert line.endswith("count=3")
+
+
+async def test_spans_that_a_redirect_would_send_elsewhere_are_lost_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    with collector(lambda: 307) as it:
+        async with serving(tmp_path, it.url) as gateway:
+            await asked(gateway)
+            await gateway.logged("the collector says to go to /elsewhere")
+            await gateway.logged("spans are lost: the collector does not take them count=3")
+        assert it.requests == []
+
+
+def test_a_collectors_answer_is_not_unpacked() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = gzip.compress(b"\0" * 200_000_000)
+            self.send_response(400)
+            self.send_header("content-encoding", "gzip")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server, CollectorSession() as session:
+        serving = threading.Thread(target=server.handle_request)
+        serving.start()
+        response = session.request("POST", f"http://127.0.0.1:{server.server_port}/", data=b"spans")
+        serving.join()
+        assert response.status_code == 400
+        assert len(response.content) <= MAX_ANSWER
 
 
 WITHOUT = """
