@@ -257,7 +257,7 @@ class CallRoutes:
         if caller is not ANONYMOUS or request.permit is not None:
             asked = self._allow(request, asked, size)
         if asked.method == "invoke" and (inputs := self._inputs(asked.agent)) is not None:
-            await inputs.check(asked.payload)
+            await inputs.check(asked.payload, asked.total)
         if wish is not None or asked.continues or asked.agent in self._runs.continuing:
             run = self._runs.begin(asked, codec, fields, wish, seen=seen, permit=request.permit)
             in_background = asked.continues and not asked.stream

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from gateway.errors import GatewayError, InvalidRequest, Overloaded
+from gateway.errors import ClockRanOut, GatewayError, InvalidRequest, Overloaded
 from gateway.observe import logs
 from gateway.readiness import readable, writable
 from gateway.sandbox.launch import Launch
@@ -64,6 +64,9 @@ IDLE_SECONDS = 60.0
 
 ANSWER_SECONDS = 20.0
 """For one answer, of which `input_program.CPU_SECONDS` are work: the machine may be loaded."""
+
+WAIT_SECONDS = 30.0
+"""For an input to be checked, with all those before it: as long as requests wait for a worker."""
 
 MOST_WAITING = 256
 """Inputs that wait to be checked, each up to the largest body in size."""
@@ -128,8 +131,9 @@ class InputChecker:
         """Of the process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    async def check(self, payload: Payload) -> None:
-        """Check one input. Raises InvalidRequest and Overloaded."""
+    async def check(self, payload: Payload, within: float = math.inf) -> None:
+        """Check one input for a caller who waits at most `within` seconds. Raises InvalidRequest,
+        Overloaded, and ClockRanOut if it waits that long."""
         if self.unusable is not None or self._ended or payload[:1] == self._first_byte:
             return
         if len(self._jobs) >= MOST_WAITING:
@@ -140,10 +144,20 @@ class InputChecker:
         job = _Job(payload)
         self._jobs.append(job)
         self._asked.set()
+        began = trio.current_time()
         try:
-            await job.done.wait()
+            with trio.move_on_after(min(within, WAIT_SECONDS)):
+                await job.done.wait()
         finally:
             job.payload = b""
+        if not job.done.is_set():
+            if within <= WAIT_SECONDS:
+                raise ClockRanOut("total", trio.current_time() - began, within)
+            raise Overloaded(
+                f"inputs for agent {self.agent!r} wait to be checked for more than "
+                f"{WAIT_SECONDS:g} s",
+                retry_after=1,
+            )
         if job.error is not None:
             raise job.error
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 
+from gateway.errors import ClockRanOut, GatewayError, Overloaded
 from gateway.workers.input_checker import InputChecker
 from worker.schemas import encode_schema
 
@@ -38,3 +41,15 @@ async def test_anything_else_is_for_the_process_to_judge(
     with trio.move_on_after(1) as waiting:
         await inputs.check(payload)
     assert waiting.cancelled_caught
+
+
+@pytest.mark.parametrize(
+    ("within", "error", "seconds"), [(0.5, ClockRanOut, 0.5), (math.inf, Overloaded, 30)]
+)
+async def test_who_waits_for_a_check_does_not_wait_longer_than_it_wants_or_may(
+    within: float, error: type[GatewayError], seconds: float, autojump_clock
+) -> None:
+    inputs = InputChecker("a", b'{"type":"integer"}')  # and nothing runs it
+    with pytest.raises(error):
+        await inputs.check(b"1", within)
+    assert trio.current_time() == pytest.approx(seconds)
