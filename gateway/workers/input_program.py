@@ -35,9 +35,6 @@ MEMORY_BYTES = 1024 * 1024 * 1024
 
 MOST_MISMATCHES = 3
 
-MOST_ALTERNATIVES = 32
-"""Alternatives within alternatives that are looked into, to say what does not match."""
-
 MOST_TEXT = 300
 """Characters of one mismatch, and of each key."""
 
@@ -97,52 +94,55 @@ def check(validator: Any, text: bytes) -> bytes:
         return json.dumps([[[], f"expected what can be read: {error}"[:MOST_TEXT]]]).encode()
     if validator.is_valid(value):
         return b""
-    mismatches = map(closest, islice(validator.iter_errors(value), MOST_MISMATCHES))
-    found = [
-        [[shown(key) for key in error.instance_path], expectation(error)] for error in mismatches
-    ]
+    found = [told(error) for error in islice(validator.iter_errors(value), MOST_MISMATCHES)]
     answer = json.dumps(found or [[[], "expected what the schema allows"]]).encode()
     if len(answer) > MOST_PLACES_BYTES:
         answer = json.dumps([[[], text] for _, text in found]).encode()
     return answer
 
 
-def closest(error: Any) -> Any:
-    """The mismatch itself; or, where none of several alternatives matches, that of the alternative
-    of which the input has matched most: its mismatch lies deepest, and is not the type."""
-    for _ in range(MOST_ALTERNATIVES):
-        inside = [alternative[0] for alternative in alternatives(error) if alternative]
-        if not inside or all(is_same_place(each, error) and is_type(each) for each in inside):
-            break
-        error = max(inside, key=lambda each: (len(each.instance_path), not is_type(each)))
-    return error
-
-
-def alternatives(error: Any) -> Any:
-    """The mismatches of each alternative, where there are any."""
-    of_alternatives = error.kind.name in {"anyOf", "oneOf"}
-    return getattr(error.kind, "context", ()) if of_alternatives else ()
-
-
-def is_same_place(one: Any, other: Any) -> bool:
-    return len(one.instance_path) == len(other.instance_path)
-
-
-def is_type(error: Any) -> bool:
-    return bool(error.kind.name == "type")
-
-
 def shown(key: str | int) -> str | int:
     return key[:MOST_TEXT] if isinstance(key, str) else key
+
+
+def told(error: Any) -> tuple[list[str | int], str]:
+    """The place of one mismatch, and what is expected there.
+
+    Of a value that matches none of a schema's alternatives, that is what the one says that the
+    value was meant for, or which types they are for, where either can be told.
+    """
+    place = [shown(key) for key in error.instance_path]
+    if error.kind.name not in ("anyOf", "oneOf"):
+        return place, expectation(error)
+    types: list[str] = []
+    others: list[list[Any]] = []
+    for alternative in error.kind.context:
+        if not alternative:  # of `oneOf`, more than one matches
+            return place, expectation(error)
+        first = alternative[0]
+        if first.kind.name == "type" and first.instance_path == error.instance_path:
+            types += first.kind.types
+        else:
+            others.append(alternative)
+    if types and not others:
+        names = " or ".join(dict.fromkeys(types))
+        return place, f"expected {names}, got {type_of(error.instance)}"
+    fitting = [each for each in others if all(is_below(error, within) for within in each)]
+    meant = fitting if len(fitting) == 1 else others
+    return told(meant[0][0]) if len(meant) == 1 else (place, expectation(error))
+
+
+def is_below(error: Any, within: Any) -> bool:
+    """Whether a mismatch is of a part of the value, which itself is of the right shape."""
+    return len(within.instance_path) > len(error.instance_path)
 
 
 def expectation(error: Any) -> str:
     """What one mismatch says, in the words in which an agent of the SDK would say the same."""
     kind = error.kind
-    inside = [each.kind for alternative in alternatives(error) for each in alternative]
-    if kind.name == "type" or inside:  # else `closest` had gone further in
-        types = [name for each in inside or [kind] for name in each.types]
-        return f"expected {' or '.join(types)[:MOST_TEXT]}, got {type_of(error.instance)}"
+    if kind.name == "type":
+        types = " or ".join(kind.types)
+        return f"expected {types}, got {type_of(error.instance)}"
     if kind.name == "required":
         return f"{kind.property[:MOST_TEXT]!r} is missing"
     return str(error.message)[:MOST_TEXT]

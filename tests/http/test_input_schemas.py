@@ -79,8 +79,28 @@ EITHER = {
 
 ONE_OF = {"oneOf": [{"type": "integer"}, {"minimum": 5}]}
 
+PLACE = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "size": {"type": "integer"}},
+    "required": ["name"],
+}
+WRAPPED_PLACE = {
+    "type": "object",
+    "properties": {"place": PLACE},
+    "required": ["place"],
+    "additionalProperties": False,
+}
+"""As the SDK derives both of `visit(place: Place)`."""
+
+ALTERNATIVES = {
+    "to": {"anyOf": [PLACE, WRAPPED_PLACE]},
+    "mode": {"anyOf": [{"type": "string", "enum": ["fast", "slow"]}, {"type": "null"}]},
+    "one": {"oneOf": [{"type": "integer"}, {"minimum": 5}, {"type": "string"}]},
+}
+
 SCHEMAS = {
     "person": PERSON,
+    "alternatives": {"properties": ALTERNATIVES},
     "one": ONE_OF,
     "either": EITHER,
     "chain": CHAIN,
@@ -189,6 +209,26 @@ def test_an_input_that_matches_no_alternative_is_told_what_they_expect(
 ) -> None:
     become_known(client, agent)
     error = refusal(client.post(f"/agent/{agent}/invoke", json={"input": value}))
+    assert error["message"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"to": {"name": "Rome", "size": "7"}}, "input.to.size: expected integer, got string"),
+        ({"to": {"place": {"name": 4}}}, "input.to.place.name: expected string, got integer"),
+        ({"to": "Rome"}, "input.to: expected object, got string"),
+        ({"to": {}}, "input.to: the value is not valid under any"),
+        ({"mode": 7}, "input.mode: expected string or null, got integer"),
+        ({"mode": "fest"}, "input.mode: the value is not one of"),
+        ({"one": 7}, "input.one: the value is valid under more than one"),
+    ],
+)
+def test_of_alternatives_the_one_that_was_meant_says_what_is_wrong(
+    client: httpx.Client, value: Any, message: str
+) -> None:
+    become_known(client, "alternatives")
+    error = refusal(client.post("/agent/alternatives/invoke", json={"input": value}))
     assert error["message"].startswith(message)
 
 
