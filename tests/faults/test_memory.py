@@ -136,7 +136,7 @@ async def test_a_large_body_and_a_large_unread_answer_are_held_within_the_bound_
         for _ in range(clients):
             connection = open_request(gateway, "bad", wish, between=between)
             await unread.enter_async_context(connection)
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(3 * PATIENCE):  # 60 MB are escaped, and go through pipes
             while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
                 pass
         held = memory(gateway, "VmHWM") - before
@@ -232,7 +232,7 @@ async def test_a_large_event_and_a_large_result_are_held_within_the_bound_togeth
         for _ in range(clients):
             connection = open_request(gateway, "bad", wish, stream=stream, events=True)
             await unread.enter_async_context(connection)
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(3 * PATIENCE):  # 60 MB are escaped, and go through pipes
             while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
                 pass
         held = memory(gateway, "VmHWM") - before
