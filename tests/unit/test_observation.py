@@ -6,7 +6,6 @@ import json
 import logging
 from typing import Any
 
-import httpx
 import pytest
 import trio
 
@@ -256,10 +255,24 @@ def an_app(observers: list[Observer]) -> Any:
 
 
 async def get(path: str, observers: list[Observer]) -> int:
-    transport = httpx.ASGITransport(an_app(observers))
-    headers = {"x-request-id": "mine"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-        return (await client.get(path, headers=headers)).status_code
+    client = FakeClient(b"")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"127.0.0.1"), (b"x-request-id", b"mine")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    await an_app(observers)(scope, client.receive, client.send)
+    _, head = client.sent[0]
+    return int(head["status"])
 
 
 async def test_a_defect_of_the_application_is_observed() -> None:
