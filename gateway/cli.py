@@ -17,8 +17,13 @@ from typing import Any
 import click
 import trio
 
-from gateway.check import check_agents
 from gateway.commands import Commands
+from gateway.composition.check import check_agents
+from gateway.composition.launchers import LauncherMaker, States
+from gateway.composition.notify import ServiceManager
+from gateway.composition.reload import watch_agents, watch_configuration
+from gateway.composition.server import serve
+from gateway.composition.shutdown import hold_hangups
 from gateway.config import (
     ConfigError,
     load,
@@ -27,16 +32,11 @@ from gateway.config import (
 )
 from gateway.config.effective import print_settings
 from gateway.front.sockets import ListenError, refuse_strangers, resolve
-from gateway.launchers import LauncherMaker, States
-from gateway.notify import ServiceManager
 from gateway.observe import logs
 from gateway.observe.recording import recording
-from gateway.reload import watch_agents, watch_configuration
 from gateway.sandbox import (
     SandboxError,
 )
-from gateway.server import serve
-from gateway.shutdown import hold_hangups
 
 log = logging.getLogger("gateway")
 

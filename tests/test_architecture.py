@@ -54,19 +54,7 @@ GROUND = {"call", "clock", "config", "errors", "exchange", "needs", "observe", "
 ROOMS = ("sandbox", "workers", "agents", "front")
 """From the bottom up: a room may know the ground and the rooms before it, and no other."""
 
-ENTRANCE = {
-    "__main__",
-    "check",
-    "cli",
-    "commands",
-    "launchers",
-    "notify",
-    "observers",
-    "reload",
-    "roster",
-    "server",
-    "shutdown",
-}
+ENTRANCE = {"__main__", "cli", "commands", "composition"}
 """Where the rooms are put together."""
 
 PURE = (
@@ -105,7 +93,7 @@ PURE = (
 )
 """Decisions over plain state: tested without processes, tasks or time."""
 
-HTTP_PLACES = {"front", "server"}
+HTTP_PLACES = {"front", "composition"}
 """Who may know the HTTP server."""
 
 READERS_OF_HTTP = tuple(

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from gateway.composition.reload import differences
 from gateway.config import AgentSettings, SandboxSettings, Settings
-from gateway.reload import differences
 from tests.faults.scene import (
     PATIENCE,
     agent,

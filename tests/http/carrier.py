@@ -10,8 +10,8 @@ from typing import Any
 
 import trio
 
-from gateway import server
 from gateway.agents.dispatcher import Dispatcher
+from gateway.composition import server
 from gateway.config import RunSettings, ServerSettings
 from gateway.front.addresses import AddressCounts
 from gateway.front.app import make_app

@@ -162,7 +162,10 @@ def test_without_docs_neither_is_there(tmp_path: Path) -> None:
 
 
 def test_what_is_off_is_not_imported() -> None:
-    script = "import sys, gateway.server; print([n for n in sys.modules if 'front.docs' in n])"
+    script = (
+        "import sys, gateway.composition.server; "
+        "print([n for n in sys.modules if 'front.docs' in n])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

@@ -189,7 +189,7 @@ async def test_without_the_setting_there_are_no_metrics_and_nothing_of_them_is_l
         await gateway.post("/agent/puppet/invoke", input="answer")
         assert (await gateway.client.get("/metrics")).status_code == 404
         imported = {line.rpartition("|")[2].strip() for line in gateway.log}
-    assert {"gateway.server", "gateway.observe.metrics.readings"} <= imported
+    assert {"gateway.composition.server", "gateway.observe.metrics.readings"} <= imported
     assert not [name for name in imported if name.startswith("prometheus_client")]
     assert "gateway.observe.metrics.requests" not in imported
 

@@ -312,6 +312,6 @@ async def test_where_traces_are_off_nothing_of_opentelemetry_is_imported(tmp_pat
         async with running_gateway(agents, *options, env=env) as gateway:
             params = await asked(gateway, {"traceparent": PARENT})
             assert params["traceparent"] == PARENT
-        assert any("import 'gateway.server'" in line for line in gateway.log)
+        assert any("import 'gateway.composition.server'" in line for line in gateway.log)
         assert not any("import 'opentelemetry" in line for line in gateway.log)
         assert it.exports == 0

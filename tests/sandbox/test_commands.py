@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.composition.launchers import LauncherMaker, States
 from gateway.config import AgentSettings, ConfigError, ServerSettings, Settings
-from gateway.launchers import LauncherMaker, States
 from gateway.sandbox import SandboxError
 from gateway.sandbox.files.commands import shell_script, simple_commands, wrapped
 from gateway.sandbox.files.discover import discover

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import trio
 
+from gateway.composition.launchers import LauncherMaker, States
 from gateway.config import load
-from gateway.launchers import LauncherMaker, States
 from gateway.sandbox import SandboxError
 from tests.harness import RunningGateway, running_gateway
 from tests.sandbox.users import as_user, available_users, need_sandbox, uid_of

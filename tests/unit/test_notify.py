@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from gateway import notify
-from gateway.notify import ServiceManager
+from gateway.composition import notify
+from gateway.composition.notify import ServiceManager
 
 
 class Listener:

@@ -12,11 +12,11 @@ import trio
 from msgspec import structs
 
 from gateway.agents.supervisor import AgentSupervisor
+from gateway.composition.reload import Reloader
 from gateway.config import AgentSettings, CallerKeys, SandboxSettings, Settings
 from gateway.config.keys import hash_key
 from gateway.config.services import Service, ServiceSettings
 from gateway.front.auth import Keys
-from gateway.reload import Reloader
 from tests.unit.workers import NoLauncher
 
 
@@ -158,7 +158,7 @@ async def test_no_configuration_ends_the_gateway_and_no_key_either(
     reloader = Reloader(read, settings(key), Agents(Launcher()), callers=Keys())
     await reloader.reload()
     assert "reload: refused as a whole, nothing has changed: this is a defect" in caplog.text
-    monkeypatch.setattr("gateway.reload.reloader.read_services", lambda *_: read())
+    monkeypatch.setattr("gateway.composition.reload.reloader.read_services", lambda *_: read())
     await reloader.read_keys()
     assert "keys: the last ones stay in use: this is a defect" in caplog.text
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway import server
+from gateway.composition import server
 from gateway.config import ServerSettings, Settings
 from tests.unit.workers import NoLauncher
 

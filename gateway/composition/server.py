@@ -20,6 +20,11 @@ from hypercorn.config import Config
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.scope import run_agent
+from gateway.composition.notify import ServiceManager
+from gateway.composition.observers import Observers, make_metrics
+from gateway.composition.reload import Part, Reloader, Watcher
+from gateway.composition.roster import Roster
+from gateway.composition.shutdown import Shutdown, receive_signals
 from gateway.config import CallerKeys
 from gateway.config.origins import ANY_ORIGIN
 from gateway.front.addresses import AddressCounts
@@ -36,13 +41,8 @@ from gateway.front.sockets import (
     refuse_strangers,
     url_of,
 )
-from gateway.notify import ServiceManager
 from gateway.observe import logs
-from gateway.observers import Observers, make_metrics
-from gateway.reload import Part, Reloader, Watcher
-from gateway.roster import Roster
 from gateway.sandbox.files.keeper import keep_states
-from gateway.shutdown import Shutdown, receive_signals
 from gateway.workers.orphans import OrphanKeeper
 from gateway.workers.recorded import kind_of_worker
 
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping, Sequence
 
+    from gateway.composition.launchers import LauncherMaker, States
     from gateway.config import Settings
-    from gateway.launchers import LauncherMaker, States
     from gateway.observe.recording import Recorder
     from gateway.sandbox.launch import Launcher
 

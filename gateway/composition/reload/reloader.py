@@ -38,14 +38,14 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import trio
 from msgspec import structs
 
+from gateway.composition.reload.compare import differences, in_force, needs_new_workers
+from gateway.composition.reload.watch import Looks, look_at
+from gateway.composition.roster import NotStarted
 from gateway.config import ConfigError, read_keys, read_services
 from gateway.config.services import Service, key_files
 from gateway.errors import ShuttingDown
 from gateway.front.sockets import refuse_strangers
 from gateway.observe import logs
-from gateway.reload.compare import differences, in_force, needs_new_workers
-from gateway.reload.watch import Looks, look_at
-from gateway.roster import NotStarted
 from gateway.sandbox import SandboxError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ Services = dict[str, list[Service]]
 
 
 class Agents(Protocol):
-    """The agents that are served: `gateway.roster.Roster`."""
+    """The agents that are served: `gateway.composition.roster.Roster`."""
 
     @property
     def launchers(self) -> Mapping[str, Launcher]: ...

@@ -70,7 +70,7 @@ Looks = dict[str, tuple[int, ...]]
 
 
 class Reloader(Protocol):
-    """`gateway.reload.reloader.Reloader`."""
+    """`gateway.composition.reload.reloader.Reloader`."""
 
     @property
     def agents(self) -> Mapping[str, AgentSettings]: ...

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.composition.launchers import LauncherMaker, States
     from gateway.config import Settings
-    from gateway.launchers import LauncherMaker, States
     from gateway.sandbox.launch import Launcher
     from gateway.workers.worker import Worker
 
