@@ -3,6 +3,6 @@
 The README beside this file says what is mapped, passed on, ignored and refused. `dialect` puts the
 parts together. `chat_request` and `response_request` read bodies, with `items`, `tools`, `content`
 and `parameters`; `requests` and `context` make calls of them. `completion` and `response` write
-answers and streams, with `message`, `calls`, `events`, `output` and `outcomes`; `memory` keeps what
-was said lately; `errors` writes errors.
+answers and streams, with `output`, `outcomes` and what all `chats` have; `memory` keeps what was
+said lately; `errors` writes errors.
 """

@@ -9,13 +9,14 @@ import msgspec
 
 from gateway import clock
 from gateway.errors import GatewayError, InvalidAgentResponse
+from gateway.front.chats import endings
+from gateway.front.chats.calls import Calls
+from gateway.front.chats.message import EMPTY, read_message
+from gateway.front.chats.parts import in_fewer_events, link_to, status_comment
 from gateway.front.dialect import join_chunks, text_runs
 from gateway.front.event_stream import DONE, HEADERS, KEEP_ALIVE
 from gateway.front.openai import outcomes
-from gateway.front.openai.calls import Calls
 from gateway.front.openai.errors import error_members
-from gateway.front.openai.events import in_fewer_events, link_to, status_comment
-from gateway.front.openai.message import EMPTY, read_message
 from protocol import on_one_line
 from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gateway.exchange import Exchange
-    from gateway.front.openai.calls import FunctionCall
+    from gateway.front.chats.calls import FunctionCall
     from gateway.front.openai.chat_request import ChatRequest
     from protocol import Payload
 
@@ -43,8 +44,8 @@ def encode_completion(request: ChatRequest, exchange: Exchange, words: list[byte
         message = read_message(exchange.result, request.tools.names)
         text = message.text if text == EMPTY else join_chunks([text, message.text])
         reasoning = reasoning or message.reasoning
-    calls = outcomes.calls_of(outcome, held, message)
-    text = _with_text(text, outcomes.questions_of(outcome))
+    calls = endings.calls_of(outcome, held, message)
+    text = _with_text(text, endings.questions_of(outcome))
     answer: dict[str, Any] = {
         "role": "assistant",
         "content": None if calls and text == EMPTY else msgspec.Raw(text),
@@ -54,7 +55,7 @@ def encode_completion(request: ChatRequest, exchange: Exchange, words: list[byte
         answer["reasoning_content"] = msgspec.Raw(reasoning)
     if calls:
         answer["tool_calls"] = [_call_members(call) for call in calls]
-    finish = outcomes.FINISH_REASONS[outcomes.finish_of(outcome, calls)]
+    finish = outcomes.FINISH_REASONS[endings.finish_of(outcome, calls)]
     body: dict[str, Any] = {
         "id": _new_id(),
         "object": "chat.completion",
@@ -179,14 +180,14 @@ class CompletionStream:
                 parts.append(self._delta(b'{"reasoning_content":%b}' % message.reasoning))
             if message.text != EMPTY:
                 parts.append(self._text([message.text]))
-        calls = outcomes.calls_of(outcome, self._calls, message)
-        if questions := outcomes.questions_of(outcome):
+        calls = endings.calls_of(outcome, self._calls, message)
+        if questions := endings.questions_of(outcome):
             paragraph = "\n\n" if self._text_begun else ""
             parts.append(self._text([_encode(paragraph + questions)]))
         for index, call in enumerate(calls):
             members = _encode({"tool_calls": [{"index": index, **_call_members(call)}]})
             parts.append(self._delta(members))
-        finish = outcomes.FINISH_REASONS[outcomes.finish_of(outcome, calls)]
+        finish = outcomes.FINISH_REASONS[endings.finish_of(outcome, calls)]
         parts.append(self._before + b'{},"finish_reason":"%b"}]}\n\n' % finish.encode())
         usage = outcomes.chat_usage(outcome)
         if self._request.include_usage and usage is not None:

@@ -30,13 +30,13 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import InvalidAgentResponse
-from gateway.front.openai.events import in_fewer_events
+from gateway.front.chats.parts import in_fewer_events
 from protocol import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.front.openai.calls import FunctionCall
+    from gateway.front.chats.calls import FunctionCall
     from protocol.events import File
 
 MAX_OUTPUT = 2 * 1024 * 1024

@@ -9,20 +9,21 @@ from msgspec import Raw, Struct
 
 from gateway import clock
 from gateway.errors import GatewayError, InvalidAgentResponse
+from gateway.front.chats import endings
+from gateway.front.chats.calls import Calls
+from gateway.front.chats.message import EMPTY, read_message
+from gateway.front.chats.parts import link_to, status_comment
 from gateway.front.dialect import join_chunks, text_runs
 from gateway.front.event_stream import HEADERS, KEEP_ALIVE
 from gateway.front.openai import outcomes
-from gateway.front.openai.calls import Calls
 from gateway.front.openai.errors import error_members
-from gateway.front.openai.events import link_to, status_comment
-from gateway.front.openai.message import EMPTY, read_message
 from gateway.front.openai.output import Output
 from gateway.front.openai.response_request import not_found
 from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
-    from gateway.front.openai.calls import FunctionCall
+    from gateway.front.chats.calls import FunctionCall
     from gateway.front.openai.memory import Memory
     from gateway.front.openai.response_request import ResponseRequest
     from protocol import Payload
@@ -145,7 +146,7 @@ class Telling:
         except InvalidAgentResponse as error:
             self.failure = error
             return b"".join(events)
-        incomplete = _INCOMPLETE.get(outcomes.finish_of(outcome, calls))
+        incomplete = _INCOMPLETE.get(endings.finish_of(outcome, calls))
         status = "completed" if incomplete is None else "incomplete"
         events += [output.call(call) for call in calls]
         events.append(output.finish(status))
@@ -167,9 +168,9 @@ class Telling:
                 events.append(output.reasoning(message.reasoning))
             if message.text != EMPTY:
                 events.append(output.text([message.text]))
-        if questions := outcomes.questions_of(outcome):
+        if questions := endings.questions_of(outcome):
             events.append(output.paragraph(questions))
-        return outcomes.calls_of(outcome, self._calls, message)
+        return endings.calls_of(outcome, self._calls, message)
 
     def fail(self, error: GatewayError) -> bytes:
         """The end of a Response that failed: an event for those who follow its states, and one that

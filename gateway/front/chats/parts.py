@@ -1,4 +1,4 @@
-"""What both APIs make of chunks that come together, and of events that they have no form for."""
+"""What dialects make of chunks that come together, and of events that they have no form for."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from protocol.events import File, Status
 
 MAX_EVENTS_AT_ONCE = 32
-"""For chunks that came together. An event of these APIs is five times as long as one of the native
-API, and clients make an object of each."""
+"""For chunks that came together. An event of these dialects is five times as long as one of the
+native one, and clients make an object of each."""
 
 
 def in_fewer_events(chunks: Sequence[bytes]) -> Sequence[bytes]:
     """Chunks that came together as the texts of `MAX_EVENTS_AT_ONCE` events at most.
 
-    Where chunks begin and end has no meaning in these APIs. Tokens of a model come one by one, and
-    pass as they are.
+    Where chunks begin and end has no meaning in these dialects. Tokens of a model come one by one,
+    and pass as they are.
     """
     if len(chunks) <= MAX_EVENTS_AT_ONCE:
         return chunks

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import InvalidAgentResponse
-from gateway.front.openai.calls import FunctionCall, new_call_id
+from gateway.front.chats.calls import FunctionCall, new_call_id
 
 if TYPE_CHECKING:
     from protocol import Payload
