@@ -12,22 +12,20 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 
 from gateway.front.cors import make_cors
+from gateway.front.dialects import serve_dialects
 from gateway.front.hosts import KnownHosts
 from gateway.front.limits import make_limits
 from gateway.front.metrics import Readers, make_metrics_blueprint
-from gateway.front.models import make_models_blueprint
-from gateway.front.native.dialect import NativeDialect
 from gateway.front.observed import Observed
 from gateway.front.requests import CallRoutes
 from gateway.front.status import make_blueprint
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import CallerKeys, ServerSettings, Settings
     from gateway.front.auth import Keys
-    from gateway.front.dialect import Dialect
     from gateway.front.limits.permits import Limits
     from gateway.front.metrics import Scrape
     from gateway.front.observed import ASGIApp, Begin
@@ -69,20 +67,6 @@ async def _send_whole(send: Any, message: dict[str, Any]) -> None:
         await send(message)
 
 
-def make_dialects(names: Collection[str]) -> tuple[Dialect, ...]:
-    """The client protocols that are served, of those with these names, in the order in which they
-    are asked whose a path is. What is off is not imported.
-
-    The native one is the last, and there in any case: it answers for every path that is nobody's.
-    """
-    native = NativeDialect(serves="native" in names)
-    if "openai" not in names:
-        return (native,)
-    from gateway.front.openai.dialect import OpenAIDialect  # noqa: PLC0415 - see above
-
-    return (OpenAIDialect(), native)
-
-
 class App(QuartTrio):
     """The application of one gateway. What changes of it belongs to its `calls` and `readers`."""
 
@@ -122,17 +106,19 @@ def make_app(
     # The gateway has its own clocks; Quart's would cut every response after 60 s.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["MAX_CONTENT_LENGTH"] = max_body
-    dialects = make_dialects(settings.dialects)
+    served = serve_dialects(settings.dialects)
+    dialects = tuple(each.dialect for each in served)
     app.register_blueprint(make_blueprint(dispatcher, dialects))
-    if "openai" in settings.dialects:
-        app.register_blueprint(make_models_blueprint(dispatcher))
+    for each in served:
+        if each.routes is not None:
+            app.register_blueprint(each.routes(dispatcher))
     if scrape is not None:
         app.readers = Readers(settings.metrics)
         app.register_blueprint(make_metrics_blueprint(scrape, app.readers))
     if settings.docs:
         from gateway.front.docs.routes import make_docs_blueprint  # noqa: PLC0415 - off: unread
 
-        app.register_blueprint(make_docs_blueprint(dispatcher, settings))
+        app.register_blueprint(make_docs_blueprint(dispatcher, served, settings))
     app.calls = CallRoutes(
         app.asgi_app,
         dispatcher,

@@ -208,7 +208,7 @@ async def test_a_dialect_that_is_off_has_no_paths() -> None:
 
 def test_a_dialect_that_is_off_is_not_imported() -> None:
     code = (
-        "import sys; from gateway.front.app import make_dialects; make_dialects(['native']);"
+        "import sys; from gateway.front.dialects import serve_dialects; serve_dialects(['native']);"
         "print([name for name in sys.modules if name.startswith('gateway.front.openai')])"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

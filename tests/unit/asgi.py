@@ -10,15 +10,15 @@ import trio
 from gateway.call import Call
 from gateway.config import Clocks, RunSettings, ServerSettings
 from gateway.exchange import Exchange
-from gateway.front.app import make_dialects
 from gateway.front.dialect import Dialect
+from gateway.front.dialects import serve_dialects
 from gateway.front.hosts import KnownHosts
 from gateway.front.requests import CallRoutes
 from gateway.front.runs.service import Runs
 from tests.unit.workers import NoCarrier
 
 DEFAULT = Clocks()
-DIALECTS = make_dialects(ServerSettings().dialects)
+DIALECTS = tuple(each.dialect for each in serve_dialects(ServerSettings().dialects))
 HOSTS = KnownHosts(ServerSettings(), "machine")
 Story = Callable[[Exchange], Any]
 

@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw, Struct
 
+from gateway.config import ServerSettings
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.front.described import AgentView, described, error_types
 from gateway.front.dialect import RequestHead
+from gateway.front.dialects import serve_dialects
 from gateway.front.docs.document import make_document
 from gateway.front.docs.embedding import UnfitError, embedded
 from gateway.front.native.body import read_call
@@ -31,11 +33,11 @@ from gateway.front.openai.response_request import read_response
 
 HEAD = RequestHead(request_id="r1")
 
+DIALECTS = [each.describe for each in serve_dialects(ServerSettings().dialects)]
+
 DOCUMENT = msgspec.json.decode(
     msgspec.json.encode(
-        make_document(
-            [AgentView("echo")], ["native", "openai"], version="1", keys=True, metrics=True
-        )
+        make_document([AgentView("echo")], DIALECTS, version="1", keys=True, metrics=True)
     )
 )
 

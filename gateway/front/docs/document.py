@@ -17,15 +17,16 @@ from gateway.front.described import (
     parameters,
     ref,
 )
-from gateway.front.native.description import describe as describe_native
 from gateway.front.native.description import open_bodies
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from msgspec import Struct
 
     from gateway.front.described import AgentView, Part
+
+    Describe = Callable[[Sequence[AgentView]], Part]
 
 _PREFIX = "Error"
 
@@ -162,19 +163,15 @@ _SECURITY: Json = {
 
 def make_document(
     agents: Sequence[AgentView],
-    dialects: Collection[str],
+    dialects: Sequence[Describe],
     *,
     version: str,
     keys: bool,
     metrics: bool,
 ) -> Json:
-    """The document for these agents, called in these dialects. `keys`: a key is needed. `metrics`:
-    they are served."""
-    parts = [describe_native(agents if "native" in dialects else ())]
-    if "openai" in dialects:
-        from gateway.front.openai import description  # noqa: PLC0415 - what is off is not imported
-
-        parts.append(description.describe(agents))
+    """The document for these agents. `dialects` describe their parts, the last one first. `keys`: a
+    key is needed. `metrics`: they are served."""
+    parts = [describe(agents) for describe in reversed(dialects)]
     schemas = dict(_of_types(tuple(each for part in parts for each in part.types)))
     for part in parts:
         schemas |= part.schemas

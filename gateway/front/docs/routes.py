@@ -25,9 +25,12 @@ from gateway.front.docs.embedding import UnfitError, embedded
 from gateway.front.status import caller, visible_agents
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.agents.dispatcher import Dispatcher
     from gateway.agents.supervisor import AgentSupervisor
     from gateway.config import ServerSettings
+    from gateway.front.dialects import Served
     from protocol import Ready
 
 PAGE = Path(__file__).parent / "page"
@@ -63,8 +66,10 @@ class _Embedded(NamedTuple):
     view: AgentView
 
 
-def make_docs_blueprint(dispatcher: Dispatcher, settings: ServerSettings) -> Blueprint:
-    """Make the routes for the agents of one gateway."""
+def make_docs_blueprint(
+    dispatcher: Dispatcher, dialects: Sequence[Served], settings: ServerSettings
+) -> Blueprint:
+    """Make the routes for the agents of one gateway, which is called in these dialects."""
     routes = Blueprint("docs", __name__)
     views: dict[str, _Embedded] = {}
 
@@ -85,7 +90,7 @@ def make_docs_blueprint(dispatcher: Dispatcher, settings: ServerSettings) -> Blu
             del views[gone]
         document = make_document(
             [view(agent) for agent in visible_agents(dispatcher)],
-            settings.dialects,
+            [each.describe for each in dialects],
             version=_version(),
             keys=caller() is not ANONYMOUS,
             metrics=settings.metrics is not False,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.agents.supervisor import AgentSupervisor
 
 
-def make_models_blueprint(dispatcher: Dispatcher) -> Blueprint:
+def make_blueprint(dispatcher: Dispatcher) -> Blueprint:
     """Make the routes for the agents of one gateway."""
     routes = Blueprint("models", __name__)
     created = clock.unix_time()

@@ -1,0 +1,69 @@
+"""The client protocols that there are, by the names that `[server] dialects` has for them.
+
+Each is a package beside this module. What is off is not imported: hence the functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.front.native.dialect import NativeDialect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+    from quart import Blueprint
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.described import AgentView, Part
+    from gateway.front.dialect import Dialect
+
+
+class Served(NamedTuple):
+    """One client protocol, as it is served."""
+
+    dialect: Dialect
+    describe: Callable[[Sequence[AgentView]], Part]
+    """Its part of the OpenAPI document."""
+    routes: Callable[[Dispatcher], Blueprint] | None = None
+    """What it has besides calls of agents: lists, cards."""
+
+
+def _openai() -> Served:
+    from gateway.front.openai.dialect import OpenAIDialect  # noqa: PLC0415
+    from gateway.front.openai.routes import make_blueprint  # noqa: PLC0415
+
+    def describe(agents: Sequence[AgentView]) -> Part:
+        from gateway.front.openai.description import describe  # noqa: PLC0415
+
+        return describe(agents)
+
+    return Served(OpenAIDialect(), describe, make_blueprint)
+
+
+def _native(*, serves: bool) -> Served:
+    def describe(agents: Sequence[AgentView]) -> Part:
+        from gateway.front.native.description import describe  # noqa: PLC0415
+
+        return describe(agents if serves else ())
+
+    return Served(NativeDialect(serves=serves), describe)
+
+
+_MAKERS: Mapping[str, Callable[[], Served]] = {"openai": _openai}
+"""All but the native one, in the order in which they are asked whose a path is."""
+
+
+def serve_dialects(names: Collection[str]) -> tuple[Served, ...]:
+    """The client protocols with these names.
+
+    The native one is the last, and there in any case: it answers for every path that is nobody's.
+    """
+    return tuple(_chosen(names))
+
+
+def _chosen(names: Collection[str]) -> Iterator[Served]:
+    for name, make in _MAKERS.items():
+        if name in names:
+            yield make()
+    yield _native(serves="native" in names)
