@@ -55,11 +55,11 @@ body names (the agent, the conversation, the user) is checked and made its calle
 of its own for keys, it is added to those that `auth` reads.
 
 To add a dialect: make a package beside `native/` with a `Dialect`, and name it in `dialects`. What
-a client protocol has besides calls (lists, cards) is a Blueprint in a module `routes` of the package,
-which may know more. Its other modules may import the ground (`config`, `errors`, `exchange`,
-`observe`), `protocol`, msgspec, the pure parts of the standard library, this module, and what
-dialects have in common: `bodies`, `chats` and `event_stream`; tests/test_architecture.py holds
-that. A dialect never needs a change in `agents/` or `workers/`.
+a client protocol has besides calls (lists, cards) is a Blueprint in a module `routes` of the
+package, which may know more. Its other modules may import the ground (`config`, `errors`,
+`exchange`, `observe`), `protocol`, msgspec, the pure parts of the standard library, this module,
+and what dialects have in common: `bodies`, `chats` and `event_stream`; tests/test_architecture.py
+holds that. A dialect never needs a change in `agents/` or `workers/`.
 """
 
 from __future__ import annotations
