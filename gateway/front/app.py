@@ -79,7 +79,8 @@ class App(QuartTrio):
         self.config["MAX_CONTENT_LENGTH"] = server.max_body_bytes
         self.calls.change(_hosts(server), server.max_body_bytes)
         self.calls.cors = make_cors(server.cors)
-        self.calls.limits = make_limits(settings.agents, keys.by_name, self.calls.limits)
+        calling = self.calls.calling
+        calling.limits = make_limits(settings.agents, keys.by_name, calling.limits)
         if self.readers is not None:
             self.readers.change(server.metrics)
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.answers import Reply
-from gateway.front.auth import ANONYMOUS, CALLER, Keys, own
+from gateway.front.auth import CALLER, Keys
+from gateway.front.calling import Calling
 from gateway.front.client import (
     HAS_INPUT,
     LIMIT_UNREAD,
@@ -31,6 +32,7 @@ from gateway.front.dialect import Response, error_encoder
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
 from gateway.front.runs.paths import Visit, respond_on_path, respond_with_run
+from gateway.front.runs.run import Run
 from gateway.front.runs.wishes import read_wish
 from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 from gateway.observe.observation import OBSERVATION
@@ -39,16 +41,12 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.call import Call
-    from gateway.exchange import Exchange
     from gateway.front.client import Receive, Send
     from gateway.front.cors import Cors
     from gateway.front.dialect import Codec, Dialect, RunPath
     from gateway.front.hosts import KnownHosts
     from gateway.front.limits.permits import Limits
     from gateway.front.runs.service import Runs
-    from gateway.front.runs.wishes import Wish
-    from gateway.observe.observation import Observation
     from gateway.workers.input_checker import InputChecker
 
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -57,9 +55,6 @@ log = logging.getLogger("gateway.http")
 
 SERVER_OPTIONS = Response(200, ((b"allow", b"GET, HEAD, OPTIONS, POST"),), b"")
 """To `OPTIONS *`: what is supported somewhere (RFC 9110, 9.3.7)."""
-
-
-MAX_BODY_SETTING = "server.max_body"
 
 
 class CallRoutes:
@@ -83,21 +78,18 @@ class CallRoutes:
         may raise AgentNotFound."""
         self.cors = cors
         """None where no page of another origin may call."""
-        self.limits = limits
-        """None where no agent and no key has any."""
+        self.calling = Calling(dispatcher, runs, max_body=max_body, inputs=inputs, limits=limits)
         self._inner = inner
         self._keys = Keys() if keys is None else keys
         self._dispatcher = dispatcher
         self._runs = runs
         self._dialects = dialects
         self._hosts = hosts
-        self._max_body: float = max_body
-        self._inputs = inputs
 
     def change(self, hosts: KnownHosts, max_body: int) -> None:
         """Answer for these hosts, and take bodies of so many bytes, from now on."""
         self._hosts = hosts
-        self._max_body = max_body
+        self.calling.max_body = max_body
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if self.cors is not None:
@@ -198,32 +190,6 @@ class CallRoutes:
                 return run
         return None
 
-    def _enter(self, request: ClientRequest, codec: Codec, wish: Wish | None) -> tuple[float, str]:
-        """Begin a request within the limits; returns how long its body may be, and which setting
-        says so. Raises RateLimited."""
-        assert self.limits is not None
-        resumes = wish is not None and self._runs.knows(wish)
-        permit = self.limits.enter(request.caller.name, codec.agent, resumes=resumes)
-        request.permit = permit
-        return permit.most_body(self._max_body, MAX_BODY_SETTING)
-
-    def _allow(self, request: ClientRequest, asked: Call, size: int) -> Call:
-        """The call as its caller's own, if it may be made. `size` is that of the body in bytes.
-        Raises Forbidden, RateLimited and RequestTooLarge."""
-        caller = request.caller
-        if caller is not ANONYMOUS:
-            caller.check(asked.agent)
-            asked = own(asked, caller.name)
-        if request.permit is not None:
-            request.permit.admit(asked.agent, size)
-        return asked
-
-    def _note_call(self, seen: Observation, asked: Call | Response) -> None:
-        if not isinstance(asked, Response):
-            seen.stream = asked.stream
-            if asked.agent in self._dispatcher.agents:
-                seen.agent = asked.agent
-
     async def _call(self, request: ClientRequest, method: str, path: str, codec: Codec) -> None:
         """Raises GatewayError before a response has begun, and ClientGoneError at any time."""
         seen = request.observation
@@ -239,42 +205,26 @@ class CallRoutes:
         fields = request.head.fields
         wishes = b"prefer" in fields or b"idempotency-key" in fields
         wish = read_wish(fields, path, caller.name) if wishes else None
-        most, setting = self._max_body, MAX_BODY_SETTING
-        if self.limits is not None:
-            most, setting = self._enter(request, codec, wish)
-        body = await request.read_body(most, self._dispatcher.reading, setting=setting)
+        body = await self.calling.read(request, codec.agent, wish)
         size = len(body)
         asked = codec.decode(request.head, body)
         if wish is not None:
             wish = wish.of_body(fields, body)
-        if seen is not None:
-            self._note_call(seen, asked)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
         if isinstance(asked, Response):
             await request.respond(asked)
             return
-        if caller is not ANONYMOUS or request.permit is not None:
-            asked = self._allow(request, asked, size)
-        if asked.method == "invoke" and (inputs := self._inputs(asked.agent)) is not None:
-            await inputs.check(asked.payload, asked.total)
-        if wish is not None or asked.continues or asked.agent in self._runs.continuing:
-            run = self._runs.begin(asked, codec, fields, wish, seen=seen, permit=request.permit)
-            in_background = asked.continues and not asked.stream
-            del asked
-            await respond_with_run(request, self._runs, run, wish, in_background=in_background)
-        else:
-            exchange = self._dispatcher.submit(asked)
-            del asked
-            await self._reply(request, codec, exchange)
-
-    async def _reply(self, request: ClientRequest, codec: Codec, exchange: Exchange) -> None:
-        if request.observation is not None:
-            request.observation.exchange = exchange
+        in_background = asked.continues and not asked.stream
+        begun = await self.calling.begin(request, asked, size, codec, wish)
+        del asked
+        if isinstance(begun, Run):
+            await respond_with_run(request, self._runs, begun, wish, in_background=in_background)
+            return
         try:
-            await Reply(request, codec, exchange).send(partial(self._dispatcher.leave, exchange))
+            await Reply(request, codec, begun).send(partial(self.calling.leave, begun))
         finally:
-            self._dispatcher.leave(exchange)
+            self.calling.leave(begun)
 
 
 def _note_route(request: ClientRequest, route: str) -> None:
