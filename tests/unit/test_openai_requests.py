@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.call import Call
 from gateway.errors import InvalidRequest, RequestTooLarge
+from gateway.front.chats.parameters import MOST_PARAMETER_BYTES
 from gateway.front.dialect import RequestHead
 from gateway.front.openai import (
     chat_request,
@@ -691,7 +692,7 @@ def test_every_bound_that_the_readme_tells_is_so() -> None:
     assert f"at most {memory.MOST_ITEM_BYTES // 1024} KiB" in text
     assert f"{content.MOST_DEVELOPERS:,} messages of a developer" in text
     assert f"{items.MOST_THINGS:,} items and parts" in text
-    assert f"{parameters.MOST_PARAMETER_BYTES // 1024} KiB of everything else" in text
+    assert f"{MOST_PARAMETER_BYTES // 1024} KiB of everything else" in text
     remembered = (
         f"{memory.MOST_ITEMS:,} items and {memory.MOST_BYTES // 1024**2} MiB are remembered"
     )

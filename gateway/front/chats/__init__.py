@@ -1,6 +1,8 @@
-"""What dialects of chats have in common: an agent's answer, read for a client that has tools.
+"""What dialects of chats have in common: a client that has tools asks, and an agent answers.
 
-`calls` are the tool calls of one answer, `message` is an answer that came as one chat message,
-`endings` say how an answer ended, `parts` what becomes of chunks and of files as text. The forms in
-which a client is told are each dialect's own.
+Of requests: `parameters` are the members of a body, `refusals` what cannot be honoured, `tools` the
+client's tools, and `requests` makes a call of all of it. Of answers: `calls` are the tool calls of
+one answer, `message` is an answer that came as one chat message, `endings` say how an answer ended,
+`parts` what becomes of chunks and of files as text. The forms in which a client asks and is told
+are each dialect's own.
 """

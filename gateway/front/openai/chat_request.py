@@ -9,21 +9,20 @@ from msgspec import Raw, Struct
 
 from gateway.errors import InvalidRequest
 from gateway.front.bodies import are_plain, check_messages, check_nesting, check_utf8
-from gateway.front.openai.content import DEVELOPER, modes_of, with_system
-from gateway.front.openai.errors import refuse, unsupported
-from gateway.front.openai.parameters import (
+from gateway.front.chats.parameters import (
     NOTHING,
-    PASSED,
     Number,
-    Shared,
     Text,
     Whole,
-    check_shared,
     decode_parameters,
     given,
 )
-from gateway.front.openai.requests import make_call
-from gateway.front.openai.tools import Tools, read_tools
+from gateway.front.chats.refusals import refuse, unsupported
+from gateway.front.chats.requests import make_call
+from gateway.front.chats.tools import Tools
+from gateway.front.openai.content import DEVELOPER, modes_of, with_system
+from gateway.front.openai.parameters import LARGE, PASSED, Shared, asked, check_shared
+from gateway.front.openai.tools import read_tools
 from protocol import as_one_line
 
 if TYPE_CHECKING:
@@ -95,13 +94,13 @@ class ChatRequest(Struct, frozen=True, gc=False):
 def read_chat(head: RequestHead, body: bytes) -> tuple[Call, ChatRequest]:
     """Check the body. Raises InvalidRequest and RequestTooLarge."""
     check_utf8(body)
-    decoded: ChatBody = decode_parameters(_decode, body)
+    decoded: ChatBody = decode_parameters(_decode, body, LARGE)
     check_nesting(body)
     _check_supported(decoded)
     tools = read_tools(decoded.tools, decoded.tool_choice, flat=False)
     payload, modes = _read_messages(decoded.messages, body)
     parameters: dict[str, Any] = {name: getattr(decoded, name) for name in _PASSED}
-    call = make_call(head, decoded, payload, modes=modes, tools=tools, parameters=parameters)
+    call = make_call(head, asked(decoded), payload, modes=modes, tools=tools, parameters=parameters)
     options = decoded.stream_options
     usage = options is not None and options.include_usage is True
     return call, ChatRequest(decoded.model, tools, usage)

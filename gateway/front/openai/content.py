@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.front.bodies import readable
-from gateway.front.openai.errors import refuse
+from gateway.front.chats.refusals import refuse
 
 if TYPE_CHECKING:
     from protocol import Payload

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.errors import AgentNotFound, InvalidRequest, RateLimited, Unauthorized
+from gateway.errors import AgentNotFound, RateLimited, Unauthorized
 from gateway.front.dialect import Response, error_headers
 
 if TYPE_CHECKING:
@@ -25,16 +25,6 @@ _TYPES = {
 }
 """An error's `type` by its status. Any other error is the request's fault if its status is below
 500, and otherwise the server's."""
-
-
-def refuse(message: str, param: str, code: str = InvalidRequest.type) -> InvalidRequest:
-    """A 400 that names a parameter of the request, as OpenAI's errors do."""
-    return InvalidRequest(message, param=param, code=code)
-
-
-def unsupported(param: str, why: str) -> InvalidRequest:
-    """A 400 for what would change the answer and cannot be honoured."""
-    return refuse(f"{param}: {why}", param, "unsupported_parameter")
 
 
 def encode_error(

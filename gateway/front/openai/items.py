@@ -21,8 +21,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.front.bodies import readable
-from gateway.front.openai.errors import refuse, unsupported
-from gateway.front.openai.parameters import NOTHING, given
+from gateway.front.chats.parameters import NOTHING, given, is_string
+from gateway.front.chats.refusals import refuse, unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ _TEXTS = frozenset({"input_text", "output_text", "text", "summary_text"})
 
 _DROPPED = frozenset({"reasoning", "image_generation_call"})
 
-_BRACE, _QUOTE = b'{"'
+_BRACE = ord("{")
 
 _REASONING_ID = "rs_"
 """How the ids of reasoning items begin, in OpenAI's API and here."""
@@ -109,7 +109,7 @@ def read_input(items: Raw, instructions: Raw, recall: Recall) -> Chat:
     chat = Chat()
     if given(instructions):
         chat.add_text("system", _string(instructions, "instructions"))
-    if _is_string(items):
+    if is_string(items):
         chat.add_text("user", items)
         return chat
     try:
@@ -179,7 +179,7 @@ def _call(item: _Item, place: str) -> dict[str, Any]:
 
 def _content(content: Raw, place: str, chat: Chat) -> Any:
     """A content as chat completions have it: a string, or parts."""
-    if _is_string(content):
+    if is_string(content):
         return content
     try:
         parts = _decode_parts(content)
@@ -220,13 +220,9 @@ def _part(part: _Part, place: str, modes: set[str]) -> dict[str, Any]:
     )
 
 
-def _is_string(value: Raw) -> bool:
-    return memoryview(value)[0] == _QUOTE
-
-
 def _string(value: Raw, place: str) -> Raw:
     """A member that must be a string. (The gateway keeps no files: there are no ids of any.)"""
-    if not _is_string(value):
+    if not is_string(value):
         found = "missing" if not given(value) else "not a string"
         raise refuse(f"{place} is {found}; expected a string", place)
     return value

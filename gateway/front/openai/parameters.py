@@ -10,31 +10,18 @@ parameter that is in none of the groups is refused as well: nobody knows what it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from gateway.errors import InvalidRequest
-from gateway.front.bodies import decode_body, readable
-from gateway.front.openai.errors import refuse, unsupported
-from protocol.wording import Problem, read_mismatch
+from gateway.front.chats.parameters import NOTHING, Number, Text, Whole, given
+from gateway.front.chats.refusals import refuse, unsupported
+from gateway.front.chats.requests import Asked
+from gateway.front.chats.tools import named_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-Number: TypeAlias = float | None
-Whole: TypeAlias = int | None
-Text: TypeAlias = str | None
-NOTHING = Raw(b"null")
-"""What is not given: the same as null, in every parameter of both APIs."""
-
-
-def given(value: Raw) -> bool:
-    """Whether a parameter that is not decoded was given."""
-    view = memoryview(value)
-    return len(view) != len(b"null") or bytes(view) != b"null"
-
+    from gateway.front.chats.tools import Choice
 
 MOST_METADATA = 16
 """Pairs of `metadata`, as OpenAI's documentation has it, like the lengths below."""
@@ -48,11 +35,6 @@ Metadata: TypeAlias = Annotated[
 ]
 
 
-MOST_PARAMETER_BYTES = 128 * 1024
-"""Of a body beside its messages, tools and instructions: a schema of the answer fits. What is
-decoded takes up to thirty times as much memory as its text."""
-
-
 class _Large(Struct, gc=False):
     """What may be large, and is not decoded with the rest."""
 
@@ -61,6 +43,9 @@ class _Large(Struct, gc=False):
     instructions: Raw = NOTHING
     tools: Raw = NOTHING
     prediction: Raw = NOTHING
+
+
+LARGE = msgspec.json.Decoder(_Large)
 
 
 class Shared(Struct, kw_only=True, gc=False, forbid_unknown_fields=True):
@@ -109,39 +94,6 @@ PASSED = (
 """Of `Shared`: passed on as they are."""
 
 
-_decode_large = msgspec.json.Decoder(_Large).decode
-
-
-def mismatch(error: Exception) -> InvalidRequest:
-    """A 400 for a body whose types are wrong, which names the parameter where one is known."""
-    found = read_mismatch(error)
-    if found.problem is Problem.UNKNOWN_KEY:
-        name = found.subject.strip("`")
-        where = ".".join([*found.keys, name])
-        return refuse(f"{where[:80]!r} is not supported", where[:80], "unknown_parameter")
-    if found.problem is Problem.MISSING_KEY and not found.keys:
-        name = found.subject.strip("`")
-        return refuse(f"{name!r} is missing", name, "missing_required_parameter")
-    keys = found.keys
-    sentence = readable(error)
-    return refuse(sentence, keys[0], "invalid_type") if keys else InvalidRequest(sentence)
-
-
-def decode_parameters(decode: Any, body: bytes) -> Any:
-    """Decode a body, by a decoder whose type leaves what is large as it is. Raises
-    InvalidRequest."""
-    if len(body) > MOST_PARAMETER_BYTES:
-        large = decode_body(_decode_large, body, mismatch)
-        fields = (getattr(large, name) for name in _Large.__struct_fields__)
-        size = len(body) - sum(len(memoryview(value)) for value in fields)
-        if size > MOST_PARAMETER_BYTES:
-            raise InvalidRequest(
-                f"the body has {size} bytes beside messages, input, instructions, tools and "
-                f"prediction, expected at most {MOST_PARAMETER_BYTES}"
-            )
-    return decode_body(decode, body, mismatch)
-
-
 def check_shared(body: Shared) -> None:
     """Raises InvalidRequest for what cannot be honoured, whichever the API."""
     if body.top_logprobs:
@@ -150,10 +102,16 @@ def check_shared(body: Shared) -> None:
         raise unsupported("moderation", "the gateway moderates nothing")
 
 
-def encode_parameters(members: Mapping[str, Any]) -> bytes:
-    """`context.parameters`: an object of those that were given; nothing if there are none."""
-    present = {name: value for name, value in members.items() if value is not None}
-    return msgspec.json.encode(present) if present else b""
+def asked(body: Shared, conversation: str | None = None, *, continues: bool = False) -> Asked:
+    """What a body says beside its messages; `conversation` is what it names."""
+    return Asked(
+        model=body.model,
+        stream=bool(body.stream),
+        user=body.user if body.user is not None else body.safety_identifier,
+        custom=body.metadata,
+        conversation=conversation,
+        continues=continues,
+    )
 
 
 _Choice: TypeAlias = Literal["none", "auto", "required"]
@@ -174,9 +132,8 @@ class NamedChoice(Struct, gc=False):
 _decode_choice = msgspec.json.Decoder(_Choice | NamedChoice).decode
 
 
-def read_tool_choice(choice: Raw, names: frozenset[str]) -> str | dict[str, Any] | None:
-    """What the agent is told of `tool_choice`: None, "none", "auto", "required", or the object by
-    which chat completions name a function of `names`."""
+def read_tool_choice(choice: Raw, names: frozenset[str]) -> Choice:
+    """What the agent is told of `tool_choice`, of the tools with these names."""
     if not given(choice):
         return None
     try:
@@ -191,9 +148,5 @@ def read_tool_choice(choice: Raw, names: frozenset[str]) -> str | dict[str, Any]
         if decoded == "required" and not names:
             raise refuse("tool_choice is 'required', and there are no tools", "tool_choice")
         return decoded
-    name = decoded.function.name if decoded.function is not None else decoded.name
-    if name not in names:
-        raise refuse(
-            f"tool_choice names {str(name)[:80]!r}, which is not one of the tools", "tool_choice"
-        )
-    return {"type": "function", "function": {"name": name}}
+    function = decoded.function
+    return named_choice(decoded.name if function is None else function.name, names)

@@ -8,21 +8,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.front.bodies import check_nesting, check_utf8
-from gateway.front.openai.errors import refuse, unsupported
+from gateway.front.chats.parameters import NOTHING, Text, Whole, decode_parameters, given
+from gateway.front.chats.refusals import refuse, unsupported
+from gateway.front.chats.requests import make_call
+from gateway.front.chats.tools import Tools
 from gateway.front.openai.items import read_input
 from gateway.front.openai.memory import Place
-from gateway.front.openai.parameters import (
-    NOTHING,
-    PASSED,
-    Shared,
-    Text,
-    Whole,
-    check_shared,
-    decode_parameters,
-    given,
-)
-from gateway.front.openai.requests import make_call
-from gateway.front.openai.tools import Tools, read_tools
+from gateway.front.openai.parameters import LARGE, PASSED, Shared, asked, check_shared
+from gateway.front.openai.tools import read_tools
 from protocol import on_one_line
 
 if TYPE_CHECKING:
@@ -102,7 +95,7 @@ class ResponseRequest(Struct, frozen=True, gc=False):
 def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call, ResponseRequest]:
     """Check the body. Raises InvalidRequest and RequestTooLarge."""
     check_utf8(body)
-    decoded: ResponseBody = decode_parameters(_decode, body)
+    decoded: ResponseBody = decode_parameters(_decode, body, LARGE)
     check_nesting(body)
     _check_supported(decoded)
     if not given(decoded.input):
@@ -114,13 +107,15 @@ def read_response(head: RequestHead, body: bytes, memory: Memory) -> tuple[Call,
     payload = on_one_line(msgspec.json.encode(chat.messages))
     call = make_call(
         head,
-        decoded,
+        asked(
+            decoded,
+            _conversation(head.owner, decoded, memory),
+            continues=bool(decoded.background),
+        ),
         payload,
         modes=chat.modes,
         tools=tools,
         parameters=_parameters(decoded),
-        conversation=_conversation(head.owner, decoded, memory),
-        continues=bool(decoded.background),
     )
     conversation = call.conversation
     return call, ResponseRequest(

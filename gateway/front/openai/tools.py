@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from gateway.front.bodies import readable
-from gateway.front.openai.errors import refuse, unsupported
-from gateway.front.openai.parameters import NOTHING, given, read_tool_choice
-from protocol.tools import MAX_TOOLS, check_tools
+from gateway.front.chats.parameters import NOTHING, given
+from gateway.front.chats.refusals import refuse, unsupported
+from gateway.front.chats.tools import ToolName, offer
+from gateway.front.openai.parameters import read_tool_choice
+from protocol.tools import MAX_TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_Name: TypeAlias = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
-"""OpenAI's rule, with the longer names and the dots that tools of MCP servers have."""
+    from gateway.front.chats.tools import Tools
 
 
 class ToolFunction(Struct, gc=False):
     """A function; `strict` and what else it may hold say nothing that an agent needs to call it."""
 
-    name: _Name
+    name: ToolName
     description: str | None = None
     parameters: Raw = NOTHING
 
@@ -38,7 +39,7 @@ class FlatTool(Struct, gc=False):
     """A tool of Responses: the function's members stand beside the type."""
 
     type: str
-    name: _Name | None = None
+    name: ToolName | None = None
     description: str | None = None
     parameters: Raw = NOTHING
 
@@ -53,27 +54,11 @@ _decode_flat_tools = msgspec.json.Decoder(
 ).decode
 
 
-class Tools(Struct, frozen=True, gc=False):
-    """The tools that an agent may call, and what it is told of the choice among them."""
-
-    wire: bytes | None = None
-    """The JSON text for `Call.tools`; None: there are no tools, or none may be called."""
-    names: frozenset[str] = frozenset()
-    choice: str | dict[str, Any] | None = None
-    """What `read_tool_choice` returns."""
-
-
 def read_tools(tools: Raw, choice: Raw, *, flat: bool) -> Tools:
     """Check `tools` and `tool_choice`; `flat`: they are of Responses. Raises InvalidRequest."""
     functions = list(_functions(tools, flat=flat)) if given(tools) else []
     names = frozenset(function["name"] for function in functions)
-    chosen = read_tool_choice(choice, names)
-    if not functions or chosen == "none":
-        return Tools(choice=chosen)
-    wire = msgspec.json.encode(functions)
-    if (problem := check_tools(wire)) is not None:
-        raise refuse(problem, "tools")
-    return Tools(wire, names, chosen)
+    return offer(functions, read_tool_choice(choice, names))
 
 
 def _functions(tools: Raw, *, flat: bool) -> Iterable[dict[str, Any]]:
