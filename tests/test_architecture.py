@@ -77,6 +77,7 @@ PURE = (
     "gateway.front.hosts",
     "gateway.front.native",
     "gateway.front.openai",
+    "gateway.front.run_codec",
     "gateway.front.runs.ids",
     "gateway.front.runs.registry",
     "gateway.front.runs.ring",
@@ -270,6 +271,7 @@ KNOWN_TO_DIALECTS = PURE_STANDARD_LIBRARY | {
     "gateway.front.described",
     "gateway.front.dialect",
     "gateway.front.event_stream",
+    "gateway.front.run_codec",
     "math",
     "msgspec",
 }

@@ -52,25 +52,42 @@ class Calling:
         self._inputs = inputs
 
     async def read(
-        self, request: ClientRequest, agent: str | None, wish: Wish | None = None
+        self,
+        request: ClientRequest,
+        agent: str | None,
+        wish: Wish | None = None,
+        *,
+        may_be_of_run: bool = False,
     ) -> bytes:
         """Enter the limits and read the body. `agent` is None where only the body names it. The
-        permit, if there is one, is the request's, to be left when the request has ended."""
+        permit, if there is one, is the request's, to be left when the request has ended.
+
+        With `may_be_of_run` the body may be no call, but concern a run: then no place is taken
+        before a run begins.
+        """
         most, setting = self.max_body, MAX_BODY_SETTING
         if self.limits is not None:
-            resumes = wish is not None and self._runs.knows(wish)
+            resumes = may_be_of_run or (wish is not None and self._runs.knows(wish))
             permit = self.limits.enter(request.caller.name, agent, resumes=resumes)
             request.permit = permit
             most, setting = permit.most_body(most, setting)
         return await request.read_body(most, self._dispatcher.reading, setting=setting)
 
     async def begin(
-        self, request: ClientRequest, asked: Call, size: int, codec: Codec, wish: Wish | None
+        self,
+        request: ClientRequest,
+        asked: Call,
+        size: int,
+        codec: Codec,
+        wish: Wish | None,
+        *,
+        after: Run | None = None,
     ) -> Exchange | Run:
         """Check a call as its caller's own and begin it: as a run if it is one (or the run that it
         repeats), else as an exchange, which must be left (`leave`).
 
-        `size` is that of the body in bytes; `codec` encodes the answer of a run.
+        `size` is that of the body in bytes; `codec` encodes the answer of a run, and `after` is
+        the run that it goes on from.
         """
         caller, seen = request.caller, request.observation
         if seen is not None:
@@ -87,7 +104,9 @@ class Calling:
             await inputs.check(asked.payload, asked.total)
         if wish is not None or asked.continues or asked.agent in self._runs.continuing:
             fields = request.head.fields
-            return self._runs.begin(asked, codec, fields, wish, seen=seen, permit=permit)
+            return self._runs.begin(
+                asked, codec, fields, wish, after=after, seen=seen, permit=permit
+            )
         exchange = self._dispatcher.submit(asked)
         if seen is not None:
             seen.exchange = exchange

@@ -18,7 +18,8 @@ One request goes through the seam in this order:
 2. `Codec.agent` is looked up before the body is read, if the path names an agent.
 3. `Codec.decode(head, body)` makes a `Call`. Where the body names the agent, it is read here. What
    a response needs of the request (a JSON-RPC id, a model's name) is kept by the codec. A request
-   that is for no agent (a handshake of the client protocol's own) gets its `Response` here.
+   that is for no agent (a handshake of the client protocol's own) gets its `Response` here, and one
+   that concerns a run is a `RunRequest`.
 4. The dispatcher makes an `Exchange` of the call.
 5. An exchange that is not a stream is awaited, and `Codec.encode(exchange, chunks)` writes the one
    response. One that is a stream (`Call.stream`; a dialect may set it whatever the body says)
@@ -32,6 +33,14 @@ A request that is to outlive its connection is a *run* (`runs`): its exchange is
 the gateway's own, with the same codec, and what that encodes is kept. A dialect says that a request
 is one by `Call.continues`. Streams are kept by their events, which are counted from 0 and given out
 with `id:` lines; what a stream encoder writes must therefore be whole events and comments.
+
+Where a client protocol speaks of such requests in its bodies (tasks, chats to be resumed), `decode`
+gives a `RunRequest`, which is carried out for whoever may: runs are found by their tokens, for the
+credential and in the dialect that they were started with. A dialect learns the token of a run from
+`KeptCodec.kept_as` (`run_codec`). Its clients get the events of the run as they are, or, if the
+codec is a `RunReader`, what that makes of them, and of what the run's own codec tells: one request
+may be answered through two codecs, one that writes what is kept, and one that reads it to its
+client.
 
 An answer comes from a worker in either of two forms, whatever the client asked for: as one result,
 or as chunks and their end. A codec and a stream encoder turn each into what the client wants.
@@ -58,15 +67,15 @@ To add a dialect: make a package beside `native/` with a `Dialect`, and name it 
 a client protocol has besides calls (lists, cards) is a Blueprint in a module `routes` of the
 package, which may know more. Its other modules may import the ground (`config`, `errors`,
 `exchange`, `observe`), `protocol`, msgspec, the pure parts of the standard library, this module,
-and what dialects have in common: `bodies`, `chats` and `event_stream`; tests/test_architecture.py
-holds that. A dialect never needs a change in `agents/` or `workers/`.
+`run_codec`, and what dialects have in common: `bodies`, `chats` and `event_stream`;
+tests/test_architecture.py holds that. A dialect never needs a change in `agents/` or `workers/`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -97,8 +106,8 @@ __all__ = [
     "RequestHead",
     "Response",
     "Route",
-    "RunCodec",
     "RunPath",
+    "RunRequest",
     "StreamEncoder",
     "caller_timeout",
     "conversation_of",
@@ -158,6 +167,23 @@ class Route(NamedTuple):
     path: str
     """With the names of its variable parts: `/agent/{name}/invoke`."""
     handler: Method
+    method: str = "POST"
+    """The only one that is supported there."""
+    has_runs: bool = False
+    """Whether a request there may concern a run: it takes no place in limits before that is known.
+    """
+
+
+class RunRequest(NamedTuple):
+    """A request that concerns a run and calls no agent, though its path is that of a codec."""
+
+    does: Literal["show", "cancel", "follow", "go_on", "list"]
+    """`follow` is to read its stream. `go_on` is to begin another run in its place; it, `show`,
+    `cancel` and `list` are for a `RunReader` only."""
+    token: str = ""
+    """The run's id without the dialect's prefix; empty if it has another form, and for `list`."""
+    position: int = 0
+    """Of `follow`: the number of the first event. A `RunReader` begins where its telling ends."""
 
 
 class RunPath(NamedTuple):
@@ -166,8 +192,9 @@ class RunPath(NamedTuple):
     token: str
     """The run's id without the dialect's prefix; empty if it has another form."""
     cancels: bool
-    told: bool = False
-    """Whether the run is shown as its own protocol has it (`RunCodec`), or as every run can be."""
+    dialect: str = ""
+    """The dialect that the run must be of, and whose object it is shown as (`RunCodec`). Empty: of
+    any, and shown as every run can be."""
     root: str = "/runs"
     """What stands before the id."""
 
@@ -209,9 +236,9 @@ class Codec(Protocol):
     def route(self) -> Route:
         """What the path stands for."""
 
-    def decode(self, head: RequestHead, body: bytes) -> Call | Response:
-        """Check a whole body. Returns a response if no agent is needed for it. Raises
-        InvalidRequest.
+    def decode(self, head: RequestHead, body: bytes) -> Call | Response | RunRequest:
+        """Check a whole body. Returns a response if no agent is needed for it, and a `RunRequest`
+        if it concerns a run. Raises InvalidRequest.
 
         The codec must not keep `body`: the exchange outlives it, perhaps by hours.
         """
@@ -230,19 +257,6 @@ class Codec(Protocol):
 
     def stream(self, exchange: Exchange) -> StreamEncoder:
         """Start the response to an exchange that is a stream."""
-
-
-@runtime_checkable
-class RunCodec(Codec, Protocol):
-    """The codec of a protocol that has objects of its own for what is a run here."""
-
-    def kept_as(self, token: str) -> None:
-        """The request is a run, and that is its id without a prefix. Called before anything is
-        encoded."""
-
-    def tell(self, state: str, error: GatewayError | None = None) -> Response:
-        """The object as it is now. `state` is "queued", "running", "completed", "failed" or
-        "cancelled"; "completed" only of a stream, whose encoder has ended."""
 
 
 class StreamEncoder(Protocol):

@@ -16,6 +16,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gateway.call import Call
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.answers import Reply
 from gateway.front.auth import CALLER, Keys
@@ -31,6 +32,7 @@ from gateway.front.client import (
 from gateway.front.dialect import Response, error_encoder
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
+from gateway.front.runs.asked import respond_about_run
 from gateway.front.runs.paths import Visit, respond_on_path, respond_with_run
 from gateway.front.runs.run import Run
 from gateway.front.runs.wishes import read_wish
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
     from gateway.front.client import Receive, Send
     from gateway.front.cors import Cors
-    from gateway.front.dialect import Codec, Dialect, RunPath
+    from gateway.front.dialect import Codec, Dialect, RunPath, RunRequest
     from gateway.front.hosts import KnownHosts
     from gateway.front.limits.permits import Limits
     from gateway.front.runs.service import Runs
@@ -153,7 +155,7 @@ class CallRoutes:
         if codec is not None:
             request.encode_error = codec.encode_error
             if (seen := request.observation) is not None:
-                seen.dialect, seen.route, seen.handler = codec.route
+                seen.dialect, seen.route, seen.handler = codec.route[:3]
         else:
             request.encode_error = partial(self._encode_error, scope["path"])
         host = request.head.host
@@ -193,38 +195,62 @@ class CallRoutes:
     async def _call(self, request: ClientRequest, method: str, path: str, codec: Codec) -> None:
         """Raises GatewayError before a response has begun, and ClientGoneError at any time."""
         seen = request.observation
-        if method != "POST":
-            raise MethodNotAllowed(f"{method} is not supported here; use POST", allow="POST")
+        _check_method(method, codec)
         caller = request.caller
         if codec.agent is not None:
             caller.check(codec.agent)
             self._dispatcher.agent(codec.agent)
             if seen is not None:
                 seen.agent = codec.agent
-        check_media_type(request.head)
+        if method == "POST":
+            check_media_type(request.head)
         fields = request.head.fields
         wishes = b"prefer" in fields or b"idempotency-key" in fields
         wish = read_wish(fields, path, caller.name) if wishes else None
-        body = await self.calling.read(request, codec.agent, wish)
+        body = await self.calling.read(
+            request, codec.agent, wish, may_be_of_run=codec.route.has_runs
+        )
         size = len(body)
         asked = codec.decode(request.head, body)
         if wish is not None:
             wish = wish.of_body(fields, body)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
-        if isinstance(asked, Response):
-            await request.respond(asked)
-            return
+        after = None
+        if not isinstance(asked, Call):
+            going_on, after = await self._respond_without_call(request, codec, asked)
+            if going_on is None:
+                return
+            asked, going_on = going_on, None
         in_background = asked.continues and not asked.stream
-        begun = await self.calling.begin(request, asked, size, codec, wish)
-        del asked
+        begun = await self.calling.begin(request, asked, size, codec, wish, after=after)
+        del asked, after
         if isinstance(begun, Run):
-            await respond_with_run(request, self._runs, begun, wish, in_background=in_background)
+            await respond_with_run(
+                request, self._runs, begun, wish, codec, in_background=in_background
+            )
             return
         try:
             await Reply(request, codec, begun).send(partial(self.calling.leave, begun))
         finally:
             self.calling.leave(begun)
+
+    async def _respond_without_call(
+        self, request: ClientRequest, codec: Codec, asked: Response | RunRequest
+    ) -> tuple[Call | None, Run | None]:
+        """Respond to what is no call. If it becomes one, returns that, and the run that it goes on
+        from."""
+        if isinstance(asked, Response):
+            await request.respond(asked)
+            return None, None
+        return await respond_about_run(request, self._runs, codec, asked)
+
+
+def _check_method(method: str, codec: Codec) -> None:
+    """Raises MethodNotAllowed."""
+    allow = codec.route.method
+    if method != allow:
+        raise MethodNotAllowed(f"{method} is not supported here; use {allow}", allow=allow)
 
 
 def _note_route(request: ClientRequest, route: str) -> None:

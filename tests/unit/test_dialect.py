@@ -16,7 +16,14 @@ from gateway.call import Call
 from gateway.errors import AgentFailed, GatewayError, InvalidRequest
 from gateway.exchange import Exchange
 from gateway.front.answers import KEEP_ALIVE_SECONDS
-from gateway.front.dialect import Headers, RequestHead, Response, caller_timeout, error_headers
+from gateway.front.dialect import (
+    Headers,
+    RequestHead,
+    Response,
+    Route,
+    caller_timeout,
+    error_headers,
+)
 from protocol import Payload
 from tests.unit.asgi import DIALECTS, SCOPE, FakeClient, converse, say_nothing
 
@@ -39,6 +46,7 @@ class RpcDialect:
 
 class RpcCodec:
     agent = None
+    route = Route("rpc", "/rpc", "invoke")
 
     def __init__(self) -> None:
         self.id: object = None

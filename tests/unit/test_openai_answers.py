@@ -28,10 +28,11 @@ from gateway.errors import (
 from gateway.exchange import MAX_HELD_PER_REQUEST, Exchange
 from gateway.front.chats import calls
 from gateway.front.chats.parts import MAX_EVENTS_AT_ONCE
-from gateway.front.dialect import RequestHead, RunCodec
+from gateway.front.dialect import RequestHead
 from gateway.front.openai import output
 from gateway.front.openai.dialect import ChatCodec, OpenAIDialect, ResponseCodec
 from gateway.front.openai.memory import Memory
+from gateway.front.run_codec import RunCodec
 from gateway.needs import unmet_needs
 from protocol import Outcome
 from protocol.events import MAX_CALLS

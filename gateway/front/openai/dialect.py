@@ -61,7 +61,7 @@ class OpenAIDialect:
         if not path.startswith(f"{ROOT}responses/") or not name or (slash and action != "cancel"):
             return None
         token = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
-        return RunPath(token, cancels=bool(slash), told=True, root="/v1/responses")
+        return RunPath(token, cancels=bool(slash), dialect="openai", root="/v1/responses")
 
     def covers(self, path: str) -> bool:
         """Whether errors on this path are in this dialect's form, though no agent is called."""

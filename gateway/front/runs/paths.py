@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.errors import MethodNotAllowed, NotFound
 from gateway.front.dialect import RUN_PREFIX, Response
+from gateway.front.run_codec import RunReader
+from gateway.front.runs.asked import respond_to_call
 from gateway.front.runs.ids import credential_of
 from gateway.front.runs.reading import RunDelivery
 from gateway.front.runs.views import accept, show, tell
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     import trio
 
     from gateway.front.client import ClientRequest
-    from gateway.front.dialect import RunPath
+    from gateway.front.dialect import Codec, RunPath
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
     from gateway.front.runs.wishes import Wish
@@ -52,33 +54,42 @@ async def respond_on_path(
     request.caller.check(run.agent)
     if (seen := request.observation) is not None:
         seen.run, seen.agent, seen.stream = RUN_PREFIX + run.token, run.agent, run.stream
-    if path.told and not run.can_be_told:
+    if path.dialect and not (run.can_be_told and run.dialect == path.dialect):
         raise NotFound("what has this id is not of the kind that is asked for here")
     delivery = RunDelivery(request, runs, run)
     if path.cancels:
         runs.cancel(run)
     elif method == "GET" and (position := _asked_position(visit, fields)) is not None:
-        await delivery.attach(position, as_event=not path.told)
+        await delivery.attach(position, as_event=not path.dialect)
         return
-    told = tell(run) if path.told else None
+    told = tell(run) if path.dialect else None
     await delivery.show(told or show(run, runs.expires_in(run)), reads=method == "GET")
 
 
 def _asked_position(visit: Visit, fields: Mapping[bytes, bytes]) -> int | None:
     """The event from which on a stream is asked for; None: none is. Raises InvalidRequest."""
-    if visit.path.told:
+    if visit.path.dialect:
         return read_query(visit.query, fields)
     return (read_position(fields) or 0) if accepts_events(fields) else None
 
 
 async def respond_with_run(
-    request: ClientRequest, runs: Runs, run: Run, wish: Wish | None, *, in_background: bool
+    request: ClientRequest,
+    runs: Runs,
+    run: Run,
+    wish: Wish | None,
+    codec: Codec,
+    *,
+    in_background: bool,
 ) -> None:
     """Respond to the request that has started a run, or to its repetition.
 
     With `in_background` its own protocol says that nobody waits for the answer. Raises GatewayError
     and ClientGoneError.
     """
+    if isinstance(codec, RunReader):
+        await respond_to_call(request, runs, codec, run)
+        return
     delivery = RunDelivery(request, runs, run)
     if in_background and (told := tell(run)) is not None:
         await delivery.show(told, reads=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,7 +15,7 @@ from gateway.front.client import headers_of
 from gateway.front.dialect import Response
 from gateway.front.event_stream import HEADERS, KEEP_ALIVE
 from gateway.front.runs.ring import error_event
-from gateway.front.runs.views import describe, run_headers
+from gateway.front.runs.views import as_view, describe, run_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +29,9 @@ PORTION = 64 * 1024
 """Bytes of events that are sent at once, unless one event has more: enough to cost little, and few
 enough for a slow client to take within its `write` clock."""
 
+FAR_AHEAD = sys.maxsize
+"""The position of one that waits for the end and reads no events: nothing waits for it."""
+
 
 class RunDelivery(Delivery):
     """One response that follows a run. A client that leaves it changes nothing of the run.
@@ -38,6 +43,7 @@ class RunDelivery(Delivery):
         super().__init__(request, run.write_seconds)
         self._runs = runs
         self._run = run
+        self._frame: Callable[[bytes], bytes] = _as_it_is
 
     async def repeat(self, position: int | None) -> None:
         """Respond as the run's own request is responded to; of a stream, from the event of that
@@ -57,6 +63,24 @@ class RunDelivery(Delivery):
         if not self._run.stream and not as_event:
             raise InvalidRequest("there is no stream here: none was asked for when it was started")
         await self._follow(position, self._events if self._run.stream else self._one_event)
+
+    async def follow(self, opening: bytes, position: int, frame: Callable[[bytes], bytes]) -> None:
+        """Respond with the events `opening`, and then with those of the stream from the one of that
+        number on, each as `frame` has it. There may not be as many events yet."""
+        self._frame = frame
+        await self._send(position, partial(self._send_events, opening))
+
+    async def tell_at_end(self, show: Callable[[], Response]) -> None:
+        """Wait for the end, and respond with what the run is then."""
+
+        async def answering() -> bytes:
+            while not self._run.ended:
+                await self._run.news.park()
+            view = as_view(show(), self._run)
+            await self.request.send_head(view.status, view.head)
+            return b"".join(view.parts)
+
+        await self._send(FAR_AHEAD, answering)
 
     async def show(self, view: View, *, reads: bool) -> None:
         """Respond with what the run is now; with `reads`, that is to read it.
@@ -135,8 +159,8 @@ class RunDelivery(Delivery):
 
     async def _send_events(self, data: bytes) -> bytes:
         run = self._run
-        await self.request.send_head(200, [*run.head, *run_headers(run)])
-        while not (run.ended and self._reader.position == run.ring.next):
+        await self.request.send_head(200, [*(run.head or HEADERS), *run_headers(run)])
+        while not (run.ended and self._reader.position >= run.ring.next):
             await self.send_part(data)
             if self.given_up:
                 return self._last_words(self._too_slow)
@@ -156,7 +180,7 @@ class RunDelivery(Delivery):
                 await run.news.park()
             if scope.cancelled_caught:
                 return KEEP_ALIVE
-        return data
+        return self._frame(data)
 
     async def _one_event(self) -> bytes:
         await self.request.send_head(200, [*HEADERS, *run_headers(self._run)])
@@ -177,3 +201,7 @@ class RunDelivery(Delivery):
         """The end of a stream that is cut here, and can be gone on with elsewhere or not at all."""
         response = self.request.encode_error(error, self.request.head.request_id)
         return error_event(response) + b"\n\n"
+
+
+def _as_it_is(events: bytes) -> bytes:
+    return events

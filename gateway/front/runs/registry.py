@@ -197,6 +197,11 @@ class Registry(Generic[K]):
         if run.key is not None:
             self._keys[run.key] = run
 
+    def replace(self, run: K) -> None:
+        """A run that has ended is forgotten, and another one takes its id."""
+        if run.token in self._runs:  # it may have made place for the other one
+            self._remove(run)
+
     def forget_key(self, run: K) -> None:
         """The run's key may be used again: no worker has read its request."""
         if run.key is not None and self._keys.get(run.key) is run:

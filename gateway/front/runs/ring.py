@@ -96,8 +96,7 @@ class Ring:
     def read(self, position: int, most: int) -> Portion | None:
         """The events from a position on: as many as cost at most `most`, and at least one.
 
-        None: the event there is gone. At the end, the portion is empty. The position is at most
-        `next`.
+        None: the event there is gone. At the end, and beyond it, the portion is empty.
         """
         index = position - self.first
         if index < 0:
@@ -112,7 +111,9 @@ class Ring:
         return self.written - self._cost_before(max(position - self.first, 0))
 
     def _cost_before(self, index: int) -> int:
-        return self._ends[index - 1] if index > 0 else self._start
+        if index <= 0 or not self._ends:
+            return self._start
+        return self._ends[min(index, len(self._ends)) - 1]
 
 
 def split_events(data: bytes) -> list[bytes]:

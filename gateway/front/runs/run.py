@@ -14,7 +14,7 @@ import trio
 
 from gateway.errors import Cancelled, GatewayError, Overloaded, RunGone
 from gateway.exchange import RequestPhase
-from gateway.front.dialect import RunCodec
+from gateway.front.run_codec import RunCodec, RunReader
 from gateway.front.runs.ring import Ring
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Run:
         "agent",
         "answer",
         "credential",
+        "dialect",
         "ended_at",
         "error",
         "fingerprint",
@@ -97,6 +98,7 @@ class Run:
         self.credential = credential
         self.key = key
         self.fingerprint = fingerprint
+        self.dialect = codec.route.dialect
         self.agent = exchange.call.agent
         self.owner = exchange.call.owner
         self.request_id = exchange.call.request_id
@@ -182,8 +184,18 @@ class Run:
         return self._codec.tell(self.state.value, self.error)
 
     @property
+    def covered(self) -> int:
+        """How many events of the stream what is told covers."""
+        return self._codec.told_events if isinstance(self._codec, RunReader) else self.ring.next
+
+    def retell(self, body: bytes) -> None:
+        """Tell another thing from now on. The run has ended."""
+        if self._told is not None:
+            self._told = self._told._replace(body=body)
+
+    @property
     def _furthest(self) -> int:
-        """The position of the fastest reader; the end if nobody reads."""
+        """The position of the fastest reader; the end if nobody reads. It may be beyond that."""
         return max((reader.position for reader in self._readers), default=self.ring.next)
 
     # The pump's side
@@ -235,7 +247,7 @@ class Run:
         one event. A reader that is further back attached late, and holds only the newest event.
         """
         if not self.ended:
-            unread = self.ring.next - self._furthest
+            unread = max(self.ring.next - self._furthest, 0)
             keeps_up = self.ring.lag(self._furthest) <= WINDOW
             self.ring.drop(cost, keep=unread if keeps_up else 1)
         elif self.stream or not self._readers:

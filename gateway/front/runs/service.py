@@ -22,7 +22,8 @@ from gateway.errors import (
     RunGone,
 )
 from gateway.front.answers import KEEP_ALIVE_SECONDS, failure
-from gateway.front.dialect import RUN_PREFIX, RunCodec
+from gateway.front.dialect import RUN_PREFIX
+from gateway.front.run_codec import KeptCodec
 from gateway.front.runs.ids import Ids, Origin, credential_of
 from gateway.front.runs.registry import Registry
 from gateway.front.runs.ring import error_event, split_events
@@ -119,13 +120,15 @@ class Runs:
         fields: Mapping[bytes, bytes],
         wish: Wish | None = None,
         *,
+        after: Run | None = None,
         seen: Observation | None = None,
         permit: Permit | None = None,
     ) -> Run:
         """The run of a request: a new one, or the one that the request is a repetition of.
 
-        `fields` are its header fields, `seen` its observation, and `permit` what it has taken of
-        limits, which a new run keeps. Raises GatewayError.
+        `fields` are its header fields, `after` the run that it goes on from, `seen` its
+        observation, and `permit` what it has taken of limits, which a new run keeps. Raises
+        GatewayError.
         """
         key = None if wish is None else wish.key
         run = None if key is None else self._registry.find_by_key(key)
@@ -133,7 +136,7 @@ class Runs:
             if read_position(fields) is not None:
                 raise _nothing_to_resume(has_key=key is not None)
             credential = credential_of(fields, call.owner)
-            return self._start(call, codec, credential, wish, seen=seen, permit=permit)
+            return self._start(call, codec, credential, wish, after=after, seen=seen, permit=permit)
         assert wish is not None
         if run.fingerprint != wish.fingerprint:
             raise IdempotencyKeyReused(
@@ -153,17 +156,22 @@ class Runs:
         credential: bytes,
         wish: Wish | None,
         *,
+        after: Run | None,
         seen: Observation | None,
         permit: Permit | None,
     ) -> Run:
         assert self._nursery is not None, "no service is running"
+        if after is not None and self._registry.find(after.token) is not after:
+            raise InvalidRequest("somebody has gone on from this run already")
         if permit is not None:
             permit.start()
         key = None if wish is None else wish.key
         self._registry.make_place(clock.now(), has_key=key is not None)
         exchange = self._dispatcher.submit(call)
+        if after is not None:
+            self._registry.replace(after)
         run = Run(
-            self._ids.new(credential),
+            self._ids.new(credential) if after is None else after.token,
             credential,
             exchange,
             codec,
@@ -172,7 +180,7 @@ class Runs:
             fingerprint=b"" if wish is None else wish.fingerprint,
         )
         self._registry.add(run)
-        if isinstance(codec, RunCodec):
+        if isinstance(codec, KeptCodec):
             codec.kept_as(run.token)
         of_run = None
         if seen is not None:
@@ -208,6 +216,24 @@ class Runs:
         if run.exchange is not None:
             self._dispatcher.leave(run.exchange)
             run.hurry()
+
+    def of(self, credential: bytes, dialect: str, agent: str | None) -> list[Run]:
+        """The runs of a credential in one dialect and, unless that is None, of one agent, the one
+        that began last first. Those are left out that keep nothing any more."""
+        found = [
+            run
+            for run in self._registry
+            if run.credential == credential
+            and run.dialect == dialect
+            and agent in {None, run.agent}
+            and not run.gone
+        ]
+        return found[::-1]
+
+    def retell(self, run: Run, body: bytes) -> None:
+        """A run that has ended tells another thing from now on."""
+        run.retell(body)
+        self._registry.note_cost(run)
 
     def expires_in(self, run: Run) -> float:
         """Seconds until a run is forgotten; infinity while it goes on."""

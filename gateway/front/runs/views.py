@@ -109,7 +109,10 @@ def accept(run: Run, expires_in: float) -> View:
 def tell(run: Run) -> View | None:
     """The response with what the run is in its own protocol; None if that has nothing for it."""
     told = run.tell()
-    if told is None:
-        return None
-    headers = [*told.headers, (b"cache-control", b"no-store"), *run_headers(run)]
-    return View(told.status, headers, [told.body])
+    return None if told is None else as_view(told, run)
+
+
+def as_view(shown: Response, run: Run) -> View:
+    """What a protocol shows of a run."""
+    headers = [*shown.headers, (b"cache-control", b"no-store"), *run_headers(run)]
+    return View(shown.status, headers, [shown.body])

@@ -1,0 +1,107 @@
+"""Requests whose bodies speak of runs, and calls in protocols in which every call is one.
+
+What a run tells is written by the codec of the request that started it, and is shown by the codec
+of the request that asks (`RunReader`), which may be the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.errors import NotFound
+from gateway.front.dialect import RUN_PREFIX
+from gateway.front.run_codec import RunReader, Told
+from gateway.front.runs.ids import credential_of
+from gateway.front.runs.reading import RunDelivery
+from gateway.front.runs.views import as_view
+
+if TYPE_CHECKING:
+    from gateway.call import Call
+    from gateway.front.client import ClientRequest
+    from gateway.front.dialect import Codec, Response, RunRequest
+    from gateway.front.runs.run import Run
+    from gateway.front.runs.service import Runs
+
+
+async def respond_about_run(
+    request: ClientRequest, runs: Runs, codec: Codec, asked: RunRequest
+) -> tuple[Call | None, Run | None]:
+    """Do what is asked of a run, and respond; if that is to go on from it, return the call that
+    does, and the run whose place its own is to take. Raises GatewayError and ClientGoneError."""
+    credential = credential_of(request.head.fields, request.caller.name)
+    if asked.does == "list":
+        found = runs.of(credential, codec.route.dialect, codec.agent)
+        await request.respond(_as_reader(codec).show_all([_told(run) for run in found]))
+        return None, None
+    run = _find(request, runs, codec, asked.token, credential)
+    if asked.does == "go_on":
+        return _as_reader(codec).go_on(_told(run)), run
+    if asked.does == "follow":
+        await _follow(request, runs, codec, run, asked.position)
+    else:
+        if asked.does == "cancel":
+            shown = _cancel(runs, _as_reader(codec), run)
+        else:
+            shown = _as_reader(codec).show(_told(run))
+        await _show(request, runs, run, shown)
+    return None, None
+
+
+async def respond_to_call(request: ClientRequest, runs: Runs, reader: RunReader, run: Run) -> None:
+    """Respond to a call that has started a run, or to its repetition, as its protocol has it.
+    Raises GatewayError and ClientGoneError."""
+    if reader.reads == "follow":
+        await _follow(request, runs, reader, run, 0)
+    elif reader.reads == "end":
+        await RunDelivery(request, runs, run).tell_at_end(lambda: reader.show(_told(run)))
+    else:
+        await _show(request, runs, run, reader.show(_told(run)))
+
+
+def _find(request: ClientRequest, runs: Runs, codec: Codec, token: str, credential: bytes) -> Run:
+    """The run, if the request may know of it. Raises GatewayError."""
+    run = runs.find(token, credential)
+    request.caller.check(run.agent)
+    if run.dialect != codec.route.dialect or codec.agent not in {None, run.agent}:
+        raise NotFound("what has this id is not of the kind that is asked for here")
+    if (seen := request.observation) is not None:
+        seen.run, seen.agent = RUN_PREFIX + run.token, run.agent
+    return run
+
+
+def _told(run: Run) -> Told:
+    """Raises NotFound and RunGone."""
+    told = run.tell()
+    if told is None:
+        raise run.gap(0) if run.gone else NotFound("this run has no form of its own")
+    return Told(told.body, run.ended)
+
+
+def _as_reader(codec: Codec) -> RunReader:
+    assert isinstance(codec, RunReader), "only such a codec asks for this"
+    return codec
+
+
+async def _show(request: ClientRequest, runs: Runs, run: Run, shown: Response) -> None:
+    await RunDelivery(request, runs, run).show(as_view(shown, run), reads=run.ended)
+
+
+def _cancel(runs: Runs, reader: RunReader, run: Run) -> Response:
+    if run.ended:
+        runs.retell(run, reader.withdraw(_told(run)))
+        return reader.show(_told(run)._replace(ended=False))
+    runs.cancel(run)
+    return reader.show(_told(run)._replace(ended=False))
+
+
+async def _follow(
+    request: ClientRequest, runs: Runs, codec: Codec, run: Run, position: int
+) -> None:
+    if (seen := request.observation) is not None:
+        seen.stream = True
+    delivery = RunDelivery(request, runs, run)
+    if isinstance(codec, RunReader):
+        # The telling and the number of what it covers belong together: nothing waits in between.
+        await delivery.follow(codec.open(_told(run)), run.covered, codec.frame)
+    else:
+        await delivery.attach(position, as_event=False)
