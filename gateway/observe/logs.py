@@ -50,6 +50,7 @@ class QueueingHandler(logging.Handler):
     def use(self, form: LogFormat) -> None:
         """Write records in this format from now on."""
         as_text = os.isatty(self._descriptor) if form == "auto" else form == "text"
+        self.as_json = not as_text
         self.setFormatter(TextFormatter() if as_text else json_formatter())
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -88,6 +89,21 @@ def setup(level: str, form: LogFormat = "auto", *, descriptor: int = 2) -> None:
     # Python would write these to stderr itself, on the thread that it happens on.
     sys.unraisablehook = _log_unraisable
     threading.excepthook = _log_thread_exception
+
+
+def json_writer(logger: logging.Logger) -> LogWriter | None:
+    """What writes the records of `logger`, if they are written as JSON and go nowhere else: then it
+    may be handed a line for which no record was made. None: there must be a record."""
+    while logger.parent is not None:
+        if logger.handlers or logger.filters or not logger.propagate:
+            return None
+        logger = logger.parent
+    if len(logger.handlers) != 1:
+        return None
+    (handler,) = logger.handlers
+    if type(handler) is not QueueingHandler or handler.filters or not handler.as_json:
+        return None
+    return handler.writer
 
 
 def change(level: str, form: LogFormat) -> None:
