@@ -38,7 +38,7 @@ MAX_BYTES = 1024 * 1024
 MAX_LINES = 8192
 """Capacity of the queue in lines: empty lines cost memory, too."""
 
-REST_SECONDS = 0.02
+REST_SECONDS = 0.05
 """Between two writes of lines that are not urgent: nobody who reads along notices."""
 
 MUCH = MAX_BYTES // 8
