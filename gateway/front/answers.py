@@ -110,14 +110,14 @@ class Delivery:
             self._writing_since = clock.now()
             until = self._writing_since + self._write_seconds
             self._write_scope.deadline = clock.as_deadline(until)
-        await self.request.send({"type": "http.response.body", "body": data, "more_body": True})
+        await self.request.send_part(data, last=False)
         if self._write_scope is not None:
             self._writing_since = self._write_scope.deadline = math.inf
 
     async def send_last(self, data: bytes) -> None:
         """Send the last part. Not while the client is watched: Hypercorn then says that the client
         is gone before it has ended the response, and that must not be cancelled."""
-        await self.request.send({"type": "http.response.body", "body": data, "more_body": False})
+        await self.request.send_part(data, last=True)
 
 
 class Reply(Delivery):

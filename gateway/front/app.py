@@ -16,7 +16,7 @@ from gateway.front.dialects import serve_dialects
 from gateway.front.hosts import KnownHosts
 from gateway.front.limits import make_limits
 from gateway.front.metrics import Readers, make_metrics_blueprint
-from gateway.front.observed import Observed
+from gateway.front.observed import Counted, Observed
 from gateway.front.requests import CallRoutes
 from gateway.front.status import make_blueprint
 
@@ -120,8 +120,9 @@ def make_app(
         from gateway.front.docs.routes import make_docs_blueprint  # noqa: PLC0415 - off: unread
 
         app.register_blueprint(make_docs_blueprint(dispatcher, served, settings))
+    served_by_quart: ASGIApp = Counted(app.asgi_app) if observers else app.asgi_app
     app.calls = CallRoutes(
-        app.asgi_app,
+        served_by_quart,
         dispatcher,
         dialects,
         _hosts(settings),

@@ -89,7 +89,7 @@ class ClientRequest:
         self.observation = observation
         self.caller = ANONYMOUS
         self.limit_unread = limit_unread
-        self.send = send
+        self._send = send
         self._receive = receive
         self._has_input = has_input
         self.encode_error = encode_error
@@ -153,11 +153,14 @@ class ClientRequest:
     async def _read_piece(self, body: BytesIO, most: float, setting: str | None) -> None:
         message = await self._receive()
         if message["type"] == "http.disconnect":
+            self._note_gone()
             raise ClientGoneError
         piece, length = message["body"], self.head.content_length
         if len(piece) < length and not body.tell():
             # A buffer that grows piece by piece is copied each time.
             _preallocate(body, min(length, PREALLOCATION_FACTOR * len(piece)))
+        if self.observation is not None:
+            self.observation.bytes_in += len(piece)
         body.write(piece)
         size = body.tell()
         if size > most:
@@ -170,6 +173,12 @@ class ClientRequest:
         """Return when the client has closed the connection. The body must have been read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._note_gone()
+
+    def _note_gone(self) -> None:
+        # Nobody looks for the client's end once the last part of a response is sent.
+        if self.observation is not None:
+            self.observation.client_left = True
 
     # Out
 
@@ -180,7 +189,15 @@ class ClientRequest:
         if self.permit is not None:
             headers += self.permit.fields()
         headers.append((b"x-request-id", self.head.request_id.encode()))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        if self.observation is not None:
+            self.observation.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    def send_part(self, data: bytes, *, last: bool) -> Awaitable[None]:
+        """Send a part of a response's body, which is to be awaited."""
+        if self.observation is not None:
+            self.observation.note_sent(data)
+        return self._send({"type": "http.response.body", "body": data, "more_body": not last})
 
     async def respond_error(self, error: GatewayError) -> None:
         """Send an error response, unless the head of another response was sent."""
@@ -197,7 +214,7 @@ class ClientRequest:
         if self.head.has_body and not self._body_read:
             headers.append((b"connection", b"close"))
         await self.send_head(response.status, headers)
-        await self.send({"type": "http.response.body", "body": response.body, "more_body": False})
+        await self.send_part(response.body, last=True)
 
 
 def _preallocate(buffer: BytesIO, size: int) -> None:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
 
+from gateway import clock
+
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
@@ -86,6 +88,12 @@ class Observation(Struct, kw_only=True):
     also that of a request which follows it: each call is observed once."""
     trace: Spans | None = None
     """Its spans, if traces are made."""
+
+    def note_sent(self, data: bytes) -> None:
+        """A part of the response's body is being sent."""
+        if data and self.body_began is None:
+            self.body_began = clock.now()
+        self.bytes_out += len(data)
 
     @property
     def total(self) -> float:
