@@ -113,6 +113,10 @@ def make_app(
     for each in served:
         if each.routes is not None:
             app.register_blueprint(each.routes(dispatcher))
+    if listing := [each for each in served if each.models is not None]:
+        from gateway.front.models import make_models_blueprint  # noqa: PLC0415 - off: unread
+
+        app.register_blueprint(make_models_blueprint(dispatcher, listing))
     if scrape is not None:
         app.readers = Readers(settings.metrics)
         app.register_blueprint(make_metrics_blueprint(scrape, app.readers))

@@ -14,7 +14,8 @@ One request goes through the seam in this order:
 
 1. `Dialect.match(path)` gives a `Codec`, or None: the path is not this dialect's. A codec is the
    state of one request, for as long as that lasts. It may be shared if it has no state. A request
-   that fails without one is answered by the first dialect that `covers` its path.
+   that fails without one is answered by a dialect that `covers` its path: where several do, by the
+   one whose client the header shows (`dialect_of`).
 2. `Codec.agent` is looked up before the body is read, if the path names an agent.
 3. `Codec.decode(head, body)` makes a `Call`. Where the body names the agent, it is read here. What
    a response needs of the request (a JSON-RPC id, a model's name) is kept by the codec. A request
@@ -74,8 +75,8 @@ tests/test_architecture.py holds that. A dialect never needs a change in `agents
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
@@ -108,9 +109,11 @@ __all__ = [
     "Route",
     "RunPath",
     "RunRequest",
+    "SharingDialect",
     "StreamEncoder",
     "caller_timeout",
     "conversation_of",
+    "dialect_of",
     "error_headers",
     "join_chunks",
     "rate_limit_fields",
@@ -225,6 +228,15 @@ class Dialect(Protocol):
         """Write an error of a request on a path that is covered and has no codec."""
 
 
+@runtime_checkable
+class SharingDialect(Dialect, Protocol):
+    """A dialect that covers paths which another one covers as well."""
+
+    def claims(self, path: str, fields: Mapping[bytes, bytes]) -> bool:
+        """Whether a request for one of these paths can only be of this dialect. `fields` are as in
+        `RequestHead`."""
+
+
 class Codec(Protocol):
     """One request: decodes its body, encodes what it is answered with."""
 
@@ -289,14 +301,14 @@ class StreamEncoder(Protocol):
         """The end of a stream that failed: never to be mistaken for `end`."""
 
 
-def error_encoder(
-    dialects: Iterable[Dialect], path: str
-) -> Callable[[GatewayError, str], Response]:
-    """What writes the errors of a request on `path` that has no codec. The last dialect covers what
-    no other one does."""
-    *_, last = dialects
-    covering = (dialect for dialect in dialects if dialect.covers(path))
-    return next(covering, last).encode_error
+def dialect_of(dialects: Sequence[Dialect], path: str, fields: Mapping[bytes, bytes]) -> Dialect:
+    """The dialect that a client speaks who asks for `path`: of those that cover it, the one that
+    claims the request, or else the first. The last of all covers what no other one does."""
+    covering = [each for each in dialects if each.covers(path)] or [dialects[-1]]
+    claiming = (
+        each for each in covering if isinstance(each, SharingDialect) and each.claims(path, fields)
+    )
+    return next(claiming, covering[0])
 
 
 def error_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from quart import Blueprint
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.chats.models import ModelForms
     from gateway.front.described import AgentView, Part
     from gateway.front.dialect import Dialect
 
@@ -27,18 +28,20 @@ class Served(NamedTuple):
     """Its part of the OpenAPI document."""
     routes: Callable[[Dispatcher], Blueprint] | None = None
     """What it has besides calls of agents: lists, cards."""
+    models: ModelForms | None = None
+    """How it lists the agents as models, if it does."""
 
 
 def _openai() -> Served:
     from gateway.front.openai.dialect import OpenAIDialect  # noqa: PLC0415
-    from gateway.front.openai.routes import make_blueprint  # noqa: PLC0415
+    from gateway.front.openai.models import MODELS  # noqa: PLC0415
 
     def describe(agents: Sequence[AgentView]) -> Part:
         from gateway.front.openai.description import describe  # noqa: PLC0415
 
         return describe(agents)
 
-    return Served(OpenAIDialect(), describe, make_blueprint)
+    return Served(OpenAIDialect(), describe, models=MODELS)
 
 
 def _native(*, serves: bool) -> Served:

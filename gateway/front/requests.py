@@ -29,7 +29,7 @@ from gateway.front.client import (
     no_limit,
     not_known,
 )
-from gateway.front.dialect import Response, error_encoder
+from gateway.front.dialect import Response, dialect_of
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
 from gateway.front.runs.asked import respond_about_run
@@ -40,7 +40,7 @@ from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 from gateway.observe.observation import OBSERVATION
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.front.client import Receive, Send
@@ -102,11 +102,12 @@ class CallRoutes:
     async def _respond(self, scope: Any, receive: Receive, send: Send) -> bool:
         """Respond to a request, unless `inner` is to: then returns False, with `scope` checked."""
         state = scope.get("state", {})
+        head = read_head(scope["headers"])
         request = ClientRequest(
-            read_head(scope["headers"]),
+            head,
             receive,
             send,
-            partial(self._encode_error, scope["path"]),
+            partial(self._encode_error, scope["path"], head.fields),
             limit_unread=state.get(LIMIT_UNREAD, no_limit),
             has_input=state.get(HAS_INPUT, not_known),
             observation=state.get(OBSERVATION),
@@ -157,7 +158,8 @@ class CallRoutes:
             if (seen := request.observation) is not None:
                 seen.dialect, seen.route, seen.handler = codec.route[:3]
         else:
-            request.encode_error = partial(self._encode_error, scope["path"])
+            fields = request.head.fields
+            request.encode_error = partial(self._encode_error, scope["path"], fields)
         host = request.head.host
         if authority is not None:
             if host is not None:
@@ -174,9 +176,11 @@ class CallRoutes:
             raise NotFound("there is no WebSocket here")
         return codec
 
-    def _encode_error(self, path: str, error: GatewayError, request_id: str) -> Response:
+    def _encode_error(
+        self, path: str, fields: Mapping[bytes, bytes], error: GatewayError, request_id: str
+    ) -> Response:
         """Write an error of a request that has no codec."""
-        return error_encoder(self._dialects, path)(error, request_id)
+        return dialect_of(self._dialects, path, fields).encode_error(error, request_id)
 
     def _match(self, path: str) -> Codec | None:
         for dialect in self._dialects:

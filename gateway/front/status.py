@@ -17,7 +17,7 @@ from werkzeug.exceptions import NotFound as WerkzeugNotFound
 
 from gateway.errors import GatewayError, InternalError, MethodNotAllowed, NotFound
 from gateway.front.auth import ANONYMOUS, CALLER, Caller
-from gateway.front.dialect import error_encoder
+from gateway.front.dialect import dialect_of
 from gateway.front.head import read_head
 from gateway.observe.observation import OBSERVATION
 
@@ -76,7 +76,7 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
     async def take_request_id() -> None:
         # ASGI's own headers, because Quart's are normalised; the rule for ids stands in `head`.
         head = read_head(request.scope["headers"])
-        g.request_id, g.has_body = head.request_id, head.has_body
+        g.request_id, g.has_body, g.fields = head.request_id, head.has_body, head.fields
         seen: Observation | None = request.scope.get("state", {}).get(OBSERVATION)
         if seen is not None:
             seen.request_id = head.request_id
@@ -149,7 +149,8 @@ def _error(dialects: tuple[Dialect, ...], error: GatewayError) -> Response:
     seen: Observation | None = request.scope.get("state", {}).get(OBSERVATION)
     if seen is not None:
         seen.error = error
-    encoded = error_encoder(dialects, request.path)(error, g.get("request_id", ""))
+    dialect = dialect_of(dialects, request.path, g.get("fields", {}))
+    encoded = dialect.encode_error(error, g.get("request_id", ""))
     response = Response(encoded.body, encoded.status)
     for name, value in encoded.headers:
         response.headers[name.decode()] = value.decode()
