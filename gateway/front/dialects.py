@@ -44,6 +44,18 @@ def _openai() -> Served:
     return Served(OpenAIDialect(), describe, models=MODELS)
 
 
+def _anthropic() -> Served:
+    from gateway.front.anthropic.dialect import AnthropicDialect  # noqa: PLC0415
+    from gateway.front.anthropic.models import MODELS  # noqa: PLC0415
+
+    def describe(agents: Sequence[AgentView]) -> Part:
+        from gateway.front.anthropic.description import describe  # noqa: PLC0415
+
+        return describe(agents)
+
+    return Served(AnthropicDialect(), describe, models=MODELS)
+
+
 def _native(*, serves: bool) -> Served:
     def describe(agents: Sequence[AgentView]) -> Part:
         from gateway.front.native.description import describe  # noqa: PLC0415
@@ -53,7 +65,7 @@ def _native(*, serves: bool) -> Served:
     return Served(NativeDialect(serves=serves), describe)
 
 
-_MAKERS: Mapping[str, Callable[[], Served]] = {"openai": _openai}
+_MAKERS: Mapping[str, Callable[[], Served]] = {"openai": _openai, "anthropic": _anthropic}
 """All but the native one, in the order in which they are asked whose a path is."""
 
 

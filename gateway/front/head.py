@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _USED = frozenset(
     {
         b"accept",
+        b"anthropic-version",
         b"authorization",
         b"content-encoding",
         b"content-length",

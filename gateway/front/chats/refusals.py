@@ -1,8 +1,15 @@
-"""Refusing what a request for a chat asks for: a 400 that names the parameter."""
+"""Refusing what a request for a chat asks for: a 400 that names the parameter, and when to ask
+again."""
 
 from __future__ import annotations
 
-from gateway.errors import InvalidRequest
+import math
+from typing import TYPE_CHECKING
+
+from gateway.errors import InvalidRequest, RateLimited
+
+if TYPE_CHECKING:
+    from gateway.errors import GatewayError
 
 
 def refuse(message: str, param: str, code: str = InvalidRequest.type) -> InvalidRequest:
@@ -13,3 +20,11 @@ def refuse(message: str, param: str, code: str = InvalidRequest.type) -> Invalid
 def unsupported(param: str, why: str) -> InvalidRequest:
     """A 400 for what would change the answer and cannot be honoured."""
     return refuse(f"{param}: {why}", param, "unsupported_parameter")
+
+
+def rate_limit_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:
+    """The field of OpenAI's and Anthropic's own which their clients read first: they need not wait
+    for a whole second."""
+    if not isinstance(error, RateLimited) or error.retry_after is None:
+        return []
+    return [(b"retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after * 1000)))]

@@ -8,12 +8,12 @@ tells beside that follows as more members.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from gateway.errors import AgentNotFound, RateLimited, Unauthorized
+from gateway.front.chats.refusals import rate_limit_headers
 from gateway.front.dialect import Response, error_headers
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def encode_error(
     """The error response. `output_begun` is the exchange's; None: there was no exchange. `messages`
     is what the parameter is called that holds them."""
     headers = [(b"content-type", b"application/json"), *error_headers(error)]
-    if isinstance(error, RateLimited) and error.retry_after is not None:
-        # OpenAI's own field, which its clients read first: they need not wait for a whole second.
-        headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(error.retry_after * 1000))))
+    headers += rate_limit_headers(error)
     members = error_members(error, request_id, output_begun, messages=messages)
     body = msgspec.json.encode({"error": members})
     return Response(error.status, headers, body)

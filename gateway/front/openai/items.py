@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.front.bodies import readable
+from gateway.front.chats.chat import Chat, of_parts
 from gateway.front.chats.parameters import NOTHING, given, is_string
 from gateway.front.chats.refusals import refuse, unsupported
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Recall = Callable[[str], bytes | None]
-
-MOST_THINGS = 10_000
-"""Items and parts of one input: each becomes a message, or a part of one."""
 
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 
@@ -71,42 +69,9 @@ _decode_item = msgspec.json.Decoder(_Item).decode
 _decode_parts = msgspec.json.Decoder(list[_Part]).decode
 
 
-class Chat(Struct):
-    """The messages of a chat, and what an agent must take to be given them."""
-
-    messages: list[dict[str, Any]] = []
-    modes: set[str] = set()
-    things: int = 0
-    """Items and parts so far."""
-
-    def count(self, things: int) -> None:
-        """Raises InvalidRequest."""
-        self.things += things
-        if self.things > MOST_THINGS:
-            raise refuse(f"'input' has more than {MOST_THINGS} items and parts", "input")
-
-    def add_text(self, role: str, content: Any) -> None:
-        last = self._last_of_assistant()
-        if role == "assistant" and last is not None and last["content"] is None:
-            last["content"] = content  # said beside its calls, whichever came first
-        else:
-            self.messages.append({"role": role, "content": content})
-
-    def add_call(self, call: dict[str, Any]) -> None:
-        last = self._last_of_assistant()
-        if last is None:
-            last = {"role": "assistant", "content": None}
-            self.messages.append(last)
-        last.setdefault("tool_calls", []).append(call)
-
-    def _last_of_assistant(self) -> dict[str, Any] | None:
-        last = self.messages[-1] if self.messages else None
-        return last if last is not None and last["role"] == "assistant" else None
-
-
 def read_input(items: Raw, instructions: Raw, recall: Recall) -> Chat:
     """`recall` gives what an item was that is only named. Raises InvalidRequest."""
-    chat = Chat()
+    chat = Chat("input")
     if given(instructions):
         chat.add_text("system", _string(instructions, "instructions"))
     if is_string(items):
@@ -137,13 +102,12 @@ def _add_item(chat: Chat, item: _Item, place: str, recall: Recall) -> None:
             content = _content(item.content, f"{place}.content", chat)
             chat.add_text(_ROLES[item.role], content)
         case "function_call":
-            chat.add_call(_call(item, place))
+            _add_call(chat, item, place)
         case "function_call_output":
             output = _content(item.output, f"{place}.output", chat)
             if item.call_id is None:
                 raise refuse(f"{place}.call_id is missing", f"{place}.call_id")
-            message = {"role": "tool", "tool_call_id": item.call_id, "content": output}
-            chat.messages.append(message)
+            chat.add_result(item.call_id, output)
         case "item_reference":
             if item.id is None:
                 raise refuse(f"{place}.id is missing", f"{place}.id")
@@ -168,13 +132,11 @@ def _add_reference(chat: Chat, item_id: str, place: str, recall: Recall) -> None
     _add_item(chat, _decode_item(item), place, recall)
 
 
-def _call(item: _Item, place: str) -> dict[str, Any]:
+def _add_call(chat: Chat, item: _Item, place: str) -> None:
     if item.call_id is None or item.name is None:
         missing = "call_id" if item.call_id is None else "name"
         raise refuse(f"{place}.{missing} is missing", f"{place}.{missing}")
-    arguments = _string(item.arguments, f"{place}.arguments")
-    function = {"name": item.name, "arguments": arguments}
-    return {"id": item.call_id, "type": "function", "function": function}
+    chat.add_call(item.call_id, item.name, _string(item.arguments, f"{place}.arguments"))
 
 
 def _content(content: Raw, place: str, chat: Chat) -> Any:
@@ -186,10 +148,9 @@ def _content(content: Raw, place: str, chat: Chat) -> Any:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise refuse(readable(error, place), place) from None
     chat.count(len(parts))
-    made = [_part(part, f"{place}[{index}]", chat.modes) for index, part in enumerate(parts)]
-    if len(made) == 1 and made[0]["type"] == "text":
-        return made[0]["text"]
-    return made
+    return of_parts(
+        [_part(part, f"{place}[{index}]", chat.modes) for index, part in enumerate(parts)]
+    )
 
 
 def _part(part: _Part, place: str, modes: set[str]) -> dict[str, Any]:
