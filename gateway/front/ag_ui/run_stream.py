@@ -1,0 +1,211 @@
+"""The stream of one run: from the words of an answer to AG-UI's events.
+
+A stream begins with RUN_STARTED. All that is open is closed before RUN_FINISHED, whose `outcome`
+says how the run ended; a run that failed ends with RUN_ERROR instead, and whatever is open then
+stays so. A run that its client has cancelled ends with the outcome `cancelled`, which only who
+reads it from elsewhere gets to see.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.errors import Cancelled, GatewayError, InvalidAgentResponse
+from gateway.front.ag_ui import forms
+from gateway.front.ag_ui.errors import details_of
+from gateway.front.ag_ui.forms import event
+from gateway.front.ag_ui.shown_calls import ShownCalls
+from gateway.front.ag_ui.spoken import Spoken
+from gateway.front.chats.message import read_message
+from gateway.front.dialect import text_runs
+from gateway.front.event_stream import HEADERS, KEEP_ALIVE
+from protocol.events import (
+    Custom,
+    File,
+    Reasoning,
+    State,
+    Status,
+    ToolCall,
+    ToolResult,
+    UsageSoFar,
+    read_event,
+)
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.front.ag_ui.run_input import RunRequest
+    from protocol import Outcome, Payload
+
+_encode = msgspec.json.encode
+
+
+class RunStream:
+    """The `StreamEncoder` of one run."""
+
+    __slots__ = (
+        "_begun",
+        "_calls",
+        "_exchange",
+        "_request",
+        "_spoken",
+        "_step",
+        "_usage",
+        "failure",
+    )
+
+    headers = HEADERS
+
+    def __init__(self, request: RunRequest, exchange: Exchange) -> None:
+        self._request = request
+        self._exchange = exchange
+        self._begun = False
+        self._spoken = Spoken()
+        self._calls = ShownCalls(request)
+        self._step = ""
+        """The step that the agent is at, by its name; empty before the first."""
+        self._usage: bytes | None = None
+        """The last `usage` event."""
+        self.failure: GatewayError | None = None
+        """Why this encoder has ended the exchange: nothing that comes afterwards is sent."""
+
+    def chunks(self, words: list[bytes]) -> bytes:
+        """The events for words of the answer."""
+        if self.failure is not None:
+            return b""
+        parts = [self._opening()]
+        try:
+            for texts, word in text_runs(words):
+                parts.append(self._spoken.text(texts) if word is None else self._event(word))
+        except InvalidAgentResponse as error:
+            # It may have ended well meanwhile: then `end` tells of the failure.
+            self.failure = error
+            self._exchange.fail(error)
+        return b"".join(parts)
+
+    def keep_alive(self) -> bytes:
+        """A comment, which clients skip."""
+        return self._opening() + KEEP_ALIVE
+
+    def end(self, result: Payload | None) -> bytes:
+        """What was not told yet, the ends of all that is open, and RUN_FINISHED."""
+        if self.failure is not None:
+            return self.error(self.failure)
+        parts = [self._opening()]
+        if result is not None:
+            try:
+                parts.append(self._message(result))
+            except InvalidAgentResponse as error:
+                self.failure = error
+                return parts[0] + self.error(error)
+        parts.append(self._closing())
+        parts.append(self._outcome(self._exchange.outcome))
+        return b"".join(parts)
+
+    def error(self, error: GatewayError) -> bytes:
+        """RUN_ERROR; of a run that was cancelled, that outcome."""
+        if isinstance(error, Cancelled):
+            closing = self._opening() + self._closing()
+            return closing + self._finished({"type": "cancelled"}, {})
+        exchange = self._exchange
+        more: dict[str, Any] = {}
+        if usage := forms.usage_so_far(self._usage):
+            more["usage"] = usage
+        details = details_of(error, exchange.call.request_id, exchange.output_begun)
+        return self._opening() + event(
+            "RUN_ERROR", message=error.message, code=error.type, metadata=details, **more
+        )
+
+    def _opening(self) -> bytes:
+        if self._begun:
+            return b""
+        self._begun = True
+        request = self._request
+        more = {} if request.parent is None else {"parentRunId": request.parent}
+        return event(
+            "RUN_STARTED",
+            threadId=request.thread,
+            runId=request.run,
+            protocolVersion=forms.PROTOCOL_VERSION,
+            **more,
+        )
+
+    def _event(self, word: bytes) -> bytes:
+        match read_event(word):
+            case Reasoning(text=text):
+                return self._spoken.reasoning(_encode(text))
+            case ToolCall() as told:
+                return self._calls.add(told, self._carrier)
+            case ToolResult() as told:
+                events = self._calls.answer(told)
+                if events:
+                    self._spoken.end_turn()
+                return events
+            case State() as told:
+                return forms.state_event(told)
+            case Status() as told:
+                return self._at(told.text) + forms.progress_event(told)
+            case File() as told:
+                return forms.file_event(told)
+            case UsageSoFar():
+                self._usage = word
+            case Custom(type=name):
+                return forms.custom(name, msgspec.Raw(word))
+        return b""
+
+    def _carrier(self) -> tuple[bytes, str]:
+        closing = self._spoken.close()
+        return closing, self._spoken.carrier()
+
+    def _at(self, step: str) -> bytes:
+        """The end of the step before, and the begin of one with this name, unless it is the same.
+        An empty name is that of none."""
+        if step == self._step:
+            return b""
+        before, self._step = self._step, step
+        ended = event("STEP_FINISHED", stepName=before) if before else b""
+        return ended + (event("STEP_STARTED", stepName=step) if step else b"")
+
+    def _message(self, result: Payload) -> bytes:
+        """The events for an answer that came as one message. Raises InvalidAgentResponse."""
+        message = read_message(result, self._request.tools)
+        parts = []
+        if message.reasoning is not None:
+            parts.append(self._spoken.reasoning(message.reasoning))
+        parts.append(self._spoken.text([message.text]))
+        outcome = self._exchange.outcome
+        if outcome is None or outcome.finish in {None, "tool_calls"}:
+            parts += [
+                self._calls.add_whole(call, self._carrier)
+                for call in message.calls
+                if not self._calls.is_known(call.id)
+            ]
+        return b"".join(parts)
+
+    def _closing(self) -> bytes:
+        """The ends of all that is open."""
+        return self._spoken.close() + self._calls.close() + self._at("")
+
+    def _outcome(self, outcome: Outcome | None) -> bytes:
+        """RUN_FINISHED, after results for the calls that nobody is to make."""
+        finish = None if outcome is None else outcome.finish
+        more: dict[str, Any] = {}
+        if usage := forms.usage_of(outcome):
+            more["usage"] = usage
+        if outcome is not None and outcome.asks is not None:
+            interrupts = forms.interrupts_of(outcome, self._calls.ids)
+            waiting = {each["toolCallId"] for each in interrupts if "toolCallId" in each}
+            settled = self._calls.settle(waiting)
+            return settled + self._finished({"type": "interrupt", "interrupts": interrupts}, more)
+        pending = self._calls.pending(finish)
+        settled = self._calls.settle(pending)
+        if finish in {"length", "refused"}:
+            more["metadata"] = {"finish": finish}
+        return settled + self._finished({"type": "success", "pendingToolCallIds": pending}, more)
+
+    def _finished(self, outcome: dict[str, Any], more: dict[str, Any]) -> bytes:
+        request = self._request
+        return event(
+            "RUN_FINISHED", threadId=request.thread, runId=request.run, outcome=outcome, **more
+        )
