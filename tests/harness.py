@@ -285,14 +285,19 @@ class GatewayInThread:
 
 
 @contextmanager
-def gateway_in_thread(toml: str, folder: Path) -> Iterator[GatewayInThread]:
-    """Run a gateway, and what reads its log, on a trio in a thread of its own."""
+def gateway_in_thread(
+    toml: str, folder: Path, *, key: str | None = None
+) -> Iterator[GatewayInThread]:
+    """Run a gateway, and what reads its log, on a trio in a thread of its own. `key` is one that it
+    takes, if it has keys."""
     found: queue.Queue[tuple[GatewayInThread, Callable[[], None]] | BaseException] = queue.Queue()
 
     async def serve() -> None:
         stop = trio.Event()
         token = trio.lowlevel.current_trio_token()
         async with running_gateway(toml=toml, folder=folder) as gateway:
+            if key is not None:
+                gateway.client.headers["authorization"] = f"Bearer {key}"
             found.put((GatewayInThread(gateway, token), lambda: token.run_sync_soon(stop.set)))
             await stop.wait()
 

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 from tests.clients import clients, matrix
+from tests.clients.protocols import OF_PROTOCOL
+from tests.clients.runners import KEY
 from tests.harness import gateway_in_thread
 
 
@@ -15,11 +17,15 @@ def main() -> int:
     """Print the table. 1 if a client did not get what it should have."""
     parser = argparse.ArgumentParser(prog="python -m tests.clients", description=__doc__)
     parser.add_argument("--write", action="store_true", help="put the table into the README")
+    parser.add_argument("--only", choices=OF_PROTOCOL, help="ask the clients of one protocol")
     options = parser.parse_args()
+    if options.only and options.write:
+        parser.error("the README has all protocols: --write goes without --only")
+    asked = OF_PROTOCOL[options.only] if options.only else clients.CLIENTS
     with tempfile.TemporaryDirectory(prefix="clients-") as name:
         folder = Path(name)
-        with gateway_in_thread(clients.toml(), folder) as gateway:
-            results = clients.run_all(gateway, folder)
+        with gateway_in_thread(clients.toml(), folder, key=KEY) as gateway:
+            results = clients.run_all(gateway, folder, asked)
     table = matrix.rows(results)
     print(matrix.as_markdown(table))
     failed = list(matrix.failures(results))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import httpx
 import trio
 
-from tests.clients.scenarios import ALL, FRAGILE, TOLD, Reply, Scenario
+from gateway.config.keys import hash_key
+from gateway.config.settings import ServerSettings
+from tests.clients.protocols import OF_PROTOCOL
+from tests.clients.row import Client
+from tests.clients.runners import ANSWER, KEY
+from tests.clients.scenarios import ALL, FRAGILE, JQ, TOLD, Reply, Scenario
 from tests.harness import GatewayInThread
 from tests.javascript import MODULES, need_package, need_runtime
 
@@ -24,108 +30,99 @@ ROOT = Path(__file__).parents[2]
 RUNNERS = Path(__file__).parent / "runners"
 AGENT = Path(__file__).parent / "agents" / "told.py"
 
-RUN_SECONDS = 200
+RUN_SECONDS = 100
 """For all that is asked of one program, which takes less than ten, on a loaded machine."""
 
-ALL_SECONDS = 400
+ALL_SECONDS = 300
 """The same, of all of them."""
+
+WRONG_KEY = "agw_a-key-that-nobody-has-given-to-this-client"
+AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
+
+ONE_LINER = """
+select(.method == "chat") | .id as $id
+| (.params.messages[-1].content | strings // (map(.text // "") | join(" "))
+  | split(" ")[0]) as $task
+| if $task == "break" then "nonsense"
+  elif $task == "break-later" then
+    {method: "chunk", params: {id: $id, chunk: "so far"}}, "nonsense"
+  else
+    {method: "chunk", params: {id: $id, chunk: ("Hello, ", "Wörld", "!")}}, {id: $id, result: {}}
+  end
+"""
+"""An agent of jq's, which knows no event of the wire and no handshake. It breaks by breaking the
+wire's rules: jq itself does not exit before its input has ended."""
 
 NODE = "node24"
 """The AI SDK needs 22 or newer."""
 
 
-@dataclass(frozen=True)
-class Client:
-    """One client, with one of the APIs that it speaks."""
-
-    name: str
-    api: str
-    """`chat`, `responses`, or another name that the program has for one of its ways."""
-    program: str
-    """A file in `runners`."""
-    package: str
-    """Whose version is told."""
-    lacks: str = ""
-    """Why it does not show the agent's reasoning: the only column that a client may be without."""
-
-    @property
-    def path(self) -> str:
-        """The API, as the table has it."""
-        return "responses" if self.api == "responses" else "chat"
-
-    def __str__(self) -> str:
-        return f"{self.program}:{self.api}".replace("with_", "")
-
-    def token(self, scenario: Scenario) -> str:
-        """What names a request of this client in the agent's log."""
-        return f"{self}:{scenario.name}"
-
-
-CLIENTS: tuple[Client, ...] = (
-    Client("openai (Python)", "chat", "with_openai.py", "openai"),
-    Client("openai (Python)", "responses", "with_openai.py", "openai"),
-    Client("openai (Node)", "chat", "with_openai.mjs", "openai"),
-    Client("openai (Node)", "responses", "with_openai.mjs", "openai"),
-    Client(
-        "langchain-openai", "chat", "with_langchain.py", "langchain-openai",
-        lacks="it does not read `reasoning_content`",
-    ),
-    Client("langchain-openai", "responses", "with_langchain.py", "langchain-openai"),
-    Client("litellm", "chat", "with_litellm.py", "litellm"),
-    Client("litellm", "responses", "with_litellm.py", "litellm"),
-    Client(
-        "AI SDK, openai", "chat", "with_ai_sdk.mjs", "@ai-sdk/openai",
-        lacks="it does not read `reasoning_content`; openai-compatible does",
-    ),
-    Client("AI SDK, openai", "responses", "with_ai_sdk.mjs", "@ai-sdk/openai"),
-    Client(
-        "AI SDK, openai-compatible", "compatible", "with_ai_sdk.mjs",
-        "@ai-sdk/openai-compatible",
-    ),
-    Client(
-        "@openai/agents", "chat", "with_agents.mjs", "@openai/agents",
-        lacks="it reads `reasoning`, another service's name of it",
-    ),
-    Client("@openai/agents", "responses", "with_agents.mjs", "@openai/agents"),
-)  # fmt: skip
-
-PROGRAMS = tuple(dict.fromkeys(client.program for client in CLIENTS))
+CLIENTS: tuple[Client, ...] = tuple(each for rows in OF_PROTOCOL.values() for each in rows)
 
 
 @dataclass(frozen=True)
 class Results:
-    """What all clients gave."""
+    """What clients gave."""
 
     versions: Mapping[Client, str]
+    """Of every client that was asked."""
     replies: Mapping[str, Reply]
     """By the token of each request. `runs` says how often the agent ran for it, and `cancelled`, of
     one that its client left, whether the agent was told."""
 
+    @property
+    def asked(self) -> Iterator[tuple[Client, Scenario]]:
+        return asked_of(self.versions)
 
-def run_all(gateway: GatewayInThread, folder: Path) -> Results:
-    """Let every client do everything: as many programs at a time as there are cores."""
-    versions: dict[Client, str] = {}
+
+def asked_of(clients: Iterable[Client]) -> Iterator[tuple[Client, Scenario]]:
+    """What there is to ask each client for."""
+    for client in clients:
+        for scenario in ALL:
+            if client.is_asked(scenario):
+                yield client, scenario
+
+
+def run_all(gateway: GatewayInThread, folder: Path, clients: Sequence[Client] = CLIENTS) -> Results:
+    """Let clients do everything: as many programs at a time as there are cores."""
+    programs = dict.fromkeys(client.program for client in clients)
+    orders = {
+        program: {
+            client.token(scenario): order(client, scenario)
+            for client, scenario in asked_of(clients)
+            if client.program == program
+        }
+        for program in programs
+    }
+    versions: dict[str, dict[str, str]] = {}
     replies: dict[str, dict[str, Any]] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        runs = pool.map(lambda each: run(each, gateway.url, folder, orders_for(each)), PROGRAMS)
-        for program, (told, given) in zip(PROGRAMS, runs, strict=True):
+        runs = pool.map(lambda each: run(each, gateway.url, folder, orders[each]), programs)
+        for program, (told, given) in zip(programs, runs, strict=True):
             replies |= given
-            versions |= {
-                client: told[client.package] for client in CLIENTS if client.program == program
-            }
-    for client in CLIENTS:
-        for scenario in ALL:
-            token = client.token(scenario)
-            if scenario.do == "leave":
-                replies[token]["cancelled"] = _is_logged(gateway, f" cancelled {token} ")
+            versions[program] = told
+    for client, scenario in asked_of(clients):
+        token = client.token(scenario)
+        if scenario.do == "leave":
+            replies[token]["cancelled"] = _is_logged(gateway, f" cancelled {token} ")
     for model in (TOLD, FRAGILE):  # what they logged before is in the log after this
-        messages = [{"role": "user", "content": f"hello last-of-{model}"}]
-        url = f"{gateway.url}/agent/{model}/chat"
-        httpx.post(url, json={"messages": messages}, timeout=30, verify=False)
-        gateway.logged(f" runs last-of-{model} ")
+        _say_last(gateway, model)
     for token, reply in replies.items():
         reply["runs"] = sum(f" runs {token} " in line for line in gateway.log())
-    return Results(versions, replies)
+    return Results({each: versions[each.program][each.package] for each in clients}, replies)
+
+
+def _say_last(gateway: GatewayInThread, model: str) -> None:
+    token = f"last-of-{model}-{secrets.token_hex(4)}"
+    messages = [{"role": "user", "content": f"hello {token}"}]
+    httpx.post(
+        f"{gateway.url}/agent/{model}/chat",
+        json={"messages": messages},
+        headers=AUTHORIZATION,
+        timeout=30,
+        verify=False,
+    )
+    gateway.logged(f" runs {token} ")
 
 
 def _is_logged(gateway: GatewayInThread, pattern: str) -> bool:
@@ -175,39 +172,40 @@ def run(
     return versions, dict(zip(orders, replies, strict=True))
 
 
-def orders_for(program: str) -> Orders:
-    """Every scenario, with each of the program's APIs."""
-    return {
-        client.token(scenario): order(client, scenario)
-        for client in CLIENTS
-        if client.program == program
-        for scenario in ALL
-    }
-
-
 def order(client: Client, scenario: Scenario) -> dict[str, Any]:
     """As `runners` has it."""
     return {
-        "api": client.api,
+        "api": client.does,
         "do": scenario.do,
         "model": scenario.model,
         "text": f"{scenario.task} {client.token(scenario)}",
         "tools": scenario.tools,
         "image": scenario.image,
+        "answer": ANSWER if scenario.answer else None,
+        "key": WRONG_KEY if scenario.wrong_key else KEY,
     }
 
 
 def toml() -> str:
-    """A gateway with the three agents of the scenarios, in the strict sandbox."""
+    """A gateway with the agents of the scenarios, in the strict sandbox, with keys and with every
+    dialect."""
     able = '{"concurrency": 64, "modes": ["text", "image"], "tools": true, "asks": true}'
     narrow = '{"concurrency": 1, "tools": true}'
-    commands = {"told": able, "fragile": narrow, "plain": "{}"}
+    told = {"told": able, "fragile": narrow, "plain": "{}"}
+    commands = {name: [sys.executable, str(AGENT), ready] for name, ready in told.items()}
+    commands[JQ] = ["jq", "--unbuffered", "-c", ONE_LINER]
     tables = [
-        f"[agents.{name}]\ncommand = {json.dumps([sys.executable, str(AGENT), ready])}\n"
-        for name, ready in commands.items()
+        f"[agents.{name}]\ncommand = {json.dumps(command)}\n" for name, command in commands.items()
     ]
     return (
-        "[server]\nsandbox = 'strict'\n"
+        f"[server]\nsandbox = 'strict'\ndialects = {json.dumps(dialects())}\n"
+        f"[keys.tests]\nhash = '{hash_key(KEY.encode())}'\n"
         "[defaults]\nworkers = { min = 1, max = 1 }\n"
         "restart = { failures = 1000, backoff = 0 }\n" + "".join(tables)
     )
+
+
+def dialects() -> list[str]:
+    """The names of all dialects that there are."""
+    [names] = get_args(get_type_hints(ServerSettings)["dialects"])
+    return list(get_args(names))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.clients import clients
+from tests.clients.runners import KEY
 from tests.harness import GatewayInThread, gateway_in_thread
 from tests.sandbox.users import need_sandbox
 
@@ -15,5 +16,6 @@ from tests.sandbox.users import need_sandbox
 @pytest.fixture(scope="package")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayInThread]:
     need_sandbox("root" if os.geteuid() == 0 else "user")
-    with gateway_in_thread(clients.toml(), tmp_path_factory.mktemp("gateway")) as gateway:
+    folder = tmp_path_factory.mktemp("gateway")
+    with gateway_in_thread(clients.toml(), folder, key=KEY) as gateway:
         yield gateway

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from tests.clients.clients import CLIENTS, ROOT, Client, Results
-from tests.clients.scenarios import ALL, COLUMNS, REASONING, Reply, Scenario, heard_no_thought
+from tests.clients.clients import ROOT, Results
+from tests.clients.row import Client
+from tests.clients.scenarios import COLUMNS, Reply, Scenario
 
 README = ROOT / "README.md"
 MARK = "<!-- made by: python -m tests.clients -->\n"
@@ -17,22 +18,16 @@ Rows = list[list[str]]
 
 def is_right(client: Client, scenario: Scenario, reply: Reply) -> bool:
     """Whether the client got what it should, for as many runs of the agent as it should take."""
-    check = heard_no_thought if is_left_out(client, scenario.column) else scenario.check
-    return "broken" not in reply and reply["runs"] == scenario.runs and check(reply)
-
-
-def is_left_out(client: Client, column: str) -> bool:
-    """Whether the client has nothing for a column."""
-    return bool(client.lacks) and column == REASONING
+    ran = scenario.runs is None or reply.get("runs") == scenario.runs
+    return "broken" not in reply and ran and client.check(scenario)(reply)
 
 
 def failures(results: Results) -> Iterator[tuple[Client, Scenario, Reply]]:
     """Whatever a client got that it should not have."""
-    for client in CLIENTS:
-        for scenario in ALL:
-            reply = results.replies[client.token(scenario)]
-            if not is_right(client, scenario, reply):
-                yield client, scenario, reply
+    for client, scenario in results.asked:
+        reply = results.replies[client.token(scenario)]
+        if not is_right(client, scenario, reply):
+            yield client, scenario, reply
 
 
 def rows(results: Results) -> Rows:
@@ -42,13 +37,13 @@ def rows(results: Results) -> Rows:
     def cell(clients: Sequence[Client], column: str) -> str:
         if any((client, column) in failed for client in clients):
             return FAILS
-        able = [client.path for client in clients if not is_left_out(client, column)]
+        able = [each.api.name for each in clients if not each.lacks_column(column)]
         return WORKS if len(able) == len(clients) else ", ".join(able) or LACKS
 
     table = [["client", "version", "API", *COLUMNS]]
-    for name in dict.fromkeys(client.name for client in CLIENTS):
-        clients = [client for client in CLIENTS if client.name == name]
-        apis = ", ".join(client.path for client in clients)
+    for name in dict.fromkeys(client.name for client in results.versions):
+        clients = [client for client in results.versions if client.name == name]
+        apis = ", ".join(client.api.name for client in clients)
         cells = [cell(clients, column) for column in COLUMNS]
         table.append([name, results.versions[clients[0]], apis, *cells])
     return table

@@ -10,12 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 Reply = Mapping[str, Any]
+Check = Callable[[Reply], bool]
 
 HELLO = "Hello, Wörld!"
 USAGE = [7, 3]
+FILE_SENT = ["notes.txt", "text/plain", "SGVsbG8="]
+"""A file's name, its type and its data."""
+ASKED = "Which day?"
 
 REASONING = "reasoning"
 OWN = "agent's own tools"
+FILE = "file"
+STATUS = "status"
+STATE = "state"
+QUESTION = "question"
+ANSWERED = "answer to it"
+KEY = "key"
+JQ = "jq"
+"""What the one-liner is called, and the column of what clients get from it."""
 
 TOLD = "told"
 FRAGILE = "fragile"
@@ -31,12 +43,17 @@ class Scenario:
     column: str
     do: str
     task: str
-    check: Callable[[Reply], bool]
+    check: Check
     model: str = TOLD
     tools: bool = False
     image: bool = False
-    runs: int = 1
-    """How many requests the agent must have been given."""
+    wrong_key: bool = False
+    answer: bool = False
+    """Whether the agent's question is answered, and the agent goes on."""
+    runs: int | None = 1
+    """How many requests the agent must have been given; None: it does not say."""
+    without: Check | None = None
+    """What must come back to a client that has nothing for the column; None: it is not asked."""
 
     @property
     def name(self) -> str:
@@ -89,19 +106,22 @@ def stopped_early(reply: Reply) -> bool:
     return is_told(reply, "It was a dark and") and (finish is None or finish in words)
 
 
-def failed(status: int, saying: str = "") -> Callable[[Reply], bool]:
+@dataclass(frozen=True)
+class Failed:
     """An error of the client's own with this status, and no answer."""
 
-    def check(reply: Reply) -> bool:
-        error = reply["error"] or {"status": None, "message": ""}
+    status: int | None
+    saying: str = ""
+
+    def __call__(self, reply: Reply) -> bool:
+        error = reply["error"]
         return (
-            error["status"] == status
-            and saying in error["message"]
+            error is not None
+            and error["status"] == self.status
+            and self.saying in error["message"]
             and not reply["text"]
             and reply["finish"] is None
         )
-
-    return check
 
 
 def broke_off(reply: Reply) -> bool:
@@ -119,10 +139,51 @@ def heard_no_thought(reply: Reply) -> bool:
     return is_told(reply, "Done.") and not reply["reasoning"]
 
 
+def showed_its_search(reply: Reply) -> bool:
+    """The call of the agent's own is there beside the answer, with what it returned."""
+    own = [["search", {"query": "cats"}, "3 pages"]]
+    return saw_no_call(reply) and reply["own"] == own
+
+
+def linked(reply: Reply) -> bool:
+    """A file as a link in the text, which is all that some protocols have."""
+    link = "[notes.txt](data:text/plain;base64,SGVsbG8=)"
+    return is_told(reply, reply["text"]) and link in reply["text"]
+
+
+def attached(reply: Reply) -> bool:
+    """A file beside the text."""
+    return is_told(reply, "Here it is.") and reply["files"] == [FILE_SENT]
+
+
+def told_how_far(reply: Reply) -> bool:
+    return is_told(reply, "Done.") and reply["statuses"] == ["Reading", "Writing"]
+
+
+def showed_state(reply: Reply) -> bool:
+    return is_told(reply, "Done.") and reply["state"] == {"step": 2, "of": 3}
+
+
+def heard_the_answer(reply: Reply) -> bool:
+    """What a client gives that has nothing for what stands beside the answer."""
+    return is_told(reply, "Done.")
+
+
 def asked(reply: Reply) -> bool:
     """The text, and after it the question: an ordinary end of the turn."""
     text = reply["text"]
     return is_told(reply, text) and text.startswith("One thing. ") and "Which day?" in text
+
+
+def asked_apart(reply: Reply) -> bool:
+    """The text, and the question beside it, for whoever may answer it."""
+    return reply["error"] is None and reply["text"] == "One thing. " and reply["asks"] == [ASKED]
+
+
+def went_on(reply: Reply) -> bool:
+    """The question was answered, and the agent has gone on with the answer."""
+    error, text = reply["error"], reply["text"]
+    return error is None and reply["asks"] == [ASKED] and text.endswith("On Tuesday, then.")
 
 
 def left(reply: Reply) -> bool:
@@ -151,24 +212,39 @@ ALL: tuple[Scenario, ...] = (
     Scenario(OWN, "stream", "search-then-weather", called_for("Oslo"), tools=True, runs=2),
     Scenario(OWN, "answer", "own-weather", had_it_done, tools=True),
     Scenario(OWN, "stream", "own-weather", had_it_done, tools=True),
-    Scenario(REASONING, "answer", "think", thought),
-    Scenario(REASONING, "stream", "think", thought),
-    Scenario("question", "answer", "ask", asked),
-    Scenario("question", "stream", "ask", asked),
+    Scenario(REASONING, "answer", "think", thought, without=heard_no_thought),
+    Scenario(REASONING, "stream", "think", thought, without=heard_no_thought),
+    Scenario(FILE, "answer", "draw", linked),
+    Scenario(FILE, "stream", "draw", linked),
+    Scenario(STATUS, "answer", "work", told_how_far, without=heard_the_answer),
+    Scenario(STATUS, "stream", "work", told_how_far, without=heard_the_answer),
+    Scenario(STATE, "answer", "change", showed_state, without=heard_the_answer),
+    Scenario(STATE, "stream", "change", showed_state, without=heard_the_answer),
+    Scenario(QUESTION, "answer", "ask", asked),
+    Scenario(QUESTION, "stream", "ask", asked),
+    Scenario(ANSWERED, "answer", "ask-when", went_on, answer=True, runs=2),
+    Scenario(ANSWERED, "stream", "ask-when", went_on, answer=True, runs=2),
     Scenario("image", "answer", "look", lambda r: is_told(r, "I see image_url."), image=True),
-    Scenario("image", "answer", "look", failed(400, "image"), PLAIN, image=True, runs=0),
-    Scenario("error", "answer", "hello", failed(404, "nobody"), "nobody", runs=0),
-    Scenario("error", "stream", "hello", failed(404, "nobody"), "nobody", runs=0),
-    Scenario("error", "answer", "refuse", failed(400, "no such city")),
-    Scenario("error", "stream", "refuse", failed(400, "no such city")),
-    Scenario("error", "answer", "fail", failed(500, "no luck")),
-    Scenario("error", "stream", "fail", failed(500, "no luck")),
-    Scenario("error", "answer", "crash", failed(501), FRAGILE),
-    Scenario("error", "stream", "crash", failed(501), FRAGILE),
+    Scenario("image", "answer", "look", Failed(400, "image"), PLAIN, image=True, runs=0),
+    Scenario("error", "answer", "hello", Failed(404, "nobody"), "nobody", runs=0),
+    Scenario("error", "stream", "hello", Failed(404, "nobody"), "nobody", runs=0),
+    Scenario("error", "answer", "refuse", Failed(400, "no such city")),
+    Scenario("error", "stream", "refuse", Failed(400, "no such city")),
+    Scenario("error", "answer", "fail", Failed(500, "no luck")),
+    Scenario("error", "stream", "fail", Failed(500, "no luck")),
+    Scenario("error", "answer", "crash", Failed(501), FRAGILE),
+    Scenario("error", "stream", "crash", Failed(501), FRAGILE),
     Scenario("mid-stream error", "stream", "fail-later", broke_off),
     Scenario("mid-stream error", "stream", "crash-later", broke_off, FRAGILE),
-    Scenario("mid-stream error", "answer", "crash-later", failed(501), FRAGILE),
+    Scenario("mid-stream error", "answer", "crash-later", Failed(501), FRAGILE),
     Scenario("cancel", "leave", "hold", left),
+    Scenario(KEY, "answer", "hello", Failed(401), wrong_key=True, runs=0),
+    Scenario(KEY, "stream", "hello", Failed(401), wrong_key=True, runs=0),
+    Scenario(JQ, "answer", "hello", lambda reply: is_told(reply, HELLO), JQ, runs=None),
+    Scenario(JQ, "stream", "hello", is_streamed, JQ, runs=None),
+    Scenario(JQ, "answer", "break", Failed(502), JQ, runs=None),
+    Scenario(JQ, "stream", "break", Failed(502), JQ, runs=None),
+    Scenario(JQ, "stream", "break-later", broke_off, JQ, runs=None),
 )
 
 COLUMNS = tuple(dict.fromkeys(each.column for each in ALL))

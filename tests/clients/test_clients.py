@@ -11,11 +11,14 @@ import re
 import pytest
 
 from tests.clients import clients, matrix
-from tests.clients.clients import CLIENTS, Client, Results
-from tests.clients.scenarios import ALL, Scenario
+from tests.clients.clients import CLIENTS, Results, asked_of
+from tests.clients.row import Client
+from tests.clients.scenarios import COLUMNS, JQ, Scenario
 from tests.harness import GatewayInThread
 
 pytestmark = pytest.mark.timeout(clients.ALL_SECONDS)  # the first test waits for all clients
+
+ASKED = list(asked_of(CLIENTS))
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +27,9 @@ def results(gateway: GatewayInThread, tmp_path_factory: pytest.TempPathFactory) 
     return clients.run_all(gateway, tmp_path_factory.mktemp("clients"))
 
 
-@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
-@pytest.mark.parametrize("client", CLIENTS, ids=str)
+@pytest.mark.parametrize(
+    ("client", "scenario"), [pytest.param(*each, id=each[0].token(each[1])) for each in ASKED]
+)
 def test_a_client_gets_what_the_agent_said(
     results: Results, client: Client, scenario: Scenario
 ) -> None:
@@ -34,8 +38,13 @@ def test_a_client_gets_what_the_agent_said(
 
 
 def test_the_agents_are_in_the_strict_sandbox(gateway: GatewayInThread) -> None:
-    for agent in ("told", "fragile", "plain"):
+    for agent in ("told", "fragile", "plain", JQ):
         assert gateway.state(agent)["sandbox"]["level"] == "strict"
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=str)
+def test_what_a_row_lacks_is_a_column(client: Client) -> None:
+    assert {*client.api.lacks, *client.lacks} <= {*COLUMNS}
 
 
 def test_the_readme_has_the_table_of_this_run(results: Results) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from tests.clients.clients import AUTHORIZATION
 from tests.clients.runners import TOOL
 from tests.clients.scenarios import USAGE
 from tests.harness import GatewayInThread, parse_events
@@ -17,7 +18,9 @@ SPENT = dict(zip(("input_tokens", "output_tokens"), USAGE, strict=True))
 def ask(gateway: GatewayInThread, task: str, **body: Any) -> str:
     """The text of the response to one user's message."""
     messages = [{"role": "user", "content": task}]
-    with httpx.Client(base_url=gateway.url, timeout=30, verify=False) as client:
+    with httpx.Client(
+        base_url=gateway.url, headers=AUTHORIZATION, timeout=30, verify=False
+    ) as client:
         response = client.post("/agent/told/chat", json={"messages": messages, **body})
     assert response.status_code == 200, response.text
     return response.text

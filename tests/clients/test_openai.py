@@ -29,7 +29,7 @@ def say(client: openai.OpenAI, text: str, **options: Any) -> str:
 
 
 def test_agents_are_listed_as_models(client: openai.OpenAI) -> None:
-    assert {model.id for model in client.models.list()} == {"told", "fragile", "plain"}
+    assert {model.id for model in client.models.list()} == {"told", "fragile", "plain", "jq"}
     assert client.models.retrieve("told").id == "told"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("nobody")
@@ -50,7 +50,8 @@ def test_a_developer_is_the_system_for_an_agent(client: openai.OpenAI) -> None:
 
 def test_an_agent_is_told_who_asks_and_how(client: openai.OpenAI) -> None:
     shown = json.loads(say(client, "show", user="ann", metadata={"a": "b"}, temperature=0.5))
-    told = {"user_id": "ann", "custom": {"a": "b"}, "parameters": {"temperature": 0.5}}
+    # The name of the key stands before what its holder says of a user.
+    told = {"user_id": "tests/ann", "custom": {"a": "b"}, "parameters": {"temperature": 0.5}}
     assert shown["context"] == told
 
 

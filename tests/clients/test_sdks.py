@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.clients import AGENT, ALL_SECONDS, CLIENTS, NODE, Client, order, run
+from tests.clients.clients import AGENT, ALL_SECONDS, CLIENTS, NODE, order, run
+from tests.clients.row import Client
 from tests.clients.scenarios import ALL, TOLD, Reply, Scenario
 from tests.harness import GatewayInThread, gateway_in_thread
 from tests.javascript import need_runtime
@@ -25,7 +26,9 @@ TASKS = {
     "hello", "stop-early", "weather", "own-weather", "search", "think", "ask", "refuse",
     "fail-later",
 }  # fmt: skip
-SCENARIOS = [each for each in ALL if each.task in TASKS and each.model == TOLD]
+SCENARIOS = [
+    each for each in ALL if each.task in TASKS and each.model == TOLD and not each.wrong_key
+]
 BOTH = [client for client in CLIENTS if client.program == PROGRAM]
 
 

@@ -155,6 +155,69 @@ def ask(request: Request) -> None:
     request.end("input_required", asks=asks)
 
 
+def ask_when(request: Request) -> None:
+    """Asks the user for an object, and goes on with it: see `go_on`."""
+    request.say("One thing. ")
+    properties = {"day": {"type": "string"}}
+    schema = {"type": "object", "properties": properties, "required": ["day"]}
+    ask = {"id": "a1", "reason": "input_required", "message": "Which day?", "schema": schema}
+    request.end("input_required", asks=[ask])
+
+
+def ask_leave(request: Request) -> None:
+    """Asks whether a tool of its own may be called, and goes on with that: see `go_on`."""
+    request.event("tool_call", call="d1", name="delete", arguments={"path": "a.txt"})
+    asks = [{"id": "a1", "reason": "approval", "message": "Delete it?", "call": "d1"}]
+    request.end("input_required", asks=asks)
+
+
+def go_on(request: Request, answer: dict[str, Any]) -> None:
+    """Goes on after a question with what the user has said to it."""
+    payload = answer.get("payload")
+    if answer.get("status") == "cancelled":
+        request.say("Then not.")
+    elif isinstance(payload, dict) and "day" in payload:
+        request.say(f"On {payload['day']}, then.")
+    elif isinstance(payload, dict) and payload.get("approved") is True:
+        request.event("tool_call", call="d1", name="delete", arguments={"path": "a.txt"})
+        request.event("tool_result", call="d1", content="deleted")
+        request.say("It is gone.")
+    else:
+        request.say(f"You said {json.dumps(payload, sort_keys=True)}.")
+    request.end()
+
+
+def draw(request: Request) -> None:
+    """Makes a file."""
+    request.say("Here it is.")
+    request.event("file", name="notes.txt", mime="text/plain", data="SGVsbG8=")
+    request.end()
+
+
+def work(request: Request) -> None:
+    """Tells what it is doing."""
+    request.event("status", text="Reading", progress=1, total=2)
+    request.event("status", text="Writing", progress=2, total=2)
+    request.say("Done.")
+    request.end()
+
+
+def change(request: Request) -> None:
+    """Has a state, and changes it."""
+    request.event("state", value={"step": 1, "of": 3})
+    request.event("state", patch=[{"op": "replace", "path": "/step", "value": 2}])
+    request.say("Done.")
+    request.end()
+
+
+def fail_in_search(request: Request) -> None:
+    """Calls a tool of its own, which fails."""
+    request.event("tool_call", call="s1", name="search", arguments={"query": "cats"})
+    request.event("tool_result", call="s1", content="no network", is_error=True)
+    request.say("I could not look.")
+    request.end()
+
+
 def look(request: Request) -> None:
     """Tells which kinds of parts it was sent."""
     kinds = [part["type"] for part in request.last["content"] if "text" not in part]
@@ -220,15 +283,17 @@ DOES: dict[str, Callable[[Request], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
         hello, weather, weather_in_pieces, weather_whole, weather_twice, search_then_weather,
-        own_weather, search, think, ask, look, roles, show, stop_early, refuse, fail, fail_later,
-        crash, crash_later, hold,
+        own_weather, search, fail_in_search, think, ask, ask_when, ask_leave, draw, work, change,
+        look, roles, show, stop_early, refuse, fail, fail_later, crash, crash_later, hold,
     )
 }  # fmt: skip
 
 
 def answer(request: Request) -> None:
     log(f"runs {request.token}")
-    if request.last["role"] == "tool":
+    if answers := request.params.get("resume"):
+        go_on(request, answers[0])
+    elif request.last["role"] == "tool":
         request.say("It is ", f"{text_of(request.last['content'])}.")
         request.end()
     elif (does := DOES.get(request.task)) is not None:

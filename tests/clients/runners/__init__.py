@@ -11,13 +11,20 @@ version of each package by its name.
      "model": "told",
      "text": "weather t7",    what the user says
      "tools": true,           offer the tool `weather`, which answers `12 °C`, and go on after it
-     "image": true}           send a picture with the text
+     "image": true,           send a picture with the text
+     "answer": {"day": ...},  if the agent asks, answer this in the protocol's way, and let it go on
+     "key": "agw_..."}
 
     {"text": "It is 12 °C.", "pieces": 2, "reasoning": "", "calls": [["weather", {"city": "Oslo"}]],
-     "usage": [7, 3], "finish": "stop", "error": {"name", "status", "message"}}
+     "usage": [7, 3], "finish": "stop", "error": {"name", "status", "message"},
+     "own": [["search", {"query": "cats"}, "3 pages"]],       calls of the agent's own tools
+     "files": [["notes.txt", "text/plain", "SGVsbG8="]],
+     "statuses": ["Reading"], "state": {...}, "asks": ["Which day?"]}
 
 `usage` is of the last request. `finish` is the client's own word; `error` is what the client
-raised, null if it raised nothing, with what it had given until then beside it.
+raised, null if it raised nothing, with what it had given until then beside it. `text` is that of
+the agent's answers, not of what stands beside them; the last line has what only some protocols
+show.
 """
 
 from __future__ import annotations
@@ -31,7 +38,9 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-KEY = "a-key"
+KEY = "agw_the-key-of-all-clients-that-are-tested-here"
+ANSWER = {"day": "Tuesday"}
+"""What the user says to the agent's question."""
 TOOL = {
     "name": "weather",
     "description": "The weather in a city.",
@@ -65,6 +74,8 @@ class Order:
     text: str
     tools: bool = False
     image: bool = False
+    answer: dict[str, Any] | None = None
+    key: str = KEY
 
     def chat_content(self) -> Any:
         """The user's message, as chat completions have it."""
@@ -92,6 +103,11 @@ class Reply:
     usage: tuple[int, int] | None = None
     finish: str | None = None
     error: dict[str, Any] | None = None
+    own: list[tuple[str, Any, Any]] = field(default_factory=list)
+    files: list[tuple[str, str, str]] = field(default_factory=list)
+    statuses: list[str] = field(default_factory=list)
+    state: Any = None
+    asks: list[str] = field(default_factory=list)
 
     def say(self, text: str | None) -> None:
         if text:

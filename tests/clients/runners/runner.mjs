@@ -4,7 +4,6 @@ import fs from "node:fs";
 import path from "node:path";
 import readline from "node:readline";
 
-export const KEY = "a-key";
 export const TOOL = {
   name: "weather",
   description: "The weather in a city.",
@@ -30,6 +29,11 @@ export class Reply {
   usage = null;
   finish = null;
   error = null;
+  own = [];
+  files = [];
+  statuses = [];
+  state = null;
+  asks = [];
 
   say(text) {
     if (!text) return;

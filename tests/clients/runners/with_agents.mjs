@@ -3,13 +3,13 @@
 import { Agent, AgentsError, OpenAIProvider, Runner, setTracingDisabled, tool } from "@openai/agents";
 import { APIError } from "openai";
 
-import { KEY, MAX_STEPS, PICTURE, serve, TOOL } from "./runner.mjs";
+import { MAX_STEPS, PICTURE, serve, TOOL } from "./runner.mjs";
 
 setTracingDisabled(true); // it would send what it saw to OpenAI
 
-function provider(api) {
+function provider({ api, key }) {
   const baseURL = `${process.argv[2]}/v1`;
-  return new OpenAIProvider({ baseURL, apiKey: KEY, useResponses: api === "responses" });
+  return new OpenAIProvider({ baseURL, apiKey: key, useResponses: api === "responses" });
 }
 
 async function ask(order, reply) {
@@ -25,7 +25,7 @@ async function ask(order, reply) {
   });
   const content = [{ type: "input_text", text: order.text }];
   if (order.image) content.push({ type: "input_image", image: PICTURE });
-  const runner = new Runner({ modelProvider: provider(order.api) });
+  const runner = new Runner({ modelProvider: provider(order) });
   const leaving = new AbortController();
   const result = await runner.run(agent, [{ role: "user", content }], {
     stream: order.do !== "answer",

@@ -4,14 +4,16 @@ import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { APICallError, generateText, isStepCount, jsonSchema, streamText, tool } from "ai";
 
-import { KEY, MAX_STEPS, PICTURE, serve, TOOL } from "./runner.mjs";
+import { MAX_STEPS, PICTURE, serve, TOOL } from "./runner.mjs";
 
-const settings = { baseURL: `${process.argv[2]}/v1`, apiKey: KEY };
+const baseURL = `${process.argv[2]}/v1`;
 const models = {
-  chat: (name) => createOpenAI(settings).chat(name),
-  responses: (name) => createOpenAI(settings).responses(name),
-  compatible: (name) =>
-    createOpenAICompatible({ name: "gateway", includeUsage: true, ...settings }).chatModel(name),
+  chat: ({ key, model }) => createOpenAI({ baseURL, apiKey: key }).chat(model),
+  responses: ({ key, model }) => createOpenAI({ baseURL, apiKey: key }).responses(model),
+  compatible: ({ key, model }) =>
+    createOpenAICompatible({ name: "gateway", includeUsage: true, baseURL, apiKey: key }).chatModel(
+      model,
+    ),
 };
 
 function options(order, reply) {
@@ -23,7 +25,7 @@ function options(order, reply) {
     execute: (given) => reply.call(TOOL.name, given),
   });
   return {
-    model: models[order.api](order.model),
+    model: models[order.api](order),
     messages: [{ role: "user", content }],
     tools: order.tools ? { weather } : {},
     stopWhen: isStepCount(MAX_STEPS),

@@ -9,7 +9,7 @@ import openai
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 
-from . import KEY, MAX_STEPS, PICTURE, SECONDS, TOOL, Order, Reply, serve
+from . import MAX_STEPS, PICTURE, SECONDS, TOOL, Order, Reply, serve
 
 
 def ask(url: str, order: Order) -> Reply:
@@ -17,7 +17,7 @@ def ask(url: str, order: Order) -> Reply:
     model: Any = ChatOpenAI(
         model=order.model,
         base_url=f"{url}/v1",
-        api_key=KEY,  # type: ignore[arg-type]
+        api_key=order.key,  # type: ignore[arg-type]
         use_responses_api=order.api == "responses",
         stream_usage=True,
         timeout=SECONDS,

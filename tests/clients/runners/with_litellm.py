@@ -11,7 +11,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the internet
 import litellm
 import openai
 
-from . import CHAT_TOOL, KEY, MAX_STEPS, RESPONSES_TOOL, SECONDS, Order, Reply, serve
+from . import CHAT_TOOL, MAX_STEPS, RESPONSES_TOOL, SECONDS, Order, Reply, serve
 
 
 def chat(url: str, order: Order) -> Reply:
@@ -113,7 +113,7 @@ def options_of(url: str, order: Order) -> dict[str, Any]:
     return {
         "model": f"openai/{order.model}",
         "api_base": f"{url}/v1",
-        "api_key": KEY,
+        "api_key": order.key,
         "timeout": SECONDS,
     }
 

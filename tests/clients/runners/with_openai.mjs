@@ -2,9 +2,10 @@
 
 import OpenAI, { APIError } from "openai";
 
-import { KEY, MAX_STEPS, PICTURE, SECONDS, serve, TOOL } from "./runner.mjs";
+import { MAX_STEPS, PICTURE, SECONDS, serve, TOOL } from "./runner.mjs";
 
-const client = new OpenAI({ baseURL: `${process.argv[2]}/v1`, apiKey: KEY, timeout: SECONDS * 1000 });
+const gateway = { baseURL: `${process.argv[2]}/v1`, timeout: SECONDS * 1000 };
+let client;
 
 async function chat(order, reply) {
   const content = order.image
@@ -118,6 +119,7 @@ async function leaveResponses(options, reply) {
 
 const ask = { chat, responses };
 await serve(["openai"], async (order, reply) => {
+  client = new OpenAI({ ...gateway, apiKey: order.key });
   try {
     await ask[order.api](order, reply);
   } catch (error) {

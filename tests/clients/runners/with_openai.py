@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 
-from . import CHAT_TOOL, KEY, MAX_STEPS, RESPONSES_TOOL, SECONDS, Order, Reply, serve
+from . import CHAT_TOOL, MAX_STEPS, RESPONSES_TOOL, SECONDS, Order, Reply, serve
 
 
 def chat(client: openai.OpenAI, order: Order) -> Reply:
@@ -130,8 +130,11 @@ def leave_responses(client: openai.OpenAI, options: dict[str, Any], reply: Reply
 
 def main() -> None:
     ask = {"chat": chat, "responses": responses}
-    with openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key=KEY, timeout=SECONDS) as client:
-        serve(("openai",), lambda order: ask[order.api](client, order))
+    with openai.OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="-", timeout=SECONDS) as client:
+        serve(
+            ("openai",),
+            lambda order: ask[order.api](client.with_options(api_key=order.key), order),
+        )
 
 
 main()

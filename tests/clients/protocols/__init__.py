@@ -1,0 +1,14 @@
+"""The rows of the table: one module for each protocol, with its `CLIENTS`."""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from tests.clients.row import Client
+
+OF_PROTOCOL: dict[str, tuple[Client, ...]] = {
+    module.name: import_module(f"{__name__}.{module.name}").CLIENTS
+    for module in pkgutil.iter_modules(__path__)
+}
+"""By the names of the modules, in their order."""
