@@ -19,6 +19,8 @@ from msgspec import Raw, Struct
 
 from gateway.config import ServerSettings
 from gateway.errors import GatewayError, InvalidRequest
+from gateway.front.anthropic.errors import encode_error as encode_anthropic_error
+from gateway.front.anthropic.request import read_messages
 from gateway.front.described import AgentView, described, error_types
 from gateway.front.dialect import RequestHead
 from gateway.front.dialects import serve_dialects
@@ -31,9 +33,9 @@ from gateway.front.openai.errors import encode_error as encode_openai_error
 from gateway.front.openai.memory import Memory
 from gateway.front.openai.response_request import read_response
 
-HEAD = RequestHead(request_id="r1")
+HEAD = RequestHead(request_id="r1", fields={b"anthropic-version": b"2026-10-21"})
 
-DIALECTS = [each.describe for each in serve_dialects(ServerSettings().dialects)]
+DIALECTS = [each.describe for each in serve_dialects({*ServerSettings().dialects, "anthropic"})]
 
 DOCUMENT = msgspec.json.decode(
     msgspec.json.encode(
@@ -201,6 +203,72 @@ def test_a_response_is_described_as_it_is_checked(body: Any) -> None:
     assert accepted == body_of("/v1/responses").is_valid(body), body
 
 
+MESSAGES = {
+    "stream": st.booleans(),
+    "temperature": st.floats(0, 1),
+    "top_p": st.floats(0, 1),
+    "top_k": st.integers(0, 3),
+    "stop_sequences": st.lists(NAMES, max_size=2),
+    "system": NAMES | st.just([{"type": "text", "text": "t"}]),
+    "metadata": st.just({"user_id": "u", "more": 1}),
+    "thinking": st.sampled_from([{"type": "adaptive"}, {"type": "often"}]),
+    "tools": st.lists(
+        objects(
+            {"name": NAMES, "input_schema": st.just({})},
+            {"type": st.sampled_from(["custom", "bash_20250124"]), "description": NAMES},
+        ),
+        max_size=1,
+    ),
+    "tool_choice": st.sampled_from([{"type": "auto"}, {"type": "some"}]),
+    "output_config": st.sampled_from([{"effort": "low"}, {"format": {"type": "text"}}]),
+    "container": st.none(),
+    "mcp_servers": st.just([]),
+    "fallbacks": st.just("default"),
+    "context_management": VALUES,
+    "service_tier": NAMES,
+    "unknown": st.none(),
+}
+TURN = objects(
+    {
+        "role": st.sampled_from(["user", "assistant", "system", "tool"]),
+        "content": NAMES | st.just([{"type": "text", "text": "t"}]),
+    },
+    {},
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    objects(
+        {
+            "model": st.just("echo"),
+            "max_tokens": st.integers(0, 3),
+            "messages": st.lists(TURN, max_size=2),
+        },
+        MESSAGES,
+    )
+)
+def test_a_message_is_described_as_it_is_checked(body: Any) -> None:
+    body["model"] = "echo"
+    accepted = is_accepted(lambda text: read_messages(HEAD, text), body)
+    assert accepted == body_of("/v1/messages").is_valid(body), body
+
+
+def test_a_path_of_two_dialects_is_described_as_one() -> None:
+    item = DOCUMENT["paths"]["/v1/models/{model}"]
+    assert set(item["get"]["tags"]) == {"openai", "anthropic"}
+    [parameter] = item["parameters"]
+    assert parameter["name"] == "model"
+    for status, names in (
+        ("200", ("Model", "AnthropicModel")),
+        ("404", ("OpenAIError", "AnthropicError")),
+    ):
+        schema = item["get"]["responses"][status]["content"]["application/json"]["schema"]
+        assert {each["$ref"].rpartition("/")[2] for each in schema["anyOf"]} == set(names)
+    wished = [each["name"] for each in DOCUMENT["paths"]["/v1/models"]["get"]["parameters"][1:]]
+    assert wished == ["anthropic-version", "limit", "after_id", "before_id"]
+
+
 def kinds(kind: type[GatewayError] = GatewayError) -> list[type[GatewayError]]:
     return [kind, *(each for below in kind.__subclasses__() for each in kinds(below))]
 
@@ -211,10 +279,14 @@ def test_every_error_is_described_in_every_dialect(kind: type[GatewayError]) -> 
     error = kind.__new__(kind)
     GatewayError.__init__(error, "a message", retry_after=1.0, limit="memory")
     error._fix(allow="POST", policies="", left="")
-    for encode, prefix in ((encode_error, "Error"), (encode_openai_error, "OpenAIError")):
+    for encode, prefix in (
+        (encode_error, "Error"),
+        (encode_openai_error, "OpenAIError"),
+        (encode_anthropic_error, "AnthropicError"),
+    ):
         encoded = json.loads(encode(error, "r1", None).body)
         error_of(kind.status, prefix).validate(encoded)
-        wrong = {"error": {**encoded["error"], "message": 5}}
+        wrong = {**encoded, "error": {**encoded["error"], "message": 5}}
         assert not error_of(kind.status, prefix).is_valid(wrong)
 
 

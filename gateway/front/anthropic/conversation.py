@@ -5,7 +5,7 @@
 | `system` | `system`, the first |
 | a message of the user, the assistant or `system` | the same role; blocks as parts, see `blocks` |
 | `tool_use` of the assistant | in `tool_calls`, with the input as a JSON text |
-| `tool_result` of the user | `tool`, before what else the user says; with `is_error`, `FAILED` first |
+| `tool_result` of the user | `tool`, before what else the user says; `FAILED` with `is_error` |
 | `thinking`, `redacted_thinking` | nothing: what an agent told beside its answer is its own |
 
 Messages of the assistant that follow one another are joined where one has only calls, as the API

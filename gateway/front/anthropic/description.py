@@ -14,7 +14,7 @@ from msgspec import Meta
 from gateway.front.anthropic.conversation import Turn
 from gateway.front.anthropic.models import MOST_AT_ONCE
 from gateway.front.anthropic.parameters import Format, MessagesBody, OutputConfig
-from gateway.front.anthropic.request import KNOWN_VERSION, VERSION
+from gateway.front.anthropic.request import KNOWN_VERSIONS, VERSION
 from gateway.front.anthropic.tools import Tool, ToolChoice
 from gateway.front.chats.tools import ToolName
 from gateway.front.described import (
@@ -66,7 +66,7 @@ _Format: Any = described(Format, "AnthropicFormat", schema=_Object)
 _Output: Any = described(
     OutputConfig, "AnthropicOutputConfig", format=_Format | None, task_budget=Any
 )
-_Choice: Any = described(ToolChoice, "AnthropicToolChoice", type=ToolChoice.__annotations__["type"])
+_Choice: Any = described(ToolChoice, "AnthropicToolChoice")
 
 CreateMessage = described(
     MessagesBody,
@@ -203,17 +203,17 @@ def _version(*, required: bool) -> Json:
         "in": "header",
         "required": required,
         "description": "The version of Anthropic's API, whose clients all send it.",
-        "schema": {"const": KNOWN_VERSION.decode()},
+        "schema": {"enum": list(KNOWN_VERSIONS)},
     }
 
 
 def _read(summary: str, schema: str, name: str) -> Json:
+    limit = {"type": "integer", "minimum": 1, "maximum": MOST_AT_ONCE}
     pages = [
-        {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1}},
+        {"name": "limit", "in": "query", "schema": limit},
         {"name": "after_id", "in": "query", "schema": {"type": "string"}},
         {"name": "before_id", "in": "query", "schema": {"type": "string"}},
     ]
-    pages[0]["schema"] |= {"maximum": MOST_AT_ONCE}
     return {
         "summary": summary,
         "operationId": name,

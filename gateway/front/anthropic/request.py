@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 VERSION = b"anthropic-version"
 """The header field by which every client says which version of the API it speaks."""
 
-KNOWN_VERSION = b"2023-06-01"
-"""The version that all clients speak since then."""
+KNOWN_VERSIONS = ("2023-06-01", "2026-10-21")
+"""The versions whose clients are understood. What the later one has removed (`temperature`, `top_p`
+and `top_k`) is for an agent to take or not, and is passed on in either."""
+
+_VERSIONS = frozenset(version.encode() for version in KNOWN_VERSIONS)
 
 _decode = msgspec.json.Decoder(MessagesBody).decode
 
@@ -73,7 +76,7 @@ def read_messages(head: RequestHead, body: bytes) -> tuple[Call, MessagesRequest
 def _check_version(head: RequestHead) -> None:
     """As Anthropic does: a client that names no version, or another, expects something else."""
     version = head.fields.get(VERSION)
-    if version != KNOWN_VERSION:
+    if version not in _VERSIONS:
         found = "missing" if version is None else shown(version)
-        name = VERSION.decode()
-        raise refuse(f"the header {name} is {found}, expected {KNOWN_VERSION.decode()}", name)
+        name, known = VERSION.decode(), " or ".join(KNOWN_VERSIONS)
+        raise refuse(f"the header {name} is {found}, expected {known}", name)

@@ -17,6 +17,7 @@ from gateway.front.described import (
     parameters,
     ref,
 )
+from gateway.front.docs.sharing import paths_of
 from gateway.front.native.description import open_bodies
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def make_document(
         },
         "tags": [*_tags(parts), {"name": "runs"}, {"name": "status"}],
         "paths": {
-            **{path: item for part in parts for path, item in part.paths.items()},
+            **paths_of(parts),
             **_runs(),
             **_status(agents),
             **(_METRICS if metrics else {}),
