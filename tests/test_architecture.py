@@ -68,6 +68,7 @@ PURE = (
     "gateway.config",
     "gateway.errors",
     "gateway.front.addresses",
+    "gateway.front.anthropic",
     "gateway.front.bodies",
     "gateway.front.chats",
     "gateway.front.cors",

@@ -3,6 +3,7 @@ have in the same place. Each request is answered in the form of the one that it 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -27,6 +28,7 @@ def make_models_blueprint(dispatcher: Dispatcher, served: Sequence[Served]) -> B
     least one."""
     routes = Blueprint("models", __name__)
     created = clock.unix_time()
+    created_at = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
     dialects = [each.dialect for each in served]
     forms = {id(each.dialect): each.models for each in served}
 
@@ -36,7 +38,7 @@ def make_models_blueprint(dispatcher: Dispatcher, served: Sequence[Served]) -> B
         return found
 
     def as_model(agent: AgentSupervisor) -> Model:
-        return Model(agent.name, agent.summary.description, created)
+        return Model(agent.name, agent.summary.description, created, created_at)
 
     @routes.get("/v1/models")
     async def models() -> Response:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from gateway.call import Call
 from gateway.errors import InvalidRequest, RequestTooLarge
+from gateway.front.chats.chat import MOST_THINGS
 from gateway.front.chats.parameters import MOST_PARAMETER_BYTES
 from gateway.front.dialect import RequestHead
 from gateway.front.openai import (
     chat_request,
     content,
-    items,
     memory,
     output,
     parameters,
@@ -691,7 +691,7 @@ def test_every_bound_that_the_readme_tells_is_so() -> None:
     assert f"The last {memory.MOST_RESPONSES:,} such responses" in text
     assert f"at most {memory.MOST_ITEM_BYTES // 1024} KiB" in text
     assert f"{content.MOST_DEVELOPERS:,} messages of a developer" in text
-    assert f"{items.MOST_THINGS:,} items and parts" in text
+    assert f"{MOST_THINGS:,} items and parts" in text
     assert f"{MOST_PARAMETER_BYTES // 1024} KiB of everything else" in text
     remembered = (
         f"{memory.MOST_ITEMS:,} items and {memory.MOST_BYTES // 1024**2} MiB are remembered"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.front.chats.models import ModelForms
@@ -19,12 +18,11 @@ DEFAULT_AT_ONCE = 20
 
 
 def _one(model: Model) -> dict[str, Any]:
-    created = datetime.fromtimestamp(model.created, UTC)
     shown = {
         "type": "model",
         "id": model.name,
         "display_name": model.name,
-        "created_at": created.isoformat().replace("+00:00", "Z"),
+        "created_at": model.created_at,
         "lifecycle": "active",
     }
     return shown if model.description is None else {**shown, "description": model.description}

@@ -26,9 +26,7 @@ class Chat(Struct):
         """Raises InvalidRequest."""
         self.things += things
         if self.things > MOST_THINGS:
-            raise refuse(
-                f"{self.param!r} has more than {MOST_THINGS} messages, items and parts", self.param
-            )
+            raise refuse(f"{self.param!r} has more than {MOST_THINGS} items and parts", self.param)
 
     def add_text(self, role: str, content: Any) -> None:
         """Add what was said: a string or parts."""

@@ -15,6 +15,8 @@ class Model(NamedTuple):
     description: str | None
     created: int
     """When the gateway was started, in Unix seconds: nobody knows when an agent was made."""
+    created_at: str
+    """The same, as RFC 3339 has it."""
 
 
 class ModelForms(NamedTuple):
