@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, RawMessageStreamEvent
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -414,6 +414,10 @@ KINDS: set[tuple[str, ...]] = set()
     st.sampled_from([None, CALLS, CALLS, Outcome("length", USAGE, None)]),
     st.sampled_from([None, b'{"role":"assistant","content":"end","reasoning_content":"hm"}']),
 )
+@example([[SUN, "a", STATUS, "b"], [CALL, SUN]], CALLS, None)
+@example([["a"]], None, None)
+@example([[SUN]], None, None)
+@example([[CALL]], CALLS, None)
 def any_words(batches: Any, outcome: Any, result: Any) -> None:
     call = words_of(CALL)[0]
     said = [word for batch in batches for word in words_of(*batch)]
@@ -434,6 +438,7 @@ def test_a_stream_of_any_words_is_the_whole_message_in_parts() -> None:
     reached = {kind for kinds in KINDS for kind in kinds}
     assert reached == {"text", "thinking", "tool_use"}
     assert any(len(kinds) > 2 for kinds in KINDS)
+    assert len(KINDS) > 3
 
 
 # Errors
