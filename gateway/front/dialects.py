@@ -56,6 +56,17 @@ def _anthropic() -> Served:
     return Served(AnthropicDialect(), describe, models=MODELS)
 
 
+def _ag_ui() -> Served:
+    from gateway.front.ag_ui.dialect import AGUIDialect  # noqa: PLC0415
+
+    def describe(agents: Sequence[AgentView]) -> Part:
+        from gateway.front.ag_ui.description import describe  # noqa: PLC0415
+
+        return describe(agents)
+
+    return Served(AGUIDialect(), describe)
+
+
 def _native(*, serves: bool) -> Served:
     def describe(agents: Sequence[AgentView]) -> Part:
         from gateway.front.native.description import describe  # noqa: PLC0415
@@ -65,7 +76,11 @@ def _native(*, serves: bool) -> Served:
     return Served(NativeDialect(serves=serves), describe)
 
 
-_MAKERS: Mapping[str, Callable[[], Served]] = {"openai": _openai, "anthropic": _anthropic}
+_MAKERS: Mapping[str, Callable[[], Served]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "ag-ui": _ag_ui,
+}
 """All but the native one, in the order in which they are asked whose a path is."""
 
 

@@ -12,10 +12,10 @@ agents read.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from gateway.errors import InvalidRequest
 from gateway.front.ag_ui.content import TextPart, convert, read_parts
@@ -26,7 +26,8 @@ from protocol.events import MAX_ID
 MOST_THINGS = 10_000
 """Messages, parts and tool calls of one input: each becomes an object here."""
 
-_NULL = Raw(b"null")
+_Content: TypeAlias = Annotated[Raw, Meta(extra_json_schema={"type": ["string", "array"]})]
+"""A string, or a list of parts; `content` reads those."""
 
 _QUOTE, _BRACKET = b'"['
 
@@ -54,7 +55,7 @@ class DeveloperMessage(SystemMessage, gc=False, tag_field="role", tag="developer
 
 class UserMessage(Struct, gc=False, tag_field="role", tag="user"):
     id: str
-    content: Raw
+    content: _Content
     name: str | None = None
 
 
@@ -67,7 +68,7 @@ class AssistantMessage(Struct, gc=False, rename="camel", tag_field="role", tag="
 
 class ToolMessage(Struct, gc=False, rename="camel", tag_field="role", tag="tool"):
     id: str
-    content: Raw
+    content: _Content
     tool_call_id: str
     error: str | None = None
 

@@ -147,8 +147,9 @@ def read_run(agent: str, head: RequestHead, body: bytes) -> tuple[Call, RunReque
 
 
 def _refusal(error: Exception) -> InvalidRequest:
-    subject = read_mismatch(error).path.lstrip(".")
-    return InvalidRequest(readable(error), **({"field": subject[:80]} if subject else {}))
+    mismatch = read_mismatch(error)
+    place = mismatch.path.lstrip(".") or mismatch.subject.strip("`")
+    return InvalidRequest(readable(error), field=place[:80])
 
 
 def _read_list(name: str, text: Raw) -> list[Any]:
@@ -192,9 +193,8 @@ def _context_of(body: RunInput) -> bytes:
         members["parent_run_id"] = body.parent_run_id
     if context := _read_list("context", body.context):
         members["context"] = context
-    for name, value in (("state", body.state), ("forwarded_props", body.forwarded_props)):
-        if bytes(value) not in _NOTHING:
-            members[name] = value
+    values = {"state": body.state, "forwarded_props": body.forwarded_props}
+    members |= {name: value for name, value in values.items() if bytes(value) not in _NOTHING}
     return on_one_line(_encode(members))
 
 

@@ -132,27 +132,28 @@ class RunStream:
         )
 
     def _event(self, word: bytes) -> bytes:
-        match read_event(word):
+        told: Any = read_event(word)
+        events = b""
+        match told:
             case Reasoning(text=text):
-                return self._spoken.reasoning(_encode(text))
-            case ToolCall() as told:
-                return self._calls.add(told, self._carrier)
-            case ToolResult() as told:
+                events = self._spoken.reasoning(_encode(text))
+            case ToolCall():
+                events = self._calls.add(told, self._carrier)
+            case ToolResult():
                 events = self._calls.answer(told)
                 if events:
                     self._spoken.end_turn()
-                return events
-            case State() as told:
-                return forms.state_event(told)
-            case Status() as told:
-                return self._at(told.text) + forms.progress_event(told)
-            case File() as told:
-                return forms.file_event(told)
+            case State():
+                events = forms.state_event(told)
+            case Status(text=text):
+                events = self._at(text) + forms.progress_event(told)
+            case File():
+                events = forms.file_event(told)
             case UsageSoFar():
                 self._usage = word
             case Custom(type=name):
-                return forms.custom(name, msgspec.Raw(word))
-        return b""
+                events = forms.custom(name, msgspec.Raw(word))
+        return events
 
     def _carrier(self) -> tuple[bytes, str]:
         closing = self._spoken.close()
