@@ -13,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.call import Call
-from gateway.errors import GatewayError, InvalidRequest, RateLimited, RequestTooLarge, Unauthorized
+from gateway.errors import (
+    AgentFailed,
+    GatewayError,
+    InvalidRequest,
+    RateLimited,
+    RequestTooLarge,
+    Unauthorized,
+)
 from gateway.front.ag_ui.dialect import AGUIDialect, RunCodec
 from gateway.front.ag_ui.messages import MOST_THINGS
 from gateway.front.described import AgentView
@@ -377,6 +384,7 @@ def test_one_path_calls_an_agent(path: str, agent: str | None) -> None:
         InvalidRequest("no", field="tools"),
         Unauthorized("no key"),
         RateLimited("slowly", retry_after=2.5, setting="rate"),
+        AgentFailed("no luck", code=-32603),
     ],
 )
 def test_an_error_is_a_status_with_a_message_and_a_code(error: GatewayError) -> None:
@@ -385,7 +393,11 @@ def test_an_error_is_a_status_with_a_message_and_a_code(error: GatewayError) -> 
     assert json.loads(response.body) == {
         "message": error.message,
         "code": error.type,
-        **error.details,
-        "request_id": "r-1",
-        "output_begun": False,
+        "metadata": {**error.details, "request_id": "r-1", "output_begun": False},
     }
+    described = DOCUMENT["components"]["responses"][f"AGUIError{error.status}"]["content"]
+    allows = jsonschema_rs.validator_for(
+        {**described["application/json"]["schema"], "components": DOCUMENT["components"]},
+        offline=True,
+    )
+    assert allows.is_valid(json.loads(response.body))

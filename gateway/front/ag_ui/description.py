@@ -57,14 +57,21 @@ _EXAMPLE: Json = {
 
 _ERROR: Json = {
     "type": "object",
-    "description": "What went wrong. Further members tell more of some errors.",
+    "description": "What went wrong, as RUN_ERROR tells it.",
     "properties": {
         "message": {"type": "string"},
         "code": {"type": "string"},
-        "request_id": {"type": "string"},
-        "output_begun": {"type": "boolean"},
+        "metadata": {
+            "type": "object",
+            "description": "Which request it was. Further members tell more of some errors.",
+            "properties": {
+                "request_id": {"type": "string"},
+                "output_begun": {"type": "boolean"},
+            },
+            "required": ["request_id"],
+        },
     },
-    "required": ["message", "code", "request_id"],
+    "required": ["message", "code", "metadata"],
 }
 
 

@@ -1,4 +1,4 @@
-"""AG-UI's errors: `{"message", "code", …}`, the members of a RUN_ERROR event.
+"""AG-UI's errors: `{"message", "code", "metadata"}`, the members of a RUN_ERROR event.
 
 The protocol leaves the body of an HTTP error open. Its client shows the whole body in the message
 of the exception, and hands it over as `payload`.
@@ -27,17 +27,16 @@ def encode_error(
 ) -> Response:
     """The error response. `output_begun` is the exchange's; None: there was no exchange."""
     headers = [(b"content-type", b"application/json"), *error_headers(error)]
-    members = {
-        "message": error.message,
-        "code": error.type,
-        **details_of(error, request_id, output_begun),
-    }
+    members = error_members(error, request_id, output_begun)
     return Response(error.status, headers, msgspec.json.encode(members))
 
 
-def details_of(
+def error_members(
     error: GatewayError, request_id: str, output_begun: bool | None = None
 ) -> dict[str, Any]:
-    """What else is told of an error: its details, and of which request it is."""
+    """What is told of an error, in a response or in a stream. An agent's errors have a `code` of
+    their own, a number, among the details."""
     details = {**error.details, "request_id": request_id}
-    return details if output_begun is None else {**details, "output_begun": output_begun}
+    if output_begun is not None:
+        details["output_begun"] = output_begun
+    return {"message": error.message, "code": error.type, "metadata": details}

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.errors import Cancelled, GatewayError, InvalidAgentResponse
 from gateway.front.ag_ui import forms
-from gateway.front.ag_ui.errors import details_of
+from gateway.front.ag_ui.errors import error_members
 from gateway.front.ag_ui.forms import event
 from gateway.front.ag_ui.shown_calls import ShownCalls
 from gateway.front.ag_ui.spoken import Spoken
@@ -112,10 +112,8 @@ class RunStream:
         more: dict[str, Any] = {}
         if usage := forms.usage_so_far(self._usage):
             more["usage"] = usage
-        details = details_of(error, exchange.call.request_id, exchange.output_begun)
-        return self._opening() + event(
-            "RUN_ERROR", message=error.message, code=error.type, metadata=details, **more
-        )
+        members = error_members(error, exchange.call.request_id, exchange.output_begun)
+        return self._opening() + event("RUN_ERROR", **members, **more)
 
     def _opening(self) -> bytes:
         if self._begun:
