@@ -1,0 +1,123 @@
+"""What AG-UI's own client makes of runs, whatever their agents say: it verifies every event and its
+place, and puts the client's messages together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import Cancelled, WorkerCrashed
+from protocol import Outcome
+from tests.clients.clients import NODE, RUNNERS
+from tests.javascript import MODULES, need_package, need_runtime
+from tests.unit.ag_ui import OUTCOMES, REQUESTS, RESULTS, WORDS, allowed, begin
+from tests.unit.conftest import unhurried
+
+PROGRAM = "read_ag_ui.mjs"
+Read = Callable[[dict[str, Any], bytes], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
+    """Gives the client a stream, and returns what it made of it."""
+    need_package("@ag-ui/client")
+    folder = tmp_path_factory.mktemp("client")
+    (folder / "node_modules").symlink_to(MODULES)
+    shutil.copy(Path(RUNNERS, PROGRAM), folder)
+    with subprocess.Popen(
+        [need_runtime(NODE), str(folder / PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        given_to, told = client.stdin, client.stdout
+
+        def ask(request: dict[str, Any], stream: bytes) -> dict[str, Any]:
+            asked = {
+                "messages": request["messages"],
+                "resume": request["resume"],
+                "stream": stream.decode(),
+            }
+            given_to.write(json.dumps(asked).encode() + b"\n")
+            given_to.flush()
+            answer: dict[str, Any] = json.loads(told.readline())
+            return answer
+
+        yield ask
+        given_to.close()
+
+
+def stream_of(
+    request: dict[str, Any],
+    said: Sequence[Any],
+    outcome: Outcome | None,
+    result: bytes | None,
+    end: str,
+) -> bytes:
+    codec, exchange = begin(**request)
+    stream = codec.stream(exchange)
+    words = list(allowed(said))
+    told = stream.chunks(words) if words else b""
+    if end == "cancelled":
+        return told + stream.error(Cancelled())
+    if end == "crashed":
+        return told + stream.error(WorkerCrashed("it died"))
+    exchange.end(result, outcome)
+    return told + stream.end(result)
+
+
+def test_the_client_takes_whatever_an_agent_says(read: Read) -> None:
+    @given(
+        REQUESTS,
+        st.lists(WORDS, max_size=12),
+        OUTCOMES,
+        RESULTS,
+        st.sampled_from(["well", "well", "well", "cancelled", "crashed"]),
+    )
+    @settings(unhurried, max_examples=300)
+    def hold(
+        request: dict[str, Any],
+        said: list[Any],
+        outcome: Outcome | None,
+        result: bytes | None,
+        end: str,
+    ) -> None:
+        stream = stream_of(request, said, outcome, result, end)
+        told = read(request, stream)
+        assert told["error"] is None
+        # A patch need not fit the state that it is for: that is the agent's business.
+        assert [w for w in told["warnings"] if "apply state patch" not in w] == []
+        assert told["failed"] == ("worker_crashed" if end == "crashed" else None)
+        if end == "well":
+            assert told["outcome"] in {"success", "interrupt"}
+            look_at_history(request, told)
+            last = json.loads(stream.decode().split("\n\n")[-2].removeprefix("data: "))
+            # It takes any call without a result for its own, if none is named.
+            assert told["pending"] == last["outcome"].get("pendingToolCallIds", [])
+        elif end == "cancelled":
+            assert told["outcome"] == "cancelled"
+
+    hold()
+
+
+def look_at_history(request: dict[str, Any], told: dict[str, Any]) -> None:
+    """The client's messages are such that they can be sent again: each id is there once, each call
+    has one result at most, and one that has none is old, or the client's to make."""
+    messages = told["messages"]
+    ids = [message["id"] for message in messages]
+    calls = [call["id"] for each in messages for call in each.get("toolCalls", [])]
+    results = [each["toolCallId"] for each in messages if each["role"] == "tool"]
+    assert len(set(ids)) == len(ids)
+    assert len(set(calls)) == len(calls)
+    assert len(set(results)) == len(results)
+    assert set(results) <= set(calls)
+    old = {call["id"] for each in request["messages"] for call in each.get("toolCalls", [])}
+    if told["outcome"] == "success":
+        assert set(calls) - set(results) - old <= set(told["pending"])
