@@ -44,7 +44,8 @@ def words_of(*said: str | dict[str, Any]) -> list[bytes]:
 
 
 def body_of(**members: Any) -> bytes:
-    return json.dumps({"threadId": "t", "runId": "r", "messages": [USER], **members}).encode()
+    body = {"threadId": "t", "runId": "r", "protocolVersion": "1.0", "messages": [USER]}
+    return json.dumps({**body, **members}).encode()
 
 
 def begin(**members: Any) -> tuple[RunCodec, Exchange]:

@@ -327,6 +327,21 @@ def test_a_failure_says_what_was_used_until_then() -> None:
     assert failed["metadata"] == details
 
 
+def test_a_client_that_says_no_version_gets_no_word_that_older_ones_refuse() -> None:
+    events = ran(
+        words_of(call(), call("c2", "search")),
+        tools=TOOLS,
+        protocolVersion=None,
+        outcome=Outcome("tool_calls"),
+    )
+    assert outcome_of(events) == {"type": "success"}
+    # It takes what has no result for what it is to make.
+    assert [each["toolCallId"] for each in of_kind(events, "TOOL_CALL_RESULT")] == ["c2"]
+    codec, exchange = begin(protocolVersion=None)
+    cancelled = events_of(codec.stream(exchange).error(Cancelled()))[-1]
+    assert (cancelled["type"], cancelled["code"]) == ("RUN_ERROR", "cancelled")
+
+
 # What else there is
 
 

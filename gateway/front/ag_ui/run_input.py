@@ -100,6 +100,8 @@ class RunRequest(Struct, frozen=True, gc=False):
     """As `Conversation` has them."""
     resumes: bool
     """Whether the request has answers to questions."""
+    versioned: bool
+    """Whether the client says which version it speaks: those before 1.0 have no word for that."""
 
 
 def read_run(agent: str, head: RequestHead, body: bytes) -> tuple[Call, RunRequest]:
@@ -142,6 +144,7 @@ def read_run(agent: str, head: RequestHead, body: bytes) -> tuple[Call, RunReque
         tools=names,
         calls=conversation.calls,
         resumes=resume is not None,
+        versioned=decoded.protocol_version is not None,
     )
     return call, request
 

@@ -4,6 +4,11 @@ A stream begins with RUN_STARTED. All that is open is closed before RUN_FINISHED
 says how the run ended; a run that failed ends with RUN_ERROR instead, and whatever is open then
 stays so. A run that its client has cancelled ends with the outcome `cancelled`, which only who
 reads it from elsewhere gets to see.
+
+Clients of a version before 1.0, which say none, refuse a run for an outcome that they do not know,
+and for its members. For them there is neither the outcome `cancelled`, which is an error then, nor
+`pendingToolCallIds`: such a client finds the calls without a result by itself, and for that they
+are the same ones.
 """
 
 from __future__ import annotations
@@ -105,7 +110,7 @@ class RunStream:
 
     def error(self, error: GatewayError) -> bytes:
         """RUN_ERROR; of a run that was cancelled, that outcome."""
-        if isinstance(error, Cancelled):
+        if isinstance(error, Cancelled) and self._request.versioned:
             closing = self._opening() + self._closing()
             return closing + self._finished({"type": "cancelled"}, {})
         exchange = self._exchange
@@ -201,7 +206,10 @@ class RunStream:
         settled = self._calls.settle(pending)
         if finish in {"length", "refused"}:
             more["metadata"] = {"finish": finish}
-        return settled + self._finished({"type": "success", "pendingToolCallIds": pending}, more)
+        success: dict[str, Any] = {"type": "success"}
+        if self._request.versioned:
+            success["pendingToolCallIds"] = pending
+        return settled + self._finished(success, more)
 
     def _finished(self, outcome: dict[str, Any], more: dict[str, Any]) -> bytes:
         request = self._request
