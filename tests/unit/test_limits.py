@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.config import AgentSettings, KeySettings, LimitSettings
@@ -18,6 +22,8 @@ from gateway.errors import RateLimited, RequestTooLarge
 from gateway.exchange import Exchange
 from gateway.front.limits import make_limits
 from gateway.front.limits.permits import Limits, Permit
+from gateway.front.limits.places import Owner
+from gateway.front.limits.rates import Rate
 from tests.unit.runs import ASYNC, Client, RunScene, keyed, scene
 
 SECOND, MINUTE = 1, 60
@@ -53,7 +59,7 @@ def is_refused(limits: Limits, key: str = "", agent: str = "a") -> bool:
 def in_progress(limits: Limits) -> list[int]:
     """How many requests each quota with `concurrent` counts as in progress."""
     return [
-        places._limiter.borrowed_tokens  # a test looks inside where nothing outside shows
+        places.taken
         for quota in (*limits._agents.values(), *limits._keys.values())
         if (places := quota.places) is not None
     ]
@@ -146,6 +152,34 @@ def test_a_request_is_let_in_exactly_if_every_window_has_room(
 
     clock = MockClock()
     trio.run(main, clock=clock)
+
+
+@given(
+    most=st.integers(1, 4),
+    pauses=st.lists(st.sampled_from([0.0, 0.13, 0.52, 0.91, 1.03, 7.0]), max_size=60),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_rate_decides_as_the_moving_window_of_the_package_limits(
+    most: int, pauses: list[float]
+) -> None:
+    """At no moment at which a window ends: there the package refuses, and here there is room, since
+    a client that waits exactly as long as it was told must not be refused."""
+
+    async def main() -> None:
+        rate = Rate(Owner("agent", "a"), "second", most)
+        theirs = MovingWindowRateLimiter(MemoryStorage())
+        item = RateLimitItemPerSecond(most)
+        for pause in pauses:
+            clock.jump(pause)
+            has_room = rate.has_room()
+            rate.count(trio.current_time())
+            assert theirs.hit(item) is has_room
+            assert rate.left(trio.current_time())[0] == theirs.get_window_stats(item).remaining
+
+    clock = MockClock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("limits.storage.memory.time", SimpleNamespace(time=clock.current_time))
+        trio.run(main, clock=clock)
 
 
 async def test_what_a_request_is_told_is_a_list_of_structured_fields(
@@ -246,9 +280,8 @@ async def test_nothing_is_kept_of_limits_that_were_taken_away(autojump_clock: Mo
     limits.change({"a": LimitSettings(requests_per_minute=1, concurrent=1)}, {})
     held.leave()
     assert not is_refused(limits)
-    assert limits._counter is not None
     limits.change({}, {})
-    assert limits._counter._times._times == {}
+    assert (limits._agents, limits._keys) == ({}, {})
 
 
 def test_where_nothing_is_limited_there_are_no_limits() -> None:
@@ -259,7 +292,6 @@ def test_where_nothing_is_limited_there_are_no_limits() -> None:
     assert make_limits(agents, {"k": key}) is not None
     limits = make_limits(limited, {})
     assert limits is not None
-    assert limits._counter is None  # the package of that name is for rates
     assert make_limits(limited, {}, limits) is limits
     assert make_limits(agents, {}, limits) is None
 

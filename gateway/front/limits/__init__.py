@@ -11,7 +11,7 @@ A request is admitted in two steps, because some dialects name the agent in the 
 
 1. `Limits.enter`, before the body is read: the quotas that are known by then are looked at, so that
    a request beyond them is refused before it costs anything. Its place among those in progress
-   (`trio.CapacityLimiter`) is taken now, so that bodies that are being read count.
+   is taken now, so that bodies that are being read count.
 2. `Permit.admit`, once the body was read: all quotas are looked at, again or for the first time,
    and only then the request is counted in all rates. What one limit refuses is therefore not
    counted by another, and nothing that was counted is ever given back. Other requests may have

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.front.dialect import Headers
     from gateway.front.limits.places import Kind, Met, Places
-    from gateway.front.limits.rates import Rate, Rates
 
 ByName: TypeAlias = Mapping[str, LimitSettings]
 
@@ -31,7 +30,6 @@ class Limits:
     def __init__(self, agents: ByName, keys: ByName) -> None:
         self._agents: dict[str, Quota] = {}
         self._keys: dict[str, Quota] = {}
-        self._counter: Rates | None = None
         self.change(agents, keys)
 
     def __repr__(self) -> str:
@@ -49,21 +47,12 @@ class Limits:
             if quota is not None:
                 quota.change(each)
             elif each.are_set:
-                quota = Quota(Owner(kind, name), each, self._rates_of)
+                quota = Quota(Owner(kind, name), each)
             if quota is not None:
                 quotas[name] = quota
         for quota in old.values():
             quota.change(LimitSettings())  # permits may know it
         return quotas
-
-    def _rates_of(self, owner: Owner, settings: LimitSettings) -> tuple[Rate, ...]:
-        if not (settings.requests_per_second or settings.requests_per_minute):
-            return ()
-        if self._counter is None:
-            from gateway.front.limits.rates import Rates  # noqa: PLC0415 - 90 ms
-
-            self._counter = Rates()
-        return tuple(self._counter.of(owner, settings))
 
     def enter(self, key: str, agent: str | None, *, resumes: bool = False) -> Permit:
         """Begin a request whose body was not read. Raises RateLimited.
@@ -154,7 +143,7 @@ class Permit:
         """Give the places back."""
         held, self._held = self._held, []
         for places in held:
-            places.give_back(self)
+            places.give_back()
 
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
@@ -169,31 +158,34 @@ class Permit:
     def _refuse_beyond(self, known: Sequence[Quota], new: Sequence[Quota]) -> None:
         """Raises RateLimited if the rates of one of these quotas have no room, or the places of a
         new one."""
-        now, in_progress = trio.current_time(), self._in_progress
+        in_progress = self._in_progress
         for quota in known:
-            if not quota.has_room(now, in_progress=False):
+            if not quota.has_room(in_progress=False):
                 break
         else:
             for quota in new:
-                if not quota.has_room(now, in_progress=in_progress):
+                if not quota.has_room(in_progress=in_progress):
                     break
             else:
                 return
+        now = trio.current_time()
         met = [each for quota in known for each in quota.met(now, in_progress=False)]
         met += [each for quota in new for each in quota.met(now, in_progress=in_progress)]
-        raise _refusal(met)
+        if met:  # not if a window ended at this very moment
+            raise _refusal(met)
 
     def _take_places(self, quotas: Sequence[Quota]) -> None:
         for quota in quotas:
             if self._in_progress and quota.places is not None:
-                quota.places.take(self)
+                quota.places.take()
                 self._held.append(quota.places)
 
     def _count(self) -> None:
         self._counted = True
+        now = trio.current_time()
         for quota in self._quotas:
             for rate in quota.rates:
-                rate.count()
+                rate.count(now)
 
 
 _BY_LIMITS = (RateLimited, RequestTooLarge)

@@ -1,10 +1,8 @@
-"""Requests in progress, counted by trio; and what all limits have in common."""
+"""Requests in progress; and what all limits have in common."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
-
-import trio
 
 Kind = Literal["agent", "key"]
 
@@ -46,32 +44,36 @@ def requests(number: int) -> str:
 
 
 class Places:
-    """For requests in progress, to one agent or with one key."""
+    """For requests in progress, to one agent or with one key.
+
+    A number, and no `trio.CapacityLimiter`: nobody waits for a place, and permits know whose it is.
+    """
 
     def __init__(self, owner: Owner, most: int) -> None:
         self._owner = owner
         self._name = f'"{owner.kind}-concurrent"'
-        self._limiter = trio.CapacityLimiter(most)
+        self._most = most
+        self.taken = 0
         self.left_form = f"{self._name};r=%d"
         """What is left, as `RateLimit` lists it, for the number that `left` is."""
 
     @property
     def policy(self) -> str:
         """As `RateLimit-Policy` lists it."""
-        return f'{self._name};q={self._limiter.total_tokens};qu="concurrent-requests"'
+        return f'{self._name};q={self._most};qu="concurrent-requests"'
 
     def change(self, most: int) -> None:
         """So many there are from now on. Who has one keeps it."""
-        self._limiter.total_tokens = most
+        self._most = most
 
     @property
     def has_room(self) -> bool:
         """Whether one is free."""
-        return self._limiter.available_tokens >= 1
+        return self.taken < self._most
 
     def met(self) -> Met:
         """The limit, where it has no room."""
-        sentence = f"{self._owner} allows {requests(int(self._limiter.total_tokens))} at a time"
+        sentence = f"{self._owner} allows {requests(self._most)} at a time"
         setting = f"{self._owner.table}.concurrent"
         return Met(sentence, setting, FULL_SECONDS, self.policy, self.left_form % self.left)
 
@@ -79,10 +81,11 @@ class Places:
     def left(self) -> int:
         """How many are free."""
         # Fewer than none, once there are fewer places than were taken before.
-        return max(0, int(self._limiter.available_tokens))
+        return max(0, self._most - self.taken)
 
-    def take(self, permit: object) -> None:
-        self._limiter.acquire_on_behalf_of_nowait(permit)
+    def take(self) -> None:
+        self.taken += 1
 
-    def give_back(self, permit: object) -> None:
-        self._limiter.release_on_behalf_of(permit)
+    def give_back(self) -> None:
+        assert self.taken > 0
+        self.taken -= 1

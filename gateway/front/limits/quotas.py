@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.front.limits.places import Places
+from gateway.front.limits.rates import rates_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from gateway.config import LimitSettings
     from gateway.front.limits.places import Met, Owner
     from gateway.front.limits.rates import Rate
@@ -17,15 +16,8 @@ if TYPE_CHECKING:
 class Quota:
     """What one agent may be asked for, or what may be asked with one key."""
 
-    def __init__(
-        self,
-        owner: Owner,
-        settings: LimitSettings,
-        rates_of: Callable[[Owner, LimitSettings], tuple[Rate, ...]],
-    ) -> None:
-        """`rates_of` makes rates of which nothing was counted yet."""
+    def __init__(self, owner: Owner, settings: LimitSettings) -> None:
         self.owner = owner
-        self._rates_of = rates_of
         self.rates: tuple[Rate, ...] = ()
         self.places: Places | None = None
         self.change(settings)
@@ -36,10 +28,9 @@ class Quota:
     def change(self, settings: LimitSettings) -> None:
         """These are the limits from now on. What was counted for those that stay goes on."""
         counted = {rate.policy: rate for rate in self.rates}
-        rates = self._rates_of(self.owner, settings)
-        self.rates = tuple(counted.pop(rate.policy, rate) for rate in rates)
-        for rate in counted.values():
-            rate.forget()
+        self.rates = tuple(
+            counted.get(rate.policy, rate) for rate in rates_of(self.owner, settings)
+        )
         if not settings.concurrent:
             self.places = None
         elif self.places is None:
@@ -56,17 +47,16 @@ class Quota:
         """As `RateLimit-Policy` lists them; empty where only sizes are limited."""
         self._left_form = ", ".join(each.left_form for each in limits).encode()
 
-    def has_room(self, now: float, *, in_progress: bool) -> bool:
-        """Whether one more request is allowed, which is to be one of those `in_progress`. `now` is
-        on trio's clock."""
+    def has_room(self, *, in_progress: bool) -> bool:
+        """Whether one more request is allowed, which is to be one of those `in_progress`."""
         for rate in self.rates:
-            if not rate.has_room(now):
+            if not rate.has_room():
                 return False
         return not in_progress or self.places is None or self.places.has_room
 
     def met(self, now: float, *, in_progress: bool) -> list[Met]:
-        """The limits that leave no room."""
-        met = [rate.met(now) for rate in self.rates if not rate.has_room(now)]
+        """The limits that leave no room. `now` is on trio's clock."""
+        met = [rate.met(now) for rate in self.rates if not rate.has_room()]
         if in_progress and self.places is not None and not self.places.has_room:
             met.append(self.places.met())
         return met
