@@ -95,7 +95,7 @@ class Caller(Struct, frozen=True, gc=False):
 
     def check(self, agent: str) -> None:
         """Raises Forbidden, in the same words whether there is such an agent or not."""
-        if not self.may_call(agent):
+        if self.agents is not None and agent not in self.agents:
             raise Forbidden(f"the key {self.name!r} may not be used for the agent {agent[:80]!r}")
 
 
@@ -168,7 +168,7 @@ class Keys:
         known = self._look_up(key)
         if known is self._none:
             raise self._refuse("an unknown key", _NOT_GOOD)
-        if known.expires_at <= time.time():
+        if known.expires_at < math.inf and known.expires_at <= time.time():
             raise self._refuse(f"the key {known.caller.name!r}, which has expired", _NOT_GOOD)
         return known.caller
 

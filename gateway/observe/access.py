@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from gateway.observe import logs
-from gateway.observe.harmless import escaped
+from gateway.observe.harmless import escaped_bytes
 
 if TYPE_CHECKING:
     from gateway.observe.observation import Observation
@@ -77,7 +77,7 @@ def log_access(seen: Observation) -> None:
     if writer is None:
         logs.event(log, level, line.event, **_fields(line))
     else:
-        writer.write(f"{escaped(_encode(line).decode())}\n".encode(), urgent=False)
+        writer.write(escaped_bytes(_encode(line)) + b"\n", urgent=False)
 
 
 def log_access_with_payloads(seen: Observation) -> None:

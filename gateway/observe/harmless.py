@@ -56,6 +56,11 @@ def escaped(text: str) -> str:
     return "".join(json.dumps(char)[1:-1] if _acts(char) else char for char in text)
 
 
+def escaped_bytes(data: bytes) -> bytes:
+    """As `escaped`, of UTF-8. In ASCII, one character that acts is no control character of JSON."""
+    return data if data.isascii() and b"\x7f" not in data else escaped(data.decode()).encode()
+
+
 def _acts(char: str) -> bool:
     """Whether a character does more than print."""
     if char.isprintable():

@@ -68,7 +68,9 @@ class LogWriter:
         """Whether the thread waits for a line, rather than rests or writes."""
         self._hurry = True
         """Whether the thread is not to rest: there is no write yet to rest after."""
-        self._changed = threading.Condition()
+        # One lock: the condition's own `with` is Python, and costs as much as all of `write`.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     def __repr__(self) -> str:
@@ -79,7 +81,7 @@ class LogWriter:
 
         One that is not `urgent` may wait for others, for `REST_SECONDS` at most.
         """
-        with self._changed:
+        with self._lock:
             if len(self._queue) >= MAX_LINES or self._bytes + len(line) > MAX_BYTES:
                 self._dropped += 1
                 self.dropped_in_all += 1

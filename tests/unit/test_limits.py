@@ -60,7 +60,7 @@ def in_progress(limits: Limits) -> list[int]:
     """How many requests each quota with `concurrent` counts as in progress."""
     return [
         places.taken
-        for quota in (*limits._agents.values(), *limits._keys.values())
+        for quota in (*limits.of_agents.values(), *limits.of_keys.values())
         if (places := quota.places) is not None
     ]
 
@@ -281,7 +281,7 @@ async def test_nothing_is_kept_of_limits_that_were_taken_away(autojump_clock: Mo
     held.leave()
     assert not is_refused(limits)
     limits.change({}, {})
-    assert (limits._agents, limits._keys) == ({}, {})
+    assert (limits.of_agents, limits.of_keys) == ({}, {})
 
 
 def test_where_nothing_is_limited_there_are_no_limits() -> None:

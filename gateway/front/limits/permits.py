@@ -28,17 +28,17 @@ class Limits:
     """The quotas of all agents and keys that have limits."""
 
     def __init__(self, agents: ByName, keys: ByName) -> None:
-        self._agents: dict[str, Quota] = {}
-        self._keys: dict[str, Quota] = {}
+        self.of_agents: dict[str, Quota] = {}
+        self.of_keys: dict[str, Quota] = {}
         self.change(agents, keys)
 
     def __repr__(self) -> str:
-        return f"<Limits {[*self._agents.values(), *self._keys.values()]}>"
+        return f"<Limits {[*self.of_agents.values(), *self.of_keys.values()]}>"
 
     def change(self, agents: ByName, keys: ByName) -> None:
         """These are the settings from now on. What was counted for those that stay goes on."""
-        self._agents = self._changed("agent", self._agents, agents)
-        self._keys = self._changed("key", self._keys, keys)
+        self.of_agents = self._changed("agent", self.of_agents, agents)
+        self.of_keys = self._changed("key", self.of_keys, keys)
 
     def _changed(self, kind: Kind, old: dict[str, Quota], settings: ByName) -> dict[str, Quota]:
         quotas = {}
@@ -61,16 +61,13 @@ class Limits:
         that `resumes` a run takes no place among those in progress.
         """
         known = []
-        if (quota := self._keys.get(key)) is not None:
+        if (quota := self.of_keys.get(key)) is not None:
             known.append(quota)
-        if agent is not None and (quota := self._agents.get(agent)) is not None:
+        if agent is not None and (quota := self.of_agents.get(agent)) is not None:
             known.append(quota)
         permit = Permit(self, known, in_progress=not resumes)
         permit.enter()
         return permit
-
-    def of_agent(self, name: str) -> Quota | None:
-        return self._agents.get(name)
 
 
 class Permit:
@@ -107,14 +104,15 @@ class Permit:
 
         Raises RateLimited and RequestTooLarge.
         """
-        quota = self._limits.of_agent(agent)
-        new = () if quota is None or quota in self._quotas else (quota,)
-        for each in new:
-            if size > each.most_body:
-                raise RequestTooLarge.beyond(each.most_body, each.body_setting)
-        self._refuse_beyond(self._quotas, new)
-        self._take_places(new)
-        self._quotas += new
+        quota = self._limits.of_agents.get(agent)
+        if quota is None or quota in self._quotas:
+            self._refuse_beyond(self._quotas, ())
+        else:
+            if size > quota.most_body:
+                raise RequestTooLarge.beyond(quota.most_body, quota.body_setting)
+            self._refuse_beyond(self._quotas, (quota,))
+            self._take_places((quota,))
+            self._quotas.append(quota)
         self._count()
 
     def start(self) -> None:

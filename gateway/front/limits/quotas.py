@@ -8,6 +8,8 @@ from gateway.front.limits.places import Places
 from gateway.front.limits.rates import rates_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.config import LimitSettings
     from gateway.front.limits.places import Met, Owner
     from gateway.front.limits.rates import Rate
@@ -18,7 +20,7 @@ class Quota:
 
     def __init__(self, owner: Owner, settings: LimitSettings) -> None:
         self.owner = owner
-        self.rates: tuple[Rate, ...] = ()
+        self.rates: Sequence[Rate] = ()
         self.places: Places | None = None
         self.change(settings)
 
@@ -28,9 +30,8 @@ class Quota:
     def change(self, settings: LimitSettings) -> None:
         """These are the limits from now on. What was counted for those that stay goes on."""
         counted = {rate.policy: rate for rate in self.rates}
-        self.rates = tuple(
-            counted.get(rate.policy, rate) for rate in rates_of(self.owner, settings)
-        )
+        rates = rates_of(self.owner, settings)
+        self.rates = [counted.get(rate.policy, rate) for rate in rates]
         if not settings.concurrent:
             self.places = None
         elif self.places is None:

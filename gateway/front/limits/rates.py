@@ -65,7 +65,7 @@ class Rate:
 
     def count(self, now: float) -> None:
         """Count a request that comes now, if it is allowed."""
-        if self.has_room():
+        if len(self._times) < self._most or self.has_room():
             self._times.append(now)
 
     def met(self, now: float) -> Met:

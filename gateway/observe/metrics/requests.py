@@ -97,18 +97,18 @@ class RequestSums:
 
     def observe(self, seen: Observation) -> None:
         """Add a request or a run, which has ended."""
-        labels = CallLabels(seen.agent, seen.dialect, seen.handler)
-        sums = self._sums.get(labels)
+        labels = (seen.agent, seen.dialect, seen.handler)
+        sums = self._sums.get(labels)  # type: ignore[call-overload]  # equal to the named tuple
         if sums is None:
-            sums = self._sums[labels] = Sums()
-        error = seen.error_type
+            sums = self._sums[CallLabels(*labels)] = Sums()
+        error, total = seen.error_type, seen.total
         if seen.kind == "run":
             sums.run_outcomes[error] = sums.run_outcomes.get(error, 0) + 1
-            sums.run_duration.add(seen.total)
+            sums.run_duration.add(total)
         else:
             status = seen.status or CLIENT_LEFT
             sums.outcomes[status, error] = sums.outcomes.get((status, error), 0) + 1
-            sums.duration.add(seen.total)
+            sums.duration.add(total)
             sums.received += seen.bytes_in
             sums.sent += seen.bytes_out
             sums.abandoned += seen.client_left
@@ -123,9 +123,10 @@ class RequestSums:
                 sums.first_word.add(first)
 
     def _count_for_key(self, key: str, status: int) -> None:
-        if key not in self._by_key and len(self._by_key) >= MAX_KEYS:
-            key = OTHERS
-        counts = self._by_key.setdefault(key, {})
+        counts = self._by_key.get(key)
+        if counts is None:
+            key = key if len(self._by_key) < MAX_KEYS else OTHERS
+            counts = self._by_key.setdefault(key, {})
         counts[status] = counts.get(status, 0) + 1
 
     def keep(self, agents: Container[str]) -> None:
