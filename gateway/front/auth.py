@@ -205,6 +205,8 @@ def _caller(name: str, key: KeySettings) -> Caller:
 def _of_bearer(value: bytes) -> bytes:
     """RFC 6750, 2.1; schemes are known in any case (RFC 9110, 11.1). Other schemes are for somebody
     on the way: they hold no key."""
+    if value.startswith(b"Bearer "):  # as nearly everybody writes it
+        return value[7:].strip(b" \t")
     scheme, _, key = value.partition(b" ")
     return key.strip(b" \t") if scheme.strip(b"\t").lower() == b"bearer" else b""
 

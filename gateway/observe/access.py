@@ -94,7 +94,8 @@ def log_access_with_payloads(seen: Observation) -> None:
 
 def _line(seen: Observation, level: int) -> _Line:
     of_request = seen.kind == "request"
-    first, queued = seen.first, seen.queued
+    measures = seen.measure()
+    first, queued = measures.first, measures.queued
     return _Line(
         datetime.now(UTC),
         "debug" if level == logging.DEBUG else "info",
@@ -114,12 +115,12 @@ def _line(seen: Observation, level: int) -> _Line:
         client_left=seen.client_left or None,
         error=seen.error_type or None,
         trace=None if seen.trace is None else str(seen.trace),
-        total=round(seen.total, 6),
+        total=round(measures.total, 6),
         first=None if first is None else round(first, 6),
         queue=None if queued is None else round(queued, 6),
         pid=seen.pid,
         stream=seen.stream or None,
-        chunks=seen.chunks or None,
+        chunks=measures.chunks or None,
     )
 
 

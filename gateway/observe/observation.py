@@ -44,6 +44,20 @@ OTHER_METHOD = "_OTHER"
 """What any other method is called here, as in OpenTelemetry's semantic conventions."""
 
 
+class Measures(Struct, frozen=True, gc=False):
+    """How long a request or a run took, in seconds, and how much its worker said."""
+
+    total: float
+    """From its beginning to its end."""
+    first: float | None
+    """Until the first word of an answer came from the worker; of an answer that came as one result,
+    until the first bytes of the response. None without either."""
+    queued: float | None
+    """Until the call was given to the worker that had it last; None if none had it."""
+    chunks: int
+    """How many words (chunks and events) the worker said before the end of its answer."""
+
+
 class Observation(Struct, kw_only=True):
     """One request, or one run. Complete when observers are told. Times are running time
     (`gateway.clock`), in seconds; sizes are in bytes, of bodies alone."""
@@ -88,6 +102,7 @@ class Observation(Struct, kw_only=True):
     also that of a request which follows it: each call is observed once."""
     trace: Spans | None = None
     """Its spans, if traces are made."""
+    _measures: Measures | None = None
 
     def note_sent(self, data: bytes) -> None:
         """A part of the response's body is being sent."""
@@ -95,37 +110,45 @@ class Observation(Struct, kw_only=True):
             self.body_began = clock.now()
         self.bytes_out += len(data)
 
+    def measure(self) -> Measures:
+        """What follows from all else, once that is complete: reckoned once for all observers."""
+        if self._measures is None:
+            self._measures = self._measure()
+        return self._measures
+
+    def _measure(self) -> Measures:
+        exchange, at = self.exchange, self.body_began
+        queued, words = None, 0
+        if exchange is not None:
+            words = exchange.word_count
+            if exchange.given_at is not None:
+                queued = exchange.given_at - exchange.admitted_at
+            if exchange.spoke_at is not None:
+                at = exchange.spoke_at
+        first = None if at is None else max(0.0, at - self.began)
+        return Measures(self.ended - self.began, first, queued, words)
+
     @property
     def total(self) -> float:
-        """Seconds from the request's beginning to its end."""
-        return self.ended - self.began
+        """As in `Measures`, like the next three."""
+        return self.measure().total
+
+    @property
+    def first(self) -> float | None:
+        return self.measure().first
+
+    @property
+    def queued(self) -> float | None:
+        return self.measure().queued
+
+    @property
+    def chunks(self) -> int:
+        return self.measure().chunks
 
     @property
     def error_type(self) -> str:
         """The error's `type`, as clients see it; empty if all went well."""
         return "" if self.error is None else self.error.type
-
-    @property
-    def queued(self) -> float | None:
-        """Seconds until the call was given to the worker that had it last; None if none had it."""
-        exchange = self.exchange
-        if exchange is None or exchange.given_at is None:
-            return None
-        return exchange.given_at - exchange.admitted_at
-
-    @property
-    def first(self) -> float | None:
-        """Seconds until the first word of an answer came from the worker; of an answer that came as
-        one result, until the first bytes of the response. None without either."""
-        at = self.body_began
-        if self.exchange is not None and self.exchange.spoke_at is not None:
-            at = self.exchange.spoke_at
-        return None if at is None else max(0.0, at - self.began)
-
-    @property
-    def chunks(self) -> int:
-        """How many words (chunks and events) the worker said before the end of its answer."""
-        return 0 if self.exchange is None else self.exchange.word_count
 
     @property
     def pid(self) -> int | None:

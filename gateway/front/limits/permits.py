@@ -120,7 +120,7 @@ class Permit:
         if not self._in_progress:
             self._in_progress = True
             places = [quota.places for quota in self._quotas if quota.places is not None]
-            if met := [each.met() for each in places if not each.has_room]:
+            if met := [each.met() for each in places if each.taken >= each.most]:
                 raise _refusal(met)
             self._take_places(self._quotas)
 
@@ -141,7 +141,7 @@ class Permit:
         """Give the places back."""
         held, self._held = self._held, []
         for places in held:
-            places.give_back()
+            places.taken -= 1
 
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
@@ -175,7 +175,7 @@ class Permit:
     def _take_places(self, quotas: Sequence[Quota]) -> None:
         for quota in quotas:
             if self._in_progress and quota.places is not None:
-                quota.places.take()
+                quota.places.taken += 1
                 self._held.append(quota.places)
 
     def _count(self) -> None:

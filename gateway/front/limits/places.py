@@ -52,28 +52,24 @@ class Places:
     def __init__(self, owner: Owner, most: int) -> None:
         self._owner = owner
         self._name = f'"{owner.kind}-concurrent"'
-        self._most = most
+        self.most = most
         self.taken = 0
+        """`Permit` counts who takes one, and who gives it back."""
         self.left_form = f"{self._name};r=%d"
         """What is left, as `RateLimit` lists it, for the number that `left` is."""
 
     @property
     def policy(self) -> str:
         """As `RateLimit-Policy` lists it."""
-        return f'{self._name};q={self._most};qu="concurrent-requests"'
+        return f'{self._name};q={self.most};qu="concurrent-requests"'
 
     def change(self, most: int) -> None:
         """So many there are from now on. Who has one keeps it."""
-        self._most = most
-
-    @property
-    def has_room(self) -> bool:
-        """Whether one is free."""
-        return self.taken < self._most
+        self.most = most
 
     def met(self) -> Met:
         """The limit, where it has no room."""
-        sentence = f"{self._owner} allows {requests(self._most)} at a time"
+        sentence = f"{self._owner} allows {requests(self.most)} at a time"
         setting = f"{self._owner.table}.concurrent"
         return Met(sentence, setting, FULL_SECONDS, self.policy, self.left_form % self.left)
 
@@ -81,11 +77,4 @@ class Places:
     def left(self) -> int:
         """How many are free."""
         # Fewer than none, once there are fewer places than were taken before.
-        return max(0, self._most - self.taken)
-
-    def take(self) -> None:
-        self.taken += 1
-
-    def give_back(self) -> None:
-        assert self.taken > 0
-        self.taken -= 1
+        return max(0, self.most - self.taken)

@@ -51,15 +51,17 @@ class Quota:
     def has_room(self, *, in_progress: bool) -> bool:
         """Whether one more request is allowed, which is to be one of those `in_progress`."""
         for rate in self.rates:
-            if not rate.has_room():
+            if len(rate.times) >= rate.most and not rate.has_room():
                 return False
-        return not in_progress or self.places is None or self.places.has_room
+        places = self.places
+        return not in_progress or places is None or places.taken < places.most
 
     def met(self, now: float, *, in_progress: bool) -> list[Met]:
         """The limits that leave no room. `now` is on trio's clock."""
         met = [rate.met(now) for rate in self.rates if not rate.has_room()]
-        if in_progress and self.places is not None and not self.places.has_room:
-            met.append(self.places.met())
+        places = self.places
+        if in_progress and places is not None and places.taken >= places.most:
+            met.append(places.met())
         return met
 
     def left(self, now: float) -> bytes:

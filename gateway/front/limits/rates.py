@@ -44,46 +44,47 @@ class Rate:
     def __init__(self, owner: Owner, unit: str, most: int) -> None:
         self._owner = owner
         self._unit = unit
-        self._most = most
+        self.most = most
         self._seconds = _UNITS[unit]
-        self._times: deque[float] = deque()
-        """Those of the requests that count, the oldest first. Old ones may stand there yet."""
+        self.times: deque[float] = deque()
+        """Those of the requests that count, the oldest first. Old ones may stand there yet, so that
+        there is room while there are fewer than `most`, and `has_room` need not be asked."""
         name = f'"{owner.kind}-per-{unit}"'
-        self.policy = f"{name};q={self._most};w={self._seconds}"
+        self.policy = f"{name};q={self.most};w={self._seconds}"
         """As `RateLimit-Policy` lists it."""
         self.left_form = f"{name};r=%d;t=%d"
         """What is left, as `RateLimit` lists it, for the numbers that `left` returns."""
 
     def __repr__(self) -> str:
-        return f"<Rate of {self._owner}: {self._most} per {self._unit}>"
+        return f"<Rate of {self._owner}: {self.most} per {self._unit}>"
 
     def has_room(self) -> bool:
         """Whether one more request is allowed now."""
-        if len(self._times) >= self._most:  # seldom: old ones need not be looked at before
+        if len(self.times) >= self.most:  # seldom: old ones need not be looked at before
             self._forget_old(trio.current_time())
-        return len(self._times) < self._most
+        return len(self.times) < self.most
 
     def count(self, now: float) -> None:
         """Count a request that comes now, if it is allowed."""
-        if len(self._times) < self._most or self.has_room():
-            self._times.append(now)
+        if len(self.times) < self.most or self.has_room():
+            self.times.append(now)
 
     def met(self, now: float) -> Met:
         """The limit, where it has no room."""
-        sentence = f"{self._owner} allows {requests(self._most)} per {self._unit}"
+        sentence = f"{self._owner} allows {requests(self.most)} per {self._unit}"
         setting = f"{self._owner.table}.requests_per_{self._unit}"
-        wait = self._times[0] + self._seconds - now
+        wait = self.times[0] + self._seconds - now
         return Met(sentence, setting, wait, self.policy, self.left_form % self.left(now))
 
     def left(self, now: float) -> tuple[int, int]:
         """How many requests are left, and in how many seconds there is one more."""
-        times = self._times
+        times = self.times
         if times and times[0] <= now - self._seconds:
             self._forget_old(now)
         reset = math.ceil(times[0] + self._seconds - now) if times else 0
-        return self._most - len(times), reset
+        return self.most - len(times), reset
 
     def _forget_old(self, now: float) -> None:
-        times, until = self._times, now - self._seconds
+        times, until = self.times, now - self._seconds
         while times and times[0] <= until:
             times.popleft()

@@ -101,26 +101,26 @@ class RequestSums:
         sums = self._sums.get(labels)  # type: ignore[call-overload]  # equal to the named tuple
         if sums is None:
             sums = self._sums[CallLabels(*labels)] = Sums()
-        error, total = seen.error_type, seen.total
+        error, measures = seen.error_type, seen.measure()
         if seen.kind == "run":
             sums.run_outcomes[error] = sums.run_outcomes.get(error, 0) + 1
-            sums.run_duration.add(total)
+            sums.run_duration.add(measures.total)
         else:
             status = seen.status or CLIENT_LEFT
             sums.outcomes[status, error] = sums.outcomes.get((status, error), 0) + 1
-            sums.duration.add(total)
+            sums.duration.add(measures.total)
             sums.received += seen.bytes_in
             sums.sent += seen.bytes_out
             sums.abandoned += seen.client_left
             if seen.key:
                 self._count_for_key(seen.key, status)
         if seen.exchange is not None:
-            sums.chunks += seen.chunks
-            if (queued := seen.queued) is not None:
-                sums.queue.add(queued)
+            sums.chunks += measures.chunks
+            if measures.queued is not None:
+                sums.queue.add(measures.queued)
             # Without a word and with an error, what came first is the error.
-            if (first := seen.first) is not None and (not error or seen.chunks):
-                sums.first_word.add(first)
+            if measures.first is not None and (not error or measures.chunks):
+                sums.first_word.add(measures.first)
 
     def _count_for_key(self, key: str, status: int) -> None:
         counts = self._by_key.get(key)
