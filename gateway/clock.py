@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 
 import trio
 
@@ -62,6 +63,13 @@ def unix_time() -> int:
     """The time of day in whole seconds, for those who are told when something was made. Nobody is
     judged by it."""
     return int(time.time())
+
+
+def utc_text() -> str:
+    """The time of day in milliseconds, in UTC: `2026-11-26T09:30:00.000Z` (RFC 3339). Nobody is
+    judged by it."""
+    now = datetime.now(UTC)
+    return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03}Z"
 
 
 def as_deadline(at: float) -> float:

@@ -287,7 +287,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connections_per_address: Count = 0
     """Connections that one address may have at a time, and with IPv6 all that have the same first
     64 bits; 0 for any number. Those over the loopback device are not counted."""
-    dialects: list[Literal["native", "openai", "anthropic", "ag-ui"]] = field(
+    dialects: list[Literal["native", "openai", "anthropic", "ag-ui", "a2a"]] = field(
         default_factory=lambda: ["native", "openai"]
     )
     """The client protocols in which agents can be called: the gateway's own, OpenAI's API, and

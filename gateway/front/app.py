@@ -110,6 +110,8 @@ def make_app(
     served = serve_dialects(settings.dialects)
     dialects = tuple(each.dialect for each in served)
     app.register_blueprint(make_blueprint(dispatcher, dialects))
+    if keys is not None:
+        keys.open_suffixes = tuple(each.open_suffix for each in served if each.open_suffix)
     for each in served:
         if each.routes is not None:
             app.register_blueprint(each.routes(dispatcher))

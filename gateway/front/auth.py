@@ -124,6 +124,8 @@ class Keys:
         self._none = _Known(secrets.token_bytes(32), NOBODY, -math.inf)
         self._known: dict[bytes, _Known] = {}
         self._keys = NO_KEYS
+        self.open_suffixes: tuple[str, ...] = ()
+        """How paths end that need no key: what is there tells strangers nothing, see `dialects`."""
         self.on = False
         """Whether callers need keys; if not, all else here does nothing."""
         self.change(keys)
@@ -157,7 +159,7 @@ class Keys:
 
     def identify(self, fields: Mapping[bytes, bytes], path: str) -> Caller:
         """Who makes a request for `path`; `fields` are as in `RequestHead`. Raises Unauthorized."""
-        if path in OPEN_PATHS:
+        if path in OPEN_PATHS or path.endswith(self.open_suffixes):
             return self.identify_if_possible(fields)
         try:
             key = _presented(fields)

@@ -144,6 +144,10 @@ class RequestHead(Struct, gc=False):
     content_length: int = 0
     """In bytes; 0 if the client does not tell."""
     has_body: bool = False
+    query: bytes = b""
+    """What follows the `?`, as it was sent. Known only where `Route.has_runs`, as is the next."""
+    scheme: str = "http"
+    """By which the request came to the gateway; a proxy in front may be reached by another."""
     conversation: bytes | None = None
     """`X-Conversation-Id` as it was sent; `conversation_of` reads it."""
     timeout: bytes | None = None

@@ -5,6 +5,7 @@ Each is a package beside this module. What is off is not imported: hence the fun
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.front.native.dialect import NativeDialect
@@ -30,6 +31,8 @@ class Served(NamedTuple):
     """What it has besides calls of agents: lists, cards."""
     models: ModelForms | None = None
     """How it lists the agents as models, if it does."""
+    open_suffix: str | None = None
+    """How the paths among its routes end that need no key: they decide what a stranger is told."""
 
 
 def _openai() -> Served:
@@ -67,6 +70,19 @@ def _ag_ui() -> Served:
     return Served(AGUIDialect(), describe)
 
 
+def _a2a() -> Served:
+    from gateway.front.a2a.dialect import CARD, A2ADialect  # noqa: PLC0415
+    from gateway.front.a2a.routes import make_blueprint  # noqa: PLC0415
+
+    def describe(agents: Sequence[AgentView]) -> Part:
+        from gateway.front.a2a.description import describe  # noqa: PLC0415
+
+        return describe(agents)
+
+    dialect = A2ADialect()
+    return Served(dialect, describe, partial(make_blueprint, dialect), open_suffix=CARD)
+
+
 def _native(*, serves: bool) -> Served:
     def describe(agents: Sequence[AgentView]) -> Part:
         from gateway.front.native.description import describe  # noqa: PLC0415
@@ -80,6 +96,7 @@ _MAKERS: Mapping[str, Callable[[], Served]] = {
     "openai": _openai,
     "anthropic": _anthropic,
     "ag-ui": _ag_ui,
+    "a2a": _a2a,
 }
 """All but the native one, in the order in which they are asked whose a path is."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _USED = frozenset(
     {
+        b"a2a-version",
         b"accept",
         b"anthropic-version",
         b"authorization",
@@ -33,6 +34,7 @@ _USED = frozenset(
         b"transfer-encoding",
         b"x-api-key",
         b"x-conversation-id",
+        b"x-forwarded-proto",
         b"x-request-id",
         b"x-timeout",
     }

@@ -155,6 +155,9 @@ class CallRoutes:
         codec = self._match(scope["path"])
         if codec is not None:
             request.encode_error = codec.encode_error
+            if codec.route.has_runs:
+                request.head.query = scope.get("query_string", b"")
+                request.head.scheme = scope.get("scheme", "http")
             if (seen := request.observation) is not None:
                 seen.dialect, seen.route, seen.handler = codec.route[:3]
         else:
@@ -164,7 +167,7 @@ class CallRoutes:
         if authority is not None:
             if host is not None:
                 parse_authority(host)
-            host = authority
+            host = request.head.host = authority
         if host is not None:
             self._hosts.check(host, scope["server"][0] if scope.get("server") else "")
         if self._keys.on:

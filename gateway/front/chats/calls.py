@@ -56,6 +56,11 @@ class Calls:
         """The pieces of the arguments of each that nothing was returned for."""
         self._held = 0
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Those of the client's tools."""
+        return self._names
+
     def add(self, event: ToolCall) -> None:
         """Add a call, or a piece of its arguments. Raises InvalidAgentResponse."""
         if event.name not in self._names or self.is_answered(event.call):

@@ -1,0 +1,136 @@
+"""JSON-RPC 2.0 as A2A binds to it (A2A 1.0, 9): from a body to a method, its id and its parameters.
+
+Members that are not known are ignored (A2A 1.0, 5.7).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.errors import InvalidRequest
+from gateway.front.a2a.errors import (
+    INVALID_PARAMS,
+    INVALID_RPC,
+    PARSE_ERROR,
+    VERSION_NOT_SUPPORTED,
+    refuse,
+)
+from gateway.front.bodies import check_nesting, check_utf8, readable
+from gateway.front.dialect import shown
+from protocol import on_one_line
+
+if TYPE_CHECKING:
+    from gateway.front.dialect import RequestHead
+
+VERSION = "1.0"
+
+MOST_ID_BYTES = 256
+"""Of an id as JSON text: it stands in every event of a stream."""
+
+_VERSION = re.compile(rb"[ \t]*1\.0(?:\.[0-9]+)?[ \t]*\Z")
+"""Patch numbers do not count (A2A 1.0, 3.6)."""
+
+_NOTHING = Raw(b"")
+
+
+class _Request(Struct, gc=False):
+    jsonrpc: Raw = _NOTHING
+    id: Raw = _NOTHING
+    method: Raw = _NOTHING
+    params: Raw = _NOTHING
+
+
+_decode_request = msgspec.json.Decoder(_Request).decode
+
+
+class RpcRequest(Struct, frozen=True, gc=False):
+    """A request that has the form of one."""
+
+    id: bytes
+    """A JSON text."""
+    method: str
+    params: bytes
+    """The JSON text of an object."""
+
+
+def check_version(head: RequestHead) -> None:
+    """Raises InvalidRequest for a version that is not spoken here. None at all is 0.3."""
+    version = head.fields.get(b"a2a-version")
+    if version is None and head.query:
+        asked = dict(parse_qsl(head.query.decode("ascii", "replace")))
+        named = next((asked[name] for name in asked if name.lower() == "a2a-version"), None)
+        version = None if named is None else named.encode()
+    if version is None or not version.strip():
+        raise refuse(
+            VERSION_NOT_SUPPORTED,
+            f"no A2A-Version, which stands for 0.3; this is A2A {VERSION} and nothing else",
+        )
+    if _VERSION.match(version) is None:
+        raise refuse(
+            VERSION_NOT_SUPPORTED,
+            f"A2A-Version is {shown(version)}; this is A2A {VERSION} and nothing else",
+        )
+
+
+def read_id(body: bytes) -> bytes | None:
+    """The id of a request whose other members may be wrong; None: it has none that can be used.
+    Raises InvalidRequest."""
+    try:
+        check_utf8(body)
+    except InvalidRequest as error:
+        raise refuse(PARSE_ERROR, error.message) from None
+    try:
+        request = _decode_request(body)
+    except msgspec.ValidationError as error:
+        raise refuse(INVALID_RPC, f"{readable(error)}; batches are not supported") from None
+    except (msgspec.DecodeError, RecursionError):
+        raise refuse(PARSE_ERROR, "the body is not JSON") from None
+    text = bytes(request.id)
+    if len(text) > MOST_ID_BYTES or text[:1] not in b'"-0123456789n':
+        return None
+    return on_one_line(text) or None
+
+
+def read_request(body: bytes, rpc_id: bytes | None) -> RpcRequest:
+    """Check the rest of a request whose id was read. Raises InvalidRequest."""
+    request = _decode_request(body)
+    if bytes(request.jsonrpc) != b'"2.0"':
+        raise refuse(INVALID_RPC, "'jsonrpc' is not \"2.0\"")
+    if rpc_id is None:
+        raise refuse(
+            INVALID_RPC,
+            f"'id' is missing, or no string or number of at most {MOST_ID_BYTES} bytes",
+        )
+    method = bytes(request.method)
+    if method[:1] != b'"':
+        raise refuse(INVALID_RPC, "'method' is not a string")
+    params = bytes(request.params) or b"{}"
+    if params == b"null":
+        params = b"{}"
+    if params[:1] != b"{":
+        raise refuse(INVALID_PARAMS, "'params' is not an object")
+    try:
+        check_nesting(params)
+    except InvalidRequest as error:
+        raise refuse(INVALID_PARAMS, error.message) from None
+    return RpcRequest(rpc_id, msgspec.json.decode(method, type=str), params)
+
+
+def decode_params(decode: Any, params: bytes, field: str = "") -> Any:
+    """Decode parameters by a decoder of msgspec's. Raises InvalidRequest, naming the member."""
+    try:
+        return decode(params)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        problem = readable(error, field)
+        place = problem.partition(":")[0]
+        raise refuse(INVALID_PARAMS, problem, "params" if place == "the body" else place) from None
+
+
+def result(rpc_id: bytes, value: bytes) -> bytes:
+    """The body of a response; `value` is a JSON text."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (rpc_id, value)
