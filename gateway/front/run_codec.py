@@ -72,6 +72,9 @@ class RunReader(RunCodec, Protocol):
     def go_on(self, told: Told) -> Call:
         """The call that goes on from a run, whose place and token it takes. Raises GatewayError."""
 
-    def withdraw(self, told: Told) -> bytes:
-        """What is to be told of a run that has ended, now that its client cancels it. Raises
-        GatewayError, if that is nothing new."""
+    def stays(self, told: Told) -> bool:
+        """Whether a stream goes on though its run has ended: another may take the run's place."""
+
+    def withdraw(self, told: Told) -> tuple[bytes, bytes]:
+        """What is to be told of a run that has ended, now that its client cancels it, and the event
+        that tells so, without its blank line. Raises GatewayError, if that is nothing new."""

@@ -102,7 +102,7 @@ class JobCodec:
         )
 
     def open(self, told: Told) -> bytes:
-        if told.ended:
+        if told.ended and self.name != "stays":
             raise InvalidRequest("it has ended")
         return b"data: %b so far %b\n\n" % (self.name.encode(), told.body)
 
@@ -113,11 +113,14 @@ class JobCodec:
         self.said = json.loads(told.body)["said"]
         return self._call("r-2")
 
-    def withdraw(self, told: Told) -> bytes:
+    def stays(self, told: Told) -> bool:
+        return self.name == "stays" and json.loads(told.body)["state"] == "completed"
+
+    def withdraw(self, told: Told) -> tuple[bytes, bytes]:
         state = json.loads(told.body)
         if state["state"] == "withdrawn":
             raise InvalidRequest("it was withdrawn before")
-        return json.dumps({**state, "state": "withdrawn"}).encode()
+        return json.dumps({**state, "state": "withdrawn"}).encode(), b"data: NAME withdrawn"
 
     def encode(self, exchange: Exchange, words: list[bytes]) -> Response:
         raise NotImplementedError
@@ -309,6 +312,35 @@ async def test_one_that_goes_on_takes_the_place_of_the_one_before_it(
         assert after["token"] == before["token"]
         assert after["said"] == ["one", "two", "done"] * 2
         assert it.runs.reading.kept == 1
+
+
+async def test_a_stream_goes_on_with_the_run_that_takes_the_place_of_its_own(
+    autojump_clock: object,
+) -> None:
+    async with jobs(talk) as it:
+        token = (await ask(it, reads="end")).json["token"]
+        follower = it.begin("/jobs/a", {"does": "follow", "token": token, "name": "stays"})
+        await trio.sleep(40)
+        assert follower.body.count(b": keep-alive") == 2
+        await ask(it, does="go_on", token=token, reads="end")
+        assert not follower.answered.is_set()
+        await ask(it, does="cancel", token=token)
+        await follower.answered.wait()
+        said = [line for line in follower.body.split(b"\n") if line.startswith(b"data: ")]
+        assert said[1:] == [
+            b'data: stays "one"',
+            b'data: stays "two"',
+            b"data: stays done",
+            b"data: stays withdrawn",
+        ]
+
+
+async def test_a_stream_that_waits_ends_when_its_run_is_forgotten(autojump_clock: object) -> None:
+    async with jobs(talk, ttl=100) as it:
+        token = (await ask(it, reads="end")).json["token"]
+        follower = await ask(it, does="follow", token=token, name="stays")
+        assert b"event: error" in follower.body
+        assert it.runs.reading.size == 0
 
 
 async def test_all_that_a_caller_has_begun_are_listed_for_nobody_else(

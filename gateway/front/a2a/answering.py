@@ -41,7 +41,7 @@ class _Ask(Struct, gc=False):
 
 
 class _Answer(Struct, gc=False):
-    resume: Raw | None = None
+    resume: Raw = Raw(b"null")
 
 
 class _Answered(Struct, gc=False):
@@ -84,8 +84,8 @@ def go_on(head: RequestHead, agent: str, sent: Sent, record: Record) -> Call:
             "the messages of the task were too long to be kept; begin another one in its context",
         )
     payload, resume = bytes(pending.payload), None
-    tools = sent.tools.wire or (None if pending.tools is None else bytes(pending.tools))
-    if pending.asks is not None:
+    tools = sent.tools.wire or _given(pending.tools)
+    if _given(pending.asks) is not None:
         resume = _resume(bytes(pending.asks), sent)
     else:
         payload = _with_results(pending, sent)
@@ -111,11 +111,18 @@ def go_on(head: RequestHead, agent: str, sent: Sent, record: Record) -> Call:
     )
 
 
+def _given(value: Raw) -> bytes | None:
+    text = bytes(value)
+    return None if text == b"null" else text
+
+
 def _context(pending: Pending, sent: Sent) -> bytes:
     """The context of the call before, with what the new message has to say beside its parts."""
-    if not sent.custom:
-        return bytes(pending.context)
-    return on_one_line(_encode({**_decode_members(pending.context), "custom": sent.custom}))
+    members = _decode_members(pending.context)
+    parameters = _decode_members(members.get("parameters", b"{}"))
+    told = {**parameters, "message_id": sent.message.message_id}
+    custom = {"custom": sent.custom} if sent.custom else {}
+    return on_one_line(_encode({**members, **custom, "parameters": told}))
 
 
 def _payload(sent: Sent) -> bytes | None:
@@ -131,7 +138,7 @@ def _payload(sent: Sent) -> bytes | None:
 def _resume(asks: bytes, sent: Sent) -> bytes:
     ids = [ask.id for ask in _decode_asks(asks)]
     resume = _member(sent, _decode_answer)
-    if resume is not None and resume.resume is not None:
+    if resume is not None and _given(resume.resume) is not None:
         wire = bytes(resume.resume)
     elif len(ids) == 1 and (payload := _payload(sent)) is not None:
         wire = b'[{"id":%b,"status":"resolved","payload":%b}]' % (_encode(ids[0]), payload)

@@ -254,14 +254,16 @@ class A2ACodec:
     def frame(self, events: bytes) -> bytes:
         return framed(events, self._id)
 
-    def withdraw(self, told: Told) -> bytes:
-        record = Record.read(told.body)
-        self._check_cancelable(record)
-        return record.with_status(task.CANCELED, clock.utc_text()).write()
+    def stays(self, told: Told) -> bool:
+        waits = Record.read(told.body).task.state == task.INPUT_REQUIRED
+        return waits and self._asked == "SubscribeToTask"
 
-    def _check_cancelable(self, record: Record) -> None:
+    def withdraw(self, told: Told) -> tuple[bytes, bytes]:
+        record = Record.read(told.body)
         if record.task.state in task.TERMINAL:
             raise refuse(TASK_NOT_CANCELABLE, f"the task is over ({record.task.state})")
+        canceled = record.with_status(task.CANCELED, clock.utc_text())
+        return canceled.write(), canceled.update()
 
     def encode_error(
         self, error: GatewayError, request_id: str, output_begun: bool | None = None

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.errors import InvalidAgentResponse, InvalidRequest, NotFound, RunGone
+from gateway.errors import (
+    InvalidAgentResponse,
+    InvalidRequest,
+    NotFound,
+    RunGone,
+    UnsupportedMediaType,
+)
 from gateway.front.dialect import Response, error_headers
 
 if TYPE_CHECKING:
@@ -79,12 +85,10 @@ def encode_error(
     """The error response; `rpc_id` is the JSON-RPC request's, a JSON text, and `was_read` whether
     its method is known: until then nothing speaks of a task."""
     reason = _reason_of(error) if was_read else _given_reason(error)
-    code = CODES.get(reason)
-    if code is None:
-        code = REFUSED if error.status < 500 else INTERNAL
-        status = error.status
-    else:
-        status = 200
+    status = 200 if reason in CODES else error.status
+    if isinstance(error, UnsupportedMediaType):
+        reason = CONTENT_TYPE_NOT_SUPPORTED
+    code = CODES.get(reason, REFUSED if error.status < 500 else INTERNAL)
     told = {"code": code, "message": error.message, "data": _details(error, reason, request_id)}
     body = b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (rpc_id, msgspec.json.encode(told))
     return Response(status, [_JSON, *error_headers(error)], body)

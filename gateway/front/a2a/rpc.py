@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Raw, Struct
@@ -35,7 +34,28 @@ MOST_ID_BYTES = 256
 _VERSION = re.compile(rb"[ \t]*1\.0(?:\.[0-9]+)?[ \t]*\Z")
 """Patch numbers do not count (A2A 1.0, 3.6)."""
 
+_IN_QUERY = re.compile(rb"(?:\A|&)a2a-version=([^&]*)", re.IGNORECASE)
+
 _NOTHING = Raw(b"")
+
+_NAMES = {
+    "accepted_output_modes": "acceptedOutputModes",
+    "context_id": "contextId",
+    "history_length": "historyLength",
+    "include_artifacts": "includeArtifacts",
+    "media_type": "mediaType",
+    "message_id": "messageId",
+    "page_size": "pageSize",
+    "page_token": "pageToken",
+    "reference_task_ids": "referenceTaskIds",
+    "return_immediately": "returnImmediately",
+    "status_timestamp_after": "statusTimestampAfter",
+    "task_id": "taskId",
+    "task_push_notification_config": "taskPushNotificationConfig",
+}
+"""Members by their names in the definition (specification/a2a.proto) and in JSON."""
+
+_SNAKE_CASE = re.compile(rb'"(?:%b)"' % "|".join(_NAMES).encode())
 
 
 class _Request(Struct, gc=False):
@@ -45,6 +65,9 @@ class _Request(Struct, gc=False):
     params: Raw = _NOTHING
 
 
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_encode = msgspec.json.encode
 _decode_request = msgspec.json.Decoder(_Request).decode
 
 
@@ -61,10 +84,8 @@ class RpcRequest(Struct, frozen=True, gc=False):
 def check_version(head: RequestHead) -> None:
     """Raises InvalidRequest for a version that is not spoken here. None at all is 0.3."""
     version = head.fields.get(b"a2a-version")
-    if version is None and head.query:
-        asked = dict(parse_qsl(head.query.decode("ascii", "replace")))
-        named = next((asked[name] for name in asked if name.lower() == "a2a-version"), None)
-        version = None if named is None else named.encode()
+    if version is None and (asked := _IN_QUERY.search(head.query)) is not None:
+        version = asked[1]
     if version is None or not version.strip():
         raise refuse(
             VERSION_NOT_SUPPORTED,
@@ -118,7 +139,32 @@ def read_request(body: bytes, rpc_id: bytes | None) -> RpcRequest:
         check_nesting(params)
     except InvalidRequest as error:
         raise refuse(INVALID_PARAMS, error.message) from None
-    return RpcRequest(rpc_id, msgspec.json.decode(method, type=str), params)
+    return RpcRequest(rpc_id, msgspec.json.decode(method, type=str), _in_camel_case(params))
+
+
+def _in_camel_case(params: bytes) -> bytes:
+    """The parameters with the members that are read here named as JSON has them: a parser of
+    ProtoJSON takes the names of the definition as well."""
+    return params if _SNAKE_CASE.search(params) is None else _renamed(Raw(params))
+
+
+def _renamed(value: Raw) -> bytes:
+    try:
+        members = _decode_members(value)
+    except (msgspec.MsgspecError, RecursionError):
+        return bytes(value)  # what it should be is said where it is read
+    renamed = {_NAMES.get(name, name): member for name, member in members.items()}
+    for name in ("message", "configuration"):
+        if name in renamed:
+            renamed[name] = Raw(_renamed(renamed[name]))
+    if "parts" in renamed:
+        try:
+            parts = [Raw(_renamed(part)) for part in _decode_list(renamed["parts"])]
+        except (msgspec.MsgspecError, RecursionError):
+            parts = []
+        if parts:
+            renamed["parts"] = Raw(_encode(parts))
+    return _encode(renamed)
 
 
 def decode_params(decode: Any, params: bytes, field: str = "") -> Any:

@@ -177,6 +177,7 @@ def begin(head: RequestHead, agent: str, sent: Sent, handlers: Collection[str] |
         modes=frozenset() if is_invoke else content.modes,
         tools=sent.tools,
         parameters={
+            "message_id": sent.message.message_id,
             "accepted_output_modes": configuration.accepted_output_modes,
             "reference_task_ids": sent.message.reference_task_ids,
         },
@@ -217,12 +218,10 @@ def context_of(head: RequestHead, sent: Sent) -> str:
 
 def pending_of(call: Call) -> Pending | None:
     """What is needed to go on from a call, if it is little enough to be kept."""
-    tools = call.tools or b""
+    tools = call.tools or b"null"
     if len(call.payload) + len(call.context) + len(tools) > MAX_HISTORY:
         return None
-    return Pending(
-        call.method, Raw(call.payload), Raw(call.context), tools=Raw(tools) if tools else None
-    )
+    return Pending(call.method, Raw(call.payload), Raw(call.context), tools=Raw(tools))
 
 
 def token_of(task: str) -> str:

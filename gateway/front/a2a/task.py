@@ -80,11 +80,11 @@ class Pending(Struct, frozen=True, gc=False):
     payload: Raw
     """What the agent was sent: the input of an invoke, or the messages of a chat."""
     context: Raw
-    asks: Raw | None = None
+    asks: Raw = Raw(b"null")
     """The agent's questions, as it told them; or"""
     calls: list[PendingCall] = []
     """the calls of the client's tools whose results the agent waits for."""
-    tools: Raw | None = None
+    tools: Raw = Raw(b"null")
     """The client's tools, as the agent was offered them."""
     said: str = ""
     """The text of the turn that ended with the calls."""
@@ -153,6 +153,12 @@ class Record(NamedTuple):
         summary = Summary(task.id, task.context, state, timestamp)
         status = _encode({"state": state, "timestamp": timestamp})
         return self._replace(summary=_encode(summary), status=status, pending=b"null")
+
+    def update(self) -> bytes:
+        """The event of the task's state, without its blank line."""
+        task = self.task
+        update = {"taskId": task.id, "contextId": task.context, "status": Raw(self.status)}
+        return b"data: " + _encode({"statusUpdate": update})
 
 
 def _latest(history: bytes, messages: int | None) -> bytes:

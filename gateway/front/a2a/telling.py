@@ -25,7 +25,7 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET, Raw, structs
+from msgspec import UNSET, Raw, Struct, structs
 
 from gateway import clock
 from gateway.errors import Cancelled, GatewayError, InvalidAgentResponse, InvalidRequest
@@ -48,6 +48,13 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 
 JSON_TYPE = "application/json"
+
+
+class _Content(Struct, gc=False):
+    content: Raw = Raw(b"null")
+
+
+_decode_content = msgspec.json.Decoder(_Content).decode
 
 _STATES = {
     "queued": task.SUBMITTED,
@@ -283,7 +290,10 @@ class TaskStream:
                 events.append(work.whole("output", {"data": Raw(output), "mediaType": JSON_TYPE}))
             return endings.calls_of(self._exchange.outcome, work.calls, None)
         message = read_message(result, work.calls.names)
-        if message.text != EMPTY:
+        content = bytes(_decode_content(result).content)
+        if content[:1] == b"{":
+            events.append(work.whole("output", {"data": Raw(content), "mediaType": JSON_TYPE}))
+        elif message.text != EMPTY:
             events.append(work.whole_text(message.text))
         return endings.calls_of(self._exchange.outcome, work.calls, message)
 

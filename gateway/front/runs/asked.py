@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from gateway.errors import NotFound
 from gateway.front.dialect import RUN_PREFIX
-from gateway.front.run_codec import RunReader, Told
+from gateway.front.run_codec import RunReader
 from gateway.front.runs.ids import credential_of
 from gateway.front.runs.reading import RunDelivery
-from gateway.front.runs.views import as_view
+from gateway.front.runs.views import as_view, told_of
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -31,18 +31,18 @@ async def respond_about_run(
     credential = credential_of(request.head.fields, request.caller.name)
     if asked.does == "list":
         found = runs.of(credential, codec.route.dialect, codec.agent)
-        await request.respond(_as_reader(codec).show_all([_told(run) for run in found]))
+        await request.respond(_as_reader(codec).show_all([told_of(run) for run in found]))
         return None, None
     run = _find(request, runs, codec, asked.token, credential)
     if asked.does == "go_on":
-        return _as_reader(codec).go_on(_told(run)), run
+        return _as_reader(codec).go_on(told_of(run)), run
     if asked.does == "follow":
         await _follow(request, runs, codec, run, asked.position)
     else:
         if asked.does == "cancel":
             shown = _cancel(runs, _as_reader(codec), run)
         else:
-            shown = _as_reader(codec).show(_told(run))
+            shown = _as_reader(codec).show(told_of(run))
         await _show(request, runs, run, shown)
     return None, None
 
@@ -53,9 +53,9 @@ async def respond_to_call(request: ClientRequest, runs: Runs, reader: RunReader,
     if reader.reads == "follow":
         await _follow(request, runs, reader, run, 0)
     elif reader.reads == "end":
-        await RunDelivery(request, runs, run).tell_at_end(lambda: reader.show(_told(run)))
+        await RunDelivery(request, runs, run).tell_at_end(lambda: reader.show(told_of(run)))
     else:
-        await _show(request, runs, run, reader.show(_told(run)))
+        await _show(request, runs, run, reader.show(told_of(run)))
 
 
 def _find(request: ClientRequest, runs: Runs, codec: Codec, token: str, credential: bytes) -> Run:
@@ -69,14 +69,6 @@ def _find(request: ClientRequest, runs: Runs, codec: Codec, token: str, credenti
     return run
 
 
-def _told(run: Run) -> Told:
-    """Raises NotFound and RunGone."""
-    told = run.tell()
-    if told is None:
-        raise run.gap(0) if run.gone else NotFound("this run has no form of its own")
-    return Told(told.body, run.ended)
-
-
 def _as_reader(codec: Codec) -> RunReader:
     assert isinstance(codec, RunReader), "only such a codec asks for this"
     return codec
@@ -88,10 +80,10 @@ async def _show(request: ClientRequest, runs: Runs, run: Run, shown: Response) -
 
 def _cancel(runs: Runs, reader: RunReader, run: Run) -> Response:
     if run.ended:
-        runs.retell(run, reader.withdraw(_told(run)))
-        return reader.show(_told(run)._replace(ended=False))
+        runs.retell(run, *reader.withdraw(told_of(run)))
+        return reader.show(told_of(run)._replace(ended=False))
     runs.cancel(run)
-    return reader.show(_told(run)._replace(ended=False))
+    return reader.show(told_of(run)._replace(ended=False))
 
 
 async def _follow(
@@ -102,6 +94,6 @@ async def _follow(
     delivery = RunDelivery(request, runs, run)
     if isinstance(codec, RunReader):
         # The telling and the number of what it covers belong together: nothing waits in between.
-        await delivery.follow(codec.open(_told(run)), run.covered, codec.frame)
+        await delivery.follow(codec.open(told_of(run)), run.covered, codec)
     else:
         await delivery.attach(position, as_event=False)

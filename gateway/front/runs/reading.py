@@ -15,12 +15,13 @@ from gateway.front.client import headers_of
 from gateway.front.dialect import Response
 from gateway.front.event_stream import HEADERS, KEEP_ALIVE
 from gateway.front.runs.ring import error_event
-from gateway.front.runs.views import as_view, describe, run_headers
+from gateway.front.runs.views import as_view, describe, run_headers, told_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.front.client import ClientRequest
+    from gateway.front.run_codec import RunReader
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
     from gateway.front.runs.views import View
@@ -64,11 +65,14 @@ class RunDelivery(Delivery):
             raise InvalidRequest("there is no stream here: none was asked for when it was started")
         await self._follow(position, self._events if self._run.stream else self._one_event)
 
-    async def follow(self, opening: bytes, position: int, frame: Callable[[bytes], bytes]) -> None:
+    async def follow(self, opening: bytes, position: int, reader: RunReader) -> None:
         """Respond with the events `opening`, and then with those of the stream from the one of that
-        number on, each as `frame` has it. There may not be as many events yet."""
-        self._frame = frame
-        await self._send(position, partial(self._send_events, opening))
+        number on, as `reader` frames them. There may not be as many events yet.
+
+        Where the reader has it so, the stream goes on with the run that takes this one's place.
+        """
+        self._frame = reader.frame
+        await self._send(position, partial(self._send_on, opening, reader))
 
     async def tell_at_end(self, show: Callable[[], Response]) -> None:
         """Wait for the end, and respond with what the run is then."""
@@ -160,6 +164,11 @@ class RunDelivery(Delivery):
     async def _send_events(self, data: bytes) -> bytes:
         run = self._run
         await self.request.send_head(200, [*(run.head or HEADERS), *run_headers(run)])
+        return await self._send_more(data)
+
+    async def _send_more(self, data: bytes) -> bytes:
+        """Send events, these first, until the end of the run; returns the last ones."""
+        run = self._run
         while not (run.ended and self._reader.position >= run.ring.next):
             await self.send_part(data)
             if self.given_up:
@@ -170,6 +179,34 @@ class RunDelivery(Delivery):
                 self.request.log_error(error)
                 return self._last_words(error)
         return data
+
+    async def _send_on(self, opening: bytes, reader: RunReader) -> bytes:
+        data = await self._send_events(opening)
+        while not self.given_up and not self._run.gone and reader.stays(told_of(self._run)):
+            if data:
+                await self.send_part(data)
+            if not await self._move_on():
+                return self._last_words(RunGone("this run is not kept any more"))
+            data = await self._send_more(await self._next())
+        return data
+
+    async def _move_on(self) -> bool:
+        """Wait until there is more to read, here or in the run that takes this one's place; False:
+        there will not be."""
+        run = self._run
+        while run.successor is None and self._reader.position >= run.ring.next:
+            if not self._runs.keeps(run):
+                return False
+            with trio.move_on_after(KEEP_ALIVE_SECONDS) as scope:
+                await run.news.park()
+            if scope.cancelled_caught:
+                await self.send_part(KEEP_ALIVE)
+        if run.successor is not None:
+            successor_reader = run.successor.attach(0)
+            run.detach(self._reader)
+            self._runs.note_left(run)
+            self._run, self._reader = run.successor, successor_reader
+        return True
 
     async def _next(self) -> bytes:
         """The next events, or a comment after a silence; nothing at the end. Raises RunGone."""

@@ -225,7 +225,7 @@ class Registry(Generic[K]):
 
     def note_left(self, run: K) -> None:
         """The last reader of a run has left."""
-        if run.token not in self._runs:
+        if self._runs.get(run.token) is not run:
             self._free(run)
         # An answer that was being sent could not be freed, and can be now.
         self._trim()

@@ -77,6 +77,7 @@ class Run:
         "ring",
         "room",
         "stream",
+        "successor",
         "token",
         "was_read",
         "write_seconds",
@@ -115,6 +116,8 @@ class Run:
         self._session: Session | None = None
         self.ended_at = math.inf
         self.was_read = False
+        self.successor: Run | None = None
+        """The run that has taken its place."""
         self.gone = False
         """Whether what it kept was freed."""
         self.news = trio.lowlevel.ParkingLot()
@@ -188,10 +191,17 @@ class Run:
         """How many events of the stream what is told covers."""
         return self._codec.told_events if isinstance(self._codec, RunReader) else self.ring.next
 
-    def retell(self, body: bytes) -> None:
-        """Tell another thing from now on. The run has ended."""
+    def retell(self, body: bytes, event: bytes) -> None:
+        """Tell another thing from now on, and its readers that event. The run has ended."""
         if self._told is not None:
             self._told = self._told._replace(body=body)
+        self.ring.add(event)
+        self.news.unpark_all()
+
+    def give_way(self, successor: Run) -> None:
+        """Another run has taken this one's place and id."""
+        self.successor = successor
+        self.news.unpark_all()
 
     @property
     def _furthest(self) -> int:

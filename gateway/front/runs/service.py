@@ -180,6 +180,8 @@ class Runs:
             fingerprint=b"" if wish is None else wish.fingerprint,
         )
         self._registry.add(run)
+        if after is not None:
+            after.give_way(run)
         if isinstance(codec, KeptCodec):
             codec.kept_as(run.token)
         of_run = None
@@ -230,9 +232,13 @@ class Runs:
         ]
         return found[::-1]
 
-    def retell(self, run: Run, body: bytes) -> None:
-        """A run that has ended tells another thing from now on."""
-        run.retell(body)
+    def keeps(self, run: Run) -> bool:
+        """Whether a run is found by its id."""
+        return self._registry.find(run.token) is run
+
+    def retell(self, run: Run, body: bytes, event: bytes) -> None:
+        """A run that has ended tells another thing from now on, and its readers that event."""
+        run.retell(body, event)
         self._registry.note_cost(run)
 
     def expires_in(self, run: Run) -> float:

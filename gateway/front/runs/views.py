@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from gateway.errors import NotFound
 from gateway.front.answers import session_header
 from gateway.front.dialect import RUN_PREFIX
+from gateway.front.run_codec import Told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +112,14 @@ def tell(run: Run) -> View | None:
     """The response with what the run is in its own protocol; None if that has nothing for it."""
     told = run.tell()
     return None if told is None else as_view(told, run)
+
+
+def told_of(run: Run) -> Told:
+    """What a run tells for a `RunReader`. Raises NotFound and RunGone."""
+    told = run.tell()
+    if told is None:
+        raise run.gap(0) if run.gone else NotFound("this run has no form of its own")
+    return Told(told.body, run.ended)
 
 
 def as_view(shown: Response, run: Run) -> View:
