@@ -35,11 +35,13 @@ class Declared:
         """None before the first worker has spoken, and if the last one has no handshake."""
         self.inputs: InputChecker | None = None
         """What checks the inputs of invokes; None where no schema is declared."""
+        self._outputs: InputChecker | None = None
         self._agent = agent
         self._known = False
         """Whether any worker has spoken."""
         self._nursery: trio.Nursery | None = None
         self._checking: trio.CancelScope | None = None
+        self._checking_outputs = trio.CancelScope()
 
     async def run(self) -> None:
         """Run what checks inputs, until cancelled."""
@@ -49,6 +51,9 @@ class Declared:
     def heard(self, ready: Ready | None) -> None:
         """A worker's first line has come."""
         self.ready, self._known = ready, True
+        if self._outputs is not None and ready is not None and self._outputs.schema != ready.output:
+            self._checking_outputs.cancel()
+            self._outputs = None
         schema = None if ready is None else ready.input
         if schema == (None if self.inputs is None else self.inputs.schema):
             return
@@ -58,6 +63,16 @@ class Declared:
         if schema is not None and self._nursery is not None:
             self.inputs, self._checking = InputChecker(self._agent, schema), trio.CancelScope()
             self._nursery.start_soon(_run_within, self._checking, self.inputs)
+
+    def outputs(self) -> InputChecker | None:
+        """What checks the outputs of invokes, for whom that matters; None where no schema is
+        declared."""
+        schema = None if self.ready is None else self.ready.output
+        if self._outputs is None and schema is not None and self._nursery is not None:
+            self._outputs = InputChecker(self._agent, schema, checks="output")
+            self._checking_outputs = trio.CancelScope()
+            self._nursery.start_soon(_run_within, self._checking_outputs, self._outputs)
+        return self._outputs
 
     def check(self, call: Call) -> Callable[[], Awaitable[None]] | None:
         """Check a request before a worker has it, but for its input: that takes time, and is done
@@ -85,6 +100,8 @@ class Declared:
         """The pids of what checks inputs."""
         if self.inputs is not None and self.inputs.pid is not None:
             yield self.inputs.pid
+        if self._outputs is not None and self._outputs.pid is not None:
+            yield self._outputs.pid
 
 
 async def _run_within(scope: trio.CancelScope, inputs: InputChecker) -> None:

@@ -263,7 +263,10 @@ class _Http:
 
     async def serve(self, **options: Any) -> None:
         """As `serve_http`, whose triggers are the options."""
-        await serve_http(self._app, self._config, places=self._places, **options)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._app.run_mounts)
+            await serve_http(self._app, self._config, places=self._places, **options)
+            nursery.cancel_scope.cancel()
 
 
 def _http_config(listeners: Sequence[socket.socket]) -> Config:

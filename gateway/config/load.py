@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 TRACES_NEED = "opentelemetry.exporter.otlp.proto.http"
 """What the extra `traces` installs."""
 
+MCP_NEEDS = "mcp_types"
+"""What the extra `mcp` installs, and an older version of the SDK does not."""
+
 
 class ConfigError(Exception):
     """The settings cannot be used as they are; the message names what is wrong."""
@@ -126,6 +129,11 @@ def _check_extras(settings: Settings) -> None:
         raise ConfigError(
             "server.traces: OpenTelemetry is not installed; expected: "
             "pip install 'agent-gateway[traces]'"
+        )
+    if "mcp" in settings.server.dialects and not _is_installed(MCP_NEEDS):
+        raise ConfigError(
+            "server.dialects has 'mcp', whose SDK is not installed (mcp 2.3 or newer); expected: "
+            "pip install 'agent-gateway[mcp]'"
         )
 
 

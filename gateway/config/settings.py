@@ -269,6 +269,17 @@ class TraceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
 
 
+DialectName: TypeAlias = Literal[
+    "native",
+    "openai",
+    "anthropic",
+    "a2a",
+    "ag-ui",
+    "mcp",
+]
+"""See `front/dialects.py`."""
+
+
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of the gateway as a whole."""
 
@@ -287,11 +298,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connections_per_address: Count = 0
     """Connections that one address may have at a time, and with IPv6 all that have the same first
     64 bits; 0 for any number. Those over the loopback device are not counted."""
-    dialects: list[Literal["native", "openai", "anthropic", "ag-ui", "a2a"]] = field(
-        default_factory=lambda: ["native", "openai"]
-    )
+    dialects: list[DialectName] = field(default_factory=lambda: ["native", "openai"])
     """The client protocols in which agents can be called: the gateway's own, OpenAI's API, and
-    others."""
+    others. `mcp`, the Model Context Protocol, needs the extra of that name."""
     sandbox: Literal["strict", "off"] = "strict"
     """The isolation of every worker: never weaker than this. `off` is none."""
     max_body: str = "7M"

@@ -73,6 +73,15 @@ class App(QuartTrio):
     calls: CallRoutes
     readers: Readers | None = None
 
+    async def run_mounts(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run what serves paths by itself, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for mount in self.calls.mounts.values():
+                await nursery.start(mount.run)
+            task_status.started()
+
     def change(self, settings: Settings, keys: CallerKeys) -> None:
         """Go by these settings and keys from the next request on."""
         server = settings.server
@@ -139,6 +148,10 @@ def make_app(
         limits=limits,
         cors=make_cors(settings.cors),
     )
+    for each in served:
+        if each.mount is not None:
+            mount = each.mount(dispatcher, app.calls.calling, runs)
+            app.calls.mounts[mount.path] = mount
     routes: ASGIApp = app.calls
     if observers:
         most = PAYLOAD_BYTES if settings.log_payloads else 0

@@ -36,12 +36,13 @@ if TYPE_CHECKING:
 MAX_AGE_SECONDS = 600
 """For which a browser need not ask again: a change of the settings is noticed after that."""
 
-METHODS = b"GET, HEAD, POST"
+METHODS = b"DELETE, GET, HEAD, POST"
 """All that any route takes."""
 
 EXPOSED = b", ".join(
     (
         b"Location",
+        b"Mcp-Session-Id",
         b"Preference-Applied",
         b"RateLimit",
         b"RateLimit-Policy",
@@ -108,6 +109,10 @@ class Cors:
         if _field(headers, b"access-control-request-private-network") == b"true" and not self._any:
             fields.append((b"access-control-allow-private-network", b"true"))
         return Response(204, fields, b"")
+
+    def allows(self, origin: bytes) -> bool:
+        """Whether pages of this origin may call."""
+        return self._find(origin) is not None
 
     def _find(self, origin: bytes | None) -> Headers | None:
         if self._any:

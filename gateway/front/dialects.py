@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from quart import Blueprint
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.calling import Calling
     from gateway.front.chats.models import ModelForms
     from gateway.front.described import AgentView, Part
     from gateway.front.dialect import Dialect
+    from gateway.front.mount import Mount
+    from gateway.front.runs.service import Runs
 
 
 class Served(NamedTuple):
@@ -33,6 +36,8 @@ class Served(NamedTuple):
     """How it lists the agents as models, if it does."""
     open_suffix: str | None = None
     """How the paths among its routes end that need no key: they decide what a stranger is told."""
+    mount: Callable[[Dispatcher, Calling, Runs], Mount] | None = None
+    """What serves its path where the protocol comes with machinery of its own."""
 
 
 def _openai() -> Served:
@@ -83,6 +88,22 @@ def _a2a() -> Served:
     return Served(dialect, describe, partial(make_blueprint, dialect), open_suffix=CARD)
 
 
+def _mcp() -> Served:
+    from gateway.front.mcp.dialect import McpDialect  # noqa: PLC0415
+
+    def describe(agents: Sequence[AgentView]) -> Part:
+        from gateway.front.mcp.description import describe  # noqa: PLC0415
+
+        return describe(agents)
+
+    def mount(dispatcher: Dispatcher, calling: Calling, runs: Runs) -> Mount:
+        from gateway.front.mcp.routes.endpoint import Endpoint  # noqa: PLC0415 - about a second
+
+        return Endpoint(dispatcher, calling, runs)
+
+    return Served(McpDialect(), describe, mount=mount)
+
+
 def _native(*, serves: bool) -> Served:
     def describe(agents: Sequence[AgentView]) -> Part:
         from gateway.front.native.description import describe  # noqa: PLC0415
@@ -97,6 +118,7 @@ _MAKERS: Mapping[str, Callable[[], Served]] = {
     "anthropic": _anthropic,
     "ag-ui": _ag_ui,
     "a2a": _a2a,
+    "mcp": _mcp,
 }
 """All but the native one, in the order in which they are asked whose a path is."""
 

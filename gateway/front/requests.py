@@ -32,6 +32,7 @@ from gateway.front.client import (
 from gateway.front.dialect import Response, dialect_of
 from gateway.front.head import check_media_type, read_head
 from gateway.front.hosts import parse_authority
+from gateway.front.mount import check_origin
 from gateway.front.runs.asked import respond_about_run
 from gateway.front.runs.paths import Visit, respond_on_path, respond_with_run
 from gateway.front.runs.run import Run
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from gateway.front.dialect import Codec, Dialect, RunPath, RunRequest
     from gateway.front.hosts import KnownHosts
     from gateway.front.limits.permits import Limits
+    from gateway.front.mount import Mount
     from gateway.front.runs.service import Runs
     from gateway.workers.input_checker import InputChecker
 
@@ -81,6 +83,8 @@ class CallRoutes:
         self.cors = cors
         """None where no page of another origin may call."""
         self.calling = Calling(dispatcher, runs, max_body=max_body, inputs=inputs, limits=limits)
+        self.mounts: dict[str, Mount] = {}
+        """What serves whole paths of protocols that come with machinery of their own."""
         self._inner = inner
         self._keys = Keys() if keys is None else keys
         self._dispatcher = dispatcher
@@ -122,14 +126,7 @@ class CallRoutes:
             codec = self._admit(request, scope)
             if codec is not None:
                 await self._call(request, scope["method"], scope["path"], codec)
-            elif scope["path"] == SERVER_WIDE:
-                _note_route(request, SERVER_WIDE)
-                await request.respond(SERVER_OPTIONS)
-            elif (path := self._match_run(scope["path"])) is not None:
-                _note_route(request, path.route)
-                visit = Visit(scope["method"], path, scope.get("query_string", b""))
-                await respond_on_path(request, self._runs, visit, self._dispatcher.reading)
-            else:
+            elif not await self._respond_otherwise(request, scope):
                 scope.setdefault("state", {})[CALLER] = request.caller
                 return False
         except GatewayError as error:
@@ -144,6 +141,23 @@ class CallRoutes:
         finally:
             if request.permit is not None:
                 request.permit.leave()
+        return True
+
+    async def _respond_otherwise(self, request: ClientRequest, scope: Any) -> bool:
+        """Respond to a request that is no call by itself, unless `inner` is to."""
+        if scope["path"] == SERVER_WIDE:
+            _note_route(request, SERVER_WIDE)
+            await request.respond(SERVER_OPTIONS)
+        elif (path := self._match_run(scope["path"])) is not None:
+            _note_route(request, path.route)
+            visit = Visit(scope["method"], path, scope.get("query_string", b""))
+            await respond_on_path(request, self._runs, visit, self._dispatcher.reading)
+        elif (mount := self.mounts.get(scope["path"])) is not None:
+            _note_route(request, mount.path)
+            check_origin(scope, self.cors)
+            await mount.respond(request, scope)
+        else:
+            return False
         return True
 
     def _admit(self, request: ClientRequest, scope: Any) -> Codec | None:

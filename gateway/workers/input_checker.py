@@ -107,8 +107,10 @@ class _Job:
 class InputChecker:
     """See the module's docstring. `run` must be running while inputs are checked."""
 
-    def __init__(self, agent: str, schema: bytes) -> None:
+    def __init__(self, agent: str, schema: bytes, *, checks: str = "input") -> None:
+        """`checks` is what messages call that which is checked."""
         self.agent = agent
+        self._checks = checks
         self.schema = schema
         self._first_byte = _FIRST_BYTES.get(schema)
         self.unusable: str | None = None
@@ -202,7 +204,7 @@ class InputChecker:
             payload = self._jobs[0].payload
             if payload:  # else who asked has left
                 answer = await _ask(process, payload)
-                self._answer(_mismatch(answer) if answer else None)
+                self._answer(_mismatch(answer, self._checks) if answer else None)
             else:
                 self._answer(None)
 
@@ -232,7 +234,8 @@ class InputChecker:
     def _give_up(self, reason: str) -> None:
         self.unusable = reason
         message = (
-            f"inputs are not checked: the schema that the agent declares cannot be used: {reason}"
+            f"{self._checks}s are not checked: the schema that the agent declares cannot be used: "
+            f"{reason}"
         )
         logs.event(log, logging.WARNING, message, agent=self.agent)
 
@@ -296,13 +299,13 @@ def _last_line(process: WorkerProcess) -> str:
     return ""
 
 
-def _mismatch(answer: bytes) -> InvalidRequest:
+def _mismatch(answer: bytes, checks: str) -> InvalidRequest:
     """The 400 for an input that does not match: the places as the SDKs write them, and the first
     one also as a JSON Pointer (RFC 6901) into the request's body."""
-    found = [(["input", *keys], text) for keys, text in _decode_mismatches(answer)]
+    found = [([checks, *keys], text) for keys, text in _decode_mismatches(answer)]
     message = "; ".join(f"{_dotted(keys)}: {text}" for keys, text in found)
     keys, expectation = found[0]
-    return InvalidRequest(message, field="input", pointer=_pointer(keys), expected=expectation)
+    return InvalidRequest(message, field=checks, pointer=_pointer(keys), expected=expectation)
 
 
 def _dotted(keys: list[str | int]) -> str:

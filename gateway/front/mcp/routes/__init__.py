@@ -1,0 +1,1 @@
+"""The part that is at work: it serves `/mcp`, and knows the SDK, the dispatcher and time."""

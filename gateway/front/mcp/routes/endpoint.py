@@ -1,0 +1,119 @@
+"""`/mcp`: every request of the protocol, on its way to the SDK and back."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from gateway.errors import MethodNotAllowed
+from gateway.front.head import check_media_type
+from gateway.front.mcp.codec import PATH
+from gateway.front.mcp.envelope import Envelope, read_envelope
+from gateway.front.mcp.routes.calls import Calls, Visit
+from gateway.front.mcp.routes.handlers import Handlers, visit_of
+from gateway.front.mcp.routes.sessions import Sessions
+from gateway.front.mcp.routes.transport import SESSION, field_of
+from gateway.front.runs.wishes import read_wish
+
+if TYPE_CHECKING:
+    from mcp.server.context import ServerRequestContext
+    from mcp.server.subscriptions import ListenHandler
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.calling import Calling
+    from gateway.front.client import ClientRequest
+    from gateway.front.runs.service import Runs
+
+METHODS = ("DELETE", "GET", "POST")
+
+MOST_OTHER_BODY = 4096
+"""Bytes of the body of a request that needs none."""
+
+LOOK_SECONDS = 1.0
+"""Between two looks whether the list of tools has changed, while any client may be told."""
+
+
+class Endpoint:
+    """What serves `path`. `run` must be running while requests are served."""
+
+    path = PATH
+
+    def __init__(self, dispatcher: Dispatcher, calling: Calling, runs: Runs) -> None:
+        for name in ("mcp", "sse_starlette"):
+            # What a client does wrong it is told; it must not fill the log with it.
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._dispatcher = dispatcher
+        self._calling = calling
+        self._calls = Calls(dispatcher, calling, runs)
+        self._handlers = Handlers(self._calls, self._listen, self._opened)
+        self._server = self._handlers.make_server(version("agent-gateway"))
+        self._of_keys: dict[str, Sessions] = {}
+        """The sessions of each caller, by the name of its key."""
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve sessions, and tell them when the tools change, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            known = self._calls.listed_now
+            while True:
+                await trio.sleep(LOOK_SECONDS)
+                if self._dispatcher.draining:
+                    for sessions in self._of_keys.values():
+                        sessions.close()
+                    continue
+                listed = self._calls.listed_now
+                if listed != known:
+                    known = listed
+                    for sessions in list(self._of_keys.values()):
+                        await sessions.tell_of_change()
+
+    async def respond(self, request: ClientRequest, scope: Any) -> None:
+        """Respond to a request whose caller is known. Raises GatewayError and ClientGoneError."""
+        method = scope["method"]
+        if method not in METHODS:
+            allow = ", ".join(METHODS)
+            raise MethodNotAllowed(f"{method} is not supported here; use {allow}", allow=allow)
+        visit = await self._read(request, method)
+        visit.session = field_of(scope["headers"], SESSION) or ""
+        try:
+            await self._sessions_of(request.caller.name).serve(visit, scope)
+        finally:
+            visit.gone = True
+            visit.work.cancel()
+
+    async def _read(self, request: ClientRequest, method: str) -> Visit:
+        if method != "POST":
+            if request.head.has_body:
+                await request.read_body(MOST_OTHER_BODY, self._dispatcher.reading)
+            return Visit(request, Envelope(b""), 0, None)
+        check_media_type(request.head)
+        fields = request.head.fields
+        wish = read_wish(fields, PATH, request.caller.name)
+        if wish is not None and wish.key is None:
+            wish = None  # every answer is waited for
+        body = await self._calling.read(request, None, wish)
+        envelope = read_envelope(body)
+        if wish is not None and envelope.call is not None:
+            # Not the whole body: each request of a client has an id of its own.
+            call = envelope.call
+            asked = (call.name.encode(), call.arguments, call.responses or b"")
+            wish = wish.of_body(fields, b"\0".join(asked))
+        return Visit(request, envelope, len(body), wish)
+
+    def _sessions_of(self, owner: str) -> Sessions:
+        sessions = self._of_keys.get(owner)
+        if sessions is None:
+            assert self._nursery is not None
+            sessions = self._of_keys[owner] = Sessions(self._server)
+            self._nursery.start_soon(sessions.run)
+        return sessions
+
+    def _listen(self, visit: Visit) -> ListenHandler:
+        return self._sessions_of(visit.request.caller.name).listen
+
+    def _opened(self, ctx: ServerRequestContext[Any, Any]) -> None:
+        self._sessions_of(visit_of(ctx).request.caller.name).opened(ctx)
