@@ -34,13 +34,13 @@ from gateway import clock
 from gateway.agents.status import AgentState
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, ShuttingDown
+from gateway.exchange import Exchange
 from gateway.workers.memory import measure_all
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from gateway.call import Call
-    from gateway.exchange import Exchange
     from gateway.observe.metrics.readings import AgentReading
 
     Run: TypeAlias = Callable[..., Awaitable[None]]
@@ -103,6 +103,8 @@ class Dispatcher:
         self._all_left: trio.Event | None = None
         self.reading: set[trio.CancelScope] = set()
         """In each of them a request is being read that is not submitted yet. `stop` ends them."""
+        self.exchange_type: type[Exchange] = Exchange
+        """What admitted requests become: another one keeps more of them, for whoever looks."""
         self.leaving = False
         """Whether load balancers are to send requests elsewhere, though they are still served."""
         self.draining = False
@@ -220,7 +222,7 @@ class Dispatcher:
         agent = self.agent(call.agent)
         if self._leaving and call.conversation is not None:
             agent = self._at_work_on(call) or agent
-        exchange = agent.submit(call)
+        exchange = agent.submit(call, self.exchange_type)
         self._open[exchange] = agent
         if self._leaving and agent in self._leaving:
             self._leaving[agent].admitted(call)
@@ -261,7 +263,12 @@ class Dispatcher:
         """Whether load balancers are to send requests here."""
         return self.can_serve and not self.leaving
 
-    # What the metrics are told
+    # What the metrics and the console are told
+
+    @property
+    def open(self) -> Collection[Exchange]:
+        """The requests whose callers have not had their answers, the oldest first."""
+        return self._open.keys()
 
     @property
     def readings(self) -> list[AgentReading]:

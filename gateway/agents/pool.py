@@ -53,6 +53,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Generic
 
+from gateway.agents.blame import Blame
 from gateway.agents.conversations import Conversations
 from gateway.agents.crew import Crew
 from gateway.agents.pool_types import (
@@ -74,7 +75,6 @@ from gateway.agents.waiting import ANY, Waiting
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
-    from gateway.agents.blame import Blame
     from gateway.config import AgentSettings
 
 __all__ = [
@@ -269,6 +269,7 @@ class Pool(Generic[T]):
         worker = self._workers[worker_id]
         self._crew.end(worker, WorkerPhase.STOPPING)
         worker.in_flight = 0
+        worker.failed = blame is not Blame.NOBODY
         for ticket in lost:
             if ticket.worker_id == worker_id:
                 ticket.worker_id = None

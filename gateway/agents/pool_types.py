@@ -88,6 +88,8 @@ class PoolWorker(Generic[T]):
     Meanwhile the worker is given nothing else."""
     bound_to: Hashable | None = None
     """The conversation that owns the worker, under session "exclusive"."""
+    failed: bool = False
+    """Whether it has ended as somebody's fault, rather than because it was asked to."""
     conversed_at: float = -math.inf
     """When the last request of a conversation ended here, under any session but "none"."""
 

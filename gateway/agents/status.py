@@ -75,6 +75,8 @@ class LastFailure(Struct, frozen=True, kw_only=True):
     message: str
     at: float
     pid: int | None
+    setting: str | None = None
+    """The path of a setting that would help, below the agent's table."""
 
 
 class LimitMet(Struct, frozen=True, kw_only=True):
@@ -96,6 +98,13 @@ class LimitMet(Struct, frozen=True, kw_only=True):
         if "limit" not in details:
             return None
         return cls(limit=details["limit"], setting=details["setting"], message=error.message, at=at)
+
+
+def setting_for(error: GatewayError) -> str | None:
+    """The path of the setting whose limit or clock an error tells of, below an agent's table."""
+    named = error.details.get("setting")
+    clock = error.details.get("clock")
+    return named or (None if clock is None else f"clocks.{clock}")
 
 
 class AgentSummary(Struct, frozen=True, kw_only=True):

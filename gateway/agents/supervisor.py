@@ -46,6 +46,7 @@ from gateway.agents.status import (
     LimitMet,
     agent_state,
     describe,
+    setting_for,
     summarize,
     worker_statuses,
 )
@@ -72,13 +73,14 @@ from gateway.workers.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gateway.agents.pool_types import PoolWorker
     from gateway.agents.supervised import SupervisedWorker, WorkerFactory
     from gateway.config import AgentSettings
     from gateway.observe.metrics.readings import AgentReading
     from gateway.sandbox.launch import Launcher
     from gateway.workers.events import WorkerEvent
 
-log = logging.getLogger("gateway.agent")
+log = logging.getLogger("gateway.worker")
 
 MAX_FAILED_STARTS = 2
 """How many workers that fail to start a request is given to before its caller is told. A worker
@@ -124,10 +126,10 @@ class AgentSupervisor:
         self._stopped = trio.Event()
         self.declared = Declared(name)
         self._tally = Tally()
-        self._last_failure: LastFailure | None = None
+        self.last_failure: LastFailure | None = None
         self._has_owners = False
         """Whether callers have keys, and so what one was answered is not for another."""
-        self._last_limit: LimitMet | None = None
+        self.last_limit: LimitMet | None = None
 
     def __repr__(self) -> str:
         return f"<AgentSupervisor {self.name} {self.state.value} {self._pool}>"
@@ -181,16 +183,16 @@ class AgentSupervisor:
         at_workers = (worker.exchanges for worker in self._workers.values())
         return (*self._pool.queue, *(exchange for each in at_workers for exchange in each))
 
-    def submit(self, call: Call) -> Exchange:
+    def submit(self, call: Call, kind: type[Exchange] = Exchange) -> Exchange:
         """Admit a request, and give it to a worker if one is free. Raises GatewayError."""
         now = clock.now()
         late = self.declared.check(call) if self._pool.stage is Stage.SERVING else None
-        exchange = Exchange(call, self.settings.clocks, now, self.settings.session_by, late)
+        exchange = kind(call, self.settings.clocks, now, self.settings.session_by, late)
         self._has_owners = bool(call.owner)
         try:
             self._step(self._pool.submit, exchange, now)
         except RefusedError as refused:
-            raise as_error(refused, self.name, self._pool.waiting, self._last_failure) from None
+            raise as_error(refused, self.name, self._pool.waiting, self.last_failure) from None
         return exchange
 
     def leave(self, exchange: Exchange) -> None:
@@ -203,7 +205,7 @@ class AgentSupervisor:
             self._step(self._pool.finish, exchange, clock.now(), served=False)
 
     def _unavailable(self, retry_after: float) -> AgentUnavailable:
-        return unavailable(self.name, self._last_failure, retry_after)
+        return unavailable(self.name, self.last_failure, retry_after)
 
     # Steps: what happened, the pool's decision, and what is done about it
 
@@ -310,7 +312,9 @@ class AgentSupervisor:
         if blame is not Blame.NOBODY or end.reason in {Reason.OVER_MEMORY, Reason.OVER_STATE}:
             pid = self._workers[worker_id].pid
             error = end.error.unquoted() if self._has_owners else end.error
-            self._last_failure = LastFailure(message=error.message, at=time.time(), pid=pid)
+            self.last_failure = LastFailure(
+                message=error.message, at=time.time(), pid=pid, setting=setting_for(error)
+            )
             self._note_limit(end.error)
             self.tried.set()
         plan = self._pool.condemn(worker_id, now, blame=blame, lost=end.lost, unread=again)
@@ -322,7 +326,7 @@ class AgentSupervisor:
             self._carry_out(plan)
 
     def _note_limit(self, error: GatewayError) -> None:
-        self._last_limit = LimitMet.of(error, time.time()) or self._last_limit
+        self.last_limit = LimitMet.of(error, time.time()) or self.last_limit
 
     def _may_try_again(self, exchange: Exchange) -> bool:
         """Whether another worker may be given a request that its worker has not read."""
@@ -381,9 +385,19 @@ class AgentSupervisor:
         return self._pool.stage
 
     @property
+    def workers(self) -> tuple[PoolWorker[Exchange], ...]:
+        """Those that have not been reaped, as the pool sees them."""
+        return self._pool.workers
+
+    @property
+    def started(self) -> int:
+        """How many workers were ever started."""
+        return self._pool.started
+
+    @property
     def why_not_started(self) -> str | None:
         """What became of the first worker, if it failed and none has spoken since."""
-        failed = self._last_failure if self._restart.failing else None
+        failed = self.last_failure if self._restart.failing else None
         return None if failed is None else failed.message
 
     @property
@@ -424,8 +438,8 @@ class AgentSupervisor:
             self.declared,
             workers=worker_statuses(self._pool, self.pids(), memory, clock.now()),
             started=self._pool.started,
-            last_failure=self._last_failure,
-            last_limit=self._last_limit,
+            last_failure=self.last_failure,
+            last_limit=self.last_limit,
             sandbox=self.launcher.describe(),
             traffic=self.launcher.traffic(),
         )

@@ -6,13 +6,15 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
+from gateway.front.sockets import has_console
 from gateway.observe import logs
 from gateway.observe.access import log_access, log_access_with_payloads
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.config import ServerSettings
+    from gateway.config import CallerKeys, ServerSettings, Settings
     from gateway.front.auth import Keys
+    from gateway.front.console.console import Console
     from gateway.front.listen import Places
     from gateway.front.observed import Begin
     from gateway.front.runs.service import Runs
@@ -59,6 +61,23 @@ def _make_traces(settings: ServerSettings) -> Traces | None:
     from gateway.observe.traces import Traces  # noqa: PLC0415 - of an extra
 
     return Traces(settings.traced)
+
+
+def make_console(
+    observers: list[Observer],
+    dispatcher: Dispatcher,
+    settings: Settings,
+    keys: CallerKeys,
+    addresses: list[str],
+) -> Console | None:
+    """The console, which is also told of every request; None where there is none."""
+    if not has_console(settings.server, keys, addresses):
+        return None
+    from gateway.front.console.console import Console  # noqa: PLC0415 - only if used
+
+    console = Console(dispatcher, settings, keys, addresses)
+    observers.append(console.observe)
+    return console
 
 
 def make_metrics(

@@ -21,7 +21,7 @@ from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.scope import run_agent
 from gateway.composition.notify import ServiceManager
-from gateway.composition.observers import Observers, make_metrics
+from gateway.composition.observers import Observers, make_console, make_metrics
 from gateway.composition.reload import Part, Reloader, Watcher
 from gateway.composition.roster import Roster
 from gateway.composition.shutdown import Shutdown, receive_signals
@@ -115,9 +115,19 @@ async def serve(
     observers = Observers(settings.server)
     runs = Runs(dispatcher, settings.server.runs, observers.told)
     places = Places(math.inf, AddressCounts(settings.server.connections_per_address))
-    metrics = None
-    if settings.server.metrics:
-        metrics = make_metrics(observers.told, dispatcher, runs, places, callers)
+    metrics = (
+        make_metrics(observers.told, dispatcher, runs, places, callers)
+        if settings.server.metrics
+        else None
+    )
+    listeners = open_listeners(
+        settings.server.host,
+        settings.server.port,
+        unread_seconds=UNREAD_SECONDS,
+    )
+    addresses = addresses_of(listeners)
+    refuse_strangers(settings.server, keys, addresses)
+    console = make_console(observers.told, dispatcher, settings, keys, addresses)
     app = make_app(
         dispatcher,
         runs,
@@ -127,15 +137,9 @@ async def serve(
         keys=callers,
         limits=make_limits(settings.agents, keys.by_name),  # with all that it imports, see below
         scrape=None if metrics is None else metrics.scrape,
-    )
-    listeners = open_listeners(
-        settings.server.host,
-        settings.server.port,
-        unread_seconds=UNREAD_SECONDS,
+        console=console,
     )
     roster.ports = [listener.getsockname()[1] for listener in listeners]
-    addresses = addresses_of(listeners)
-    refuse_strangers(settings.server, keys, addresses)
     address = url_of(settings.server.host, listeners)
     loopback = only_loopback(addresses)
     http = _Http(app, listeners, places)
@@ -164,8 +168,8 @@ async def serve(
     with receive_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(clock.keep)
-            if metrics is not None:
-                nursery.start_soon(metrics.run)
+            for run in [each.run for each in (metrics, console) if each is not None]:
+                nursery.start_soon(run)
             await nursery.start(orphans.run)
             nursery.start_soon(keep_states, states.of)
             await nursery.start(runs.run)

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
@@ -337,6 +337,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether requests are traced. What is not said here is taken from OpenTelemetry's own
     variables (OTEL_*), which alone switch nothing on."""
     runs: RunSettings = RunSettings()
+    console: bool | None = None
+    """Whether `/console` is there, where people see agents, requests and the log, and try agents.
+    The default is yes where callers need keys, and where only this machine can connect."""
     docs: bool = True
     """Whether `/openapi.json` and the page `/docs` are there."""
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WIDTH = 98
 
 EXAMPLES: dict[str, Any] = {
+    "console": True,
     "command": "agent-worker worker.examples.echo:agent",
     "cwd": "agents/echo",
     "description": "Says what it was told",

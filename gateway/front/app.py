@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import CallerKeys, ServerSettings, Settings
     from gateway.front.auth import Keys
+    from gateway.front.console.console import Console
     from gateway.front.limits.permits import Limits
     from gateway.front.metrics import Scrape
     from gateway.front.observed import ASGIApp, Begin
@@ -72,6 +73,7 @@ class App(QuartTrio):
 
     calls: CallRoutes
     readers: Readers | None = None
+    console: Console | None = None
 
     async def run_mounts(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -92,6 +94,8 @@ class App(QuartTrio):
         calling.limits = make_limits(settings.agents, keys.by_name, calling.limits)
         if self.readers is not None:
             self.readers.change(server.metrics)
+        if self.console is not None:
+            self.console.change(settings, keys)
 
 
 def make_app(
@@ -104,10 +108,11 @@ def make_app(
     keys: Keys | None = None,
     limits: Limits | None = None,
     scrape: Scrape | None = None,
+    console: Console | None = None,
 ) -> App:
     """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
     of every request, for which `begin` is called first. `keys` are those of callers. `scrape` makes
-    what `/metrics` is answered with, where there are metrics."""
+    what `/metrics` is answered with, where there are metrics; `/console` shows the `console`."""
     max_body = settings.max_body_bytes
     app = App("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -131,6 +136,11 @@ def make_app(
     if scrape is not None:
         app.readers = Readers(settings.metrics)
         app.register_blueprint(make_metrics_blueprint(scrape, app.readers))
+    if console is not None:
+        from gateway.front.console.routes import make_console_blueprint  # noqa: PLC0415 - the same
+
+        app.console = console
+        app.register_blueprint(make_console_blueprint(console))
     if settings.docs:
         from gateway.front.docs.routes import make_docs_blueprint  # noqa: PLC0415 - off: unread
 

@@ -71,10 +71,12 @@ PAGE_PATHS = (
 )
 """The page that shows the API, which is the same for everybody: a browser sends no key with it."""
 
-OPEN_PATHS = frozenset({"/live", "/metrics", "/ready", *PAGE_PATHS})
+OPEN_PATHS = frozenset({"/console", "/live", "/metrics", "/ready", *PAGE_PATHS})
 """What needs no key: whoever watches the gateway or balances load has none. Who may read the
 metrics, their route decides (`gateway.front.metrics`)."""
 
+OPEN_FILES = "/console/page/"
+"""What begins so needs no key either: the files of another page."""
 
 CALLER = "caller"
 """The key of `scope["state"]` under which the routes that Quart serves find their `Caller`."""
@@ -159,7 +161,7 @@ class Keys:
 
     def identify(self, fields: Mapping[bytes, bytes], path: str) -> Caller:
         """Who makes a request for `path`; `fields` are as in `RequestHead`. Raises Unauthorized."""
-        if path in OPEN_PATHS or path.endswith(self.open_suffixes):
+        if path in OPEN_PATHS or path.startswith(OPEN_FILES) or path.endswith(self.open_suffixes):
             return self.identify_if_possible(fields)
         try:
             key = _presented(fields)

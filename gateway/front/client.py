@@ -99,7 +99,8 @@ class ClientRequest:
         self._head_sent = False
 
     def log(self, level: int, message: str, **fields: object) -> None:
-        logs.event(log, level, message, request=self.head.request_id, **fields)
+        names = {"request": self.head.request_id, "key": self.head.owner or None}
+        logs.event(log, level, message, **names, **fields)
 
     def log_error(self, error: GatewayError) -> None:
         if self.observation is not None:

@@ -148,6 +148,12 @@ def only_loopback(addresses: Iterable[str]) -> bool:
     return all(plain_address(address).is_loopback for address in addresses)
 
 
+def has_console(server: ServerSettings, keys: CallerKeys, addresses: Iterable[str]) -> bool:
+    """Whether there is a console, as `[server] console` says, for who can connect to these
+    addresses: by default not for strangers without keys, who would see every request and line."""
+    return (keys.on or only_loopback(addresses)) if server.console is None else server.console
+
+
 def refuse_strangers(server: ServerSettings, keys: CallerKeys, addresses: Iterable[str]) -> None:
     """Check that only this machine can connect to the addresses, unless callers need keys, or the
     settings say that they do not. Raises ConfigError."""

@@ -23,6 +23,7 @@ from gateway.workers.events import Answered, CancelIgnored, Paused, Spoke
 from gateway.workers.failures import agents_error, invalid_response
 from gateway.workers.link_events import FellBehind, InputClosed, LinkEvent, Violated
 from gateway.workers.process import LARGE_PIPE_BYTES, READ_BYTES, enlarge_pipe
+from gateway.workers.stderr import Named
 from gateway.workers.stdin import PIPE_BYTES, Stdin, StdinWriter
 from protocol import (
     Burst,
@@ -91,7 +92,7 @@ class Link:
         self._held: Exchange | None = None
         """A request that waits for the worker's first line. There is one at most: a worker that has
         not spoken is given one."""
-        self._answered: dict[int, str] = {}
+        self._answered: dict[int, Named] = {}
         self._read_at = -math.inf
         self._cancelled: dict[int, trio.Event] = {}
         self._stdin = StdinWriter(process, nursery, lambda: report(InputClosed()))
@@ -113,13 +114,13 @@ class Link:
     def _held_back(self) -> tuple[Exchange, ...]:
         return () if self._held is None else (self._held,)
 
-    def name_of(self, wire_id: int) -> str | None:
-        """The `request_id` of a request that is in flight or was among the last to be answered."""
+    def name_of(self, wire_id: int) -> Named | None:
+        """A request that is in flight or was among the last to be answered."""
         exchange = self._in_flight.get(wire_id)
-        return self._answered.get(wire_id) if exchange is None else exchange.call.request_id
+        return self._answered.get(wire_id) if exchange is None else Named.of(exchange)
 
-    def just_answered(self) -> str | None:
-        """The `request_id` of the last answer, if it came a moment ago."""
+    def just_answered(self) -> Named | None:
+        """The request of the last answer, if it came a moment ago."""
         recent = clock.now() - self._read_at < _JUST
         return next(reversed(self._answered.values()), None) if recent else None
 
@@ -362,7 +363,7 @@ class Link:
         exchange = self._in_flight.pop(wire_id, None)
         if exchange is None:
             return  # it was withdrawn
-        self._answered[wire_id] = exchange.call.request_id
+        self._answered[wire_id] = Named.of(exchange)
         if len(self._answered) > _ANSWERED_KEPT:
             del self._answered[next(iter(self._answered))]
         if self._cancelled and (answered := self._cancelled.pop(wire_id, None)) is not None:

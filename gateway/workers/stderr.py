@@ -27,7 +27,7 @@ import math
 import os
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import trio
 
@@ -36,7 +36,9 @@ from gateway.observe.harmless import printable
 from gateway.readiness import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from gateway.exchange import Exchange
 
 log = logging.getLogger("gateway.agent")
 
@@ -65,6 +67,9 @@ _READ_BYTES = 64 * 1024
 _MAX_READS_OF_REST = 4
 """One read empties a pipe of 64 KiB; a few more take what a writer blocked on a full pipe adds."""
 
+MOST_NAMED = 8
+"""Requests that a line about their worker names."""
+
 _HALF = MAX_LINE_BYTES // 2 - 32
 """Bytes kept at each end of a line that is cut; between them stands how much was cut."""
 
@@ -74,14 +79,38 @@ _MARK = re.compile(rb"@([1-9][0-9]{0,15})(?: |\Z)")
 _NOT_LETTERS = re.compile(rb"[^A-Za-z]+")
 
 
+class Named(NamedTuple):
+    """A request as the log names it."""
+
+    request: str
+    key: str | None
+    """The name of the key that it was made with, if there is one."""
+
+    @classmethod
+    def of(cls, exchange: Exchange) -> Named:
+        return cls(exchange.call.request_id, exchange.call.owner or None)
+
+
 class Requests(Protocol):
     """Knows the requests of a worker by name."""
 
-    def name_of(self, wire_id: int) -> str | None:
+    def name_of(self, wire_id: int) -> Named | None:
         """The request of an id on the wire, if it is one."""
 
-    def just_answered(self) -> str | None:
+    def just_answered(self) -> Named | None:
         """The request that was answered a moment ago, if one was."""
+
+
+def fields_of(agent: str, pid: int | None, exchanges: Sequence[Exchange]) -> dict[str, object]:
+    """What a line about a worker with these requests says of it. Its key is the one that all of
+    them were made with."""
+    keys = {exchange.call.owner for exchange in exchanges}
+    return {
+        "agent": agent,
+        "pid": pid,
+        "request": ",".join(each.call.request_id for each in exchanges[:MOST_NAMED]) or None,
+        "key": (keys.pop() or None) if len(keys) == 1 else None,
+    }
 
 
 class StderrRelay:
@@ -220,7 +249,7 @@ class StderrRelay:
         if request is None and fields.get("request") is None and self._requests is not None:
             request = self._requests.just_answered()
         if request is not None:
-            fields = {**fields, "request": request}
+            fields = {**fields, **request._asdict()}
         logs.event(log, logging.INFO, text, **fields)
 
     def _earn(self) -> None:

@@ -34,7 +34,7 @@ from gateway.workers.link_events import FellBehind, InputClosed, LinkEvent, Viol
 from gateway.workers.memory import exceeds
 from gateway.workers.priority import lower_when_greedy
 from gateway.workers.process import SpawnError, spawn
-from gateway.workers.stderr import StderrRelay
+from gateway.workers.stderr import StderrRelay, fields_of
 from protocol.gateway_side import GatewayConnection, WorkerState
 
 if TYPE_CHECKING:
@@ -446,5 +446,4 @@ class Worker:
         )
 
     def _fields(self) -> dict[str, object]:
-        requests = ",".join(exchange.call.request_id for exchange in self.exchanges[:8])
-        return {"agent": self.agent, "pid": self.pid, "request": requests or None}
+        return fields_of(self.agent, self.pid, self.exchanges)

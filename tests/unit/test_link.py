@@ -294,9 +294,9 @@ async def test_the_names_of_requests_are_known_for_a_while_after_their_answers()
         await it.says(READY)
         for number in range(1, 101):
             it.send(f"r-{number}")
-            assert it.link.name_of(number) == f"r-{number}"
+            assert it.link.name_of(number) == (f"r-{number}", None)
             await it.says(result(number))
-        assert it.link.name_of(100) == "r-100"
+        assert it.link.name_of(100) == ("r-100", None)
         assert it.link.name_of(1) is None
         assert it.link.name_of(101) is None
 
@@ -308,7 +308,7 @@ async def test_what_was_answered_is_known_for_a_moment(autojump_clock: object) -
         for name in ("r-1", "r-2"):
             it.send(name)
         await it.says(result(1) + result(2))
-        assert it.link.just_answered() == "r-2"
+        assert it.link.just_answered() == ("r-2", None)
         await trio.sleep(1)
         assert it.link.just_answered() is None
 

@@ -77,7 +77,10 @@ def test_every_setting_stands_in_the_readme_with_its_default() -> None:
 def test_every_setting_of_the_server_stands_in_the_readme_with_its_default() -> None:
     shown = tomllib.loads(settings_in_readme())["server"]
     # A default that depends on where it listens; the other one is said beside it.
-    elsewhere = {"lame_duck": ServerSettings().lame_duck_seconds(loopback=False)}
+    elsewhere = {
+        "lame_duck": ServerSettings().lame_duck_seconds(loopback=False),
+        "console": True,
+    }
     assert shown == msgspec.to_builtins(ServerSettings()) | elsewhere
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from gateway.workers import stderr
-from gateway.workers.stderr import StderrRelay
+from gateway.workers.stderr import Named, StderrRelay
 
 from .pipes import Pipe
 
@@ -230,11 +230,11 @@ class Names:
     def __init__(self, answered: str | None) -> None:
         self.answered = answered
 
-    def name_of(self, wire_id: int) -> str | None:
-        return "r-1" if wire_id == 12345678901234 else None
+    def name_of(self, wire_id: int) -> Named | None:
+        return Named("r-1", "ada") if wire_id == 12345678901234 else None
 
-    def just_answered(self) -> str | None:
-        return self.answered
+    def just_answered(self) -> Named | None:
+        return None if self.answered is None else Named(self.answered, "bob")
 
 
 @pytest.mark.parametrize(
@@ -257,11 +257,14 @@ async def test_a_line_while_nothing_is_in_flight_is_that_of_what_was_just_answer
     assert [fields["request"] for _, _, fields in logged] == [logged_for]
 
 
+BOTH = {"agent": "a", "request": "r-1,r-2", "key": None}
+
+
 async def test_a_line_that_names_its_request_is_logged_as_that_requests_alone(
     pipe: Pipe, logged: list[tuple[str, str, dict[str, object]]]
 ) -> None:
     names = Names(None)
-    reader = StderrRelay(pipe.reader, lambda: {"agent": "a", "request": "r-1,r-2"}, names)
+    reader = StderrRelay(pipe.reader, lambda: BOTH, names)
     pipe.write(
         b"@12345678901234 Traceback\n"
         b"@12345678901234   File\n"
@@ -273,8 +276,8 @@ async def test_a_line_that_names_its_request_is_logged_as_that_requests_alone(
     )
     pipe.close_writer()
     await reader.run()
-    own, all_ = "r-1", "r-1,r-2"
-    assert [(text, fields["request"]) for _, text, fields in logged] == [
+    own, all_ = ("r-1", "ada"), ("r-1,r-2", None)
+    assert [(text, (fields["request"], fields["key"])) for _, text, fields in logged] == [
         ("Traceback", own),
         ("  File", own),
         ("@12345678901235 quoted", own),

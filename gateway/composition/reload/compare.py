@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gateway.config import AgentSettings, ServerSettings
 
 RESTART = (
-    *("host", "port", "dialects", "docs"),
+    *("host", "port", "dialects", "docs", "console"),
     *("access_log", "log_payloads", "record", "record_size", "traces"),
     *("sandbox", "state_dir"),
 )

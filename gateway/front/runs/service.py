@@ -345,6 +345,7 @@ class Runs:
             f"{ended}: {run.error.status} {run.error.type}: {run.error.message}",
             agent=run.agent,
             request=run.request_id,
+            key=run.owner or None,
             clock=run.error.details.get("clock"),
             elapsed=run.error.details.get("elapsed"),
         )

@@ -1,0 +1,80 @@
+"""What the console keeps and watches, in one place. `observe` must be told of every request, and
+`run` must be running while anybody reads."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from gateway.errors import NotFound
+from gateway.front.console.journal import Noted, NotedWithText
+from gateway.front.console.lines import LastLines
+from gateway.front.console.requests import LastRequests
+from gateway.front.console.rights import Rights
+from gateway.front.console.series import Series
+from gateway.front.console.watch import Watch
+from gateway.front.sockets import has_console
+
+if TYPE_CHECKING:
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.config import CallerKeys, Settings
+    from gateway.front.auth import Caller
+    from gateway.observe.observation import Observation
+
+
+class Console:
+    """The console of one gateway."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, settings: Settings, keys: CallerKeys, addresses: list[str]
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.settings = settings
+        self._addresses = addresses
+        self._keys = keys
+        self.payloads = settings.server.log_payloads
+        self.requests = LastRequests()
+        self.requests.payloads = self.payloads
+        self.series = Series()
+        self.lines = LastLines()
+        self.watch = Watch(dispatcher, NotedWithText if self.payloads else Noted)
+
+    def __repr__(self) -> str:
+        return f"<Console {self.requests!r} {self.lines!r} {self.watch!r}>"
+
+    def observe(self, seen: Observation) -> None:
+        """Be told of a request or a run, which has ended; an `Observer`."""
+        if seen.handler:
+            self.requests.observe(seen)
+            self.series.observe(seen)
+
+    async def run(self) -> None:
+        """Watch, and keep the lines of the log, until cancelled."""
+        root = logging.getLogger()
+        root.addHandler(self.lines)
+        try:
+            await self.watch.run()
+        finally:
+            root.removeHandler(self.lines)
+
+    def change(self, settings: Settings, keys: CallerKeys) -> None:
+        """Go by these settings and keys from now on. Whoever reads has to begin anew."""
+        if keys != self._keys:
+            self.watch.generation += 1
+        self.settings, self._keys = settings, keys
+        self.series.keep(settings.agents)
+        if keys.on:
+            self.requests.keep_keys(set(keys.by_name))
+
+    @property
+    def keys(self) -> bool:
+        """Whether callers need keys."""
+        return self._keys.on
+
+    def check_on(self) -> None:
+        """Raises NotFound: with its keys, a gateway may lose what made a console safe."""
+        if not has_console(self.settings.server, self._keys, self._addresses):
+            raise NotFound("there is no console: [server] console")
+
+    def rights_of(self, caller: Caller) -> Rights:
+        return Rights(caller, keys=self._keys.on)
