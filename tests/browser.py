@@ -45,6 +45,21 @@ ARGUMENTS = (
 )
 
 
+_KEYS = {
+    "Tab": (9, ""),
+    "Enter": (13, "\r"),
+    "Escape": (27, ""),
+    " ": (32, " "),
+    "End": (35, ""),
+    "Home": (36, ""),
+    "ArrowLeft": (37, ""),
+    "ArrowUp": (38, ""),
+    "ArrowRight": (39, ""),
+    "ArrowDown": (40, ""),
+}
+"""The code of each key that writes nothing or more than itself, and what it writes."""
+
+
 class Browser:
     """See `browser`."""
 
@@ -144,6 +159,17 @@ class Page:
         found = f"document.querySelector({json.dumps(selector)})"
         self.wait_for(found)
         self.evaluate(f"{found}.click()")
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press and release a key, by its name in the standard (UI Events, `key`)."""
+        code, text = _KEYS.get(key, (ord(key.upper()), key) if len(key) == 1 else (0, ""))
+        about = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **about)
+
+    def type(self, text: str) -> None:
+        """Write text where the focus is."""
+        self.call("Input.insertText", text=text)
 
     def text(self, selector: str) -> str:
         """The text of the first element, once there is some."""

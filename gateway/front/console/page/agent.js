@@ -1,0 +1,181 @@
+// One agent: what it is doing, its workers, what went wrong last, and what it may do.
+
+import { get } from "./api.js";
+import { cellGrid, legend, STATES, stateWords } from "./cells.js";
+import { h, Keyed, said, setAttribute, setText } from "./dom.js";
+import { facts, pretty } from "./facts.js";
+import { age, ago, bytes, counted, duration, number, rate } from "./format.js";
+import { agents, hello, lastMinute, recentPoints, shownState, watchAgents } from "./live.js";
+import { trafficLines } from "./spark.js";
+
+const MOST_ROWS = 32; // workers in the table; from there on, cells that tell of themselves
+
+export function showAgent(place, { name, signal, linked }) {
+  const badge = h("span", { class: "badge" });
+  const meaning = h("span", { class: "dim" });
+  const description = said("", "p", { class: "lead" });
+  const missing = h("p", { class: "empty", hidden: true }, "There is no such agent here.");
+  const to = (part) => `#/${part}${part === "try" ? "/" : "?agent="}${encodeURIComponent(name)}`;
+  const body = agentBody(name, signal);
+  const whole = h("div", {}, description, body.element);
+  place.append(
+    h("p", { class: "crumb" }, h("a", { href: "#/agents" }, "All agents")),
+    h("div", { class: "head" }, said(name, "h1", { tabindex: "-1" }), badge, meaning, h("span", { class: "grow" }),
+      h("a", { href: to("try"), class: "go" }, "Try it"), h("a", { href: to("requests"), class: "go" }, "Requests"),
+      h("a", { href: to("log"), class: "go" }, "Log")),
+    whole, missing,
+  );
+
+  const look = () => {
+    const agent = agents.get(name);
+    whole.hidden = badge.hidden = agent === undefined;
+    missing.hidden = agent !== undefined;
+    if (agent === undefined) return;
+    const state = shownState(agent.state);
+    setAttribute(badge, "data-tone", state.tone);
+    setText(badge, state.word);
+    setText(meaning, state.meaning);
+    setText(description, agent.description ?? "");
+    description.hidden = !agent.description;
+    body.update(agent);
+  };
+  const tick = setInterval(() => agents.has(name) && look(), hello.bucket * 1000);
+  signal.addEventListener("abort", () => clearInterval(tick));
+  if (agents.has(name)) look();
+  watchAgents(signal, (names) => (names.has(name) || !agents.has(name)) && look(), linked);
+}
+
+/** Everything about an agent but its name and its state. */
+export function agentBody(name, signal) {
+  const traffic = trafficPanel();
+  const workers = workersPanel();
+  const trouble = h("section", { class: "panel troubles", "aria-labelledby": "trouble-title", hidden: true });
+  const more = h("div", { class: "columns" });
+  let revision = null;
+  return {
+    element: h("div", { class: "stack" }, h("div", { class: "columns" }, traffic.element, workers.element), trouble, more),
+    update(agent) {
+      traffic.update(agent);
+      workers.update(agent);
+      showTroubles(trouble, agent);
+      if (agent.revision === revision) return;
+      revision = agent.revision;
+      get(`console/api/agents/${encodeURIComponent(name)}`, { signal })
+        .then((body) => more.replaceChildren(...described(body)))
+        .catch((error) => signal.aborted || more.replaceChildren(said(error.message, "p", { class: "refusal" })));
+    },
+  };
+}
+
+function trafficPanel() {
+  const lines = trafficLines();
+  const figures = {};
+  const figure = (key, word) => h("div", {}, h("dt", {}, word), (figures[key] = h("dd", {}, "–")));
+  const element = h("section", { class: "panel", "aria-labelledby": "traffic-title" },
+    h("h2", { id: "traffic-title" }, "Requests"),
+    h("dl", { class: "totals small" }, figure("flight", "Running"), figure("waiting", "Waiting"), figure("errors", "Failed, last minute")),
+    h("div", { class: "chart" }, h("p", {}, h("span", {}, "Rate"), (figures.rate = h("strong"))), lines.rates),
+    h("div", { class: "chart" }, h("p", {}, h("span", {}, "Latency, median and 95th percentile"), (figures.latency = h("strong"))), lines.latencies),
+    h("p", { class: "hint chart-span" }, h("span", {}, `${Math.round((hello.bucket * hello.buckets) / 60)} minutes ago`), h("span", {}, "now")));
+  return {
+    element,
+    update(agent) {
+      const minute = lastMinute(agent.name);
+      setText(figures.flight, number(agent.in_flight));
+      setText(figures.waiting, `${number(agent.waiting)} of ${number(agent.queue)}`);
+      setText(figures.errors, number(minute.errors));
+      setAttribute(figures.errors, "data-tone", minute.errors > 0 ? "bad" : null);
+      setText(figures.rate, rate(minute.rate));
+      setText(figures.latency, minute.median === null ? "–" : `${duration(minute.median)} · ${duration(minute.high)}`);
+      lines.update(recentPoints(agent.name));
+    },
+  };
+}
+
+function workersPanel() {
+  const summary = h("p", { class: "dim" });
+  const body = h("tbody");
+  const table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of the workers" },
+    h("table", {},
+      h("thead", {}, h("tr", {}, ...["Worker", "Age", "Memory", "Served", "Now"].map(
+        (word, index) => h("th", { scope: "col", class: index > 0 ? "figure" : null }, word)))),
+      body));
+  const grid = cellGrid();
+  const element = h("section", { class: "panel", "aria-labelledby": "workers-title" },
+    h("h2", { id: "workers-title" }, "Workers"), summary, table, grid.element, legend(STATES));
+  let shown = new Map();
+  const rows = new Keyed(body, () => workerRow((id) => shown.get(id)));
+  return {
+    element,
+    update(agent) {
+      shown = agent.workers;
+      const many = shown.size > MOST_ROWS;
+      table.hidden = many || shown.size === 0;
+      grid.element.hidden = !many;
+      setText(summary, `${stateWords(shown)}; at most ${number(agent.max_workers)}, ${counted(agent.started, "start")} and ${counted(agent.failures, "failure")} so far`);
+      rows.update(many ? [] : shown.keys(), (id) => id);
+      grid.update(many ? shown : new Map());
+    },
+  };
+}
+
+function workerRow(find) {
+  const cell = h("span", { class: "cell", "aria-hidden": "true" });
+  const [state, pid, old, memory, served, now] = Array.from({ length: 6 }, () => h("span"));
+  const element = h("tr", {},
+    h("th", { scope: "row" }, h("span", { class: "worker-name" }, cell, state, pid)),
+    ...[old, memory, served, now].map((each) => h("td", { class: "figure" }, each)));
+  pid.className = "dim";
+  return {
+    element,
+    update(id) {
+      const worker = find(id);
+      setAttribute(cell, "data-state", worker.state);
+      setText(state, worker.state);
+      setText(pid, worker.pid === null ? "" : String(worker.pid));
+      setText(old, age(Date.now() / 1000 - worker.started));
+      setText(memory, bytes(worker.memory));
+      setText(served, number(worker.served));
+      setText(now, `${worker.in_flight} of ${worker.capacity}`);
+    },
+  };
+}
+
+/** The last failure and the last limit, each with the setting that would help. */
+function showTroubles(panel, agent) {
+  const told = [
+    ["The last failure of a worker", agent.failure],
+    ["The last limit of the sandbox that was met", agent.limit],
+  ].filter(([, trouble]) => trouble);
+  const key = JSON.stringify(told);
+  panel.hidden = told.length === 0;
+  for (const each of panel.querySelectorAll("[data-at]")) setText(each, ago(Number(each.dataset.at)));
+  if (panel.dataset.key === key) return;
+  panel.dataset.key = key;
+  panel.replaceChildren(h("h2", { id: "trouble-title" }, "Trouble"), ...told.map(([word, trouble]) =>
+    h("div", { class: "trouble-item" },
+      h("h3", {}, word, " ", h("span", { class: "dim", "data-at": String(trouble.at) }, ago(trouble.at))),
+      said(trouble.message || trouble.limit, "p"),
+      trouble.setting ? h("p", { class: "hint" }, "The setting that would help: ", said(trouble.setting, "code")) : null)));
+}
+
+/** What the agent is and may do, of the body of its status. */
+function described(body) {
+  const panel = (title, ...content) => {
+    const id = `about-${title.replaceAll(" ", "-")}`;
+    return h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, title), ...content);
+  };
+  const whole = (value) => Object.entries(value ?? {});
+  const abilities = [
+    ["handlers", body.handlers], ["modes", body.modes], ["takes_a_client's_tools", body.tools], ["asks_questions", body.asks],
+    ...(body.input_unchecked ? [["input_unchecked", body.input_unchecked]] : []),
+    ...whole(body.metadata),
+  ];
+  const shown = [panel("What the sandbox enforces", facts(whole(body.sandbox)))];
+  if (whole(body.services).length > 0) shown.push(panel("Services", facts(whole(body.services))));
+  if (whole(body.network).length > 0) shown.push(panel("Network", facts(whole(body.network))));
+  shown.push(panel("Settings", facts(whole(body.settings))), panel("Declared", facts(abilities),
+    ...["input", "output"].filter((name) => body[name] !== null && body[name] !== undefined).map((name) =>
+      h("details", {}, h("summary", {}, `Schema of its ${name}`), said(pretty(body[name]), "pre")))));
+  return shown;
+}

@@ -1,0 +1,92 @@
+// Elements, made and changed by calls. Nothing here, or anywhere in the console, reads markup: what
+// comes from an agent becomes text nodes and attribute values, and cannot become anything else.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element. `props` are attributes, but for `on…` (listeners), and `value`, `checked` and the
+ * like, which are properties. What is null, undefined or false is left out. */
+export function h(tag, props = {}, ...children) {
+  return furnish(document.createElement(tag), props, children);
+}
+
+/** The same as `h`, for SVG. */
+export function svg(tag, props = {}, ...children) {
+  return furnish(document.createElementNS(SVG, tag), props, children);
+}
+
+const PROPERTIES = new Set(["value", "checked", "disabled", "hidden", "open", "selected"]);
+
+function furnish(element, props, children) {
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (PROPERTIES.has(name)) element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((each) => each !== null && each !== undefined));
+  return element;
+}
+
+/** What an agent, or anybody else, has written: text, whose direction stays its own. */
+export function said(text, tag = "span", props = {}) {
+  return h(tag, { dir: "auto", ...props, class: `said ${props.class ?? ""}`.trim() }, String(text));
+}
+
+/** Set the text of an element, if it has changed. */
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Set an attribute, or remove it for null, if it has changed. */
+export function setAttribute(element, name, value) {
+  if (value === null) element.removeAttribute(name);
+  else if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+}
+
+/** Make the children of `parent` those of `items`, each kept by its key for as long as it is there,
+ * so that focus, selection and scrolling stay with them. `make(item)` returns an element and a
+ * function that updates it. */
+export class Keyed {
+  #parent;
+  #make;
+  #kept = new Map();
+
+  constructor(parent, make) {
+    this.#parent = parent;
+    this.#make = make;
+  }
+
+  update(items, keyOf) {
+    const gone = new Set(this.#kept.keys());
+    let place = this.#parent.firstElementChild;
+    for (const item of items) {
+      const key = keyOf(item);
+      gone.delete(key);
+      let child = this.#kept.get(key);
+      if (child === undefined) {
+        child = this.#make(item);
+        this.#kept.set(key, child);
+      }
+      child.update?.(item);
+      if (child.element === place) place = place.nextElementSibling;
+      else this.#parent.insertBefore(child.element, place);
+    }
+    for (const key of gone) {
+      this.#kept.get(key).element.remove();
+      this.#kept.delete(key);
+    }
+  }
+
+  get(key) {
+    return this.#kept.get(key);
+  }
+}
+
+let announcement = null;
+
+/** Have a screen reader say a sentence when it has finished what it is saying. Only the last of
+ * those that come within a second is said. */
+export function announce(sentence) {
+  clearTimeout(announcement);
+  announcement = setTimeout(() => setText(document.getElementById("said"), sentence), 1000);
+}

@@ -1,0 +1,302 @@
+"""The console's page, shown agents that a fake server makes up: how it looks, what it costs, who
+can use it, and that nothing an agent writes is ever markup."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.browser import Browser, Page, browser
+from tests.http.console_fake import FakeConsole, Fleet, fake_console
+from tests.http.console_pictures import NARROW, WIDE, look
+from tests.javascript import need_package
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="Debian's package chromium is not installed"
+)
+
+HOSTILE = "<img src=x onerror='pwned=1'><script>pwned=1</script>\"'&lt;javascript:pwned=1"
+TURNED = "\u202egnp.exe\u2066"
+
+PARTS = (
+    "agents",
+    "agents/billing",
+    "try/billing?handler=invoke",
+    "try/billing?handler=chat",
+    "requests",
+    "requests/r-1",
+    "log",
+)
+"""Every part, and both kinds of the parts that have two."""
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser(tmp_path_factory.mktemp("chromium")) as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="module")
+def few() -> Iterator[FakeConsole]:
+    fleet = Fleet.of(8)
+    fleet.requests[1] |= {"state": "failed", "error": {**TIMEOUT}, "status": 504}
+    with fake_console(fleet) as fake:
+        yield fake
+
+
+TIMEOUT = {"type": "timeout", "message": "the clock 'first' ran out", "setting": "clocks.first"}
+
+
+def shown(
+    chromium: Browser,
+    fake: FakeConsole,
+    part: str,
+    *,
+    dark: bool = False,
+    size: tuple[int, int] = WIDE,
+) -> Page:
+    """A page that shows a part of what the fake tells."""
+    page = chromium.open("about:blank")
+    look(page, dark=dark, size=size)
+    page.call("Page.navigate", url=f"{fake.url}/console#/{part}")
+    page.wait_for("document.querySelector('#link').dataset.state === 'live'")
+    page.wait_for(SHOWN[part.split("?", maxsplit=1)[0].split("/", maxsplit=1)[0]])
+    return page
+
+
+SHOWN = {
+    "agents": "document.querySelector('.agent-row, .worker-name, .grid .cell')",
+    "try": "document.querySelector('.input-panel')",
+    "requests": "document.querySelector('.request-table tbody tr, .event-table tbody tr')",
+    "log": "document.querySelector('.log-line')",
+}
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_no_violation_on_any_part(
+    chromium: Browser, few: FakeConsole, *, dark: bool
+) -> None:
+    axe = (need_package("axe-core") / "axe.min.js").read_text()
+    found = {}
+    for part in PARTS:
+        page = shown(chromium, few, part, dark=dark)
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+        page.evaluate(axe)
+        violations = page.evaluate(
+            "axe.run().then(({ violations }) => violations.map((each) => "
+            "[each.id, ...each.nodes.map((node) => node.html + node.failureSummary)].join(' ')))"
+        )
+        if violations:
+            found[part] = violations
+        assert page.complaints == []
+    assert not found, json.dumps(found, indent=1)[:6000]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_nothing_is_wider_than_a_telephone(chromium: Browser, few: FakeConsole, part: str) -> None:
+    page = shown(chromium, few, part, size=(360, NARROW[1]))
+    wide = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter((each) => "
+        "each.getBoundingClientRect().right > innerWidth + 1 && !each.closest("
+        "'.scroll, pre, .unseen, svg, .lines, thead')).map((each) => each.outerHTML.slice(0, 100))"
+    )
+    assert wide == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def hostile_fleet() -> Fleet:
+    fleet = Fleet.of(2)
+    agent = fleet.agents[0]
+    agent |= {
+        "name": "__proto__",
+        "description": HOSTILE + TURNED,
+        "state": "open",
+        "failure": {"message": HOSTILE, "at": 1, "pid": 1, "setting": HOSTILE},
+        "limit": {"message": HOSTILE, "at": 1, "limit": "memory", "setting": HOSTILE},
+    }
+    about = fleet.about["__proto__"] = {**fleet.about["billing"], "name": "__proto__"}
+    about |= {
+        "sandbox": {HOSTILE: HOSTILE, "constructor": {"__proto__": [HOSTILE]}},
+        "services": {HOSTILE: {HOSTILE: 1}},
+        "metadata": {HOSTILE: HOSTILE},
+        "settings": {"command": HOSTILE},
+        "input": json.loads(
+            '{"title": "T", "type": "object", "properties": {"__proto__": {"type": "string",'
+            f' "title": {json.dumps(HOSTILE)}, "description": {json.dumps(HOSTILE)},'
+            f' "pattern": "(a+)+$", "default": {json.dumps(HOSTILE)}}}, "constructor":'
+            f' {{"enum": [{json.dumps(HOSTILE)}, 1]}}}}}}'
+        ),
+    }
+    request = fleet.requests[0]
+    request |= {
+        "agent": "__proto__",
+        "state": "failed",
+        "ended": request["began"] + 1,
+        "total": 1.0,
+        "error": {"type": HOSTILE, "message": HOSTILE, "setting": HOSTILE},
+    }
+    line = {**fleet.lines[0], "message": HOSTILE, "stderr": True, "fields": {HOSTILE: HOSTILE}}
+    fleet.lines.append({**line, "agent": HOSTILE, "request": HOSTILE})
+    fleet.details[request["id"]] = {
+        "events": [
+            {"t": 0.1, "kind": "constructor", "count": 1, "size": 3, "text": HOSTILE},
+            {"t": 0.2, "kind": HOSTILE, "count": 1, "size": 3, "text": HOSTILE},
+        ],
+        "stderr": [line],
+        "payloads": {"request": HOSTILE, "response": HOSTILE},
+    }
+    return fleet
+
+
+def test_what_agents_write_is_text_on_every_part(chromium: Browser) -> None:
+    fleet = hostile_fleet()
+    with fake_console(fleet) as fake:
+        for part in (
+            "agents",
+            "agents/__proto__",
+            "try/__proto__?handler=invoke",
+            "requests",
+            "requests/r-0",
+            "log",
+        ):
+            page = shown(chromium, fake, part)
+            page.wait_for(f"document.body.textContent.includes({json.dumps(HOSTILE)})")
+            assert page.evaluate("document.querySelectorAll('main img, main script').length") == 0
+            assert page.evaluate("typeof pwned") == "undefined"
+            assert page.evaluate("typeof ({}).title") == "undefined"
+            assert page.complaints == []
+            assert all(url.startswith(fake.url) for url in page.requests if url != "about:blank")
+
+
+def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(chromium: Browser) -> None:
+    with fake_console(Fleet.of(300, workers=60)) as fake:
+        page = shown(chromium, fake, "agents")
+        page.wait_for("document.querySelectorAll('.agent-row').length === 300")
+        assert page.evaluate("document.querySelectorAll('*').length") < 20_000
+        page.evaluate(
+            "touched = new Set(), seen = (changed) => "
+            "changed && !changed.closest('.row-line') && touched.add(changed.closest('.agent-row')"
+            "?.dataset.name), new MutationObserver((all) => all.forEach(({ target }) => "
+            "seen(target.closest ? target : target.parentElement)))"
+            ".observe(document.querySelector('main'), { subtree: true, childList: true, "
+            "attributes: true, characterData: true }), row = document.querySelector("
+            "'[data-name=claims] a'), row.focus(), true"
+        )
+        pid = {"pid": 7, "started": 1, "served": 3, "in_flight": 1, "capacity": 8, "memory": 1}
+        worker = {**pid, "state": "failing"}
+        change = {"name": "claims", "state": "backoff", "workers": {"x": worker}}
+        fake.tell("agents", {"agents": [change], "removed": []})
+        page.wait_for(
+            "document.querySelector('[data-name=claims] .badge').textContent"
+            " === 'waiting to restart'"
+        )
+        assert set(page.evaluate("[...touched].filter((each) => each)")) <= {"claims"}
+        assert page.evaluate("document.activeElement === row")
+        fake.tell("agents", {"agents": [], "removed": ["claims"]})
+        page.wait_for("document.querySelectorAll('.agent-row').length === 299")
+
+
+def test_thousands_of_workers_are_cells_that_arrow_keys_walk_through(chromium: Browser) -> None:
+    fleet = Fleet.of(1)
+    worker = {"started": 1, "served": 3, "in_flight": 1, "capacity": 8, "memory": 1 << 25}
+    fleet.agents[0]["workers"] = {
+        str(n): {**worker, "pid": 10_000 + n, "state": "ready"} for n in range(4000)
+    }
+    with fake_console(fleet) as fake:
+        page = shown(chromium, fake, "agents/billing")
+        page.wait_for("document.querySelectorAll('.grid .cell').length === 4000")
+        page.evaluate(
+            "cell = document.querySelector('#worker-2'), grid = cell.parentElement, grid.focus()"
+        )
+        page.press("ArrowRight")
+        page.press("ArrowRight")
+        page.wait_for("document.querySelector('.told').textContent.includes('pid 10002')")
+        assert page.evaluate("grid.getAttribute('aria-activedescendant')") == "worker-2"
+        page.press("End")
+        page.wait_for("document.querySelector('.told').textContent.includes('pid 13999')")
+        failing = {**worker, "pid": 10_002, "state": "failing"}
+        fake.tell("agents", {"agents": [{"name": "billing", "workers": {"2": failing, "3": None}}]})
+        page.wait_for("document.querySelectorAll('.grid .cell').length === 3999")
+        assert page.evaluate("cell.isConnected && cell.dataset.state") == "failing"
+
+
+def test_a_lost_connection_is_told_and_taken_up_again(chromium: Browser, few: FakeConsole) -> None:
+    page = shown(chromium, few, "agents")
+    page.evaluate(
+        "states = [], new MutationObserver(() => states.push(link.dataset.state))"
+        ".observe(link, { attributes: true }), true"
+    )
+    before = len(few.opened)
+    few.cut()
+    page.wait_for("states.includes('lost') && link.dataset.state === 'live'")
+    assert len(few.opened) > before
+    assert page.text("#link") == "Live"
+
+
+def test_the_log_holds_still_while_it_is_paused(chromium: Browser, few: FakeConsole) -> None:
+    page = shown(chromium, few, "log?agent=billing")
+    assert any("agent=billing" in path for path in few.opened)
+    count = page.evaluate("document.querySelectorAll('.log-line').length")
+    page.click("[aria-pressed=false]")
+    line = {**few.fleet.lines[0], "n": 1000, "message": "while it is paused"}
+    few.tell("log", {"lines": [line], "skipped": 0})
+    page.wait_for("document.querySelector('main').textContent.includes('1 lines wait')")
+    assert page.evaluate("document.querySelectorAll('.log-line').length") == count
+    page.click("[aria-pressed=true]")
+    page.wait_for("document.querySelector('.lines').textContent.includes('while it is paused')")
+    page.evaluate("document.querySelector('#log-level').value = 'error'")
+    page.evaluate("document.querySelector('#log-level').dispatchEvent(new Event('change'))")
+    page.wait_for("document.querySelector('.log-line')")
+    assert any("level=error" in path for path in few.opened)
+
+
+def in_page(page: Page, module: str, expression: str) -> Any:
+    """The value of an expression of what a module of the page exports, `m`."""
+    return page.evaluate(f"import('/console/page/{module}').then((m) => {expression})")
+
+
+def test_schemas_become_forms_or_else_nothing(chromium: Browser, few: FakeConsole) -> None:
+    page = shown(chromium, few, "log")
+    good: dict[str, Any] = {
+        "type": "object",
+        "$defs": {"Money": {"type": "number", "default": 12}},
+        "properties": {
+            "n": {"type": "integer", "default": 7},
+            "price": {"$ref": "#/$defs/Money"},
+            "flag": {"type": "boolean"},
+            "maybe": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+            "kind": {"enum": ["a", 2], "default": 2},
+            "tags": {"type": "array", "items": {"type": "string", "default": 'x\n"'}},
+            "deep": {"type": "object", "properties": {"z": {"const": {"é": 1}}}},
+        },
+        "required": ["n", "price", "kind", "tags", "deep"],
+    }
+    text = in_page(page, "form.js", f"m.schemaForm({json.dumps(good)}).read()")
+    assert json.loads(text) == {
+        "n": 7,
+        "price": 12,
+        "flag": False,
+        "kind": 2,
+        "tags": ['x\n"'],
+        "deep": {"z": {"é": 1}},
+    }
+    large = "12345678901234567890"
+    exact = (
+        "((form) => { form.element.querySelector('input').value = "
+        f"'{large}'; return form.read(); }})(m.schemaForm({{ type: 'integer' }}))"
+    )
+    assert in_page(page, "form.js", exact) == large
+    loop = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}
+    tree = {"type": "object", "properties": {"next": {"$ref": "#"}}}
+    wide = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(500)}}
+    for odd in (
+        True, None, 5, [], {}, loop, tree, wide, {"type": 5}, {"type": ["string", "integer"]},
+        {"$ref": "http://elsewhere.example/"}, {"$ref": "#/%ff"}, {"$ref": 7},
+        {"enum": []}, {"enum": 5}, {"enum": list(range(300))}, {"type": "object", "properties": []},
+        {"type": "toString"}, {"type": "object", "properties": {"a": 5}, "allOf": [{}]},
+    ):  # fmt: skip
+        assert in_page(page, "form.js", f"m.schemaForm({json.dumps(odd)})") is None, odd
