@@ -26,7 +26,6 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,8 +56,9 @@ class LogWriter:
         """`notice` makes the line that says how many were dropped; the thread calls it."""
         self._descriptor = descriptor
         self._notice = notice
-        self._queue: deque[bytes] = deque()
-        self._bytes = 0
+        # One buffer, and no lines: what one thread allocates and another frees costs both.
+        self._queue = bytearray()
+        self._lines = 0
         self._dropped = 0
         """Since the last notice."""
         self.dropped_in_all = 0
@@ -74,7 +74,7 @@ class LogWriter:
         threading.Thread(target=self._run, name="log writer", daemon=True).start()
 
     def __repr__(self) -> str:
-        return f"<LogWriter {len(self._queue)} queued, {self._dropped} dropped>"
+        return f"<LogWriter {self._lines} queued, {self._dropped} dropped>"
 
     def write(self, line: bytes, *, urgent: bool = True) -> None:
         """Queue a line, which must end with a line feed. Never blocks.
@@ -82,13 +82,13 @@ class LogWriter:
         One that is not `urgent` may wait for others, for `REST_SECONDS` at most.
         """
         with self._lock:
-            if len(self._queue) >= MAX_LINES or self._bytes + len(line) > MAX_BYTES:
+            if self._lines >= MAX_LINES or len(self._queue) + len(line) > MAX_BYTES:
                 self._dropped += 1
                 self.dropped_in_all += 1
                 return
-            self._queue.append(line)
-            self._bytes += len(line)
-            if urgent or self._bytes >= MUCH or len(self._queue) >= MANY:
+            self._queue += line
+            self._lines += 1
+            if urgent or self._lines >= MANY or len(self._queue) >= MUCH:
                 self._wake()
             elif self._idle:
                 self._idle = False
@@ -115,9 +115,8 @@ class LogWriter:
                 self._hurry, self._idle = False, not self._queue
                 self._changed.wait_for(lambda: self._queue)
                 self._idle = self._hurry = False
-                data = b"".join(self._queue)
-                self._queue.clear()
-                self._bytes = 0
+                data, self._queue = self._queue, bytearray()
+                self._lines = 0
                 dropped, self._dropped = self._dropped, 0
                 self._writing = True
             if unwritten := self._write_out(data).count(b"\n"):
@@ -128,14 +127,14 @@ class LogWriter:
                 with self._changed:
                     self._dropped += dropped
 
-    def _write_out(self, data: bytes) -> bytes:
+    def _write_out(self, data: bytes | bytearray) -> bytes | bytearray:
         """Write `data`; returns what could not be written."""
         # If a part of a line was written before a failure, that line is ended first.
         if self._torn and self._put(b"\n"):
             return data
         return self._put(data)
 
-    def _put(self, data: bytes) -> bytes:
+    def _put(self, data: bytes | bytearray) -> bytes:
         left = memoryview(data)
         while left:
             try:
