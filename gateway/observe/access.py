@@ -42,29 +42,26 @@ class _Line(Struct, omit_defaults=True, gc=False):
     logger: str
     event: str
     request: str
-    run: str | None = None
-    agent: str | None = None
-    key: str | None = None
-    dialect: str | None = None
-    handler: str | None = None
-    method: str | None = None
-    route: str | None = None
-    status: int | None = None
+    run: str = ""
+    agent: str = ""
+    key: str = ""
+    dialect: str = ""
+    handler: str = ""
+    method: str = ""
+    route: str = ""
+    status: int = 0
     bytes_in: int | None = None
+    """None of a run, like the next; 0 is written."""
     bytes_out: int | None = None
-    client_left: bool | None = None
-    error: str | None = None
-    trace: str | None = None
+    client_left: bool = False
+    error: str = ""
+    trace: str = ""
     total: float | None = None
     first: float | None = None
     queue: float | None = None
     pid: int | None = None
-    stream: bool | None = None
-    chunks: int | None = None
-
-
-_OF_EVERY_RECORD = frozenset({"timestamp", "level", "logger", "event"})
-"""What is not a field of the record, where there is one."""
+    stream: bool = False
+    chunks: int = 0
 
 
 def log_access(seen: Observation) -> None:
@@ -98,36 +95,36 @@ def _line(seen: Observation, level: int) -> _Line:
     first, queued = measures.first, measures.queued
     return _Line(
         datetime.now(UTC),
-        "debug" if level == logging.DEBUG else "info",
+        "info" if level == logging.INFO else "debug",
         log.name,
         "request ended" if of_request else "run ended",
         seen.request_id,
-        seen.run or None,
-        seen.agent or None,
-        seen.key or None,
-        seen.dialect or None,
-        seen.handler or None,
-        method=seen.method if of_request else None,
-        route=(seen.route or None) if of_request else None,
-        status=seen.status or None,
-        bytes_in=seen.bytes_in if of_request else None,
-        bytes_out=seen.bytes_out if of_request else None,
-        client_left=seen.client_left or None,
-        error=seen.error_type or None,
-        trace=None if seen.trace is None else str(seen.trace),
-        total=round(measures.total, 6),
-        first=None if first is None else round(first, 6),
-        queue=None if queued is None else round(queued, 6),
-        pid=seen.pid,
-        stream=seen.stream or None,
-        chunks=measures.chunks or None,
+        seen.run,
+        seen.agent,
+        seen.key,
+        seen.dialect,
+        seen.handler,
+        seen.method,
+        seen.route if of_request else "",
+        seen.status,
+        seen.bytes_in if of_request else None,
+        seen.bytes_out if of_request else None,
+        seen.client_left,
+        seen.error_type,
+        "" if seen.trace is None else str(seen.trace),
+        round(measures.total, 6),
+        first if first is None else round(first, 6),
+        queued if queued is None else round(queued, 6),
+        seen.pid,
+        seen.stream,
+        measures.chunks,
     )
 
 
 def _fields(line: _Line) -> dict[str, object]:
-    return {
-        name: value for name, value in structs.asdict(line).items() if name not in _OF_EVERY_RECORD
-    }
+    """The fields of a record that says the same."""
+    empty = structs.asdict(_Line(line.timestamp, line.level, line.logger, line.event, ""))
+    return {name: value for name, value in structs.asdict(line).items() if value != empty[name]}
 
 
 def _text(body: bytes) -> str | None:
