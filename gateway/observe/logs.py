@@ -21,6 +21,9 @@ FLUSH_SECONDS = 1.0
 """How long the process waits at its end for queued records to be written: a reader that still reads
 takes them within milliseconds."""
 
+_ROOT = logging.getLogger()
+_GATEWAY = logging.getLogger("gateway")
+
 LogFormat: TypeAlias = Literal["auto", "json", "text"]
 """`auto`: text on a terminal, JSON anywhere else."""
 
@@ -92,16 +95,14 @@ def setup(level: str, form: LogFormat = "auto", *, descriptor: int = 2) -> None:
 
 
 def json_writer(logger: logging.Logger) -> LogWriter | None:
-    """What writes the records of `logger`, if they are written as JSON and go nowhere else: then it
-    may be handed a line for which no record was made. None: there must be a record."""
-    while logger.parent is not None:
-        if logger.handlers or logger.filters or not logger.propagate:
-            return None
-        logger = logger.parent
-    if len(logger.handlers) != 1:
+    """What writes the records of one of the gateway's loggers, if they are written as JSON and no
+    other handler gets them: then it may be handed a line for which no record was made. None: there
+    must be a record."""
+    handlers = _ROOT.handlers
+    if len(handlers) != 1 or logger.handlers or _GATEWAY.handlers:
         return None
-    (handler,) = logger.handlers
-    if type(handler) is not QueueingHandler or handler.filters or not handler.as_json:
+    handler = handlers[0]
+    if type(handler) is not QueueingHandler or not handler.as_json:
         return None
     return handler.writer
 

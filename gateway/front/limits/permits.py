@@ -30,6 +30,9 @@ class Limits:
     def __init__(self, agents: ByName, keys: ByName) -> None:
         self.of_agents: dict[str, Quota] = {}
         self.of_keys: dict[str, Quota] = {}
+        self.version = 0
+        """Changes with the settings and with each request that is counted: while it is the same,
+        there is room where there was room."""
         self.change(agents, keys)
 
     def __repr__(self) -> str:
@@ -37,6 +40,7 @@ class Limits:
 
     def change(self, agents: ByName, keys: ByName) -> None:
         """These are the settings from now on. What was counted for those that stay goes on."""
+        self.version += 1
         self.of_agents = self._changed("agent", self.of_agents, agents)
         self.of_keys = self._changed("key", self.of_keys, keys)
 
@@ -60,22 +64,19 @@ class Limits:
         `key` is the name of its caller's, and `agent` None where only the body names it. A request
         that `resumes` a run takes no place among those in progress.
         """
-        known = []
-        if (quota := self.of_keys.get(key)) is not None:
-            known.append(quota)
-        if agent is not None and (quota := self.of_agents.get(agent)) is not None:
-            known.append(quota)
-        permit = Permit(self, known, in_progress=not resumes)
-        permit.enter()
-        return permit
+        known = [self.of_keys[key]] if key in self.of_keys else []
+        if agent in self.of_agents:
+            known.append(self.of_agents[agent])
+        return Permit(self, known, in_progress=not resumes)
 
 
 class Permit:
     """What one request has taken. `leave` must be called at its end."""
 
-    __slots__ = ("_counted", "_held", "_in_progress", "_kept", "_limits", "_quotas")
+    __slots__ = ("_counted", "_held", "_in_progress", "_kept", "_limits", "_looked_at", "_quotas")
 
     def __init__(self, limits: Limits, quotas: list[Quota], *, in_progress: bool) -> None:
+        """The first step: before the body is read. Raises RateLimited."""
         self._limits = limits
         self._quotas = quotas
         """Those that are known yet."""
@@ -83,14 +84,12 @@ class Permit:
         self._in_progress = in_progress
         self._counted = False
         self._kept = False
+        self._refuse_beyond((), quotas)
+        self._take_places(quotas)
+        self._looked_at = limits.version
 
     def __repr__(self) -> str:
         return f"<Permit {'' if self._counted else 'not '}counted, {self._quotas}>"
-
-    def enter(self) -> None:
-        """The first step: before the body is read. Raises RateLimited."""
-        self._refuse_beyond((), self._quotas)
-        self._take_places(self._quotas)
 
     def most_body(self, most: float, setting: str) -> tuple[float, str]:
         """The largest body in bytes, and which setting says so, if `setting` allows `most`."""
@@ -106,7 +105,9 @@ class Permit:
         """
         quota = self._limits.of_agents.get(agent)
         if quota is None or quota in self._quotas:
-            self._refuse_beyond(self._quotas, ())
+            # Mostly the body was there at once, and no request came in between.
+            if self._looked_at != self._limits.version:
+                self._refuse_beyond(self._quotas, ())
         else:
             if size > quota.most_body:
                 raise RequestTooLarge.beyond(quota.most_body, quota.body_setting)
@@ -130,7 +131,7 @@ class Permit:
 
     def leave(self, error: GatewayError | None = None) -> None:
         """The request has ended, perhaps by this error. May be called again."""
-        if isinstance(error, _BY_LIMITS):
+        if error is not None and isinstance(error, _BY_LIMITS):
             self._quotas = []  # of which nothing is counted or told
         if not self._counted:
             self._count()
@@ -139,9 +140,9 @@ class Permit:
 
     def release(self) -> None:
         """Give the places back."""
-        held, self._held = self._held, []
-        for places in held:
+        for places in self._held:
             places.taken -= 1
+        self._held = []
 
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
@@ -180,6 +181,7 @@ class Permit:
 
     def _count(self) -> None:
         self._counted = True
+        self._limits.version += 1
         now = trio.current_time()
         for quota in self._quotas:
             for rate in quota.rates:
