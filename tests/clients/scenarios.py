@@ -99,7 +99,7 @@ def had_it_done(reply: Reply) -> bool:
 
 def stopped_early(reply: Reply) -> bool:
     """An answer that is cut, and says so; some clients raise an error for it."""
-    words = {"length", "incomplete", "LengthFinishReasonError"}
+    words = {"length", "incomplete", "max_tokens", "LengthFinishReasonError"}
     if (error := reply["error"]) is not None:
         return error["name"] in words or "response.incomplete" in error["message"]
     finish = reply["finish"]

@@ -309,7 +309,8 @@ def test_arguments_that_are_no_object_make_the_answer_an_error(arguments: str) -
     with pytest.raises(InvalidAgentResponse, match="'c1' of the client's tool 'weather'"):
         answered(words, CALLS)
     *_, (name, data) = streamed(words_of("a"), words, outcome=CALLS)
-    assert (name, data["error"]["code"]) == ("error", "invalid_agent_response")
+    assert name == "error"
+    assert data["error"]["details"]["error_code"] == "invalid_agent_response"
 
 
 def test_more_arguments_than_can_be_held_end_the_stream_with_an_error() -> None:
@@ -380,9 +381,11 @@ def test_an_error_in_a_stream_is_no_end(begun: bool) -> None:
             "error": {
                 "type": "api_error",
                 "message": "it died",
-                "code": "worker_crashed",
-                "exit_status": 3,
-                "output_begun": False,
+                "details": {
+                    "error_code": "worker_crashed",
+                    "exit_status": 3,
+                    "output_begun": False,
+                },
             },
             "request_id": "r-1",
         },
@@ -448,11 +451,11 @@ def test_a_stream_of_any_words_is_the_whole_message_in_parts() -> None:
     ("error", "kind", "more"),
     [
         (InvalidRequest("no", param="n", code="unknown_parameter"), "invalid_request_error",
-         {"param": "n", "code": "unknown_parameter"}),
-        (AgentNotFound("no"), "not_found_error", {"code": "agent_not_found"}),
-        (AgentFailed("no"), "api_error", {"code": "agent_error"}),
+         {"param": "n", "error_code": "unknown_parameter"}),
+        (AgentNotFound("no"), "not_found_error", {"error_code": "agent_not_found"}),
+        (AgentFailed("no"), "api_error", {"error_code": "agent_error"}),
         (RateLimited("no", retry_after=0.25, setting="s"), "rate_limit_error",
-         {"code": "rate_limited", "setting": "s"}),
+         {"error_code": "rate_limited", "setting": "s"}),
     ],
 )  # fmt: skip
 def test_an_error_is_in_anthropics_form(error: GatewayError, kind: str, more: Any) -> None:
@@ -462,7 +465,7 @@ def test_an_error_is_in_anthropics_form(error: GatewayError, kind: str, more: An
     assert headers.get(b"retry-after-ms") == (b"250" if isinstance(error, RateLimited) else None)
     assert json.loads(response.body) == {
         "type": "error",
-        "error": {"type": kind, "message": "no", **more},
+        "error": {"type": kind, "message": "no", "details": more},
         "request_id": "r-1",
     }
 

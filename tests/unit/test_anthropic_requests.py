@@ -399,7 +399,6 @@ REFUSED = {
     "fallbacks": [{"model": "other"}],
     "inference_geo": "us",
     "mcp_servers": [{"type": "url", "url": "https://a.example", "name": "a"}],
-    "thread": {"type": "create"},
 }
 
 
@@ -413,6 +412,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str) -> None:
     error = refused(**{name: REFUSED[name]})
     assert error.details == {"param": name, "code": "unsupported_parameter"}
     assert call_of(**{name: None}) == call_of()
+
+
+def test_a_thread_is_refused_as_the_clients_know_it() -> None:
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+        code = "thread_unsupported_request"
+        assert refused(thread=thread).details == {"param": "thread", "code": code}
+    assert call_of(thread=None) == call_of()
 
 
 @pytest.mark.parametrize(("name", "value"), [("mcp_servers", []), ("fallbacks", "default")])

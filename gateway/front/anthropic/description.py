@@ -142,11 +142,17 @@ _ERROR: Json = {
             "properties": {
                 "type": {"type": "string"},
                 "message": {"type": "string"},
-                "code": {"type": "string"},
-                "param": {"type": "string"},
-                "output_begun": {"type": "boolean"},
+                "details": {
+                    "type": "object",
+                    "properties": {
+                        "error_code": {"type": "string"},
+                        "param": {"type": "string"},
+                        "output_begun": {"type": "boolean"},
+                    },
+                    "required": ["error_code"],
+                },
             },
-            "required": ["type", "message", "code"],
+            "required": ["type", "message", "details"],
         },
         "request_id": {"type": "string"},
     },

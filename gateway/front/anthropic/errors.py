@@ -1,8 +1,9 @@
-"""Anthropic's errors: `{"type": "error", "error": {"type", "message", …}, "request_id"}`.
+"""Anthropic's errors: `{"type": "error", "error": {"type", "message", "details"}, "request_id"}`.
 
 Its clients make a typed exception of the status, or of the type where an error comes in a stream.
-The statuses are those of the native API; `code` is this gateway's own name of the error, and all
-that the native API tells beside that follows as more members.
+The statuses are those of the native API. `details` are for programs: `error_code` is what names the
+cause, by this gateway's own name of the error unless Anthropic has one, and all that the native API
+tells beside that stands next to it.
 """
 
 from __future__ import annotations
@@ -53,13 +54,9 @@ def error_members(
 ) -> dict[str, Any]:
     """What an error holds beside its type, in a response or in a stream. See `encode_error`."""
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    details = dict(error.details)
-    members: dict[str, Any] = {
-        "type": kind,
-        "message": error.message,
-        "code": details.pop("code", error.type),
-        **details,
-    }
+    told = dict(error.details)
+    details: dict[str, Any] = {"error_code": told.pop("code", error.type), **told}
     if output_begun is not None:
-        members["output_begun"] = output_begun
+        details["output_begun"] = output_begun
+    members = {"type": kind, "message": error.message, "details": details}
     return {"error": members, "request_id": request_id}

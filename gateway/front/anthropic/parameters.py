@@ -97,6 +97,9 @@ class _Large(Struct, gc=False):
 
 LARGE = msgspec.json.Decoder(_Large)
 
+NO_THREAD = "thread_unsupported_request"
+"""Anthropic's own code: its clients' tool runners try a thread first, and do without after that."""
+
 _NO_FALLBACKS = (b'"default"', b"[]")
 """The models that Anthropic has chosen itself, or none: then the model is asked alone."""
 
@@ -105,7 +108,6 @@ _REFUSED = {
     "container": "the gateway runs no code for clients; an agent may",
     "fallback_credit_token": "an agent gives none",
     "inference_geo": "the gateway cannot promise where an agent's models are",
-    "thread": "the gateway keeps no conversations; send all messages, and X-Conversation-Id",
 }
 
 
@@ -114,6 +116,13 @@ def check_supported(body: MessagesBody) -> None:
     for name, why in _REFUSED.items():
         if given(getattr(body, name)):
             raise unsupported(name, why)
+    if given(body.thread):
+        raise refuse(
+            "thread: the gateway keeps no conversations; send all messages, and X-Conversation-Id "
+            "for an agent that does",
+            "thread",
+            NO_THREAD,
+        )
     if body.mcp_servers:
         raise unsupported(
             "mcp_servers", "the gateway connects to none for a client; an agent may have its own"

@@ -1,5 +1,6 @@
-/** The AI SDK, with its provider for OpenAI or the one for what is compatible with it. */
+/** The AI SDK, with a provider for OpenAI, for what is compatible with it, or for Anthropic. */
 
+import { createAnthropic } from "@ai-sdk/anthropic";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { APICallError, generateText, isStepCount, jsonSchema, streamText, tool } from "ai";
@@ -14,6 +15,7 @@ const models = {
     createOpenAICompatible({ name: "gateway", includeUsage: true, baseURL, apiKey: key }).chatModel(
       model,
     ),
+  messages: ({ key, model }) => createAnthropic({ baseURL, apiKey: key })(model),
 };
 
 function options(order, reply) {
@@ -68,7 +70,8 @@ function caught(error, reply) {
   else reply.fail(typeof error, error?.message ?? JSON.stringify(error));
 }
 
-await serve(["@ai-sdk/openai", "@ai-sdk/openai-compatible", "ai"], async (order, reply) => {
+const packages = ["@ai-sdk/anthropic", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "ai"];
+await serve(packages, async (order, reply) => {
   try {
     await { answer, stream, leave: stream }[order.do](order, reply);
   } catch (error) {

@@ -110,9 +110,10 @@ def stream_responses(options: dict[str, Any], reply: Reply, *, leave: bool) -> A
 
 
 def options_of(url: str, order: Order) -> dict[str, Any]:
+    to_anthropic = order.api == "messages"
     return {
-        "model": f"openai/{order.model}",
-        "api_base": f"{url}/v1",
+        "model": f"{'anthropic' if to_anthropic else 'openai'}/{order.model}",
+        "api_base": url if to_anthropic else f"{url}/v1",
         "api_key": order.key,
         "timeout": SECONDS,
     }
@@ -120,7 +121,7 @@ def options_of(url: str, order: Order) -> dict[str, Any]:
 
 def main() -> None:
     litellm.suppress_debug_info = True  # it prints advice to stdout
-    ask = {"chat": chat, "responses": responses}
+    ask = {"chat": chat, "messages": chat, "responses": responses}
     serve(("litellm",), lambda order: ask[order.api](sys.argv[1], order))
 
 
