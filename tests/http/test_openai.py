@@ -104,6 +104,17 @@ def test_an_agent_without_a_chat_handler_is_501_and_not_asked_again(
     assert caught.value.response.headers["x-should-retry"] == "false"
 
 
+def test_the_code_of_an_error_is_a_name_and_the_agents_own_number_stands_beside_it(
+    client: openai.OpenAI,
+) -> None:
+    messages: Any = [{"role": "user", "content": '[["error", -32000, "no luck"]]'}]
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(model="scripted", messages=messages)
+    assert caught.value.code == "agent_error"
+    body: Any = caught.value.body
+    assert body["agent_code"] == -32000
+
+
 def test_a_stream_is_the_agents(client: openai.OpenAI) -> None:
     messages: Any = [{"role": "user", "content": "hello there"}]
     chunks = client.chat.completions.create(model="talker", messages=messages, stream=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.front.chats.refusals import rate_limit_headers
+from gateway.front.chats.refusals import cause_of, rate_limit_headers
 from gateway.front.dialect import Response, error_headers
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def error_members(
 ) -> dict[str, Any]:
     """What an error holds beside its type, in a response or in a stream. See `encode_error`."""
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    told = dict(error.details)
-    details: dict[str, Any] = {"error_code": told.pop("code", error.type), **told}
+    cause, more = cause_of(error)
+    details = {"error_code": cause, **more}
     if output_begun is not None:
         details["output_begun"] = output_begun
     members = {"type": kind, "message": error.message, "details": details}

@@ -4,7 +4,7 @@ again."""
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.errors import InvalidRequest, RateLimited
 
@@ -20,6 +20,19 @@ def refuse(message: str, param: str, code: str = InvalidRequest.type) -> Invalid
 def unsupported(param: str, why: str) -> InvalidRequest:
     """A 400 for what would change the answer and cannot be honoured."""
     return refuse(f"{param}: {why}", param, "unsupported_parameter")
+
+
+def cause_of(error: GatewayError) -> tuple[str, dict[str, Any]]:
+    """What names the cause of an error for a program, and the other details of the error.
+
+    The number by which an agent has told that it failed is `agent_code` among them: clients take a
+    `code` for a name.
+    """
+    details = dict(error.details)
+    code = details.pop("code", None)
+    if isinstance(code, str):
+        return code, details
+    return error.type, details if code is None else {"agent_code": code, **details}
 
 
 def rate_limit_headers(error: GatewayError) -> list[tuple[bytes, bytes]]:

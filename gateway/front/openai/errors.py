@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.errors import AgentNotFound, RateLimited, Unauthorized
-from gateway.front.chats.refusals import rate_limit_headers
+from gateway.front.chats.refusals import cause_of, rate_limit_headers
 from gateway.front.dialect import Response, error_headers
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def error_members(
     messages: str = "messages",
 ) -> dict[str, Any]:
     """What `error` holds, in a response or in a stream. See `encode_error`."""
-    details = dict(error.details)
+    cause, details = cause_of(error)
     param = details.pop("param", details.pop("field", None))
     members: dict[str, Any] = {
         "message": error.message,
@@ -59,7 +59,7 @@ def error_members(
             error.status, "invalid_request_error" if error.status < 500 else "server_error"
         ),
         "param": messages if param == "messages" else param,
-        "code": details.pop("code", error.type),
+        "code": cause,
         **details,
         "request_id": request_id,
     }
