@@ -198,7 +198,7 @@ async def test_hosts_of_the_settings_are_answered_besides() -> None:
 async def test_a_dialect_that_is_off_has_no_paths() -> None:
     app = an_app(ServerSettings(dialects=["native"]))
     async with bare_server(app) as port:
-        for path in ("/v1/models", "/v1/chat/completions"):
+        for path in ("/v1/models", "/v1/chat/completions", "/v1/messages"):
             check_error(await ask(port, path), 404)
     app = an_app(ServerSettings(dialects=["openai"]))
     async with bare_server(app) as port:
@@ -216,6 +216,6 @@ def test_a_dialect_that_is_off_is_not_imported() -> None:
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     names = get_args(get_args(get_type_hints(ServerSettings)["dialects"])[0])
     packages = {f"gateway.front.{name.replace('-', '_')}" for name in names if name != "native"}
-    assert packages >= {"gateway.front.openai", "gateway.front.ag_ui"}
+    assert packages >= {f"gateway.front.{name}" for name in ("openai", "ag_ui", "anthropic")}
     sdks = {"mcp", "mcp_types", "pydantic", "starlette"}
     assert not (packages | sdks) & set(found.stdout.split())
