@@ -25,16 +25,25 @@ PROGRAM = "read_ag_ui.mjs"
 Read = Callable[[dict[str, Any], bytes], dict[str, Any]]
 
 
+CURRENT, BEFORE = "@ag-ui/client", "@ag-ui/client-0.0"
+"""The client of today, and the one that CopilotKit's runtime has within it."""
+
+
+@pytest.fixture(scope="module", params=[CURRENT, BEFORE])
+def package(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def read(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
+def read(package: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
     """Gives the client a stream, and returns what it made of it."""
-    need_package("@ag-ui/client")
+    need_package(package)
     folder = tmp_path_factory.mktemp("client")
     (folder / "node_modules").symlink_to(MODULES)
     shutil.copy(Path(RUNNERS, PROGRAM), folder)
-    with subprocess.Popen(
-        [need_runtime(NODE), str(folder / PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as client:
+    command = [need_runtime(NODE), str(folder / PROGRAM), package]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
         assert client.stdin is not None
         assert client.stdout is not None
         given_to, told = client.stdin, client.stdout
@@ -73,7 +82,9 @@ def stream_of(
     return told + stream.end(result)
 
 
-def test_the_client_takes_whatever_an_agent_says(read: Read) -> None:
+def test_the_client_takes_whatever_an_agent_says(read: Read, package: str) -> None:
+    version = "1.0" if package == CURRENT else None
+
     @given(
         REQUESTS,
         st.lists(WORDS, max_size=12),
@@ -89,20 +100,24 @@ def test_the_client_takes_whatever_an_agent_says(read: Read) -> None:
         result: bytes | None,
         end: str,
     ) -> None:
+        request = {**request, "protocolVersion": version}
         stream = stream_of(request, said, outcome, result, end)
         told = read(request, stream)
         assert told["error"] is None
         # A patch need not fit the state that it is for: that is the agent's business.
         assert [w for w in told["warnings"] if "apply state patch" not in w] == []
-        assert told["failed"] == ("worker_crashed" if end == "crashed" else None)
         if end == "well":
-            assert told["outcome"] in {"success", "interrupt"}
+            assert (told["failed"], told["outcome"] in {"success", "interrupt"}) == (None, True)
             look_at_history(request, told)
+        elif end == "cancelled" and package == CURRENT:
+            assert (told["failed"], told["outcome"]) == (None, "cancelled")
+        else:
+            code = "cancelled" if end == "cancelled" else "worker_crashed"
+            assert (told["failed"], told["outcome"]) == (code, None)
+        if told["outcome"] == "success" and package == CURRENT:
             last = json.loads(stream.decode().split("\n\n")[-2].removeprefix("data: "))
             # It takes any call without a result for its own, if none is named.
-            assert told["pending"] == last["outcome"].get("pendingToolCallIds", [])
-        elif end == "cancelled":
-            assert told["outcome"] == "cancelled"
+            assert told["pending"] == last["outcome"]["pendingToolCallIds"]
 
     hold()
 
@@ -120,4 +135,10 @@ def look_at_history(request: dict[str, Any], told: dict[str, Any]) -> None:
     assert set(results) <= set(calls)
     old = {call["id"] for each in request["messages"] for call in each.get("toolCalls", [])}
     if told["outcome"] == "success":
-        assert set(calls) - set(results) - old <= set(told["pending"])
+        names = {
+            call["id"]: call["function"]["name"]
+            for each in messages
+            for call in each.get("toolCalls", [])
+        }
+        left = {names[call] for call in set(calls) - set(results) - old}
+        assert left <= {tool["name"] for tool in request["tools"]}

@@ -173,7 +173,9 @@ PATHS = st.sampled_from(["", "/a", "/a/0", "/a~1b"])
 PATCHES = st.lists(
     st.fixed_dictionaries({"op": st.just("add"), "path": PATHS, "value": VALUES})
     | st.fixed_dictionaries({"op": st.just("remove"), "path": PATHS})
-    | st.fixed_dictionaries({"op": st.just("move"), "path": PATHS, "from": PATHS}),
+    | st.fixed_dictionaries(
+        {"op": st.sampled_from(["copy", "move"]), "path": PATHS, "from": PATHS}
+    ).filter(lambda patch: patch["op"] == "copy" or not patch["path"].startswith(patch["from"])),
     max_size=3,
 )
 

@@ -361,6 +361,8 @@ def test_a_state_is_a_snapshot_or_a_patch() -> None:
         [{"op": "add", "path": "/a"}],
         [{"op": "remove", "path": "a"}],
         [{"op": "move", "path": "/a"}],
+        [{"op": "move", "from": "", "path": "/a"}],
+        [{"op": "move", "from": "/a", "path": "/a/0"}],
         [{"op": "test", "path": "/~2", "value": 1}],
     ],
 )

@@ -58,7 +58,7 @@ class _Test(Struct, gc=False, tag_field="op", tag="test"):
     value: Raw
 
 
-_check_patch = msgspec.json.Decoder(list[_Add | _Remove | _Replace | _Move | _Copy | _Test]).decode
+_decode_patch = msgspec.json.Decoder(list[_Add | _Remove | _Replace | _Move | _Copy | _Test]).decode
 
 
 class _Ask(Struct, gc=False):
@@ -106,11 +106,19 @@ def state_event(state: State) -> bytes:
     assert isinstance(state.patch, Raw)
     try:
         _check_patch(state.patch)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of msgspec among them
         raise InvalidAgentResponse(
             f"a state's patch is not one that RFC 6902 allows: {error}"
         ) from None
     return event("STATE_DELTA", delta=state.patch)
+
+
+def _check_patch(patch: Raw) -> None:
+    """Raises ValueError for what is no patch, whatever the state is."""
+    for operation in _decode_patch(patch):
+        # RFC 6902, 4.4. Clients that do it all the same get a state that has itself within it.
+        if isinstance(operation, _Move) and operation.path.startswith(f"{operation.source}/"):
+            raise ValueError(f"'from' is {operation.source[:80]!r}, above 'path'")
 
 
 def file_event(file: File) -> bytes:

@@ -1,9 +1,10 @@
 /** AG-UI's client, given whole responses: a line of JSON for each on stdin, with the `messages` and
  * the answers (`resume`) of the request and the `stream`, and one on stdout with what the client
- * made of it. */
+ * made of it. The argument is the package. */
 
 import readline from "node:readline";
-import { HttpAgent } from "@ag-ui/client";
+
+const { HttpAgent } = await import(process.argv[2]);
 
 const warnings = [];
 console.warn = (...words) => warnings.push(words.join(" "));
@@ -24,8 +25,8 @@ async function read({ messages, resume, stream }) {
         onRunErrorEvent: ({ event }) => {
           told.failed = event.code;
         },
-        onRunFinishedEvent: ({ outcome, pendingToolCallIds }) => {
-          told.outcome = outcome;
+        onRunFinishedEvent: ({ event, pendingToolCallIds }) => {
+          told.outcome = event.outcome.type;
           told.pending = pendingToolCallIds ?? [];
         },
       },
