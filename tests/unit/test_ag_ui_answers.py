@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from random import Random
 from typing import Any
@@ -12,8 +13,10 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import AgentFailed, Cancelled, InvalidAgentResponse, WorkerCrashed
+from gateway.exchange import MAX_HELD_PER_REQUEST
 from gateway.front.chats.parts import MAX_EVENTS_AT_ONCE
 from protocol import Outcome
+from protocol.framing import MAX_LINE_BYTES
 from tests.unit.ag_ui import (
     HISTORY,
     OUTCOMES,
@@ -385,7 +388,7 @@ def test_a_status_is_a_step_until_the_next_one() -> None:
     told = [(each["type"], each.get("stepName") or each.get("value")) for each in events[1:-1]]
     assert told == [
         ("STEP_STARTED", "Look"),
-        ("CUSTOM", {"text": "Look", "progress": 1.0, "total": 2.0}),
+        ("CUSTOM", at("Look", progress=1, total=2)),
         ("STEP_FINISHED", "Look"),
         ("STEP_STARTED", "Write"),
         ("STEP_FINISHED", "Write"),
@@ -394,11 +397,57 @@ def test_a_status_is_a_step_until_the_next_one() -> None:
 
 def test_files_and_events_of_the_agents_own_are_custom_events() -> None:
     file = {"type": "file", "name": "a.txt", "mime": "text/plain", "data": "aGk="}
-    own = {"type": "x-mine", "a": [1]}
+    own = {"type": "x-mine", "a": ["\u2028"]}
     first, second = of_kind(ran(words_of(file, own)), "CUSTOM")
     assert (first["name"], second["name"]) == ("file", "x-mine")
-    assert first["value"] == {"name": "a.txt", "mime": "text/plain", "data": "aGk="}
+    assert first["value"] == file
     assert second["value"] == own
+
+
+LONG = MAX_LINE_BYTES - 200
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        {"type": "file", "name": "a", "mime": "a/b", "data": "aaaa" * (LONG // 4)},
+        {"type": "tool_call", "call": "c1", "name": "a", "arguments": {"a": '"' * 500_000}},
+        {"type": "tool_result", "call": "c1", "content": ['"' * 500_000]},
+        {"type": "state", "value": "\u2028" * 300_000},
+        {"type": "x-mine", "a": "\u2028" * 300_000},
+        {"type": "reasoning", "text": "\u2028" * 300_000},
+    ],
+    ids=lambda word: word["type"],
+)
+def test_the_longest_events_are_held_within_the_bound(word: dict[str, Any]) -> None:
+    codec, exchange = begin()
+    stream = codec.stream(exchange)
+    stream.chunks(words_of(call(name="a", delta="{}")))
+    words = words_of(word if word["type"] != "tool_call" else {**word, "call": "c2"})
+    tracemalloc.start()
+    try:
+        told = stream.chunks(words)
+        assert len(told) > len(words[0]) / 2
+        assert tracemalloc.get_traced_memory()[1] + len(words[0]) < MAX_HELD_PER_REQUEST
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("letter", ["x", "\u2028"])
+def test_the_longest_message_is_held_within_the_bound(letter: str) -> None:
+    codec, exchange = begin()
+    stream = codec.stream(exchange)
+    size = len(letter.encode())
+    message = {"role": "assistant", "content": letter * (LONG // size)}
+    result = json.dumps(message, ensure_ascii=False).encode()
+    exchange.end(result, None)
+    tracemalloc.start()
+    try:
+        told = stream.end(result)
+        assert len(told) > LONG
+        assert tracemalloc.get_traced_memory()[1] < 2 * MAX_HELD_PER_REQUEST
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_silent_run_has_begun_with_its_first_comment() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from protocol import Outcome
-    from protocol.events import File, State, Status
+    from protocol.events import State
 
 PROTOCOL_VERSION = "1.0"
 
@@ -94,9 +94,11 @@ def event(kind: str, **members: Any) -> bytes:
     return b"data: %b\n\n" % on_one_line(_encode({"type": kind, **members}))
 
 
-def custom(name: str, value: Any) -> bytes:
-    """What AG-UI has no event for: its client hands it to the application."""
-    return event("CUSTOM", name=name, value=value)
+def custom(name: str, word: bytes) -> bytes:
+    """What AG-UI has no event for: the agent's event as it is, which clients hand over to their
+    application. It may be as long as a line, and is copied once."""
+    head = b'data: {"type":"CUSTOM","name":%b,"value":' % on_one_line(_encode(name))
+    return b"".join((head, on_one_line(word), b"}\n\n"))
 
 
 def state_event(state: State) -> bytes:
@@ -119,22 +121,6 @@ def _check_patch(patch: Raw) -> None:
         # RFC 6902, 4.4. Clients that do it all the same get a state that has itself within it.
         if isinstance(operation, _Move) and operation.path.startswith(f"{operation.source}/"):
             raise ValueError(f"'from' is {operation.source[:80]!r}, above 'path'")
-
-
-def file_event(file: File) -> bytes:
-    value: dict[str, Any] = {"name": file.name, "mime": file.mime}
-    if isinstance(file.data, bytes):
-        value["data"] = file.data
-    else:
-        value["path"] = file.path
-    return custom("file", value)
-
-
-def progress_event(status: Status) -> bytes:
-    """How much is done, which a step cannot tell; nothing if the agent does not tell it."""
-    value = {"text": status.text, "progress": status.progress, "total": status.total}
-    told = {name: each for name, each in value.items() if each is not None}
-    return custom("status", told) if len(told) > 1 else b""
 
 
 def usage_of(outcome: Outcome | None) -> list[dict[str, int]]:

@@ -79,7 +79,9 @@ class RunStream:
         """The events for words of the answer."""
         if self.failure is not None:
             return b""
-        parts = [self._opening()]
+        # Joined with nothing else, an event that is as long as a line is not copied.
+        opening = self._opening()
+        parts = [opening] if opening else []
         try:
             for texts, word in text_runs(words):
                 parts.append(self._spoken.text(texts) if word is None else self._event(word))
@@ -148,14 +150,16 @@ class RunStream:
                     self._spoken.end_turn()
             case State():
                 events = forms.state_event(told)
-            case Status(text=text):
-                events = self._at(text) + forms.progress_event(told)
+            case Status(text=text, progress=progress, total=total):
+                events = self._at(text)
+                if progress is not None or total is not None:
+                    events += forms.custom("status", word)
             case File():
-                events = forms.file_event(told)
+                events = forms.custom("file", word)
             case UsageSoFar():
                 self._usage = word
             case Custom(type=name):
-                events = forms.custom(name, msgspec.Raw(word))
+                events = forms.custom(name, word)
         return events
 
     def _carrier(self) -> tuple[bytes, str]:
