@@ -310,6 +310,14 @@ def test_questions_are_interrupts() -> None:
     assert not of_kind(events, "TOOL_CALL_RESULT")  # it waits for the answer
 
 
+def test_a_question_may_be_about_a_call_of_an_earlier_run() -> None:
+    asks = b'[{"id":"a2","reason":"confirm","message":"Sure?","call":"old"}]'
+    events = ran(
+        messages=[USER, *HISTORY], resume=ANSWER, outcome=Outcome("input_required", None, asks)
+    )
+    assert outcome_of(events)["interrupts"][0]["toolCallId"] == "old"
+
+
 def test_usage_has_the_names_of_the_protocol() -> None:
     usage = b'{"input_tokens":7,"cached_input_tokens":2,"seconds":5}'
     events = ran(words_of("Hi"), outcome=Outcome("length", usage, None))

@@ -70,8 +70,9 @@ class ShownCalls:
 
     @property
     def ids(self) -> dict[str, str]:
-        """The client's ids of the calls that were told, by the agent's."""
-        return {call: shown.id for call, shown in self._calls.items()}
+        """The client's ids of all calls that an agent may speak of, by the agent's."""
+        waiting = {call: call for call, name in self._request.calls.items() if name is not None}
+        return waiting | {call: shown.id for call, shown in self._calls.items()}
 
     def add(self, told: ToolCall, carrier: Callable[[], tuple[bytes, str]]) -> bytes:
         """The events for a call, or for a piece of its arguments. `carrier` gives the events before
