@@ -10,16 +10,35 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from ag_ui.core import ResumeEntry, RunAgentInput, Tool, UserMessage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Cancelled, WorkerCrashed
 from protocol import Outcome
-from tests.clients.clients import NODE, RUNNERS
+from tests.clients.clients import AUTHORIZATION, NODE, RUNNERS
+from tests.clients.runners import TOOL
+from tests.harness import GatewayInThread
 from tests.javascript import MODULES, need_package, need_runtime
-from tests.unit.ag_ui import OUTCOMES, REQUESTS, RESULTS, WORDS, allowed, begin
+from tests.unit.ag_ui import (
+    OUTCOMES,
+    REQUESTS,
+    RESULTS,
+    WORDS,
+    Order,
+    allowed,
+    begin,
+    events_of,
+)
 from tests.unit.conftest import unhurried
+
+TASKS = (
+    "hello", "think", "search", "weather", "weather-in-pieces", "weather-whole", "own-weather",
+    "fail-in-search", "draw", "work", "change", "ask-when", "ask-leave", "stop-early",
+    "fail-later",
+)  # fmt: skip
 
 PROGRAM = "read_ag_ui.mjs"
 Read = Callable[[dict[str, Any], bytes], dict[str, Any]]
@@ -142,3 +161,42 @@ def look_at_history(request: dict[str, Any], told: dict[str, Any]) -> None:
         }
         left = {names[call] for call in set(calls) - set(results) - old}
         assert left <= {tool["name"] for tool in request["tools"]}
+
+
+def run(gateway: GatewayInThread, task: str, **members: Any) -> list[dict[str, Any]]:
+    """The events of a run, each of which the Python package's types accept; they make the request
+    as well."""
+    message = UserMessage(id="m1", content=task)
+    tool = Tool(**TOOL)
+    asked = RunAgentInput(
+        thread_id="t", run_id="r", protocol_version="1.0", messages=[message], tools=[tool],
+        **members,
+    )  # fmt: skip
+    answer = httpx.post(
+        f"{gateway.url}/ag-ui/told",
+        content=asked.model_dump_json(by_alias=True),
+        headers={"content-type": "application/json", **AUTHORIZATION},
+        timeout=30,
+        verify=False,
+    )
+    assert answer.status_code == 200, answer.text
+    return events_of(answer.content)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_event_is_one_of_the_python_packages_types(
+    gateway: GatewayInThread, task: str
+) -> None:
+    Order().check(run(gateway, task))
+
+
+def test_a_call_waits_for_the_answer_to_a_question(gateway: GatewayInThread) -> None:
+    asked = run(gateway, "ask-leave")
+    [call] = [event for event in asked if event["type"] == "TOOL_CALL_START"]
+    [interrupt] = asked[-1]["outcome"]["interrupts"]
+    assert interrupt["toolCallId"] == call["toolCallId"]
+    assert "TOOL_CALL_RESULT" not in [event["type"] for event in asked]
+    resume = [ResumeEntry(interrupt_id=interrupt["id"], status="cancelled")]
+    answered = run(gateway, "ask-leave", resume=resume)
+    assert "Then not." in [event.get("delta") for event in answered]
+    assert answered[-1]["outcome"] == {"type": "success", "pendingToolCallIds": []}
