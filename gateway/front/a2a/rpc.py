@@ -109,8 +109,10 @@ def read_id(body: bytes) -> bytes | None:
         request = _decode_request(body)
     except msgspec.ValidationError as error:
         raise refuse(INVALID_RPC, f"{readable(error)}; batches are not supported") from None
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         raise refuse(PARSE_ERROR, "the body is not JSON") from None
+    except RecursionError:
+        raise refuse(INVALID_PARAMS, "the body nests too deeply") from None
     text = bytes(request.id)
     if len(text) > MOST_ID_BYTES or text[:1] not in b'"-0123456789n':
         return None
