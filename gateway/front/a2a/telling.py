@@ -258,6 +258,7 @@ class TaskStream:
         work = self._work
         event = read_event(word)
         parts: list[Any] = []
+        before = b""
         match event:
             case UsageSoFar():
                 return b""
@@ -268,13 +269,27 @@ class TaskStream:
                 if event.name in work.calls.names:
                     return b""
             case ToolResult(call=call):
+                before = self._as_own(call)
                 work.calls.answered(call)
             case Status(text=text):
                 parts.append({"text": text})
             case Reasoning():
                 pass
         parts.append({"data": Raw(on_one_line(word)), "mediaType": JSON_TYPE})
-        return work.enter(task.WORKING, parts)
+        return before + work.enter(task.WORKING, parts)
+
+    def _as_own(self, call: str) -> bytes:
+        """The event of a call that could have been the client's, and was the agent's own."""
+        held = self._work.calls.held(call)
+        if held is None:
+            return b""
+        told = {
+            "type": "tool_call",
+            "call": held.id,
+            "name": held.name,
+            "arguments": _as_json(held.arguments),
+        }
+        return self._work.enter(task.WORKING, [{"data": told, "mediaType": JSON_TYPE}])
 
     def _result(self, result: Payload | None, events: list[bytes]) -> list[FunctionCall]:
         """Add the events of an answer in one result; returns the calls that the client is to make.

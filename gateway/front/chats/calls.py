@@ -77,6 +77,13 @@ class Calls:
         self._named[event.call] = event.name
         self._arguments.setdefault(event.call, []).append(piece)
 
+    def held(self, call: str) -> FunctionCall | None:
+        """The call with that id, if it may yet be the client's."""
+        pieces = self._arguments.get(call)
+        if pieces is None:
+            return None
+        return FunctionCall(call, self._named[call], "".join(pieces) or "{}")
+
     def answered(self, call: str) -> None:
         """Something was returned for a call: it was the agent's own, whatever is said of it yet."""
         pieces = self._arguments.pop(call, [])
