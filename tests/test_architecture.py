@@ -39,6 +39,7 @@ PURE_STANDARD_LIBRARY = {
     "codecs",
     "collections.abc",
     "enum",
+    "hashlib",
     "io",  # for `BytesIO`: a buffer in memory
     "itertools",
     "re",

@@ -269,14 +269,7 @@ class TraceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
 
 
-DialectName: TypeAlias = Literal[
-    "native",
-    "openai",
-    "anthropic",
-    "a2a",
-    "ag-ui",
-    "mcp",
-]
+DialectName: TypeAlias = Literal["native", "openai", "anthropic", "a2a", "ag-ui", "mcp", "ui"]
 """See `front/dialects.py`."""
 
 

@@ -141,14 +141,16 @@ def error_responses(prefix: str, statuses: Sequence[int]) -> Json:
     }
 
 
-def errors_of(prefix: str, schema: Callable[[Sequence[str]], Json]) -> Json:
-    """The responses of one dialect to all errors, where `schema` gives what the body is for errors
-    of some types."""
+def errors_of(
+    prefix: str, schema: Callable[[Sequence[str]], Json], *, kind: str = "application/json"
+) -> Json:
+    """The responses of one dialect to all errors, where `schema` gives what the body, of the media
+    type `kind`, is for errors of some types."""
     return {
         f"{prefix}{status}": {
             "description": REASONS[status],
             "headers": headers("X-Request-Id", *_HEADERS_OF.get(status, ())),
-            "content": {"application/json": {"schema": schema(types)}},
+            "content": {kind: {"schema": schema(types)}},
         }
         for status, types in error_types().items()
     }

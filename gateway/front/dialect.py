@@ -184,9 +184,10 @@ class Route(NamedTuple):
 class RunRequest(NamedTuple):
     """A request that concerns a run and calls no agent, though its path is that of a codec."""
 
-    does: Literal["show", "cancel", "follow", "go_on", "list"]
-    """`follow` is to read its stream. `go_on` is to begin another run in its place; it, `show`,
-    `cancel` and `list` are for a `RunReader` only."""
+    does: Literal["show", "cancel", "follow", "rejoin", "go_on", "list"]
+    """`follow` is to read its stream; `rejoin` as well, from its first event, unless there is
+    nothing to be had that was not read to its end, which is a 204. `go_on` is to begin another run
+    in its place; it, `show`, `cancel` and `list` are for a `RunReader` only."""
     token: str = ""
     """The run's id without the dialect's prefix; empty if it has another form, and for `list`."""
     position: int = 0

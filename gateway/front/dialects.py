@@ -113,12 +113,24 @@ def _native(*, serves: bool) -> Served:
     return Served(NativeDialect(serves=serves), describe)
 
 
+def _ui() -> Served:
+    from gateway.front.ui.dialect import UIDialect  # noqa: PLC0415
+
+    def describe(agents: Sequence[AgentView]) -> Part:
+        from gateway.front.ui.description import describe  # noqa: PLC0415
+
+        return describe(agents)
+
+    return Served(UIDialect(), describe)
+
+
 _MAKERS: Mapping[str, Callable[[], Served]] = {
     "openai": _openai,
     "anthropic": _anthropic,
     "ag-ui": _ag_ui,
     "a2a": _a2a,
     "mcp": _mcp,
+    "ui": _ui,
 }
 """All but the native one, in the order in which they are asked whose a path is."""
 

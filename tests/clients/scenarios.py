@@ -247,4 +247,11 @@ ALL: tuple[Scenario, ...] = (
     Scenario(JQ, "stream", "break-later", broke_off, JQ, runs=None),
 )
 
+STREAMS_ONLY: Mapping[str, Check] = {
+    scenario.name: broke_off
+    for scenario in ALL
+    if scenario.do == "answer" and scenario.task == "crash-later"
+}
+"""For a protocol whose every answer is a stream: what it had begun is there before the error."""
+
 COLUMNS = tuple(dict.fromkeys(each.column for each in ALL))

@@ -53,19 +53,25 @@ def make_call(
     modes: AbstractSet[str],
     tools: Tools,
     parameters: Mapping[str, Any],
+    resume: bytes | None = None,
 ) -> Call:
     """A chat with the agent that the body names.
 
     `payload` are the messages as the agent gets them, and `modes` what it must take to be given
-    them. `parameters` is `context.parameters`, but for the choice among the tools. Raises
+    them. `parameters` is `context.parameters`, but for the choice among the tools; `resume`
+    is as in `Call`. Raises
     InvalidRequest and RequestTooLarge.
     """
     conversation = conversation_of(head, asked.conversation)
     context = _context(
         conversation, asked, encode_parameters({**parameters, "tool_choice": tools.choice})
     )
-    check_size(payload, context, more=len(tools.wire or b""))
-    needs = frozenset(modes)
+    check_size(payload, context, more=len(tools.wire or b"") + len(resume or b""))
+    needs = {*modes}
+    if tools.wire is not None:
+        needs.add("tools")
+    if resume is not None:
+        needs.add("asks")
     return Call(
         agent=asked.model,
         method="chat",
@@ -79,8 +85,9 @@ def make_call(
         total=caller_timeout(head),
         events=True,
         tools=tools.wire,
+        resume=resume,
         trace=read_trace_context(head.fields),
-        needs=needs if tools.wire is None else needs | {"tools"},
+        needs=frozenset(needs),
         continues=asked.continues,
     )
 

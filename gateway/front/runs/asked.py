@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.errors import NotFound
-from gateway.front.dialect import RUN_PREFIX
+from gateway.errors import NotFound, RunGone
+from gateway.front.dialect import RUN_PREFIX, Response
 from gateway.front.run_codec import RunReader
 from gateway.front.runs.ids import credential_of
 from gateway.front.runs.reading import RunDelivery
@@ -18,7 +18,7 @@ from gateway.front.runs.views import as_view, told_of
 if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.front.client import ClientRequest
-    from gateway.front.dialect import Codec, Response, RunRequest
+    from gateway.front.dialect import Codec, RunRequest
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
 
@@ -32,6 +32,9 @@ async def respond_about_run(
     if asked.does == "list":
         found = runs.of(credential, codec.route.dialect, codec.agent)
         await request.respond(_as_reader(codec).show_all([told_of(run) for run in found]))
+        return None, None
+    if asked.does == "rejoin":
+        await _rejoin(request, runs, codec, asked.token, credential)
         return None, None
     run = _find(request, runs, codec, asked.token, credential)
     if asked.does == "go_on":
@@ -67,6 +70,20 @@ def _find(request: ClientRequest, runs: Runs, codec: Codec, token: str, credenti
     if (seen := request.observation) is not None:
         seen.run, seen.agent = RUN_PREFIX + run.token, run.agent
     return run
+
+
+async def _rejoin(
+    request: ClientRequest, runs: Runs, codec: Codec, token: str, credential: bytes
+) -> None:
+    """Respond with a run's stream, if its client has not got that to its end yet."""
+    try:
+        run = _find(request, runs, codec, token, credential) if token else None
+    except (NotFound, RunGone):
+        run = None
+    if run is None or run.was_read:
+        await request.respond(Response(204, ((b"cache-control", b"no-store"),), b""))
+    else:
+        await _follow(request, runs, codec, run, 0)
 
 
 def _as_reader(codec: Codec) -> RunReader:
