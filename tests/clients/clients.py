@@ -37,6 +37,7 @@ ALL_SECONDS = 300
 """The same, of all of them."""
 
 WRONG_KEY = "agw_a-key-that-nobody-has-given-to-this-client"
+OTHER_KEY = "agw_the-key-of-others-who-may-call-as-well"
 AUTHORIZATION = {"authorization": f"Bearer {KEY}"}
 
 ONE_LINER = """
@@ -200,6 +201,7 @@ def toml() -> str:
     return (
         f"[server]\nsandbox = 'strict'\ndialects = {json.dumps(dialects())}\n"
         f"[keys.tests]\nhash = '{hash_key(KEY.encode())}'\n"
+        f"[keys.others]\nhash = '{hash_key(OTHER_KEY.encode())}'\n"
         "[defaults]\nworkers = { min = 1, max = 1 }\n"
         "restart = { failures = 1000, backoff = 0 }\n" + "".join(tables)
     )

@@ -296,6 +296,8 @@ def test_the_header_names_the_conversation_where_there_is_one() -> None:
         ({"resume": [{"payload": 1}]}, "resume"),
         ({"resumable": "yes"}, "resumable"),
         ({"id": 1}, "id"),
+        ({"resumable": True}, "id"),
+        ({"resumable": True, "id": "a/b"}, "id"),
     ],
 )
 def test_what_is_malformed_is_refused_by_its_name(body: dict[str, Any], param: str) -> None:

@@ -35,8 +35,10 @@ class UIDialect:
             return None
         if not slash:
             return ChatCodec(name, self._resumable)
-        chat = rest.removesuffix(STREAM)  # the SDK escapes an id, which may hold a slash then
-        return ResumeCodec(name, chat, self._resumable) if chat and chat != rest else None
+        chat = rest.removesuffix(STREAM)
+        if chat == rest or not chat or "/" in chat:
+            return None
+        return ResumeCodec(name, chat, self._resumable)
 
     def match_run(self, path: str) -> RunPath | None:
         """None: the protocol has no paths for runs."""

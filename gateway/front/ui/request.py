@@ -84,6 +84,8 @@ def read_chat(agent: str, head: RequestHead, body: bytes) -> tuple[Call, ChatReq
     conversation = read_messages(decoded.messages)
     tools = _read_tools(decoded.tools)
     chat = decoded.id or ""
+    if decoded.resumable and (not chat or "/" in chat):
+        raise refuse("a stream is found again by an 'id', and by one without a slash", "id")
     call = make_call(
         head,
         Asked(
