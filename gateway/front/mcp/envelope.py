@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import RequestTooLarge
-from gateway.front.bodies import check_nesting, check_utf8
+from gateway.front.bodies import check_nesting, check_utf8, decode_body
 from protocol import on_one_line
 
 MOST_REST = 64 * 1024
@@ -81,7 +81,9 @@ def _read_call(body: bytes) -> Envelope | None:
         if message.method != CALL or not isinstance(message.params, Raw):
             return None
         params = _decode_params(bytes(message.params))
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.DecodeError, RecursionError) as error:
+        if len(body) > MOST_REST and not isinstance(error, msgspec.ValidationError):
+            decode_body(_decode_message, body)  # it says what is wrong
         return None
     arguments = bytes(params.arguments)
     if arguments == b"null":

@@ -6,7 +6,8 @@ Knows nothing of the SDK: what a call tells on its way is given to a function.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import trio
@@ -20,8 +21,6 @@ from gateway.front.runs.reading import PORTION
 from gateway.front.runs.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gateway.agents.dispatcher import Dispatcher
     from gateway.call import Call
     from gateway.exchange import Exchange
@@ -87,6 +86,8 @@ class Calls:
         self._runs = runs
         self._tools: dict[str, AgentTools] = {}
         """Of each agent that there is, as it was listed last."""
+        self._asking: set[trio.CancelScope] = set()
+        self._closed = False
 
     # Tools
 
@@ -183,6 +184,24 @@ class Calls:
         if finished is None:
             raise run.gap(0)
         return finished
+
+    # Questions
+
+    @contextmanager
+    def asking(self, seconds: float) -> Iterator[None]:
+        """While a user is asked, for so long, or until the gateway ends."""
+        with trio.move_on_after(0 if self._closed else seconds) as scope:
+            self._asking.add(scope)
+            try:
+                yield
+            finally:
+                self._asking.discard(scope)
+
+    def close(self) -> None:
+        """Wait for no more answers: no call could go on with them."""
+        self._closed = True
+        for scope in self._asking:
+            scope.cancel()
 
     async def structured(self, target: Target, answer: Answer) -> bytes | None:
         """The output of a tool that has declared its schema, as the object that clients get; None:

@@ -62,6 +62,7 @@ class Endpoint:
             while True:
                 await trio.sleep(LOOK_SECONDS)
                 if self._dispatcher.draining:
+                    self._calls.close()
                     for sessions in self._of_keys.values():
                         sessions.close()
                     continue

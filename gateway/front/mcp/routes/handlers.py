@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import mcp_types as types
 import msgspec
-import trio
 from mcp.server.lowlevel import Server
 from mcp.server.lowlevel.server import NotificationOptions
 from mcp.shared.exceptions import MCPError
@@ -216,7 +215,7 @@ class _ToolRun:
     async def _elicit(self, forms: dict[str, Form]) -> bytes | None:
         """Ask while the call goes on; None: the client does not."""
         replies = {ask: {"action": "cancel"} for ask in forms}
-        with trio.move_on_after(ASK_SECONDS):
+        with self._calls.asking(ASK_SECONDS):
             for ask, form in forms.items():
                 try:
                     reply = await self._ctx.session.elicit_form(
