@@ -35,6 +35,9 @@ PREFIX = "agent-gateway/"
 MOST_PROGRESS_TEXT = 4096
 """Characters of one progress message; of reasoning, the end is shown."""
 
+MOST_NEWS = 8
+"""Notifications at a time. Where an agent tells more at once, the last ones count."""
+
 SMALL_STEP = 1e-6
 """By which progress goes on that has no number: the protocol wants each greater than the last."""
 
@@ -92,10 +95,8 @@ class Answering:
         return bool(self._news or self._thoughts)
 
     def take_progress(self) -> list[Progress]:
-        """What has been told since the last time: at most one of each kind of thing."""
-        if self._thoughts:
-            self._tell(self._thoughts.strip()[-MOST_PROGRESS_TEXT:])
-            self._thoughts = ""
+        """What has been told since the last time."""
+        self._tell_thoughts()
         news, self._news = self._news, []
         return news
 
@@ -112,6 +113,11 @@ class Answering:
         )
         self._blocks = []
         return Answer(content, value, _meta(outcome))
+
+    def cut(self) -> bytes:
+        """The blocks of content of an answer that has no end."""
+        self._close_text()
+        return b",".join(self._blocks)
 
     def _add_text(self, texts: Sequence[bytes]) -> None:
         self._chunks += texts
@@ -136,16 +142,19 @@ class Answering:
                 self._blocks.append(file_block(file, self._agent, self._version))
                 self._grow(len(self._blocks[-1]) + CHUNK_COST)
 
+    def _tell_thoughts(self) -> None:
+        thoughts, self._thoughts = self._thoughts.strip(), ""
+        if thoughts:
+            self._tell(thoughts[-MOST_PROGRESS_TEXT:])
+
     def _tell(self, text: str, progress: float | None = None, total: float | None = None) -> None:
+        self._tell_thoughts()
         least = max(self._progress + SMALL_STEP, math.nextafter(self._progress, math.inf))
         numbered = progress is not None and progress >= least and math.isfinite(progress)
         self._progress = progress if numbered and progress is not None else least
         shown_total = total if numbered and total is not None and math.isfinite(total) else None
-        if numbered:
-            # Only where things stand now counts of numbers.
-            self._news = [each for each in self._news if each.total is None]
         told = Progress(self._progress, shown_total, plain_text(text, MOST_PROGRESS_TEXT))
-        self._news = [*self._news[-7:], told]
+        self._news = [*self._news[1 - MOST_NEWS :], told]
 
     def _add_result(self, result: bytes) -> bytes:
         if self._method == "chat":

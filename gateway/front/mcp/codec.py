@@ -68,13 +68,16 @@ class CallCodec:
         self.agent = agent
         self.route = Route("mcp", PATH, method)
         self._version = version
+        self.last = Answering(agent, method, version)
+        """What makes the answer of words, of the last exchange."""
 
     def decode(self, head: RequestHead, body: bytes) -> Call | Response:
         raise NotImplementedError
 
     def answering(self) -> Answering:
-        """What makes the answer of words."""
-        return Answering(self.agent, self.route.handler, self._version)
+        """A new one for an exchange: see `last`."""
+        self.last = Answering(self.agent, self.route.handler, self._version)
+        return self.last
 
     def encode(self, exchange: Exchange, words: list[bytes]) -> Response:
         raise NotImplementedError  # every call is a stream

@@ -153,6 +153,8 @@ class Calls:
             if answering.has_news and trio.current_time() >= told_at + PROGRESS_SECONDS:
                 await tell(answering.take_progress())
                 told_at = trio.current_time()
+        if answering.has_news:
+            await tell(answering.take_progress())
         if exchange.error is not None:
             raise exchange.error
         return Finished(answering.end(exchange.result, exchange.outcome), exchange.outcome)

@@ -252,6 +252,8 @@ class _ToolRun:
     def _failed(self, error: GatewayError) -> types.CallToolResult:
         self._visit.request.log_error(error)
         content, meta = error_content(error.type, error.message, error.details)
+        if begun := self._codec.last.cut():
+            content = b"%b,%b" % (begun, content)
         return types.CallToolResult(
             content=_placeholders(self._visit.splices.add(content)),
             is_error=True,
