@@ -103,8 +103,8 @@ class Dispatcher:
         self._all_left: trio.Event | None = None
         self.reading: set[trio.CancelScope] = set()
         """In each of them a request is being read that is not submitted yet. `stop` ends them."""
-        self.exchange_type: type[Exchange] = Exchange
-        """What admitted requests become: another one keeps more of them, for whoever looks."""
+        self.new_exchange: Callable[..., Exchange] = Exchange
+        """Makes what an admitted request becomes; one that keeps more, while anybody looks."""
         self.leaving = False
         """Whether load balancers are to send requests elsewhere, though they are still served."""
         self.draining = False
@@ -222,7 +222,7 @@ class Dispatcher:
         agent = self.agent(call.agent)
         if self._leaving and call.conversation is not None:
             agent = self._at_work_on(call) or agent
-        exchange = agent.submit(call, self.exchange_type)
+        exchange = agent.submit(call, self.new_exchange)
         self._open[exchange] = agent
         if self._leaving and agent in self._leaving:
             self._leaving[agent].admitted(call)

@@ -183,11 +183,11 @@ class AgentSupervisor:
         at_workers = (worker.exchanges for worker in self._workers.values())
         return (*self._pool.queue, *(exchange for each in at_workers for exchange in each))
 
-    def submit(self, call: Call, kind: type[Exchange] = Exchange) -> Exchange:
+    def submit(self, call: Call, new: Callable[..., Exchange] = Exchange) -> Exchange:
         """Admit a request, and give it to a worker if one is free. Raises GatewayError."""
         now = clock.now()
         late = self.declared.check(call) if self._pool.stage is Stage.SERVING else None
-        exchange = kind(call, self.settings.clocks, now, self.settings.session_by, late)
+        exchange = new(call, self.settings.clocks, now, self.settings.session_by, late)
         self._has_owners = bool(call.owner)
         try:
             self._step(self._pool.submit, exchange, now)

@@ -1,8 +1,8 @@
 """The access log: one line for each request and each run, at its end.
 
 A line has no word of a payload, unless `log_payloads` asks for it, and never a key, only its name.
-Times are in seconds. What the probes of load balancers ask for, and a scrape of metrics, is logged
-at the level `debug`: they come every few seconds and say nothing.
+Times are in seconds. What the probes of load balancers ask for, a scrape of metrics, and what the
+console reads, is logged at the level `debug`: they come every few seconds and say nothing.
 
 **What a line costs.** There is one per request, so it must be cheap. Where records of this log are
 JSON lines and go nowhere else (`logs.json_writer`), the line is encoded as one Struct and handed to
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.access")
 
-PROBES = frozenset({"/agent/{name}/health", "/health", "/live", "/metrics", "/ready"})
+PROBES = frozenset(
+    {
+        *("/agent/{name}/health", "/health", "/live", "/metrics", "/ready"),
+        *("/console", "/console/page/{name}", "/console/api/hello", "/console/api/live"),
+        *("/console/api/agents/{name}", "/console/api/requests/{wanted}"),
+    }
+)
 
 _encode = msgspec.json.Encoder().encode
 

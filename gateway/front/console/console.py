@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import trio
+
 from gateway.errors import NotFound
 from gateway.front.console.journal import Noted, NotedWithText
 from gateway.front.console.lines import LastLines
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from gateway.observe.observation import Observation
 
 
+log = logging.getLogger("gateway")
+
+
 class Console:
     """The console of one gateway."""
 
@@ -34,7 +39,6 @@ class Console:
         self._keys = keys
         self.payloads = settings.server.log_payloads
         self.requests = LastRequests()
-        self.requests.payloads = self.payloads
         self.series = Series()
         self.lines = LastLines()
         self.watch = Watch(dispatcher, NotedWithText if self.payloads else Noted)
@@ -54,6 +58,10 @@ class Console:
         root.addHandler(self.lines)
         try:
             await self.watch.run()
+        except Exception:  # the boundary: a defect of what shows agents ends none of them
+            log.exception("the console has failed, and shows nothing until the next start")
+            self.watch.close()
+            await trio.sleep_forever()
         finally:
             root.removeHandler(self.lines)
 

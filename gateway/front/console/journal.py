@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -16,12 +16,7 @@ from msgspec import Struct
 from gateway.exchange import Exchange
 from protocol.events import EVENT_TYPES
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from gateway.errors import GatewayError
-
-FIRST, LAST = 128, 128
+FIRST, LAST = 100, 100
 """Entries that are kept of one request: how it began, and what came last."""
 
 MOST_TEXT = 256
@@ -121,21 +116,6 @@ class NotedWithText(Noted):
     __slots__ = ()
 
     with_text = True
-
-
-def events_of(
-    exchange: Exchange, ended: tuple[float, GatewayError | None] | None
-) -> Iterator[Entry]:
-    """What is known of a request besides its words. `ended`: when, and how if badly."""
-    yield Entry(exchange.admitted_at, "admitted")
-    if exchange.given_at is not None:
-        yield Entry(exchange.given_at, "given")
-    if ended is not None:
-        at, error = ended
-        kind = "completed"
-        if error is not None:
-            kind = "cancelled" if error.type == "cancelled" else "failed"
-        yield Entry(at, kind)
 
 
 class _Type(Struct):

@@ -1,14 +1,18 @@
 """The last lines of the log, for whoever follows it in the console.
 
-A handler of `logging` beside the one that writes: what a record says is kept as plain values, so
-that nothing of a traceback's frames or of a request lives on in it. Records come from any thread.
+A handler of `logging` beside the one that writes. It keeps records as they are, and makes lines of
+them for whoever looks; but nothing of a traceback's frames or of a request lives on in them.
+Records come from any thread.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections import deque
+from collections.abc import Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
@@ -16,41 +20,64 @@ from msgspec import Struct
 from gateway.observe.harmless import printable, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
 AGENTS_WORDS = "gateway.agent"
 """The logger of what agents write, which may repeat what any caller has said."""
 
-MOST_LINES = 5000
-MOST_BYTES = 4 * 1024 * 1024
-"""Of the lines together, estimated. An agent that writes as fast as it may fills them in seconds,
-and its own lines are the ones that are lost first: there are so many of them."""
+MOST_LINES = 3000
+"""Of some 2 KB each, beside long texts."""
+
+MOST_CHARACTERS = 2 * 1024 * 1024
+"""Of the lines together."""
 
 MOST_TEXT = 2000
 """Characters of a message or a field."""
 
-_LINE_COST = 600
-"""Bytes of a line beside its text."""
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+_OWN_MEMBERS = frozenset({"agent", "pid", "request"})
+"""Fields that are members of a line themselves."""
 
 _PLAIN = frozenset({bool, float, int})
 
 
-class Kept(Struct, frozen=True, kw_only=True):
-    """One line."""
+class Line:
+    """One line, as far as it is looked at."""
 
-    n: int
-    at: float
-    level_number: int
-    logger: str
-    message: str
-    agent: str | None
-    request: str | None
-    """As it was logged: the ids of several requests may stand in it, with commas."""
-    key: str | None
-    """The name of the key that these requests were made with."""
-    pid: int | None
-    fields: dict[str, Any]
-    cost: int
+    __slots__ = ("_fields", "n", "record")
+
+    def __init__(self, n: int, record: logging.LogRecord) -> None:
+        self.n = n
+        self.record = record
+        self._fields: Mapping[str, Any] = getattr(record, "fields", _NONE)
+
+    @property
+    def level(self) -> int:
+        return self.record.levelno
+
+    @property
+    def logger(self) -> str:
+        return self.record.name
+
+    @property
+    def agent(self) -> str | None:
+        return _text(self._fields.get("agent"))
+
+    @property
+    def request(self) -> str | None:
+        """As it was logged: the ids of several requests may stand in it, with commas."""
+        return _text(self._fields.get("request"))
+
+    @property
+    def key(self) -> str | None:
+        """The name of the key that these requests were made with."""
+        return _text(self._fields.get("key"))
+
+    @property
+    def pid(self) -> int | None:
+        pid = self._fields.get("pid")
+        return pid if type(pid) is int else None
 
     @property
     def stderr(self) -> bool:
@@ -58,27 +85,28 @@ class Kept(Struct, frozen=True, kw_only=True):
         return self.logger == AGENTS_WORDS and self.pid is not None
 
     def is_about(self, request_id: str) -> bool:
-        return self.request is not None and request_id in self.request.split(",")
+        request = self.request
+        return request is not None and request_id in request.split(",")
 
     def show(self, *, keys: bool) -> dict[str, Any]:
         """As JSON. Where there are keys, without an end's last lines of stderr, which need not be
         this request's."""
-        fields = {
-            name: printable(value) if type(value) is str else value
-            for name, value in self.fields.items()
-            if not (keys and name == "stderr")
-        }
+        left_out = _OWN_MEMBERS | ({"stderr"} if keys else set())
         return {
             "n": self.n,
-            "at": self.at,
-            "level": logging.getLevelName(self.level_number).lower(),
+            "at": self.record.created,
+            "level": self.record.levelname.lower(),
             "logger": self.logger,
-            "message": printable(self.message),
+            "message": _harmless(self.record.getMessage()),
             "agent": self.agent,
-            "request": None if self.request is None else printable(self.request),
+            "request": None if self.request is None else _harmless(self.request),
             "pid": self.pid,
             "stderr": self.stderr,
-            "fields": fields,
+            "fields": {
+                name: value if type(value) in _PLAIN else _harmless(str(value))
+                for name, value in self._fields.items()
+                if value is not None and name not in left_out
+            },
         }
 
 
@@ -89,85 +117,88 @@ class LineFilter(Struct, frozen=True):
     request: str | None = None
     level: int = logging.INFO
 
-    def takes(self, line: Kept) -> bool:
+    def takes(self, line: Line) -> bool:
         return (
-            line.level_number >= self.level
+            line.level >= self.level
             and (self.agent is None or line.agent == self.agent)
             and (self.request is None or line.is_about(self.request))
         )
 
 
 class LastLines(logging.Handler):
-    """The handler. Add it to the root logger, and `close` it."""
+    """The handler, for the root logger."""
 
-    def __init__(self, most_lines: int = MOST_LINES, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_lines: int = MOST_LINES, most_text: int = MOST_CHARACTERS) -> None:
         super().__init__()
-        self._most_lines, self._most_bytes = most_lines, most_bytes
-        self._lines: deque[Kept] = deque()
-        self._bytes = 0
+        self._most_lines, self._most_text = most_lines, most_text
+        self._records: deque[tuple[logging.LogRecord, int]] = deque()
+        """With the size of each."""
+        self._text = 0
+        self._changing = threading.Lock()
         self.next = 0
         """The number of the next line."""
 
     def __repr__(self) -> str:
-        return f"<LastLines {len(self._lines)} lines, {self._bytes} bytes>"
+        return f"<LastLines {len(self._records)} lines, {self._text} characters>"
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Called with the handler's lock held."""
-        line = _keep(record, self.next)
-        self.next += 1
-        self._lines.append(line)
-        self._bytes += line.cost
-        while len(self._lines) > self._most_lines or self._bytes > self._most_bytes:
-            self._bytes -= self._lines.popleft().cost
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Keep a record. There is no filter to ask here, and no stream to lock."""
+        if record.args or record.exc_info:
+            record = _without_objects(record)
+        size = _size(record)
+        with self._changing:
+            self._records.append((record, size))
+            self._text += size
+            self.next += 1
+            while len(self._records) > self._most_lines or self._text > self._most_text:
+                self._text -= self._records.popleft()[1]
+        return True
 
-    def after(self, n: int, may_read: Callable[[Kept], bool], most: int) -> tuple[list[Kept], int]:
-        """The last lines from the number `n` on that may be read, at most `most`, the oldest first;
-        and how many lines were passed over that may have been some."""
-        assert self.lock is not None
-        with self.lock:
-            lines = list(islice(self._lines, max(0, len(self._lines) - (self.next - n)), None))
-        lost = (lines[0].n if lines else self.next) - n
-        found = [line for line in lines if may_read(line)]
+    def after(self, n: int, wanted: Callable[[Line], bool], most: int) -> tuple[list[Line], int]:
+        """The last lines from the number `n` on that are wanted, at most `most`, the oldest first;
+        and how many were passed over: wanted ones, and any that are not kept any more."""
+        with self._changing:
+            first = self.next - len(self._records)
+            records = list(islice(self._records, max(0, n - first), None))
+        begin = max(n, first)
+        found = [
+            line
+            for at, (record, _) in enumerate(records, begin)
+            if wanted(line := Line(at, record))
+        ]
         left_out = max(0, len(found) - most)
-        return found[left_out:], left_out + max(0, lost)
+        return found[left_out:], left_out + begin - n
 
-    def find(self, wanted: Callable[[Kept], bool], most: int) -> list[Kept]:
+    def find(self, wanted: Callable[[Line], bool], most: int) -> list[Line]:
         """The last lines that are wanted, the oldest first."""
         return self.after(0, wanted, most)[0]
 
 
-def _keep(record: logging.LogRecord, n: int) -> Kept:
-    fields = {name: value for name, value in _fields(record) if value is not None}
-    message = shortened(record.getMessage(), MOST_TEXT)
+def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
+    """The same line, without what its arguments and the frames of a traceback refer to."""
+    line = logging.LogRecord(
+        record.name, record.levelno, "", 0, record.getMessage()[:MOST_CHARACTERS], None, None
+    )
+    line.created = record.created
+    fields = dict(getattr(record, "fields", _NONE))
     if record.exc_info and record.exc_info[1] is not None:
         error = record.exc_info[1]
         fields["exception"] = shortened(f"{type(error).__name__}: {error}", MOST_TEXT)
-    cost = _LINE_COST + _size(message) + sum(_size(v) for v in fields.values() if type(v) is str)
-    pid = fields.pop("pid", None)
-    return Kept(
-        n=n,
-        at=record.created,
-        level_number=record.levelno,
-        logger=record.name,
-        message=message,
-        agent=_text(fields.pop("agent", None)),
-        request=_text(fields.pop("request", None)),
-        key=_text(fields.get("key")),
-        pid=pid if type(pid) is int else None,
-        fields=fields,
-        cost=cost,
-    )
+    line.__dict__["fields"] = fields
+    return line
 
 
-def _fields(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:
-    fields: Mapping[str, Any] = getattr(record, "fields", {})
-    for name, value in fields.items():
-        plain = value is None or type(value) in _PLAIN
-        yield name, value if plain else shortened(str(value), MOST_TEXT)
+def _size(record: logging.LogRecord) -> int:
+    """In characters."""
+    size = len(record.msg)
+    for value in record.__dict__.get("fields", _NONE).values():
+        if type(value) is str:
+            size += len(value)
+    return size
 
 
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else 4 * len(text)
+def _harmless(text: str) -> str:
+    return printable(shortened(text, MOST_TEXT))
 
 
 def _text(value: object) -> str | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from gateway.front.console.console import Console
-    from gateway.front.console.lines import Kept, LineFilter
+    from gateway.front.console.lines import Line, LineFilter
     from gateway.front.console.requests import RequestView
     from gateway.front.console.rights import Rights
 
@@ -113,10 +113,10 @@ class RequestsTopic:
         requests = self._console.requests
         if self._next == requests.next and self._begun:
             return []
-        kept = [each for each in requests.of(self._rights.owner) if self._shows(each.view.agent)]
+        kept = [each for each in requests.of(self._rights.owner) if self._shows(each.seen.agent)]
         new = [each.view for each in kept if each.n >= self._next]
         self._next = requests.next
-        self._ended = dict.fromkeys(each.view.id for each in kept)
+        self._ended = dict.fromkeys(each.id for each in kept)
         return new
 
     def _changed_running(self) -> list[RequestView]:
@@ -163,7 +163,7 @@ class LogTopic:
             yield "log", reset | {"lines": lines, "skipped": skipped}
         self._begun = True
 
-    def _is_for_reader(self, line: Kept) -> bool:
+    def _is_for_reader(self, line: Line) -> bool:
         return self._wanted.takes(line) and self._rights.may_read(line)
 
 
@@ -171,15 +171,16 @@ class LiveBody(ResponseBody):
     """The body of the response with these topics."""
 
     def __init__(self, console: Console, rights: Rights, topics: Sequence[Topic]) -> None:
-        """Raises Overloaded and ShuttingDown. Must be entered, which ends it."""
+        """Raises Overloaded and ShuttingDown."""
+        console.watch.check_room(rights.caller.name)
         self._console = console
         self._rights = rights
         self._topics = topics
         self._generation = console.watch.generation
         self._reading = ExitStack()
-        self._reading.enter_context(console.watch.reader(rights.caller.name))
 
     async def __aenter__(self) -> LiveBody:
+        self._reading.enter_context(self._console.watch.reader(self._rights.caller.name))
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
 
 from msgspec import Struct
@@ -18,16 +19,15 @@ from gateway import clock
 from gateway.agents.status import setting_for
 from gateway.errors import Cancelled
 from gateway.exchange import RequestPhase
-from gateway.front.console.journal import Journal, Noted, events_of
+from gateway.front.console.journal import Entry, Journal, Noted
 from gateway.observe.harmless import printable, shortened
+from gateway.observe.observation import Observation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
-    from gateway.front.console.journal import Entry
-    from gateway.observe.observation import Observation
 
 MOST_KEPT = 500
 """Requests of one key that have ended."""
@@ -93,22 +93,87 @@ class RequestView(Struct, frozen=True, kw_only=True):
 
 
 class Ended(Struct, frozen=True):
-    """A request that has ended."""
+    """A request that has ended: as little as can be, from which its view is made when it is asked
+    for. Neither its exchange nor its error lives on in it: both may hold as much as it did."""
 
     n: int
-    view: RequestView
-    events: list[Entry]
-    """Without its words."""
-    journal: Journal | None
-    """None where nobody looked when it was admitted."""
-    began: float
-    """In running time."""
-    payloads: dict[str, str] | None
+    seen: Observation
+    """Without these, and without its bodies where they are not to be shown."""
+    error: ErrorView | None
+    cancelled: bool
+    call: _Call | None
+    """None for a request that was refused before there was one."""
+    offset: float
+    """What running time lacks to Unix time."""
     cost: int
+
+    @property
+    def id(self) -> str:
+        began = self.seen.began if self.call is None else self.call.admitted_at
+        return _id(began, self.seen.request_id)
+
+    @property
+    def view(self) -> RequestView:
+        seen, call = self.seen, self.call
+        is_request = seen.kind == "request"
+        first = seen.body_began if call is None or call.spoke_at is None else call.spoke_at
+        return RequestView(
+            id=self.id,
+            request_id=seen.request_id,
+            run=seen.run or None,
+            agent=seen.agent,
+            handler=seen.handler,
+            dialect=seen.dialect or None,
+            key=seen.key or None,
+            stream=seen.stream,
+            state=self._state,
+            status=seen.status or None,
+            error=self.error,
+            began=round(seen.began + self.offset, 3),
+            ended=round(seen.ended + self.offset, 3),
+            queue=_since(None if call is None else call.given_at, seen.began),
+            first=_since(first, seen.began),
+            total=_since(seen.ended, seen.began),
+            words=0 if call is None else call.words,
+            bytes_in=seen.bytes_in if is_request else None,
+            bytes_out=seen.bytes_out if is_request else None,
+            client_left=seen.client_left,
+            pid=None if call is None else call.pid,
+            worker=None,
+        )
+
+    @property
+    def _state(self) -> str:
+        if self.cancelled or (self.error is None and self.seen.client_left):
+            return "cancelled"
+        if self.error is None:
+            return "completed"
+        return "refused" if self.call is None else "failed"
 
     def show(self) -> dict[str, Any]:
         """Its events and payloads, as JSON."""
-        return show_events(self.events, self.journal, self.began) | {"payloads": self.payloads}
+        seen, call = self.seen, self.call
+        events = []
+        if call is not None:
+            events = [Entry(call.admitted_at, "admitted"), Entry(seen.ended, self._state)]
+            if call.given_at is not None:
+                events.insert(1, Entry(call.given_at, "given"))
+        journal = None if call is None else call.journal
+        payloads = None
+        if seen.request_body or seen.response_body:
+            payloads = {"request": _text(seen.request_body), "response": _text(seen.response_body)}
+        return show_events(events, journal, seen.began) | {"payloads": payloads}
+
+
+class _Call(NamedTuple):
+    """What is kept of an exchange."""
+
+    admitted_at: float
+    given_at: float | None
+    spoke_at: float | None
+    words: int
+    pid: int | None
+    journal: Journal | None
 
 
 def show_events(events: list[Entry], journal: Journal | None, began: float) -> dict[str, Any]:
@@ -156,8 +221,6 @@ class LastRequests:
         self._bytes = 0
         self.next = 0
         """The number of the next request that ends."""
-        self.payloads = False
-        """Whether the beginnings of bodies are kept, where they were observed."""
 
     def __repr__(self) -> str:
         return f"<LastRequests of {len(self._by_key)} keys, {self._bytes} bytes>"
@@ -167,7 +230,7 @@ class LastRequests:
         the run is kept."""
         if not seen.handler or (seen.run and seen.kind == "request"):
             return
-        ended = _end(seen, self.next, payloads=self.payloads)
+        ended = _end(seen, self.next)
         self.next += 1
         of_key = self._by_key.get(seen.key)
         if of_key is None:
@@ -191,7 +254,7 @@ class LastRequests:
 
     def find(self, wanted: str, owner: str | None) -> Ended | None:
         """The one with that id, if it is one of the key's."""
-        return next((each for each in self.of(owner) if each.view.id == wanted), None)
+        return next((each for each in self.of(owner) if each.id == wanted), None)
 
     def keep_keys(self, names: Collection[str]) -> None:
         """Forget what was asked for with any other keys: they were revoked."""
@@ -208,50 +271,28 @@ def id_of(exchange: Exchange) -> str:
     return _id(exchange.admitted_at, exchange.call.request_id)
 
 
-def _end(seen: Observation, n: int, *, payloads: bool) -> Ended:
-    exchange, error = seen.exchange, seen.error
-    journal = exchange.journal if isinstance(exchange, Noted) else None
-    events = [] if exchange is None else list(events_of(exchange, (seen.ended, error)))
-    now = time.time()
-    view = RequestView(
-        id=_id(seen.began, seen.request_id) if exchange is None else id_of(exchange),
-        request_id=seen.request_id,
-        run=seen.run or None,
-        agent=seen.agent,
-        handler=seen.handler,
-        dialect=seen.dialect or None,
-        key=seen.key or None,
-        stream=seen.stream,
-        state=_how(seen),
-        status=seen.status or None,
-        error=None if error is None else ErrorView.of(error),
-        began=now - seen.total,
-        ended=now,
-        queue=_since(None if exchange is None else exchange.given_at, seen.began),
-        first=_rounded(seen.first),
-        total=_rounded(seen.total),
-        words=seen.chunks,
-        bytes_in=seen.bytes_in if seen.kind == "request" else None,
-        bytes_out=seen.bytes_out if seen.kind == "request" else None,
-        client_left=seen.client_left,
-        pid=seen.pid,
-        worker=None,
-    )
-    bodies = None
-    if payloads:
-        bodies = {"request": _text(seen.request_body), "response": _text(seen.response_body)}
-    cost = _COST + len(seen.request_id) + (0 if view.error is None else 4 * len(view.error.message))
-    cost += 0 if journal is None else journal.cost
-    cost += 0 if bodies is None else 4 * sum(map(len, bodies.values()))
-    return Ended(n, view, events, journal, seen.began, bodies, cost)
-
-
-def _how(seen: Observation) -> str:
-    if isinstance(seen.error, Cancelled):
-        return "cancelled"
-    if seen.error is not None:
-        return "refused" if seen.exchange is None else "failed"
-    return "cancelled" if seen.client_left else "completed"
+def _end(seen: Observation, n: int) -> Ended:
+    kept, exchange, error = copy(seen), seen.exchange, seen.error
+    kept.exchange = kept.error = kept.trace = None
+    cost = _COST + len(kept.request_body) + len(kept.response_body)
+    call = shown = None
+    if exchange is not None:
+        carrier = exchange.carrier
+        journal = exchange.journal if isinstance(exchange, Noted) else None
+        cost += 0 if journal is None else journal.cost
+        call = _Call(
+            exchange.admitted_at,
+            exchange.given_at,
+            exchange.spoke_at,
+            exchange.word_count,
+            None if carrier is None else carrier.pid,
+            journal,
+        )
+    if error is not None:
+        shown = ErrorView.of(error)
+        cost += 4 * len(shown.message)
+    cancelled = isinstance(error, Cancelled)
+    return Ended(n, kept, shown, cancelled, call, time.time() - seen.ended, cost)
 
 
 def running(open_requests: Collection[Exchange], owner: str | None) -> Iterator[Exchange]:
@@ -293,7 +334,9 @@ def view_running(exchange: Exchange) -> RequestView:
 def show_running(exchange: Exchange) -> dict[str, Any]:
     """Its events, as JSON."""
     journal = exchange.journal if isinstance(exchange, Noted) else None
-    events = list(events_of(exchange, None))
+    events = [Entry(exchange.admitted_at, "admitted")]
+    if exchange.given_at is not None:
+        events.append(Entry(exchange.given_at, "given"))
     return show_events(events, journal, exchange.admitted_at) | {"payloads": None}
 
 
@@ -306,10 +349,6 @@ def progress(exchange: Exchange) -> tuple[object, ...]:
 
 def _since(at: float | None, began: float) -> float | None:
     return None if at is None else round(max(0.0, at - began), 6)
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
 
 
 def _text(body: bytes) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.front.auth import Caller
-    from gateway.front.console.lines import Kept
+    from gateway.front.console.lines import Line
 
 WORKERS = "gateway.worker"
 
@@ -33,16 +33,14 @@ class Rights(Struct, frozen=True):
     def may_call(self) -> Callable[[str], bool]:
         return self.caller.may_call
 
-    def may_read(self, line: Kept) -> bool:
+    def may_read(self, line: Line) -> bool:
         """Whether a line of the log concerns what the caller may see, and nobody else's words."""
         if not self.keys:
             return True
         if line.request is not None or line.key is not None:
             return line.key == self.caller.name
         if line.agent is not None:
-            quotes = line.logger == AGENTS_WORDS or (
-                line.logger == WORKERS and line.level_number > _INFO
-            )
+            quotes = line.logger == AGENTS_WORDS or (line.logger == WORKERS and line.level > _INFO)
             return not quotes and self.caller.may_call(line.agent)
         return self.caller.agents is None
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.front.console.console import Console
     from gateway.front.console.live import Topic
+    from gateway.front.console.requests import RequestView
     from gateway.front.console.rights import Rights
 
 PAGE = Path(__file__).parent / "page"
@@ -78,6 +79,9 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+_AROUND = 1.0
+"""Seconds before and after a request in which a line may still be about it."""
 
 MOST_STDERR = 200
 """Lines of a worker that are shown of one request."""
@@ -212,11 +216,14 @@ def _request(console: Console, rights: Rights, wanted: str) -> dict[str, Any]:
         "request": view,
         **shown,
         "stderr": [
-            line.show(keys=rights.keys)
-            for line in lines
-            if line.at >= view.began - 1 and (view.ended is None or line.at <= view.ended + 1)
+            line.show(keys=rights.keys) for line in lines if _is_while(line.record.created, view)
         ],
     }
+
+
+def _is_while(at: float, view: RequestView) -> bool:
+    """Whether a line came with the request. An id may be used again, by the same caller."""
+    return at >= view.began - _AROUND and (view.ended is None or at <= view.ended + _AROUND)
 
 
 def _find_running(console: Console, rights: Rights, wanted: str) -> Exchange | None:

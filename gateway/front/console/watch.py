@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -37,6 +37,9 @@ ROUND = 10
 
 MOST_MEASURED = 64
 """Workers that are measured at one look, each of which takes some 100 µs of a thread."""
+
+MOST_NOTED = 1000
+"""Running requests whose words are noted. Each takes 30 KB at most, or 80 KB with its text."""
 
 MOST_READERS = 32
 MOST_READERS_OF_KEY = 8
@@ -72,15 +75,14 @@ class Watch:
             await self._opened.wait()
             with trio.CancelScope() as scope:
                 self._dispatcher.reading.add(scope)  # the end of the gateway is not to wait for us
-                self._dispatcher.exchange_type = self._noted
+                self._dispatcher.new_exchange = self._new_exchange
                 try:
                     await self._look_while_watched()
                 finally:
-                    self._dispatcher.exchange_type = Exchange
+                    self._dispatcher.new_exchange = Exchange
                     self._dispatcher.reading.discard(scope)
             if scope.cancelled_caught:
-                self.closed = True
-                self._looked.unpark_all()
+                self.close()
                 await trio.sleep_forever()
             self._memory.clear()
 
@@ -91,6 +93,11 @@ class Watch:
             self._looked.unpark_all()
             await trio.sleep(INTERVAL)
         self._opened = trio.Event()
+
+    def _new_exchange(self, *args: Any, **options: Any) -> Exchange:
+        """What a request becomes that is admitted now."""
+        few = len(self._dispatcher.open) < MOST_NOTED
+        return (self._noted if few else Exchange)(*args, **options)
 
     def _look(self) -> None:
         self.views = self._glances.look(self._dispatcher.agents.values(), self._memory)
@@ -118,9 +125,13 @@ class Watch:
 
     # Readers
 
-    @contextmanager
-    def reader(self, owner: str) -> Iterator[None]:
-        """Have the gateway looked at meanwhile. Raises Overloaded and ShuttingDown."""
+    def close(self) -> None:
+        """Have every reader end, and take no more."""
+        self.closed = True
+        self._looked.unpark_all()
+
+    def check_room(self, owner: str) -> None:
+        """Whether one more may read. Raises Overloaded and ShuttingDown."""
         if self.closed:
             raise ShuttingDown("the gateway is shutting down")
         if len(self._readers) >= MOST_READERS:
@@ -130,6 +141,10 @@ class Watch:
                 f"{MOST_READERS_OF_KEY} streams of the console are open with this key",
                 retry_after=5,
             )
+
+    @contextmanager
+    def reader(self, owner: str) -> Iterator[None]:
+        """Have the gateway looked at meanwhile."""
         if not self._readers:
             self._look()
         self._readers.append(owner)
