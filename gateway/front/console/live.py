@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+import trio
 from quart.wrappers.response import ResponseBody
 
 from gateway.front.console.agents import SeenAgents
@@ -188,18 +189,18 @@ class LiveBody(ResponseBody):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         watch = self._console.watch
-        quiet_since = time.monotonic()
+        quiet_since = trio.current_time()
         while not watch.closed and self._generation == watch.generation and not self._expired:
             events = b"".join(
                 b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))
                 for topic in self._topics
                 for name, data in topic.news()
             )
-            if not events and time.monotonic() - quiet_since >= QUIET_SECONDS:
+            if not events and trio.current_time() - quiet_since >= QUIET_SECONDS:
                 events = KEEP_ALIVE
             if events:
                 yield events
-                quiet_since = time.monotonic()
+                quiet_since = trio.current_time()
             await watch.next_look()
 
     @property
