@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -498,6 +500,29 @@ async def test_a_page_that_has_its_name_resolve_to_this_gateway_gets_nothing(
 ) -> None:
     fields = {"host": "evil.example", "origin": "http://evil.example"}
     assert (await client.get(f"{API}/hello", headers=fields)).status_code == 421
+
+
+async def test_the_page_comes_with_a_policy_that_makes_no_text_markup(
+    keyed: httpx.AsyncClient,
+) -> None:
+    page = await keyed.get("/console")  # without a key
+    assert page.status_code == 200
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    policy = page.headers["content-security-policy"]
+    for directive in ("default-src 'none'", "script-src 'self'", "trusted-types 'none'"):
+        assert directive in policy
+    assert "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    known = {"if-none-match": page.headers["etag"]}
+    assert (await keyed.get("/console", headers=known)).status_code == 304
+    linked = re.findall(r'(?:href|src)="([^"#]+\.\w+)"', page.text)
+    assert linked
+    for path in linked:
+        file = await keyed.get(urljoin("/console", path))
+        assert file.status_code == 200, path
+        assert file.headers["content-security-policy"] == policy
+    for path in ("nothing.js", "..%2froutes.py", "routes.py", "index.html/"):
+        assert (await keyed.get(f"/console/page/{path}")).status_code == 404
 
 
 # When it is there
