@@ -159,6 +159,11 @@ function showTroubles(panel, agent) {
       trouble.setting ? h("p", { class: "hint" }, "The setting that would help: ", said(trouble.setting, "code")) : null)));
 }
 
+/** What workers can see, reach and exhaust, in sentences. */
+const sandboxWords = (words) => Object.entries(words ?? {}).flatMap(([title, sentences]) => [
+  said(`Workers ${title}`, "h3"), h("ul", { class: "sentences" }, sentences.map((each) => said(each, "li"))),
+]);
+
 /** What the agent is and may do, of the body of its status. */
 function described(body) {
   const panel = (title, ...content) => {
@@ -171,7 +176,8 @@ function described(body) {
     ...(body.input_unchecked ? [["input_unchecked", body.input_unchecked]] : []),
     ...whole(body.metadata),
   ];
-  const shown = [panel("What the sandbox enforces", facts(whole(body.sandbox)))];
+  const shown = [panel("What the sandbox enforces", ...sandboxWords(body.in_words),
+    h("details", {}, h("summary", {}, "As settings"), facts(whole(body.sandbox))))];
   if (whole(body.services).length > 0) shown.push(panel("Services", facts(whole(body.services))));
   if (whole(body.network).length > 0) shown.push(panel("Network", facts(whole(body.network))));
   shown.push(panel("Settings", facts(whole(body.settings))), panel("Declared", facts(abilities),

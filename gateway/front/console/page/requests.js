@@ -10,7 +10,7 @@ const REDRAW = 500; // milliseconds between two looks at the bars of those that 
 
 const STATES = {
   queued: ["wait", "queued"], starting: ["wait", "starting"], given: ["busy", "working"],
-  speaking: ["busy", "answering"], completed: ["good", "completed"], failed: ["bad", "failed"],
+  speaking: ["busy", "answering"], sending: ["busy", "sending"], completed: ["good", "completed"], failed: ["bad", "failed"],
   cancelled: ["calm", "cancelled"], refused: ["bad", "refused"],
 };
 
