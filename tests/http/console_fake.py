@@ -180,11 +180,22 @@ def make_about(agent: dict[str, Any]) -> dict[str, Any]:
         "modes": ["stream"],
         "tools": False,
         "asks": True,
+        "in_words": {
+            "can see": [
+                "Files that they can read and not change: /srv/agents, /usr, /lib.",
+                "An empty /tmp for each worker, up to 64 MiB, which is gone when it ends.",
+                "No other file of this machine.",
+            ],
+            "can reach": ["api.example.com:443, and no other network."],
+            "can exhaust": [
+                "Memory: 1 GiB. Held by the kernel (cgroup v2).",
+                "Processes and threads: 256. Held by the kernel (rlimit).",
+            ],
+        },
         "sandbox": {
             "level": "strict",
-            "files": ["its own folder", "the system's programs"],
             "network": ["api.example.com:443"],
-            "limits": {"memory": 1 << 30, "pids": 256, "tmp": 64 << 20, "nofile": 1024},
+            "limits": {"memory": {"value": 1 << 30, "enforced": True, "by": "cgroup v2"}},
         },
         "services": {"llm": {"requests": 1204, "refused": 2, "bytes_out": 81_920_000}},
         "network": {},

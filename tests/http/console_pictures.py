@@ -1,11 +1,12 @@
-"""Pictures of the console, to be looked at: `python -m tests.http.console_pictures FOLDER`.
+"""Pictures of the console, to be looked at: `python -m tests.http.console_pictures FOLDER [PART]`.
 
-Every part, light, dark and as narrow as a telephone, with 1, 30 and 300 agents that do not exist.
-`--readme` makes the README's two anew.
+Every part, light, dark and as narrow as a telephone, with 1, 30 and 300 agents that do not exist;
+or only the pictures whose names contain PART. Without a folder, the README's two are made anew.
 """
 
 from __future__ import annotations
 
+import base64
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.browser import Browser, Page, browser
 from tests.http.console_fake import FakeConsole, Fleet, fake_console
 
 README = Path(__file__).parent / "pictures"
+"""Where the README's are."""
 WIDE, NARROW = (1280, 860), (390, 844)
 
 
@@ -65,7 +67,23 @@ def everything(folder: Path, only: str) -> None:
                                 print(picture, complaint)
 
 
+def for_the_readme() -> None:
+    README.mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as profile,
+        browser(Path(profile)) as chromium,
+        fake_console(Fleet.of(30, 14)) as fake,
+    ):
+        for name, dark in (("agents", False), ("requests", True)):
+            page = opened(chromium, fake, name, dark=dark, size=(1280, 720))
+            shot = page.call("Page.captureScreenshot", format="webp", quality=80)
+            (README / f"console-{name}.webp").write_bytes(base64.b64decode(shot["data"]))
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    target.mkdir(parents=True, exist_ok=True)
-    everything(target, sys.argv[2] if len(sys.argv) > 2 else "")
+    if len(sys.argv) == 1:
+        for_the_readme()
+    else:
+        target = Path(sys.argv[1])
+        target.mkdir(parents=True, exist_ok=True)
+        everything(target, sys.argv[2] if len(sys.argv) > 2 else "")

@@ -300,3 +300,14 @@ def test_schemas_become_forms_or_else_nothing(chromium: Browser, few: FakeConsol
         {"type": "toString"}, {"type": "object", "properties": {"a": 5}, "allOf": [{}]},
     ):  # fmt: skip
         assert in_page(page, "form.js", f"m.schemaForm({json.dumps(odd)})") is None, odd
+
+
+def test_ages_are_reckoned_by_the_gateways_clock(chromium: Browser, few: FakeConsole) -> None:
+    page = shown(chromium, few, "log")
+    ahead = (
+        "(m.learn(new Date(Date.now() + 3600e3).toUTCString()), [m.now() - Date.now() / 1000, "
+        "m.learn(new Date().toUTCString()), m.now() - Date.now() / 1000])"
+    )
+    hour, _, none = in_page(page, "clock.js", ahead)
+    assert 3590 < hour < 3610
+    assert abs(none) < 3

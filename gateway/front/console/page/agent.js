@@ -1,5 +1,6 @@
 // One agent: what it is doing, its workers, what went wrong last, and what it may do.
 
+import { now } from "./clock.js";
 import { get } from "./api.js";
 import { cellGrid, legend, STATES, stateWords } from "./cells.js";
 import { h, Keyed, said, setAttribute, setText } from "./dom.js";
@@ -11,13 +12,13 @@ import { trafficLines } from "./spark.js";
 const MOST_ROWS = 32; // workers in the table; from there on, cells that tell of themselves
 
 export function showAgent(place, { name, signal, linked }) {
-  const badge = h("span", { class: "badge" });
+  const badge = h("span", { class: "badge", hidden: true });
   const meaning = h("span", { class: "dim" });
   const description = said("", "p", { class: "lead" });
   const missing = h("p", { class: "empty", hidden: true }, "There is no such agent here.");
   const to = (part) => `#/${part}${part === "try" ? "/" : "?agent="}${encodeURIComponent(name)}`;
   const body = agentBody(name, signal);
-  const whole = h("div", {}, description, body.element);
+  const whole = h("div", { hidden: true }, description, body.element);
   place.append(
     h("p", { class: "crumb" }, h("a", { href: "#/agents" }, "All agents")),
     h("div", { class: "head" }, said(name, "h1", { tabindex: "-1" }), badge, meaning, h("span", { class: "grow" }),
@@ -121,10 +122,10 @@ function workersPanel() {
 
 function workerRow(find) {
   const cell = h("span", { class: "cell", "aria-hidden": "true" });
-  const [state, pid, old, memory, served, now] = Array.from({ length: 6 }, () => h("span"));
+  const [state, pid, old, memory, served, load] = Array.from({ length: 6 }, () => h("span"));
   const element = h("tr", {},
     h("th", { scope: "row" }, h("span", { class: "worker-name" }, cell, state, pid)),
-    ...[old, memory, served, now].map((each) => h("td", { class: "figure" }, each)));
+    ...[old, memory, served, load].map((each) => h("td", { class: "figure" }, each)));
   pid.className = "dim";
   return {
     element,
@@ -133,10 +134,10 @@ function workerRow(find) {
       setAttribute(cell, "data-state", worker.state);
       setText(state, worker.state);
       setText(pid, worker.pid === null ? "" : String(worker.pid));
-      setText(old, age(Date.now() / 1000 - worker.started));
+      setText(old, age(now() - worker.started));
       setText(memory, bytes(worker.memory));
       setText(served, number(worker.served));
-      setText(now, `${worker.in_flight} of ${worker.capacity}`);
+      setText(load, `${worker.in_flight} of ${worker.capacity}`);
     },
   };
 }
@@ -160,9 +161,8 @@ function showTroubles(panel, agent) {
 }
 
 /** What workers can see, reach and exhaust, in sentences. */
-const sandboxWords = (words) => Object.entries(words ?? {}).flatMap(([title, sentences]) => [
-  said(`Workers ${title}`, "h3"), h("ul", { class: "sentences" }, sentences.map((each) => said(each, "li"))),
-]);
+const sandboxWords = (words) => h("div", { class: "columns" }, Object.entries(words ?? {}).map(([title, sentences]) =>
+  h("div", {}, said(`Workers ${title}`, "h3"), h("ul", { class: "sentences" }, sentences.map((each) => said(each, "li"))))));
 
 /** What the agent is and may do, of the body of its status. */
 function described(body) {
@@ -176,10 +176,11 @@ function described(body) {
     ...(body.input_unchecked ? [["input_unchecked", body.input_unchecked]] : []),
     ...whole(body.metadata),
   ];
-  const shown = [panel("What the sandbox enforces", ...sandboxWords(body.in_words),
+  const shown = [panel("What the sandbox enforces", sandboxWords(body.in_words),
     h("details", {}, h("summary", {}, "As settings"), facts(whole(body.sandbox))))];
   if (whole(body.services).length > 0) shown.push(panel("Services", facts(whole(body.services))));
-  if (whole(body.network).length > 0) shown.push(panel("Network", facts(whole(body.network))));
+  shown[0].classList.add("wide");
+  if (body.network?.requests > 0) shown.push(panel("Network", facts(whole(body.network))));
   shown.push(panel("Settings", facts(whole(body.settings))), panel("Declared", facts(abilities),
     ...["input", "output"].filter((name) => body[name] !== null && body[name] !== undefined).map((name) =>
       h("details", {}, h("summary", {}, `Schema of its ${name}`), said(pretty(body[name]), "pre")))));

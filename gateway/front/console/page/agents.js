@@ -1,5 +1,6 @@
 // All agents: one row each, patched where something has changed.
 
+import { now } from "./clock.js";
 import { agentBody } from "./agent.js";
 import { cellStrip } from "./cells.js";
 import { announce, h, Keyed, said, setAttribute, setText } from "./dom.js";
@@ -72,9 +73,9 @@ export function showAgents(place, { signal, linked }) {
     else for (const name of names) { const row = keyed.get(name); row?.update(name); if (row?.element.inView) row.draw(); }
     totals.update();
     showOnly();
-    const now = [...agents.values()].filter(inTrouble).map((each) => each.name).join(", ");
-    if (troubled !== null && now !== troubled) announce(now ? `In trouble: ${now}` : "All agents can serve");
-    troubled = now;
+    const failing = [...agents.values()].filter(inTrouble).map((each) => each.name).join(", ");
+    if (troubled !== null && failing !== troubled) announce(failing ? `In trouble: ${failing}` : "All agents can serve");
+    troubled = failing;
   }, linked);
 }
 
@@ -179,7 +180,7 @@ function agentRow(name) {
 function troubleOf(agent) {
   const { failure } = agent;
   if (failure === null || failure === undefined) return "";
-  const recent = Date.now() / 1000 - failure.at < RECENT_SECONDS;
+  const recent = now() - failure.at < RECENT_SECONDS;
   if (!inTrouble(agent) && !recent) return "";
   const help = failure.setting ? ` (${failure.setting} would help)` : "";
   return `${ago(failure.at)}: ${failure.message}${help}`;

@@ -1,6 +1,8 @@
 // Requests to the gateway. The key is kept for this tab (sessionStorage), and goes into a header:
 // never into an address, which would stand in logs and histories.
 
+import { learn } from "./clock.js";
+
 const KEPT = "gateway-console-key";
 
 /** The folder of the page: the gateway's root, wherever a proxy has put it. */
@@ -50,6 +52,7 @@ export async function send(path, { method = "GET", body, headers = {}, signal } 
     const response = await fetch(new URL(path, ROOT), {
       method, body, headers: all, signal, cache: "no-store", credentials: "same-origin",
     });
+    learn(response.headers.get("date"));
     if (response.ok) return response;
     const refused = await refusal(response);
     if (response.status !== 401) throw refused;

@@ -1,6 +1,7 @@
 // Workers as cells, each with the colour and the shape of its state. A few are drawn one by one
 // wherever they are; many are counted in a list, and drawn one by one on their agent's page.
 
+import { now } from "./clock.js";
 import { h, Keyed, setAttribute, setText } from "./dom.js";
 import { age, bytes, counted, number } from "./format.js";
 
@@ -58,7 +59,7 @@ export function cellStrip() {
 export function workerWords(worker) {
   const told = [worker.state];
   if (worker.pid !== null) told.push(`pid ${worker.pid}`);
-  told.push(`${age(Date.now() / 1000 - worker.started)} old`);
+  told.push(`${age(now() - worker.started)} old`);
   if (worker.memory !== null) told.push(bytes(worker.memory));
   told.push(counted(worker.served, "request"), `${worker.in_flight} of ${worker.capacity} now`);
   return told.join(", ");

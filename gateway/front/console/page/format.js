@@ -1,5 +1,7 @@
 // Quantities in words. Figures are the reader's own (`Intl`), units are those of the settings.
 
+import { now } from "./clock.js";
+
 const count = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const clock = new Intl.DateTimeFormat("en-GB", {
@@ -26,7 +28,10 @@ export function duration(seconds) {
 }
 
 /** An age: without the fractions that would change with every look. */
-export const age = (seconds) => (seconds < 1 ? "now" : duration(Math.floor(seconds)));
+export function age(seconds) {
+  if (seconds < 1) return "now";
+  return seconds < 60 ? `${Math.floor(seconds)} s` : duration(Math.floor(seconds));
+}
 
 function parts(seconds, large, largeUnit, small, smallUnit) {
   let many = Math.floor(seconds / large);
@@ -64,6 +69,6 @@ export function time(unix) {
 
 /** "12 s ago", of a Unix time in seconds. */
 export function ago(unix) {
-  const seconds = Math.max(0, Date.now() / 1000 - unix);
+  const seconds = Math.max(0, now() - unix);
   return seconds < 1 ? "just now" : `${age(seconds)} ago`;
 }

@@ -1,6 +1,7 @@
 // What the gateway tells of its agents, kept up to date. Parts that show it are called at most once
 // for each frame of the screen, with the names of the agents that have changed.
 
+import { now } from "./clock.js";
 import { get } from "./api.js";
 import { follow } from "./stream.js";
 
@@ -75,7 +76,7 @@ export function applyAgents(data) {
 
 function applySeries(data) {
   if (data.reset) series.clear();
-  const oldest = Date.now() / 1000 - hello.bucket * (hello.buckets + 1);
+  const oldest = now() - hello.bucket * (hello.buckets + 1);
   for (const [name, points] of Object.entries(data.series)) {
     const known = new Map((series.get(name) ?? []).map((point) => [point[0], point]));
     for (const point of points) known.set(point[0], point);
@@ -89,7 +90,7 @@ function applySeries(data) {
  * those without requests are undefined. */
 export function recentPoints(name) {
   const { bucket, buckets } = hello;
-  const last = Math.floor(Date.now() / 1000 / bucket);
+  const last = Math.floor(now() / bucket);
   const places = new Array(buckets);
   for (const point of series.get(name) ?? []) {
     const place = buckets - 1 - (last - Math.round(point[0] / bucket));
@@ -104,7 +105,7 @@ export function lastMinute(name) {
   const { bucket } = hello;
   const many = Math.max(1, Math.round(60 / bucket));
   const recent = recentPoints(name).slice(-many);
-  const elapsed = (many - 1) * bucket + ((Date.now() / 1000) % bucket);
+  const elapsed = (many - 1) * bucket + (now() % bucket);
   let count = 0;
   let errors = 0;
   let median = null;

@@ -1,5 +1,6 @@
 // Where a request's time went, as a bar: waiting for a worker, for the first word, and speaking.
 
+import { now } from "./clock.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { duration } from "./format.js";
 
@@ -22,7 +23,7 @@ export function phasesOf(request) {
   };
 }
 
-export const totalOf = (request) => request.total ?? Math.max(0, Date.now() / 1000 - request.began);
+export const totalOf = (request) => request.total ?? Math.max(0, now() - request.began);
 
 /** "queued 12 ms, first word after 1.2 s, 30 s in all" */
 export function timeWords(request) {

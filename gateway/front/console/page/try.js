@@ -246,9 +246,10 @@ function chatPane(agent, signal) {
   const fresh = h("button", { type: "button", class: "quiet", onclick: () => { if (!caller.go.disabled) { history.length = 0; log.replaceChildren(); box.focus(); } } }, "Start again");
   const controls = caller.controls();
   controls.prepend(fresh);
+  caller.stop.before(h("span", { class: "hint keys" }, "Enter sends, Shift and Enter begins a line"));
   return h("div", { class: "pane chat", oninput: caller.code.draw }, log,
     h("form", { class: "panel input-panel", onsubmit: (event) => { event.preventDefault(); speak(); } },
-      h("label", { for: "chat-text", class: "unseen" }, "Message"), box, h("p", { class: "hint" }, "Enter sends, Shift and Enter begins a line."), caller.problem, controls),
+      h("label", { for: "chat-text", class: "unseen" }, "Message"), box, caller.problem, controls),
     caller.code.element);
 }
 
