@@ -91,7 +91,7 @@ class Calling:
         """
         caller, seen = request.caller, request.observation
         if seen is not None:
-            seen.stream = asked.stream
+            seen.stream, seen.handler = asked.stream, asked.method
             if asked.agent in self._dispatcher.agents:
                 seen.agent = asked.agent
         if caller is not ANONYMOUS:

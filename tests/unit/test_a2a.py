@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from gateway.call import Call
 from gateway.config import Clocks
-from gateway.errors import AgentFailed, Cancelled, InvalidRequest, NotFound
+from gateway.config.limits import LimitSettings
+from gateway.errors import AgentFailed, Cancelled, GatewayError, InvalidRequest, NotFound
 from gateway.exchange import Exchange
 from gateway.front.a2a import task
 from gateway.front.a2a.card import Described, agent_card, gateway_card, strangers_card
@@ -25,7 +26,8 @@ from gateway.front.a2a.errors import CODES, encode_error
 from gateway.front.a2a.sending import TOOLS
 from gateway.front.a2a.task import Artifacts, Record
 from gateway.front.a2a.telling import TaskStream, Work, framed
-from gateway.front.dialect import RequestHead
+from gateway.front.dialect import RequestHead, RunRequest
+from gateway.front.limits.permits import Limits
 from gateway.front.run_codec import RunReader
 from protocol import MAX_INPUT_NESTING, Outcome, Ready
 from tests.unit.asgi import DIALECTS
@@ -490,7 +492,109 @@ async def test_tasks_are_listed_for_whoever_has_a_key(autojump_clock: object) ->
             assert error["code"] == -32602
 
 
+async def test_tasks_can_be_cancelled_though_no_more_may_be_begun(autojump_clock: object) -> None:
+    limits = Limits({"a": LimitSettings(concurrent=1)}, {})
+    async with a2a(hold, limits=limits) as it:
+        params = {"message": message("hi"), "configuration": {"returnImmediately": True}}
+        began = (await rpc(it, "SendMessage", params)).json["result"]["task"]
+        refused = await rpc(it, "SendMessage", params)
+        assert (refused.status, refused.json["error"]["code"]) == (429, -32000)
+        assert refused.headers[b"retry-after"]
+        for method in ("GetTask", "CancelTask"):
+            told = (await rpc(it, method, {"id": began["id"]})).json["result"]
+            assert told["id"] == began["id"]
+
+
+async def test_a_body_is_not_kept_with_its_task(autojump_clock: object) -> None:
+    async with a2a(hold) as it:
+        params = {"message": message("hi"), "configuration": {"returnImmediately": True}}
+        await rpc(it, "SendMessage", params)
+        [run] = it.runs._registry
+        codec: Any = run._codec
+        assert (codec._sent, codec._head, codec._done) == (None, None, None)
+
+
 # Refusals
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+PART = st.one_of(
+    JUNK,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "text": JUNK,
+            "raw": JUNK | st.just("aGk="),
+            "url": JUNK,
+            "data": JUNK,
+            "mediaType": JUNK | st.sampled_from(["image/png", "audio/wav", "a/b;c"]),
+            "filename": JUNK,
+        },
+    ),
+    st.just({"text": "x"}),
+)
+MESSAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "messageId": JUNK | st.just("m"),
+        "message_id": JUNK,
+        "contextId": JUNK,
+        "taskId": JUNK,
+        "role": JUNK | st.just("ROLE_USER"),
+        "parts": JUNK | st.lists(PART, max_size=3),
+        "metadata": JUNK | st.fixed_dictionaries({TOOLS: JUNK}),
+        "referenceTaskIds": JUNK,
+    },
+)
+PARAMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "message": JUNK | MESSAGE,
+        "configuration": JUNK
+        | st.fixed_dictionaries(
+            {}, optional={"historyLength": JUNK, "history_length": JUNK, "returnImmediately": JUNK}
+        ),
+        "metadata": JUNK,
+        "tenant": JUNK,
+        "id": JUNK,
+        "pageSize": JUNK,
+        "pageToken": JUNK,
+        "status": JUNK,
+        "statusTimestampAfter": JUNK,
+    },
+)
+METHODS = (
+    "SendMessage",
+    "SendStreamingMessage",
+    "GetTask",
+    "ListTasks",
+    "CancelTask",
+    "SubscribeToTask",
+    "GetExtendedAgentCard",
+)
+
+
+@given(st.sampled_from(METHODS), JUNK | PARAMS, JUNK | st.just(1))
+def test_any_body_is_a_request_or_a_refusal(method: str, params: Any, rpc_id: Any) -> None:
+    body = json.dumps({"jsonrpc": "2.0", "id": rpc_id, "method": method, "params": params})
+    codec = A2ACodec("a", None)
+    head = RequestHead("r", fields={b"a2a-version": b"1.0", b"authorization": b"x"})
+    try:
+        asked: Any = codec.decode(head, body.encode("utf-8", "replace"))
+    except GatewayError as error:
+        asked = error
+    if isinstance(asked, GatewayError):
+        told = json.loads(codec.encode_error(asked, "r").body)
+        assert (asked.status in {400, 413}, told["jsonrpc"]) == (True, "2.0")
+        assert told["error"]["code"] < 0
+    else:
+        assert isinstance(asked, Call | RunRequest)
 
 
 @pytest.mark.parametrize(

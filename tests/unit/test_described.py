@@ -35,7 +35,9 @@ from gateway.front.openai.response_request import read_response
 
 HEAD = RequestHead(request_id="r1", fields={b"anthropic-version": b"2026-10-21"})
 
-DIALECTS = [each.describe for each in serve_dialects({*ServerSettings().dialects, "anthropic"})]
+DIALECTS = [
+    each.describe for each in serve_dialects({*ServerSettings().dialects, "anthropic", "a2a"})
+]
 
 DOCUMENT = msgspec.json.decode(
     msgspec.json.encode(

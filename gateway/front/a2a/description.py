@@ -50,7 +50,11 @@ def describe(agents: Sequence[AgentView]) -> Part:
                 "get": _card("Show the gateway's card", "get_gateway_card", tags)
             },
             "/a2a/{name}/.well-known/agent-card.json": {
-                "get": _card("Show an agent's card", "get_agent_card", tags),
+                "get": {
+                    **_card("Show an agent's card", "get_agent_card", tags),
+                    # A stranger is told how to get in, and nothing else.
+                    "security": [],
+                },
                 "parameters": name,
             },
             "/a2a/{name}": {"post": _call(tags), "parameters": name},
@@ -87,12 +91,10 @@ def _call(tags: Json) -> Json:
             {
                 "name": "A2A-Version",
                 "in": "header",
-                "required": True,
-                "description": "`1.0`, and nothing else.",
+                "description": "`1.0`; anything else, and nothing, is the error -32009.",
                 "schema": {"type": "string"},
             },
-            *parameters("X-Request-Id", "X-Conversation-Id", "X-Timeout", "Idempotency-Key"),
-            *parameters("traceparent"),
+            *parameters("X-Request-Id", "traceparent"),
         ],
         "requestBody": {
             "required": True,
@@ -131,15 +133,12 @@ def _call(tags: Json) -> Json:
 
 
 _REQUEST: Json = {
-    "type": "object",
-    "properties": {
-        "jsonrpc": {"const": "2.0"},
-        "id": {"type": ["string", "number", "null"]},
-        "method": {"enum": list(METHODS)},
-        "params": {"type": ["object", "null"]},
-    },
-    "required": ["jsonrpc", "id", "method"],
+    "title": "A JSON-RPC request",
+    "description": "`jsonrpc`, `id`, `method` and `params`, where the method is one of "
+    + ", ".join(f"`{method}`" for method in METHODS)
+    + ". What is not as it should be has status 200, as JSON-RPC has it, and a code.",
 }
+"""Without constraints: what a schema forbids is expected to have a status of its own."""
 
 _ERROR_OBJECT: Json = {
     "type": "object",

@@ -203,6 +203,11 @@ class A2ACodec:
         if self._done is not None:
             work.continue_from(self._done)
         work.remember(self._sent.as_history(work.id, work.context))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Keep nothing of the body, nor of what was told before: the task may last for hours."""
+        self._sent = self._done = self._head = None
 
     @property
     def told_events(self) -> int:
@@ -231,6 +236,7 @@ class A2ACodec:
     # What is shown
 
     def show(self, told: Told) -> Response:
+        self._forget()
         record = Record.read(told.body)
         shown = record.show(messages=self._messages)
         if self._asked == "SendMessage":
@@ -242,6 +248,7 @@ class A2ACodec:
         return self._answer(list_tasks(self._list, [Record.read(each.body) for each in told]))
 
     def open(self, told: Told) -> bytes:
+        self._forget()
         record = Record.read(told.body)
         if self._asked == "SubscribeToTask" and record.task.state in task.TERMINAL:
             raise refuse(

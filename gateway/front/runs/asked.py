@@ -29,6 +29,8 @@ async def respond_about_run(
     """Do what is asked of a run, and respond; if that is to go on from it, return the call that
     does, and the run whose place its own is to take. Raises GatewayError and ClientGoneError."""
     credential = credential_of(request.head.fields, request.caller.name)
+    if (seen := request.observation) is not None and asked.does != "go_on":
+        seen.handler = ""  # no agent is called
     if asked.does == "list":
         found = runs.of(credential, codec.route.dialect, codec.agent)
         await request.respond(_as_reader(codec).show_all([told_of(run) for run in found]))
