@@ -505,6 +505,16 @@ async def test_tasks_can_be_cancelled_though_no_more_may_be_begun(autojump_clock
             assert told["id"] == began["id"]
 
 
+async def test_what_is_kept_of_a_task_is_shown_by_a2a_alone(autojump_clock: object) -> None:
+    async with a2a(talk) as it:
+        token = (await send(it, "a secret question"))["id"].removeprefix(task.PREFIX)
+        other = await it.ask(f"/v1/responses/resp_{token}", method="GET")
+        assert other.status == 404
+        run = await it.get(f"run_{token}")
+        assert (run.status, run.json["state"]) == (200, "completed")
+        assert b"a secret question" not in run.body + other.body
+
+
 async def test_a_body_is_not_kept_with_its_task(autojump_clock: object) -> None:
     async with a2a(hold) as it:
         params = {"message": message("hi"), "configuration": {"returnImmediately": True}}
