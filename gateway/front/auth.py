@@ -38,6 +38,7 @@ import hashlib
 import hmac
 import logging
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -209,8 +210,6 @@ def _caller(name: str, key: KeySettings) -> Caller:
 def _of_bearer(value: bytes) -> bytes:
     """RFC 6750, 2.1; schemes are known in any case (RFC 9110, 11.1). Other schemes are for somebody
     on the way: they hold no key."""
-    if value.startswith(b"Bearer "):  # as nearly everybody writes it
-        return value[7:].strip(b" \t")
     scheme, _, key = value.partition(b" ")
     return key.strip(b" \t") if scheme.strip(b"\t").lower() == b"bearer" else b""
 
@@ -227,8 +226,14 @@ _PLACES: tuple[tuple[bytes, Callable[[bytes], bytes]], ...] = (
 latter Anthropic's. Each must be in `head._USED`."""
 
 
+_PLAIN = re.compile(rb"Bearer [!-~]+\Z")
+
+
 def _presented(fields: Mapping[bytes, bytes]) -> bytes | None:
     """The key that a request presents, if it does. Raises ValueError, with the reason."""
+    bearer = fields.get(b"authorization")
+    if bearer is not None and b"x-api-key" not in fields and _PLAIN.match(bearer) is not None:
+        return bearer[7:]  # as nearly everybody sends it
     found = None
     for name, read in _PLACES:
         value = fields.get(name)

@@ -112,11 +112,8 @@ class Observation(Struct, kw_only=True):
 
     def measure(self) -> Measures:
         """What follows from all else, once that is complete: reckoned once for all observers."""
-        if self._measures is None:
-            self._measures = self._measure()
-        return self._measures
-
-    def _measure(self) -> Measures:
+        if self._measures is not None:
+            return self._measures
         exchange, at = self.exchange, self.body_began
         queued, words = None, 0
         if exchange is not None:
@@ -126,7 +123,8 @@ class Observation(Struct, kw_only=True):
             if exchange.spoke_at is not None:
                 at = exchange.spoke_at
         first = None if at is None else max(0.0, at - self.began)
-        return Measures(self.ended - self.began, first, queued, words)
+        self._measures = Measures(self.ended - self.began, first, queued, words)
+        return self._measures
 
     @property
     def total(self) -> float:

@@ -84,7 +84,9 @@ class Permit:
         self._in_progress = in_progress
         self._counted = False
         self._kept = False
-        self._refuse_beyond((), quotas)
+        for quota in quotas:
+            if not quota.has_room(in_progress=in_progress):
+                self._refuse_beyond((), quotas)
         self._take_places(quotas)
         self._looked_at = limits.version
 
@@ -147,26 +149,22 @@ class Permit:
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
         now = trio.current_time()
-        policies, left = [], []
+        policies, left = b"", b""
         for quota in self._quotas:
             if quota.policies:
-                policies.append(quota.policies)
-                left.append(quota.left(now))
-        return rate_limit_fields(b", ".join(policies), b", ".join(left))
+                between = b", " if policies else b""
+                policies += between + quota.policies
+                left += between + quota.left(now)
+        return rate_limit_fields(policies, left)
 
     def _refuse_beyond(self, known: Sequence[Quota], new: Sequence[Quota]) -> None:
         """Raises RateLimited if the rates of one of these quotas have no room, or the places of a
         new one."""
         in_progress = self._in_progress
-        for quota in known:
-            if not quota.has_room(in_progress=False):
-                break
-        else:
-            for quota in new:
-                if not quota.has_room(in_progress=in_progress):
-                    break
-            else:
-                return
+        if all(quota.has_room(in_progress=False) for quota in known) and all(
+            quota.has_room(in_progress=in_progress) for quota in new
+        ):
+            return
         now = trio.current_time()
         met = [each for quota in known for each in quota.met(now, in_progress=False)]
         met += [each for quota in new for each in quota.met(now, in_progress=in_progress)]
@@ -174,10 +172,11 @@ class Permit:
             raise _refusal(met)
 
     def _take_places(self, quotas: Sequence[Quota]) -> None:
-        for quota in quotas:
-            if self._in_progress and quota.places is not None:
-                quota.places.taken += 1
-                self._held.append(quota.places)
+        if self._in_progress:
+            for quota in quotas:
+                if (places := quota.places) is not None:
+                    places.taken += 1
+                    self._held.append(places)
 
     def _count(self) -> None:
         self._counted = True

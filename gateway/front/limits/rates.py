@@ -61,7 +61,7 @@ class Rate:
     def has_room(self) -> bool:
         """Whether one more request is allowed now."""
         if len(self.times) >= self.most:  # seldom: old ones need not be looked at before
-            self._forget_old(trio.current_time())
+            self.left(trio.current_time())  # forgets old ones
         return len(self.times) < self.most
 
     def count(self, now: float) -> None:
@@ -78,13 +78,7 @@ class Rate:
 
     def left(self, now: float) -> tuple[int, int]:
         """How many requests are left, and in how many seconds there is one more."""
-        times = self.times
-        if times and times[0] <= now - self._seconds:
-            self._forget_old(now)
-        reset = math.ceil(times[0] + self._seconds - now) if times else 0
-        return self.most - len(times), reset
-
-    def _forget_old(self, now: float) -> None:
-        times, until = self.times, now - self._seconds
-        while times and times[0] <= until:
+        times, since = self.times, now - self._seconds
+        while times and times[0] <= since:
             times.popleft()
+        return self.most - len(times), math.ceil(times[0] - since) if times else 0
