@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.front.sockets import has_console
 from gateway.observe import logs
 from gateway.observe.access import log_access, log_access_with_payloads
+from gateway.observe.batch import Batch
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
@@ -35,14 +36,22 @@ class Observers:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.told: list[Observer] = []
+        self._told_in_batches: list[Observer] = []
+        self.batch = Batch(self._told_in_batches)
         self._traces = _make_traces(settings)
         if self._traces is not None:
             self.told.append(self._traces.observe)
         if settings.log_payloads:
             logs.event(log, logging.WARNING, _PAYLOADS)
-            self.told.append(log_access_with_payloads)
+            self.add(log_access_with_payloads)
         elif settings.access_log:
-            self.told.append(log_access)
+            self.add(log_access)
+
+    def add(self, observer: Observer) -> None:
+        """Have an observer told of several requests at a time."""
+        if not self._told_in_batches:
+            self.told.append(self.batch.observe)
+        self._told_in_batches.append(observer)
 
     @property
     def begin(self) -> Begin | None:
@@ -51,6 +60,7 @@ class Observers:
 
     async def flush(self) -> None:
         """Hand out what waits, for a moment at most."""
+        self.batch.catch_up()
         if self._traces is not None:
             await self._traces.flush()
 
@@ -81,7 +91,7 @@ def make_console(
 
 
 def make_metrics(
-    observers: list[Observer], dispatcher: Dispatcher, runs: Runs, places: Places, keys: Keys
+    observers: Observers, dispatcher: Dispatcher, runs: Runs, places: Places, keys: Keys
 ) -> Metrics:
     """The metrics of these, which are also told of every request."""
     from gateway.observe.metrics.exposition import Metrics, Sources  # noqa: PLC0415 - only if used
@@ -95,7 +105,8 @@ def make_metrics(
             runs=lambda: runs.reading,
             log_dropped=logs.dropped,
             keys=lambda: keys.names,
+            catch_up=observers.batch.catch_up,
         )
     )
-    observers.append(metrics.observe)
+    observers.add(metrics.observe)
     return metrics

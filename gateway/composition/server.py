@@ -121,7 +121,7 @@ async def serve(
     runs = Runs(dispatcher, settings.server.runs, observers.told)
     places = Places(math.inf, AddressCounts(settings.server.connections_per_address))
     metrics = (
-        make_metrics(observers.told, dispatcher, runs, places, callers)
+        make_metrics(observers, dispatcher, runs, places, callers)
         if settings.server.metrics
         else None
     )
@@ -170,6 +170,7 @@ async def serve(
     with receive_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(clock.keep)
+            nursery.start_soon(observers.batch.run)
             for run in [each.run for each in (metrics, console) if each is not None]:
                 nursery.start_soon(run)
             await nursery.start(orphans.run)

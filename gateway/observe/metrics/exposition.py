@@ -50,6 +50,8 @@ class Sources(NamedTuple):
     log_dropped: Callable[[], int]
     keys: Callable[[], Collection[str]] = tuple
     """The names of the keys that there are."""
+    catch_up: Callable[[], None] = lambda: None
+    """Has all requests that have ended counted."""
 
 
 class Text(NamedTuple):
@@ -110,6 +112,7 @@ class Metrics:
     def _read(self, memory: Mapping[str, int]) -> Readings:
         """What is known at this moment. Forgets what no longer belongs to anybody."""
         sources = self._sources
+        sources.catch_up()
         agents = sources.agents()
         self._requests.keep({agent.name for agent in agents})
         self._requests.keep_keys(sources.keys())
