@@ -51,8 +51,8 @@ class Server:
             return state
 
 
-NO_ACCESS_LOG = {"access_log": False}
-"""No reference writes one. What it costs is measured by itself (`operating`)."""
+UNOBSERVED = {"access_log": False, "console": False}
+"""No reference has a log or a console. What they cost is measured by itself (`operating`)."""
 
 
 class StartError(Exception):
@@ -69,13 +69,14 @@ def gateway(
     folder: Path,
     *,
     agents: Mapping[str, Mapping[str, Any]] | None = None,
-    server: Mapping[str, Any] = NO_ACCESS_LOG,
+    server: Mapping[str, Any] = UNOBSERVED,
     more: Mapping[str, Mapping[str, Any]] | None = None,
     sandbox: str | None = None,
     name: str = "gateway",
     program: Sequence[str] = (sys.executable, "-m", "gateway"),
 ) -> Iterator[Server]:
-    """The gateway, started by its public command with default settings, but for its access log.
+    """The gateway, started by its public command with default settings, but without access log and
+    console.
 
     `agents` are the tables `[agents.NAME]`; a table without a command gets the benchmark agent of
     its name. `server` is the table `[server]`, and `more` are others. `sandbox` is the option

@@ -12,7 +12,7 @@ from gateway.config.keys import hash_key, new_key
 from tests.benchmarks import proc, servers, wrk
 from tests.benchmarks.bench import Bench, Measure, Samples
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.servers import NO_ACCESS_LOG, Server
+from tests.benchmarks.servers import UNOBSERVED, Server
 from tests.benchmarks.wire import Request
 
 QUESTION = {"question": "What is the answer to everything?", "limit": 42}
@@ -28,13 +28,14 @@ def operating(bench: Bench) -> Iterator[Figure]:
     key = new_key()
     keys = {"keys": {"bench": {"hash": hash_key(key.encode())}}}
     limited = {"echo": {"limits": NEVER_MET}}
-    access_log = {"access_log": True}
+    access_log = {**UNOBSERVED, "access_log": True}
     variants: dict[str, dict[str, Any]] = {
         OFF: {},
         "keys": {"more": keys},
         "limits": {"agents": limited},
-        "metrics": {"server": {**NO_ACCESS_LOG, "metrics": True}},
+        "metrics": {"server": {**UNOBSERVED, "metrics": True}},
         "access log": {"server": access_log},
+        "console": {"server": {**UNOBSERVED, "console": True}},
         ALL_ON: {"more": keys, "agents": limited, "server": {**access_log, "metrics": True}},
     }
     with ExitStack() as stack:

@@ -1,0 +1,179 @@
+"""Access lines: the same whichever way they go, and in batches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from gateway.errors import AgentFailed
+from gateway.observe import logs
+from gateway.observe.access import log_access
+from gateway.observe.batch import MOST, SECONDS, Batch
+from gateway.observe.formats import json_formatter
+from gateway.observe.observation import Observation
+from tests.unit.pipes import Pipe
+
+ROOT = logging.getLogger()
+LOGGER = logging.getLogger("gateway.access")
+
+
+ACTING = {"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"}
+"""Categories of characters that do more than print."""
+
+
+class Kept(logging.Handler):
+    """A handler besides the one that writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextmanager
+def logging_to(descriptor: int) -> Iterator[logs.QueueingHandler]:
+    """The only handler, which writes JSON; pytest has others while a test runs."""
+    handler = logs.QueueingHandler(descriptor, "json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ROOT, "handlers", [handler])
+        LOGGER.setLevel(logging.INFO)
+        yield handler
+        LOGGER.setLevel(logging.NOTSET)
+    assert handler.writer.flush(20)
+
+
+def written(pipe: Pipe) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(pipe.read_until(rb"\n"))
+    del line["timestamp"]
+    return line
+
+
+SEEN = [
+    Observation(began=1.0, ended=1.5, request_id="r-1", method="GET", status=404),
+    Observation(kind="run", began=1.0, ended=9.0, request_id="r-2", run="run_1", agent="a"),
+    Observation(
+        began=1.0,
+        ended=1.25,
+        request_id='quote"\\',
+        method="POST",
+        route="/agent/{name}/chat",
+        dialect="native",
+        handler="chat",
+        agent="a",
+        key="alice",
+        stream=True,
+        status=200,
+        error=AgentFailed("it broke"),
+        bytes_in=3,
+        bytes_out=5,
+        body_began=1.125,
+        client_left=True,
+    ),
+]
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=["refused", "run", "call"])
+def test_a_line_is_the_same_with_a_record_and_without(seen: Observation, pipe: Pipe) -> None:
+    other = Kept()
+    with logging_to(pipe.writer) as handler:
+        assert logs.json_writer(LOGGER) is handler.writer
+        log_access(seen)
+        without = written(pipe)
+        ROOT.addHandler(other)
+        assert logs.json_writer(LOGGER) is None
+        log_access(seen)
+    assert list(written(pipe).items()) == list(without.items())
+    (record,) = other.records
+    assert json.loads(json_formatter().format(record))["event"] == without["event"]
+
+
+def test_what_is_below_the_level_is_not_written(pipe: Pipe) -> None:
+    with logging_to(pipe.writer):
+        log_access(Observation(began=0, ended=0, request_id="probe", route="/live"))
+        log_access(Observation(began=0, ended=0, request_id="other", route="/agents"))
+    assert written(pipe)["request"] == "other"
+
+
+def test_text_is_written_by_way_of_a_record(pipe: Pipe) -> None:
+    with logging_to(pipe.writer) as handler:
+        handler.use("text")
+        log_access(SEEN[0])
+    assert b" INFO request ended request=r-1 method=GET status=404" in pipe.read_until(rb"\n")
+
+
+@given(st.text(max_size=40))
+def test_no_text_can_end_a_line_or_act(request_id: str) -> None:
+    reader, descriptor = os.pipe()
+    with logging_to(descriptor):
+        log_access(Observation(began=0, ended=0, request_id=request_id, method="GET"))
+    os.close(descriptor)
+    with open(reader, encoding="utf-8") as stream:
+        line = stream.read()
+    assert line.endswith("\n")
+    assert not [each for each in line[:-1] if unicodedata.category(each) in ACTING]
+    assert json.loads(line).get("request", "") == request_id
+
+
+# Batches
+
+
+def observation(number: int) -> Observation:
+    return Observation(began=number)
+
+
+async def test_what_has_ended_waits_for_others_but_not_for_long(autojump_clock: MockClock) -> None:
+    told: list[float] = []
+    batch = Batch([lambda seen: told.append(seen.began)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(batch.run)
+        for number in range(3):
+            batch.observe(observation(number))
+            assert told == []
+        await trio.sleep(SECONDS)
+        await wait_all_tasks_blocked()
+        assert told == [0, 1, 2]
+        await trio.sleep(60)
+        batch.observe(observation(3))
+        await trio.sleep(SECONDS)
+        await wait_all_tasks_blocked()
+        assert told == [0, 1, 2, 3]
+        nursery.cancel_scope.cancel()
+
+
+def test_a_full_batch_waits_for_nothing() -> None:
+    told: list[float] = []
+    batch = Batch([lambda seen: told.append(seen.began)])
+    for number in range(MOST + 1):
+        batch.observe(observation(number))
+    assert told == list(range(MOST))
+    batch.catch_up()
+    assert told == list(range(MOST + 1))
+
+
+def test_an_observer_that_fails_keeps_no_other_from_being_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[float] = []
+
+    def fails(seen: Observation) -> None:
+        raise RuntimeError(seen.began)
+
+    batch = Batch([fails, lambda seen: told.append(seen.began)])
+    for number in range(2):
+        batch.observe(observation(number))
+    batch.catch_up()
+    assert told == [0, 1]
+    assert len(caplog.records) == 2
