@@ -46,6 +46,7 @@ EXPOSED = b", ".join(
         b"Preference-Applied",
         b"RateLimit",
         b"RateLimit-Policy",
+        b"Request-Id",
         b"Retry-After",
         b"Retry-After-Ms",
         b"WWW-Authenticate",

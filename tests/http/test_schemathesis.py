@@ -45,7 +45,7 @@ def test_the_gateway_keeps_to_its_description(tmp_path: Path, keys: bool) -> Non
         [server]
         sandbox = "off"
         max_body = "1M"
-        dialects = ["native", "openai", "ag-ui"]
+        dialects = ["native", "openai", "anthropic", "ag-ui"]
         [agents.it]
         command = {json.dumps(command)}
         workers = {{ min = 1, max = 1 }}

@@ -181,7 +181,7 @@ def describe(agents: Iterable[AgentView]) -> Part:
         operationId="create_message",
         tags=["anthropic"],
     )
-    create["parameters"] = [*create["parameters"], _version(required=True)]
+    create["parameters"] = [*create["parameters"], _VERSION]
     return Part(
         paths={
             "/v1/messages": {"post": create},
@@ -203,14 +203,19 @@ def describe(agents: Iterable[AgentView]) -> Part:
     )
 
 
-def _version(*, required: bool) -> Json:
-    return {
-        "name": VERSION.decode(),
-        "in": "header",
-        "required": required,
-        "description": "The version of Anthropic's API, whose clients all send it.",
-        "schema": {"enum": list(KNOWN_VERSIONS)},
-    }
+_VERSION: Json = {
+    "name": VERSION.decode(),
+    "in": "header",
+    "required": True,
+    "description": "The version of Anthropic's API, whose clients all send it.",
+    "schema": {"enum": list(KNOWN_VERSIONS)},
+}
+_ANY_VERSION: Json = {
+    **_VERSION,
+    "required": False,
+    "description": "A client that sends it is answered as Anthropic's API does.",
+    "schema": {"type": "string"},
+}
 
 
 def _read(summary: str, schema: str, name: str) -> Json:
@@ -226,7 +231,7 @@ def _read(summary: str, schema: str, name: str) -> Json:
         "tags": ["anthropic"],
         "parameters": [
             *parameters("X-Request-Id"),
-            _version(required=False),
+            _ANY_VERSION,
             *(pages if name == "list_models" else []),
         ],
         "responses": {

@@ -6,15 +6,12 @@ one response belongs to one header; it says that either may come.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.front.described import Json, Part
-
-_KEPT_ONCE = ("tags", "parameters")
-"""Lists of an operation, or of a path, that are joined."""
 
 
 def paths_of(parts: Sequence[Part]) -> Json:
@@ -29,25 +26,33 @@ def paths_of(parts: Sequence[Part]) -> Json:
 
 
 def _either_item(one: Json, other: Json, responses: Mapping[str, Json]) -> Json:
+    """Both have the same operations, and the same names in the path."""
     joined = {**other, **one}
-    for name in one.keys() & other.keys():
-        both = one[name], other[name]
-        joined[name] = _joined(*both) if name in _KEPT_ONCE else _either_operation(*both, responses)
+    for method in joined.keys() - {"parameters"}:
+        joined[method] = _either_operation(one[method], other[method], responses)
     return joined
 
 
 def _either_operation(one: Json, other: Json, responses: Mapping[str, Json]) -> Json:
-    operation = {**other, **one}
-    for name in _KEPT_ONCE:
-        operation[name] = _joined(one[name], other[name])
-    operation["responses"] = {
-        **other["responses"],
-        **{
-            status: _either(response, other["responses"].get(status), responses)
-            for status, response in one["responses"].items()
-        },
+    either = {
+        status: _either(response, other["responses"].get(status), responses)
+        for status, response in one["responses"].items()
     }
-    return operation
+    return {
+        **other,
+        **one,
+        "tags": [*one["tags"], *other["tags"]],
+        "parameters": _parameters(one["parameters"], other["parameters"]),
+        "responses": {**other["responses"], **either},
+    }
+
+
+def _parameters(one: Sequence[Json], other: Sequence[Json]) -> list[Json]:
+    """Those of both, and those that only one protocol knows: the other ignores these, whatever
+    they say."""
+    both = [each for each in one if each in other]
+    apart = [each for each in (*one, *other) if each not in both]
+    return [*both, *({**each, "required": False, "schema": {}} for each in apart)]
 
 
 def _either(one: Json, other: Json | None, responses: Mapping[str, Json]) -> Json:
@@ -61,15 +66,3 @@ def _either(one: Json, other: Json | None, responses: Mapping[str, Json]) -> Jso
 def _resolved(response: Json, responses: Mapping[str, Json]) -> Json:
     reference = response.get("$ref")
     return response if reference is None else responses[reference.rpartition("/")[2]]
-
-
-def _joined(one: list[Any], other: list[Any]) -> list[Any]:
-    return [*one, *(each for each in other if not _is_in(each, one))]
-
-
-def _is_in(each: Any, others: list[Any]) -> bool:
-    """Whether a parameter, or a tag, is among others; a parameter is known by its place and
-    name."""
-    if isinstance(each, dict) and "name" in each:
-        return any((each["name"], each["in"]) == (it.get("name"), it.get("in")) for it in others)
-    return each in others
