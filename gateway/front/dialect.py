@@ -165,6 +165,8 @@ class Response(NamedTuple):
     status: int
     headers: Headers
     body: bytes
+    event: bytes = b""
+    """Of an error: what tells of it in a stream, if that is not the body."""
 
 
 class Route(NamedTuple):

@@ -17,6 +17,7 @@ from gateway.exchange import Exchange
 from gateway.front.chats import calls
 from gateway.front.chats.parts import MAX_EVENTS_AT_ONCE
 from gateway.front.dialect import RequestHead, RunRequest
+from gateway.front.runs.ring import error_event
 from gateway.front.ui.dialect import ChatCodec, ResumeCodec, UIDialect
 from gateway.front.ui.resumable import Resumable
 from gateway.front.ui.stream import UIStream
@@ -358,6 +359,11 @@ def test_an_error_before_the_stream_is_a_text_that_people_read(
     response = codec.encode_error(error, "r-1")
     assert (response.status, response.body) == (error.status, error.message.encode())
     assert headers.items() <= dict(response.headers).items()
+    # In the stream of a run that is cut, it is a part that the reader raises.
+    name, data = error_event(response).split(b"\n")
+    assert name == b"event: error"
+    told_part = json.loads(data.removeprefix(b"data: "))
+    assert told_part == event("error", errorText=error.message)
 
 
 @pytest.mark.parametrize(

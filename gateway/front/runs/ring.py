@@ -125,9 +125,9 @@ def split_events(data: bytes) -> list[bytes]:
 
 
 def error_event(response: Response) -> bytes:
-    """An event that tells of an error which is not the stream's own, with the body of an error
+    """An event that tells of an error which is not the stream's own, with that of an error
     response as its data. No stream looks whole that ends in one."""
-    return b"event: error\ndata: " + on_one_line(response.body)
+    return b"event: error\ndata: " + on_one_line(response.event or response.body)
 
 
 def _is_comment(block: bytes) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.front.chats.refusals import rate_limit_headers
 from gateway.front.dialect import Response, error_headers
 
@@ -27,4 +29,6 @@ def encode_error(error: GatewayError, request_id: str) -> Response:
         *error_headers(error),
         *rate_limit_headers(error),
     ]
-    return Response(error.status, headers, error.message.encode("utf-8", "replace"))
+    message = error.message.encode("utf-8", "replace")
+    event = msgspec.json.encode({"type": "error", "errorText": message.decode()})
+    return Response(error.status, headers, message, event)
