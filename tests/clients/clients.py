@@ -199,7 +199,7 @@ def toml() -> str:
         f"[agents.{name}]\ncommand = {json.dumps(command)}\n" for name, command in commands.items()
     ]
     return (
-        f"[server]\nsandbox = 'strict'\ndialects = {json.dumps(dialects())}\n"
+        f"[server]\nsandbox = 'strict'\ncors = ['*']\ndialects = {json.dumps(dialects())}\n"
         f"[keys.tests]\nhash = '{hash_key(KEY.encode())}'\n"
         f"[keys.others]\nhash = '{hash_key(OTHER_KEY.encode())}'\n"
         "[defaults]\nworkers = { min = 1, max = 1 }\n"
