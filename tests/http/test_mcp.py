@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -116,7 +118,9 @@ def error_of(result: types.CallToolResult) -> str:
     assert result.is_error
     assert result.meta is not None
     error = result.meta["agent-gateway/error"]
-    assert texts(result) == f"{error['type']}: {error['message']}"
+    last = result.content[-1]
+    assert isinstance(last, types.TextContent)
+    assert last.text == f"{error['type']}: {error['message']}"
     return str(error["type"])
 
 
@@ -199,6 +203,15 @@ async def test_what_an_agent_fails_at_is_a_tools_error(
 ) -> None:
     async with connected(gateway, era) as client:
         assert error_of(await client.call_tool(tool, arguments)) == expected
+
+
+async def test_what_was_said_before_a_failure_is_in_the_result_that_says_so(
+    gateway: GatewayInThread, era: str
+) -> None:
+    async with connected(gateway, era) as client:
+        result = await client.call_tool("fragile_chat", {"message": "crash-later"})
+    assert error_of(result) == "worker_crashed"
+    assert texts(result).startswith("so far")
 
 
 async def test_what_there_is_not_is_the_protocols_error(gateway: GatewayInThread, era: str) -> None:
@@ -397,3 +410,22 @@ async def test_a_call_is_logged_as_the_agents_and_its_error_is(gateway: GatewayI
         "error=agent_error",
     ):  # fmt: skip
         assert f" {part}" in line
+
+
+WITHOUT = """
+import sys
+sys.modules["mcp_types"] = None
+from gateway.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("more", [(), ("--check",)])
+def test_without_the_extra_the_error_names_it(tmp_path: Path, more: tuple[str, ...]) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text("[server]\ndialects = ['mcp']\n[agents.x]\ncommand = 'cat'\n")
+    command = [sys.executable, "-c", WITHOUT, *more, "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "server.dialects has 'mcp'" in done.stderr
+    assert "agent-gateway[mcp]" in done.stderr

@@ -22,7 +22,7 @@ from gateway.front.chats.message import read_message
 from gateway.front.mcp.schemas import plain_text
 from gateway.words import join_chunks, text_runs
 from protocol import on_one_line
-from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, read_event
+from protocol.events import MAX_COUNT, File, Reasoning, Status, ToolCall, ToolResult, read_event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,9 +150,9 @@ class Answering:
     def _tell(self, text: str, progress: float | None = None, total: float | None = None) -> None:
         self._tell_thoughts()
         least = max(self._progress + SMALL_STEP, math.nextafter(self._progress, math.inf))
-        numbered = progress is not None and progress >= least and math.isfinite(progress)
+        numbered = progress is not None and least <= progress <= MAX_COUNT
         self._progress = progress if numbered and progress is not None else least
-        shown_total = total if numbered and total is not None and math.isfinite(total) else None
+        shown_total = total if numbered and total is not None and total <= MAX_COUNT else None
         told = Progress(self._progress, shown_total, plain_text(text, MOST_PROGRESS_TEXT))
         self._news = [*self._news[1 - MOST_NEWS :], told]
 

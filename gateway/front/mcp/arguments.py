@@ -90,8 +90,8 @@ def _read_chat(arguments: bytes) -> tuple[bytes, str | None]:
         given = _decode_chat(arguments)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidRequest(readable(error, "arguments")) from None
-    if given.message is UNSET:
-        raise InvalidRequest("arguments: message is missing", field="message")
+    if given.message is UNSET or bytes(given.message)[:1] != b'"':
+        raise InvalidRequest("arguments: message is missing, or no string", field="message")
     message, before = bytes(given.message), on_one_line(bytes(given.messages)).strip()
     if before[:1] not in b"[n":
         raise InvalidRequest("arguments: messages is not a list", field="messages")

@@ -9,6 +9,7 @@ against what was declared, by the gateway, and so are outputs.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any, TypeAlias
 
@@ -24,6 +25,9 @@ _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "
 _NUMBERS = ("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum")
 _COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
 _FORMATS = frozenset({"date", "date-time", "email", "ipv4", "ipv6", "time", "uri", "uuid"})
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""A definition whose name means the same in a JSON Pointer and in a URI."""
+
 _DEFS = ("$defs", "definitions")
 
 
@@ -72,7 +76,8 @@ def _definition(root: Json, reference: object) -> Json | None:
         prefix = f"#/{key}/"
         definitions = root.get(key)
         if reference.startswith(prefix) and isinstance(definitions, dict):
-            target = definitions.get(reference[len(prefix) :])
+            name = reference[len(prefix) :]
+            target = definitions.get(name) if _PLAIN_NAME.fullmatch(name) else None
             return target if isinstance(target, dict) else None
     return None
 
@@ -103,7 +108,7 @@ class _Writer:
             return {}
         reference = schema.get("$ref")
         if reference is not None:
-            if _definition(self._schema, reference) is None or "~" in reference or "%" in reference:
+            if _definition(self._schema, reference) is None:
                 return {}
             self._needed.append(reference)
             return {"$ref": reference}
@@ -143,9 +148,12 @@ class _Writer:
 
     def _write_schemas(self, schema: Json, written: Json, depth: int) -> None:
         properties = schema.get("properties")
-        if isinstance(properties, dict):
+        properties = properties if isinstance(properties, dict) else None
+        if properties is not None:
             written["properties"] = {
-                name: self._node(each, depth) for name, each in properties.items() if self._left > 0
+                name: self._node(each, depth)
+                for name, each in properties.items()
+                if self._left > 0 and name != "__proto__"  # which is no name for JavaScript
             }
         required = schema.get("required")
         if isinstance(required, list) and all(isinstance(each, str) for each in required):
@@ -153,9 +161,9 @@ class _Writer:
             if self._left >= 0:
                 written["required"] = list(dict.fromkeys(required))
         more = schema.get("additionalProperties")
-        known = len(written.get("properties", ())) == len(properties or ())
+        known = properties is None or written.get("properties", {}).keys() == properties.keys()
         if isinstance(more, dict | bool) and known and "patternProperties" not in schema:
-            written["additionalProperties"] = self._node(more, depth) if more else False
+            written["additionalProperties"] = self._node(more, depth)
         if isinstance(items := schema.get("items"), dict) and "prefixItems" not in schema:
             written["items"] = self._node(items, depth)
         for key in ("allOf", "anyOf", "oneOf"):

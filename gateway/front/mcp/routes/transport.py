@@ -19,6 +19,9 @@ VISIT = "mcp_visit"
 
 SESSION = b"mcp-session-id"
 
+OPENED = b": open\n\n"
+"""A comment."""
+
 _OF_BODY = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -87,6 +90,9 @@ class Transport:
                 self.on_session(name)
             if any(value.startswith(b"text/event-stream") for _, value in headers):
                 await self._visit.request.send_head(self.status, _clean(headers))
+                if self.waits:
+                    # The head goes out with the first part, which may be far off.
+                    await self._send_part(OPENED, last=False)
             else:
                 self._start = message
             return

@@ -1,0 +1,276 @@
+"""What hostile callers of `/mcp` get, and what they can make the gateway hold."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from gateway.front.mcp.routes.sessions import MOST_SESSIONS, MOST_SUBSCRIPTIONS
+from tests.harness import GatewayInThread, RunningGateway, gateway_in_thread, running_gateway
+from tests.http.raw import becomes
+from tests.http.test_mcp import ACCEPT, HANDSHAKE, VERSATILE, rpc
+
+TOML = f"""
+[server]
+dialects = ["mcp", "native"]
+
+[defaults]
+workers = {{ min = 1, max = 1 }}
+
+[agents.versatile]
+command = {json.dumps(VERSATILE)}
+"""
+
+MOST_GROWTH = 48 * 1024 * 1024
+"""Bytes that all of the abuse below may make the gateway grow by: one body of 7 MiB is held as it
+came, as what the agent is sent and as what it answers."""
+
+
+USUAL = httpx.Limits()
+
+
+@asynccontextmanager
+async def serving(folder: Path, toml: str = TOML) -> AsyncIterator[RunningGateway]:
+    async with running_gateway(toml=toml, folder=folder) as gateway:
+        yield gateway
+
+
+def client_of(
+    gateway: RunningGateway | GatewayInThread, limits: httpx.Limits = USUAL
+) -> httpx.AsyncClient:
+    headers = {"accept": ACCEPT, "content-type": "application/json"}
+    return httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=30, limits=limits)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayInThread]:
+    with gateway_in_thread(TOML, tmp_path_factory.mktemp("mcp")) as gateway:
+        yield gateway
+
+
+def resident(gateway: RunningGateway) -> int:
+    pages = int(Path(f"/proc/{gateway.process.pid}/statm").read_text().split()[1])
+    return pages * 4096
+
+
+async def open_session(client: httpx.AsyncClient) -> str:
+    opened = await client.post("/mcp", json=HANDSHAKE)
+    assert opened.status_code == 200
+    return str(opened.headers["mcp-session-id"])
+
+
+def many(item: str, size: int) -> str:
+    return f"[{','.join([item] * (size // (len(item) + 1)))}]"
+
+
+def call(arguments: str, more: str = "") -> str:
+    return (
+        '{"jsonrpc":"2.0","id":1,"method":"tools/call",'
+        f'"params":{{"name":"versatile_invoke","arguments":{arguments}{more}}}}}'
+    )
+
+
+LARGE = 6 * 1024 * 1024
+
+BODIES: dict[str, tuple[str, int]] = {
+    "empty": ("", 400),
+    "no object": ("[]", 400),
+    "a batch": (f"[{json.dumps(HANDSHAKE)}]", 400),
+    "a large batch": (many("[]", LARGE), 413),
+    "cut": ('{"jsonrpc":"2.0"', 400),
+    "a large one, cut": ('{"jsonrpc":"2.0","x":' + many("[]", LARGE), 400),
+    "deep": ('{"jsonrpc":"2.0","id":1,"method":"ping","params":' + "[" * 30_000, 400),
+    "very deep": (call("[" * 1_000_000), 400),
+    "deep arguments": (call('{"x":' + "[" * 10_000 + "]" * 10_000 + "}"), 400),
+    "large _meta": (call("{}", f',"_meta":{{"x":{many("[]", LARGE)}}}'), 413),
+    "a large state": (call("{}", f',"requestState":"{"x" * LARGE}"'), 413),
+    "a large name": (call("{}").replace("versatile", "x" * LARGE), 413),
+    "a large id": (json.dumps({**rpc("ping"), "id": "x" * LARGE}), 413),
+    "a long number": (f'{{"jsonrpc":"2.0","id":{"9" * 5000},"method":"ping"}}', 400),
+    "half a character": ('{"jsonrpc":"2.0","id":1,"method":"\\ud800"}', 400),
+    "arguments that are no object": (call("[]"), 200),
+}
+
+
+async def test_no_body_and_no_number_of_sessions_makes_the_gateway_grow(tmp_path: Path) -> None:
+    async with serving(tmp_path) as gateway, client_of(gateway) as client:
+        first = await open_session(client)
+        session = {"mcp-session-id": first}
+        before = resident(gateway)
+        for name, (body, status) in BODIES.items():
+            response = await client.post("/mcp", content=body, headers=session)
+            assert response.status_code == status, (name, response.text[:200])
+        large = call(f'{{"task":"hello","x":{many("[]", LARGE)}}}', f',"zz":{many("[]", 100_000)}')
+        answered = await client.post("/mcp", content=large, headers=session)
+        assert '"structuredContent":{"done": "whole"}' in answered.text
+        unread = [await open_session(client) for _ in range(3 * MOST_SESSIONS)]
+        gone = await client.post("/mcp", json=rpc("ping"), headers=session)
+        assert gone.status_code == 404  # it was used longest ago
+        last = {"mcp-session-id": unread[-1]}
+        assert (await client.post("/mcp", json=rpc("ping"), headers=last)).status_code == 200
+        assert resident(gateway) - before < MOST_GROWTH
+
+
+async def test_a_session_in_use_is_not_ended_for_a_new_one(shared: GatewayInThread) -> None:
+    async with client_of(shared) as client:
+        first = await open_session(client)
+        async with client.stream("GET", "/mcp", headers={"mcp-session-id": first}) as stream:
+            assert stream.status_code == 200
+            for _ in range(MOST_SESSIONS + 1):
+                await open_session(client)
+            ping = await client.post("/mcp", json=rpc("ping"), headers={"mcp-session-id": first})
+            assert ping.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "text/plain"}, 415),
+        ({"accept": "text/html"}, 406),
+        ({"host": "evil.example"}, 421),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"mcp-session-id": "x"}, 404),
+        ({"mcp-session-id": "\x7f" * 8000}, 404),
+        ({"mcp-protocol-version": "2099-01-01"}, 400),
+        ({"mcp-protocol-version": "2026-07-28"}, 400),
+    ],
+)
+async def test_a_request_that_is_not_right_is_refused(
+    shared: GatewayInThread, headers: dict[str, str], status: int
+) -> None:
+    async with client_of(shared) as client:
+        response = await client.post("/mcp", json=rpc("ping"), headers=headers)
+    assert response.status_code == status, response.text
+
+
+async def test_a_page_of_the_gateways_own_may_call(shared: GatewayInThread) -> None:
+    async with client_of(shared) as client:
+        own = {"origin": shared.url}
+        assert (await client.post("/mcp", json=HANDSHAKE, headers=own)).status_code == 200
+        for method in ("PUT", "OPTIONS", "HEAD"):
+            response = await client.request(method, "/mcp")
+            assert (response.status_code, response.headers["allow"]) == (405, "DELETE, GET, POST")
+
+
+async def test_whoever_waits_for_changes_is_told_and_let_go_at_the_end(tmp_path: Path) -> None:
+    """In both eras: `subscriptions/listen`, and the session's stream."""
+    async with (
+        serving(tmp_path) as gateway,
+        client_of(gateway) as client,
+        AsyncExitStack() as streams,
+    ):
+        session = {"mcp-session-id": await open_session(client)}
+        notice = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        older = await streams.enter_async_context(client.stream("GET", "/mcp", headers=session))
+        assert (await client.post("/mcp", json=notice, headers=session)).status_code == 202
+        body = rpc("subscriptions/listen", notifications={"toolsListChanged": True})
+        body["params"]["_meta"] = MODERN_META
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+        newer = await streams.enter_async_context(
+            client.stream("POST", "/mcp", json=body, headers=headers)
+        )
+        lines = {"older": older.aiter_lines(), "newer": newer.aiter_lines()}
+        await line_with(lines["newer"], "acknowledged")
+        more = TOML + f"[agents.another]\ncommand = {json.dumps(VERSATILE)}\n"
+        (tmp_path / "gateway.toml").write_text(more)
+        gateway.process.send_signal(signal.SIGHUP)
+        for each in lines.values():
+            await line_with(each, "notifications/tools/list_changed")
+
+        async def is_listed() -> bool:
+            tools = (await modern_list(client)).json()["result"]["tools"]
+            return "another_chat" in {tool["name"] for tool in tools}
+
+        await becomes(is_listed)  # the first change may be that the other agent has declared itself
+        gateway.process.send_signal(signal.SIGTERM)
+        await line_with(lines["newer"], '"resultType":"complete"')
+        for each in lines.values():
+            with trio.fail_after(20):
+                async for _ in each:
+                    pass
+        await gateway.process.wait()
+
+
+MODERN_META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+async def modern_list(client: httpx.AsyncClient) -> httpx.Response:
+    headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list"}
+    return await client.post("/mcp", json=rpc("tools/list", _meta=MODERN_META), headers=headers)
+
+
+async def line_with(lines: AsyncIterator[str], text: str) -> None:
+    with trio.fail_after(20):
+        async for line in lines:
+            if text in line:
+                return
+    raise AssertionError(f"no line with {text!r}")
+
+
+async def test_more_subscriptions_than_there_may_be_are_refused(shared: GatewayInThread) -> None:
+    async with (
+        client_of(shared, httpx.Limits(max_connections=None)) as client,
+        AsyncExitStack() as streams,
+    ):
+        body = rpc("subscriptions/listen", notifications={"toolsListChanged": True})
+        body["params"]["_meta"] = MODERN_META
+        headers = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+
+        async def listen() -> httpx.Response:
+            return await streams.enter_async_context(
+                client.stream("POST", "/mcp", json=body, headers=headers)
+            )
+
+        for _ in range(MOST_SUBSCRIPTIONS):
+            assert (await listen()).headers["content-type"].startswith("text/event-stream")
+        refused = await listen()
+        assert "limit reached" in (await refused.aread()).decode()
+
+
+async def test_a_client_that_reads_nothing_holds_no_more_than_a_little(tmp_path: Path) -> None:
+    """Floods of progress, of which nothing is read: what waits is bounded, and others go on."""
+    async with (
+        serving(tmp_path) as gateway,
+        client_of(gateway) as client,
+        AsyncExitStack() as connections,
+    ):
+        await modern_list(client)
+        before = resident(gateway)
+        body = rpc("tools/call", name="versatile_chat", arguments={"message": "flood"})
+        body["params"]["_meta"] = {**MODERN_META, "progressToken": 1}
+        data = json.dumps(body).encode()
+        head = (
+            f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\nAccept: {ACCEPT}\r\n"
+            "Content-Type: application/json\r\nMCP-Protocol-Version: 2026-07-28\r\n"
+            "Mcp-Method: tools/call\r\nMcp-Name: versatile_chat\r\n"
+            f"Content-Length: {len(data)}\r\n\r\n"
+        )
+        for _ in range(8):
+            stream = await trio.open_tcp_stream("127.0.0.1", gateway.port)
+            await connections.enter_async_context(stream)
+            await stream.send_all(head.encode() + data)
+
+        async def is_answered() -> bool:
+            arguments = {"task": "hello"}
+            headers = {
+                "mcp-protocol-version": "2026-07-28",
+                "mcp-method": "tools/call",
+                "mcp-name": "versatile_invoke",
+            }
+            params = {"name": "versatile_invoke", "arguments": arguments, "_meta": MODERN_META}
+            answer = await client.post("/mcp", json=rpc("tools/call", **params), headers=headers)
+            return answer.json()["result"]["isError"] is False
+
+        await becomes(is_answered)
+        assert resident(gateway) - before < MOST_GROWTH
