@@ -72,6 +72,7 @@ PURE = (
     "gateway.front.anthropic",
     "gateway.front.bodies",
     "gateway.front.chats",
+    "gateway.front.console.rings",
     "gateway.front.cors",
     "gateway.front.dialect",
     "gateway.front.event_stream",

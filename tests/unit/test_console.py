@@ -31,6 +31,7 @@ from gateway.front.console.live import AgentsTopic, LiveBody, LogTopic, Requests
 from gateway.front.console.origin import check_change, check_origin
 from gateway.front.console.requests import MOST_KEPT, LastRequests, id_of, view_running
 from gateway.front.console.rights import Rights
+from gateway.front.console.rings import Rings
 from gateway.front.console.series import BUCKET, BUCKETS, Series
 from gateway.front.console.watch import MOST_READERS_OF_KEY, Watch
 from gateway.front.sockets import has_console
@@ -74,7 +75,8 @@ def test_a_key_cannot_push_out_what_another_asked() -> None:
     assert [each.view.request_id for each in requests.of("ada")] == ["hers"]
     assert [each.view.request_id for each in requests.of("bob")] == ["his-7", "his-8", "his-9"]
     assert requests.of("nobody") == []
-    assert [each.view.request_id for each in requests.of(None)] == ["his-7", "his-8", "his-9"]
+    everybodys = [each.view.request_id for each in requests.of(None)]
+    assert everybodys == ["hers", "his-7", "his-8", "his-9"]
 
 
 def test_what_is_kept_is_bounded_in_bytes_of_each_key_and_of_all() -> None:
@@ -86,10 +88,21 @@ def test_what_is_kept_is_bounded_in_bytes_of_each_key_and_of_all() -> None:
     kept = {key: len(requests.of(key)) for key in ("ada", "bob", "eve")}
     assert sum(each.cost for key in kept for each in requests.of(key)) <= 120_000
     assert all(1 <= count < 10 for count in kept.values())
-    assert max(kept.values()) - min(kept.values()) <= 2
-    requests.keep_keys({"ada"})
+    requests.keep({"ada"}, {"a"})
     assert requests.of("bob") == []
-    assert repr(requests).startswith("<LastRequests of 1 keys")
+    assert len(requests.of("ada")) == kept["ada"]
+    requests.keep(None, set())
+    assert "0 things" in repr(requests)
+
+
+def test_a_busy_agent_pushes_out_nothing_of_another() -> None:
+    requests = LastRequests(most=3)
+    requests.observe(observed("rare", agent="b"))
+    for number in range(10):
+        requests.observe(observed(f"r-{number}"))
+    names = [each.view.request_id for each in requests.of("")]
+    assert names == ["rare", "r-7", "r-8", "r-9"]
+    assert [each.view.request_id for each in requests.of("", "b")] == ["rare"]
 
 
 def test_nothing_of_a_request_lives_on_but_what_is_shown() -> None:
@@ -196,7 +209,7 @@ async def test_words_of_one_kind_that_come_together_are_one_entry() -> None:
 
 @pytest.fixture
 def log() -> Iterator[tuple[logging.Logger, LastLines]]:
-    lines = LastLines(most_lines=50, most_text=100_000)
+    lines = LastLines(most_lines=50, most_text=120_000)
     logger = logging.getLogger("gateway.agent")
     level = logger.level
     logger.setLevel(logging.DEBUG)
@@ -226,9 +239,50 @@ def test_the_last_lines_are_kept_within_bounds(log: tuple[logging.Logger, LastLi
     assert lines.after(70, everything, 4)[1] == 6
     assert lines.after(80, everything, 4) == ([], 0)
     for _ in range(20):
-        say(logger, "x" * 30_000, more="y" * 3000)
+        say(logger, "x" * 30_000, more="y" * 1000)
     assert len(lines.find(everything, 1000)) == 3
-    assert "3 lines" in repr(lines)
+    assert "3 things" in repr(lines)
+
+
+def test_an_agent_that_logs_without_end_pushes_out_nothing_of_another(
+    log: tuple[logging.Logger, LastLines],
+) -> None:
+    logger, lines = log
+    say(logger, "of the gateway")
+    say(logger, "rare", agent="b")
+    for number in range(200):
+        say(logger, f"{number}", agent="a")
+    found, passed = lines.after(0, everything, 1000)
+    assert [line.record.msg for line in found[:3]] == ["of the gateway", "rare", "150"]
+    assert passed == 150
+    lines.keep({"b"})
+    assert [line.record.msg for line in lines.find(everything, 9)] == ["of the gateway", "rare"]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 9)), max_size=60),
+    st.integers(0, 60),
+)
+def test_rings_keep_the_last_of_each_in_order_and_within_all_bounds(
+    things: list[tuple[str, int]], since: int
+) -> None:
+    rings: Rings[str, int] = Rings(most=5, most_cost=20, most_cost_in_all=35)
+    for number, (key, cost) in enumerate(things):
+        rings.add(key, number, cost)
+        kept = rings.since(0, lambda _: True)
+        assert sum(things[number][1] for _, number in kept) == rings.cost <= 35
+        assert [n for n, _ in kept] == sorted(n for n, _ in kept)
+    for key in "abc":
+        own = [n for n, _ in rings.since(0, lambda each, key=key: each == key)]  # type: ignore[misc]
+        every = [n for n, (each, _) in enumerate(things) if each == key]
+        assert own == every[len(every) - len(own) :]
+        assert len(own) <= 5
+        assert sum(things[n][1] for n in own) <= 20
+    every_thing = [thing for _, thing in rings.since(0, lambda _: True)]
+    assert rings.last(4, lambda _: True) == every_thing[-4:]
+    found = rings.since(since, lambda _: True)
+    assert found == [each for each in rings.since(0, lambda _: True) if each[0] >= since]
+    assert rings.next == len(things)
 
 
 def test_a_line_is_harmless_and_short_whatever_was_logged(

@@ -71,8 +71,8 @@ class Console:
             self.watch.generation += 1
         self.settings, self._keys = settings, keys
         self.series.keep(settings.agents)
-        if keys.on:
-            self.requests.keep_keys(set(keys.by_name))
+        self.lines.keep(settings.agents)
+        self.requests.keep(keys.by_name if keys.on else None, settings.agents)
 
     @property
     def keys(self) -> bool:

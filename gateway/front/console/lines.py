@@ -9,27 +9,31 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Mapping
-from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from gateway.front.console.rings import Rings
 from gateway.observe.harmless import printable, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 AGENTS_WORDS = "gateway.agent"
 """The logger of what agents write, which may repeat what any caller has said."""
 
-MOST_LINES = 3000
-"""Of some 2 KB each, beside long texts."""
+MOST_LINES = 1000
+"""About one agent: ten seconds of one that writes as much as may be logged of a worker."""
 
 MOST_CHARACTERS = 2 * 1024 * 1024
-"""Of the lines together."""
+"""Of these lines together, with `_COST` for each."""
+
+MOST_CHARACTERS_IN_ALL = 8 * 1024 * 1024
+
+_COST = 1500
+"""Of a line beside its text: what a record takes."""
 
 MOST_TEXT = 2000
 """Characters of a message or a field."""
@@ -130,44 +134,44 @@ class LastLines(logging.Handler):
 
     def __init__(self, most_lines: int = MOST_LINES, most_text: int = MOST_CHARACTERS) -> None:
         super().__init__()
-        self._most_lines, self._most_text = most_lines, most_text
-        self._records: deque[tuple[logging.LogRecord, int]] = deque()
-        """With the size of each."""
-        self._text = 0
+        self._kept: Rings[str, logging.LogRecord] = Rings(
+            most=most_lines, most_cost=most_text, most_cost_in_all=MOST_CHARACTERS_IN_ALL
+        )
+        """By the names of agents; those that name none are together."""
         self._changing = threading.Lock()
-        self.next = 0
-        """The number of the next line."""
 
     def __repr__(self) -> str:
-        return f"<LastLines {len(self._records)} lines, {self._text} characters>"
+        return f"<LastLines {self._kept!r}>"
+
+    @property
+    def next(self) -> int:
+        """The number of the next line."""
+        return self._kept.next
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Keep a record. There is no filter to ask here, and no stream to lock."""
         if record.args or record.exc_info:
             record = _without_objects(record)
-        size = _size(record)
+        agent = record.__dict__.get("fields", _NONE).get("agent") or ""
+        cost = _COST + _size(record)
         with self._changing:
-            self._records.append((record, size))
-            self._text += size
-            self.next += 1
-            while len(self._records) > self._most_lines or self._text > self._most_text:
-                self._text -= self._records.popleft()[1]
+            self._kept.add(agent, record, cost)
         return True
+
+    def keep(self, agents: Collection[str]) -> None:
+        """Forget the lines about any other agents."""
+        with self._changing:
+            self._kept.keep(lambda agent: not agent or agent in agents)
 
     def after(self, n: int, wanted: Callable[[Line], bool], most: int) -> tuple[list[Line], int]:
         """The last lines from the number `n` on that are wanted, at most `most`, the oldest first;
         and how many were passed over: wanted ones, and any that are not kept any more."""
         with self._changing:
-            first = self.next - len(self._records)
-            records = list(islice(self._records, max(0, n - first), None))
-        begin = max(n, first)
-        found = [
-            line
-            for at, (record, _) in enumerate(records, begin)
-            if wanted(line := Line(at, record))
-        ]
+            kept = self._kept.since(n, _any)
+            lost = self._kept.next - n - len(kept)
+        found = [line for at, record in kept if wanted(line := Line(at, record))]
         left_out = max(0, len(found) - most)
-        return found[left_out:], left_out + begin - n
+        return found[left_out:], left_out + lost
 
     def find(self, wanted: Callable[[Line], bool], most: int) -> list[Line]:
         """The last lines that are wanted, the oldest first."""
@@ -195,6 +199,11 @@ def _size(record: logging.LogRecord) -> int:
         if type(value) is str:
             size += len(value)
     return size
+
+
+def _any(agent: str) -> bool:
+    del agent
+    return True
 
 
 def _harmless(text: str) -> str:

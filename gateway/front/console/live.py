@@ -114,7 +114,8 @@ class RequestsTopic:
         requests = self._console.requests
         if self._next == requests.next and self._begun:
             return []
-        kept = [each for each in requests.of(self._rights.owner) if self._shows(each.seen.agent)]
+        every = requests.of(self._rights.owner, self._agent)
+        kept = [each for each in every if self._shows(each.seen.agent)]
         new = [each.view for each in kept if each.n >= self._next]
         self._next = requests.next
         self._ended = dict.fromkeys(each.id for each in kept)

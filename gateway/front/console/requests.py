@@ -1,14 +1,13 @@
 """Requests as the console shows them: those that are running, and the last that have ended.
 
 Which ones run, the dispatcher knows, and nothing is kept of them here. Those that have ended are
-kept for each key by itself, so that no caller can push out what another one has to see. Beside the
-bounds on each there is one on all together, which takes from whoever has most.
+kept for each key and each agent by themselves, so that no caller can push out what another one has
+to see, nor a busy agent what is to be seen of others.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
 from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zlib import crc32
@@ -20,6 +19,7 @@ from gateway.agents.status import setting_for
 from gateway.errors import Cancelled
 from gateway.exchange import RequestPhase
 from gateway.front.console.journal import Entry, Journal, Noted
+from gateway.front.console.rings import Rings
 from gateway.observe.harmless import printable, shortened
 from gateway.observe.observation import Observation
 
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
 
-MOST_KEPT = 500
-"""Requests of one key that have ended."""
+MOST_KEPT = 200
+"""Requests with one key to one agent that have ended."""
 
-MOST_BYTES = 2 * 1024 * 1024
-"""Of these, estimated."""
+MOST_SHOWN = 500
+"""Of all that a caller may see."""
+
+MOST_BYTES = 1024 * 1024
+"""Of the kept ones, estimated."""
 
 MOST_BYTES_IN_ALL = 32 * 1024 * 1024
 
@@ -186,26 +189,6 @@ def show_events(events: list[Entry], journal: Journal | None, began: float) -> d
     }
 
 
-class _OfKey:
-    """Those of one key, the oldest first."""
-
-    __slots__ = ("bytes", "kept")
-
-    def __init__(self) -> None:
-        self.kept: deque[Ended] = deque()
-        self.bytes = 0
-
-    def add(self, ended: Ended) -> None:
-        self.kept.append(ended)
-        self.bytes += ended.cost
-
-    def drop(self) -> int:
-        """Drop the oldest; returns what it took."""
-        cost = self.kept.popleft().cost
-        self.bytes -= cost
-        return cost
-
-
 class LastRequests:
     """See the module's docstring. `observe` is an `Observer`."""
 
@@ -216,50 +199,46 @@ class LastRequests:
         most_bytes: int = MOST_BYTES,
         most_in_all: int = MOST_BYTES_IN_ALL,
     ) -> None:
-        self._most, self._most_bytes, self._most_in_all = most, most_bytes, most_in_all
-        self._by_key: dict[str, _OfKey] = {}
-        self._bytes = 0
-        self.next = 0
-        """The number of the next request that ends."""
+        self._kept: Rings[tuple[str, str], Ended] = Rings(
+            most=most, most_cost=most_bytes, most_cost_in_all=most_in_all
+        )
+        """By the names of key and agent."""
 
     def __repr__(self) -> str:
-        return f"<LastRequests of {len(self._by_key)} keys, {self._bytes} bytes>"
+        return f"<LastRequests {self._kept!r}>"
+
+    @property
+    def next(self) -> int:
+        """The number of the next request that ends."""
+        return self._kept.next
 
     def observe(self, seen: Observation) -> None:
         """Keep a request or a run that has called an agent; of a request that has become a run,
         the run is kept."""
-        if not seen.handler or (seen.run and seen.kind == "request"):
-            return
-        ended = _end(seen, self.next)
-        self.next += 1
-        of_key = self._by_key.get(seen.key)
-        if of_key is None:
-            of_key = self._by_key[seen.key] = _OfKey()
-        of_key.add(ended)
-        self._bytes += ended.cost
-        while len(of_key.kept) > self._most or of_key.bytes > self._most_bytes:
-            self._bytes -= of_key.drop()
-        while self._bytes > self._most_in_all:
-            self._bytes -= max(self._by_key.values(), key=lambda each: each.bytes).drop()
+        if seen.handler and not (seen.run and seen.kind == "request"):
+            ended = _end(seen, self._kept.next)
+            self._kept.add((seen.key, seen.agent), ended, ended.cost)
 
-    def of(self, owner: str | None) -> list[Ended]:
-        """Those of the key with that name, or of all for None, the oldest first; at most as many as
-        are kept of one key."""
-        if owner is not None:
-            return list(self._by_key[owner].kept) if owner in self._by_key else []
-        if len(self._by_key) == 1:
-            return list(next(iter(self._by_key.values())).kept)
-        every = [each for of_key in self._by_key.values() for each in of_key.kept]
-        return sorted(every, key=lambda each: each.n)[-self._most :]
+    def of(self, owner: str | None, agent: str | None = None) -> list[Ended]:
+        """The last `MOST_SHOWN` of the key with that name, or of all for None, to the agent or to
+        any, the oldest first."""
+        return self._kept.last(
+            MOST_SHOWN, lambda of: owner in {None, of[0]} and agent in {None, of[1]}
+        )
 
     def find(self, wanted: str, owner: str | None) -> Ended | None:
         """The one with that id, if it is one of the key's."""
-        return next((each for each in self.of(owner) if each.id == wanted), None)
+        kept = self._kept.since(0, lambda of: owner in {None, of[0]})
+        return next((each for _, each in kept if each.id == wanted), None)
 
-    def keep_keys(self, names: Collection[str]) -> None:
-        """Forget what was asked for with any other keys: they were revoked."""
-        for name in self._by_key.keys() - names - {""}:
-            self._bytes -= self._by_key.pop(name).bytes
+    def keep(self, keys: Collection[str] | None, agents: Collection[str]) -> None:
+        """Forget what was asked for with any other keys, which were revoked, or of any other
+        agents. Without `keys` there are none any more: then nobody but everybody sees it."""
+        self._kept.keep(
+            lambda of: (
+                (not of[0] or keys is None or of[0] in keys) and (not of[1] or of[1] in agents)
+            )
+        )
 
 
 def _id(began: float, request_id: str) -> str:
