@@ -57,11 +57,14 @@ export class Keyed {
   }
 
   update(items, keyOf) {
-    const gone = new Set(this.#kept.keys());
+    const wanted = new Map(Array.from(items, (item) => [keyOf(item), item]));
+    for (const [key, { element }] of this.#kept) {
+      if (wanted.has(key)) continue;
+      element.remove();
+      this.#kept.delete(key);
+    }
     let place = this.#parent.firstElementChild;
-    for (const item of items) {
-      const key = keyOf(item);
-      gone.delete(key);
+    for (const [key, item] of wanted) {
       let child = this.#kept.get(key);
       if (child === undefined) {
         child = this.#make(item);
@@ -69,17 +72,19 @@ export class Keyed {
       }
       child.update?.(item);
       if (child.element === place) place = place.nextElementSibling;
-      else this.#parent.insertBefore(child.element, place);
-    }
-    for (const key of gone) {
-      this.#kept.get(key).element.remove();
-      this.#kept.delete(key);
+      else move(this.#parent, child.element, place);
     }
   }
 
   get(key) {
     return this.#kept.get(key);
   }
+}
+
+/** Put an element before another one, with the focus that it may have where the browser can. */
+function move(parent, element, place) {
+  if (element.isConnected && parent.moveBefore) parent.moveBefore(element, place);
+  else parent.insertBefore(element, place);
 }
 
 let announcement = null;

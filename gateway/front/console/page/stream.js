@@ -11,6 +11,10 @@ export async function* events(response) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
+      if (!/[\r\n]/.test(value)) {
+        rest += value; // a piece of a long line, which is split once
+        continue;
+      }
       const lines = (rest + value).split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       for (const line of lines) {

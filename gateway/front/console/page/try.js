@@ -12,7 +12,7 @@ import { snippets } from "./snippets.js";
 import { events } from "./stream.js";
 import { Turn } from "./turn.js";
 
-const NEAR_THE_END = 120; // pixels from the end of the page that count as reading along
+const NEAR_THE_END = 320; // pixels from the end of the page that count as reading along
 
 export function showTry(place, { name, query, signal, linked }) {
   const choice = h("select", { id: "try-agent", onchange: () => { location.hash = `#/try/${encodeURIComponent(choice.value)}`; } });
@@ -42,9 +42,8 @@ export function showTry(place, { name, query, signal, linked }) {
     setText(state, word);
     setAttribute(state, "title", meaning);
     setText(lead, agent.description ?? "");
-    if (shown?.name === wanted && shown.handlers === handlersOf(agent).join()) return;
-    shown = { name: wanted, handlers: handlersOf(agent).join() };
-    showHandlers(work, agent, query.get("handler"), signal);
+    if (shown?.name !== wanted) shown = { name: wanted, offer: showHandlers(work, agent, query.get("handler"), signal) };
+    shown.offer(handlersOf(agent));
   };
   if (agents.size > 0) look();
   watchAgents(signal, look, linked);
@@ -55,23 +54,29 @@ const handlersOf = (agent) => {
   return told.sort().reverse(); // invoke first
 };
 
+/** Show what an agent can be asked for. Returns what is to be called with its handlers, which may
+ * be known only after the first request: what is shown stays. */
 function showHandlers(work, agent, wanted, signal) {
   if (!hello.dialects.includes("native")) {
     work.replaceChildren(h("p", { class: "empty" }, "The native API is off here ([server] dialects): agents cannot be tried from the console."));
-    return;
+    return () => {};
   }
-  const handlers = handlersOf(agent);
   const inner = h("div");
   const makers = { invoke: invokePane, chat: chatPane };
   const panes = new Map(); // kept while others are shown: a conversation is not lost by a look aside
+  let picked = null;
   const pick = (handler) => {
+    picked = handler;
     for (const each of buttons) each.setAttribute("aria-pressed", String(each.dataset.handler === handler));
     if (!panes.has(handler)) panes.set(handler, makers[handler](agent, signal));
     inner.replaceChildren(panes.get(handler));
   };
-  const buttons = handlers.map((handler) => h("button", { type: "button", "data-handler": handler, onclick: () => pick(handler) }, handler === "chat" ? "Chat" : "Invoke"));
+  const buttons = ["invoke", "chat"].map((handler) => h("button", { type: "button", "data-handler": handler, onclick: () => pick(handler) }, handler === "chat" ? "Chat" : "Invoke"));
   work.replaceChildren(h("div", { class: "choice", role: "group", "aria-label": "Handler" }, ...buttons), inner);
-  if (handlers.length > 0) pick(handlers.includes(wanted) ? wanted : handlers.includes("chat") && agent.handlers?.length === 1 ? "chat" : handlers[0]);
+  return (handlers) => {
+    if (picked === null && handlers.length > 0) pick(handlers.includes(wanted) ? wanted : handlers[0]);
+    for (const each of buttons) each.hidden = !handlers.includes(each.dataset.handler) && each.dataset.handler !== picked;
+  };
 }
 
 /** A button pair, a place for answers, and the programs: what invoke and chat have in common. */
@@ -101,7 +106,7 @@ class Caller {
     const turn = new Turn(this.agent);
     this.log.append(turn.element);
     this.running(true);
-    const follow = setInterval(() => keepInView(turn.element), 100);
+    const follow = setInterval(() => keepInView(), 100);
     let requestId = null;
     try {
       const response = await send(this.url, { method: "POST", body: json, headers: { Accept: "text/event-stream, application/json" }, signal: this.scope.signal });
@@ -118,7 +123,7 @@ class Caller {
       clearInterval(follow);
       this.signal.removeEventListener("abort", stop);
       this.running(false);
-      keepInView(turn.element);
+      keepInView();
     }
     announce(turn.failed ? "The answer has failed or was stopped" : `The answer has ended, ${counted(turn.words, "word")}`);
     return turn;
@@ -134,10 +139,10 @@ class Caller {
 
 const ENDS = { stop: "Whole", length: "Cut at a limit", refused: "The agent refused", tool_calls: "It waits for tools of the client", input_required: "It has questions" };
 
-function keepInView(element) {
+/** Scroll on with an answer that grows, unless its reader has scrolled away from the end. */
+function keepInView() {
   const below = document.documentElement.scrollHeight - innerHeight - scrollY;
-  if (below > 0 && below < NEAR_THE_END + 200) scrollBy(0, below);
-  void element;
+  if (below > 0 && below < NEAR_THE_END) scrollBy(0, below);
 }
 
 async function readStream(turn, response) {
