@@ -34,6 +34,30 @@ PARTS = (
 """Every part, and both kinds of the parts that have two."""
 
 
+VIOLATIONS = """
+    axe.run({ resultTypes: ["violations"] }).then(({ violations }) =>
+        violations.flatMap(({ id, nodes }) =>
+            nodes.map(({ html, failureSummary }) => `${id} ${html} ${failureSummary}`)))
+"""
+
+WATCHED = """
+    touched = new Set();
+    new MutationObserver((all) => {
+        for (const { target } of all) {
+            const changed = target.closest ? target : target.parentElement;
+            if (changed && !changed.closest(".row-line, .trouble")) {
+                touched.add(changed.closest(".agent-row")?.dataset.name);
+            }
+        }
+    }).observe(document.querySelector("main"), {
+        subtree: true, childList: true, attributes: true, characterData: true,
+    });
+    row = document.querySelector("[data-name=claims] a");
+    row.focus();
+"""
+"""Notes the names of the rows where anything changes but what changes as time goes on."""
+
+
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browser(tmp_path_factory.mktemp("chromium")) as chromium:
@@ -86,10 +110,7 @@ def test_axe_finds_no_violation_on_any_part(
         page = shown(chromium, few, part, dark=dark)
         page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
         page.evaluate(axe)
-        violations = page.evaluate(
-            "axe.run().then(({ violations }) => violations.map((each) => "
-            "[each.id, ...each.nodes.map((node) => node.html + node.failureSummary)].join(' ')))"
-        )
+        violations = page.evaluate(VIOLATIONS)
         if violations:
             found[part] = violations
         assert page.complaints == []
@@ -177,15 +198,7 @@ def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(chromium: 
         page = shown(chromium, fake, "agents")
         page.wait_for("document.querySelectorAll('.agent-row').length === 300")
         assert page.evaluate("document.querySelectorAll('*').length") < 20_000
-        page.evaluate(
-            "touched = new Set(), seen = (changed) => "
-            "changed && !changed.closest('.row-line') && touched.add(changed.closest('.agent-row')"
-            "?.dataset.name), new MutationObserver((all) => all.forEach(({ target }) => "
-            "seen(target.closest ? target : target.parentElement)))"
-            ".observe(document.querySelector('main'), { subtree: true, childList: true, "
-            "attributes: true, characterData: true }), row = document.querySelector("
-            "'[data-name=claims] a'), row.focus(), true"
-        )
+        page.evaluate(WATCHED)
         pid = {"pid": 7, "started": 1, "served": 3, "in_flight": 1, "capacity": 8, "memory": 1}
         worker = {**pid, "state": "failing"}
         change = {"name": "claims", "state": "backoff", "workers": {"x": worker}}

@@ -9,6 +9,7 @@ import { agents, hello, inTrouble, lastMinute, recentPoints, shownState, watchAg
 import { trafficLines } from "./spark.js";
 
 const RECENT_SECONDS = 600; // how long a failure that is over stays in the list
+const ROWS_A_FRAME = 50; // that are patched: a few milliseconds
 const WORST_FIRST = ["open", "backoff", "draining", "busy", "starting", "ready", "cold"];
 
 export function showAgents(place, { signal, linked }) {
@@ -50,6 +51,25 @@ export function showAgents(place, { signal, linked }) {
     setText(nothing, agents.size === 0 ? "There is no agent that may be seen here." : "No agent matches.");
   }
 
+  // Rows that have changed, patched a few in a frame: those first that are to be seen.
+  const stale = new Set();
+  let frame = 0;
+  signal.addEventListener("abort", () => cancelAnimationFrame(frame));
+
+  function patchSome() {
+    const inOrder = [...stale].sort((a, b) => isSeen(b) - isSeen(a));
+    for (const name of inOrder.slice(0, ROWS_A_FRAME)) {
+      stale.delete(name);
+      const row = keyed.get(name);
+      if (agents.has(name)) row?.update();
+      if (row?.element.inView) row.draw();
+    }
+    cancelAnimationFrame(frame);
+    frame = stale.size > 0 ? requestAnimationFrame(patchSome) : 0;
+  }
+
+  const isSeen = (name) => Number(keyed.get(name)?.element.inView ?? false);
+
   function drawLines() {
     for (const row of rows.children) if (row.inView) keyed.get(row.dataset.name)?.draw();
   }
@@ -70,7 +90,8 @@ export function showAgents(place, { signal, linked }) {
   watchAgents(signal, (names) => {
     const whole = [...names].some((name) => !agents.has(name) || !keyed.get(name));
     if (whole || order.value !== "name") list();
-    else for (const name of names) { const row = keyed.get(name); row?.update(name); if (row?.element.inView) row.draw(); }
+    else for (const name of names) stale.add(name);
+    patchSome();
     totals.update();
     showOnly();
     const failing = [...agents.values()].filter(inTrouble).map((each) => each.name).join(", ");

@@ -27,6 +27,7 @@ export function cellStrip() {
   const words = h("span", { class: "cell-words" });
   const element = h("span", { class: "strip" }, strip, words);
   let drawn = "";
+  let wasMany = false;
   return {
     element,
     update(workers) {
@@ -39,7 +40,8 @@ export function cellStrip() {
       words.classList.toggle("unseen", !many && workers.size > 0);
       if (form === drawn) return;
       drawn = form;
-      strip.classList.toggle("shares", many);
+      if (strip.classList.toggle("shares", many) !== wasMany) strip.replaceChildren();
+      wasMany = many;
       if (many) {
         strip.replaceChildren(...counts.map(([state, count]) => {
           const share = h("span", { class: "share", "data-state": state });
@@ -47,12 +49,20 @@ export function cellStrip() {
           return share;
         }));
       } else {
-        strip.replaceChildren(...[...workers.values()].map(
-          (worker) => h("span", { class: "cell", "data-state": worker.state }),
-        ));
+        drawCells(strip, [...workers.values()]);
       }
     },
   };
+}
+
+/** Make the children of `strip` a cell for each worker, out of those that it has. */
+function drawCells(strip, workers) {
+  while (strip.childElementCount > workers.length) strip.lastElementChild.remove();
+  while (strip.childElementCount < workers.length) strip.append(h("span", { class: "cell" }));
+  workers.forEach((worker, place) => {
+    const cell = strip.children[place];
+    setAttribute(cell, "data-state", worker.state);
+  });
 }
 
 /** "busy, pid 4711, 3 m old, 41 MiB, 1,204 requests, 1 of 8 now" */
