@@ -20,6 +20,7 @@ import pytest
 from tests.browser import Browser, Page, browser
 from tests.harness import AGENTS, GatewayInThread, gateway_in_thread
 from tests.http.conftest import SCRIPTED
+from tests.http.console_axe import in_both_schemes
 from tests.javascript import need_runtime
 
 pytestmark = pytest.mark.skipif(
@@ -125,6 +126,7 @@ def test_an_agent_is_seen_to_crash_and_to_come_back(
     said(page, "exited with status 7", "[data-name=phoenix] .trouble")
     page.click("[data-name=phoenix] a")
     said(page, "The last failure of a worker")
+    assert in_both_schemes(page) == {}
     (folder / "alive").touch()
     said(page, "ready", ".head .badge")
     said(page, "ready", ".worker-name")
@@ -168,6 +170,8 @@ def test_a_chat_shows_reasoning_tools_files_and_text_as_they_come(
     page.wait_for("document.images[0].naturalWidth === 1")
     assert page.evaluate("document.querySelectorAll('main script, main svg').length") == 0
     said(page, f"<svg>{HOSTILE}</svg>", ".file pre")
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert in_both_schemes(page) == {}
     spotless(page, gateway.url)
 
 
@@ -183,6 +187,7 @@ def test_a_stream_is_stopped_and_its_worker_is_told(
     assert page.evaluate("document.querySelector('.controls .main-action').disabled") is False
     chat(page, [["say", "half"], ["error", -32000, HOSTILE]])
     said(page, HOSTILE, ".turn-error")
+    assert in_both_schemes(page) == {}
     spotless(page, gateway.url)
 
 
@@ -192,6 +197,7 @@ def test_questions_are_answered_by_buttons_and_fields_and_the_turn_goes_on(
     page = opened(chromium, gateway, "try/asking")
     chat(page, [])
     said(page, "Are you <b>sure</b>?", ".ask")
+    assert in_both_schemes(page) == {}
     page.click(".ask:nth-child(1) .ask-buttons button")
     page.evaluate("document.querySelector('.ask:nth-child(2) input').focus()")
     page.type("Monday")
@@ -250,6 +256,7 @@ def test_the_slow_request_is_found_explained_and_cancelled(
         "each.textContent.includes('hasty')).querySelector('a').click()"
     )
     said(page, "clocks.first", ".failure")
+    assert in_both_schemes(page) == {}
     spotless(page, gateway.url)
 
 
@@ -388,6 +395,7 @@ def test_a_key_is_asked_for_and_shows_what_it_may_see(
     page = chromium.open(f"{keyed.url}/console")
     give(page, "agw_a-key-that-nobody-has-made-before")
     said(page, "not good", "#key-refusal")
+    assert in_both_schemes(page) == {}
     give(page, BOB)
     page.wait_for("document.querySelectorAll('.agent-row').length === 1")
     said(page, "bob", "#forget")

@@ -25,7 +25,7 @@ export function askForm(asks, answer) {
 }
 
 function oneAsk(ask, settle, problem) {
-  const card = h("section", { class: "ask", "aria-label": "A question" },
+  const card = h("div", { class: "ask", role: "group", "aria-label": String(ask.message ?? "A question").slice(0, 200) },
     h("div", {}, h("span", { class: "badge", "data-tone": "wait" }, said(ask.reason ?? "question")), " ", said(ask.message ?? "", "p", { class: "ask-message" })));
   const resolve = (json, words) => settle(ask.id, `"status":"resolved","payload":${json}`, card, words);
   const decline = h("button", { type: "button", class: "quiet", onclick: () => settle(ask.id, '"status":"cancelled"', card, "Declined") }, "Decline");
