@@ -137,7 +137,7 @@ class Permit:
             self._quotas = []  # of which nothing is counted or told
         if not self._counted:
             self._count()
-        if not self._kept:
+        if self._held and not self._kept:
             self.release()
 
     def release(self) -> None:
@@ -184,7 +184,8 @@ class Permit:
         now = trio.current_time()
         for quota in self._quotas:
             for rate in quota.rates:
-                rate.count(now)
+                if len(rate.times) < rate.most or rate.has_room():
+                    rate.times.append(now)
 
 
 _BY_LIMITS = (RateLimited, RequestTooLarge)

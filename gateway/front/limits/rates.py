@@ -47,8 +47,9 @@ class Rate:
         self.most = most
         self._seconds = _UNITS[unit]
         self.times: deque[float] = deque()
-        """Those of the requests that count, the oldest first. Old ones may stand there yet, so that
-        there is room while there are fewer than `most`, and `has_room` need not be asked."""
+        """Those of the requests that count, the oldest first. To count one is to append its time.
+        Old ones may stand there yet; while there are fewer than `most`, `has_room` need not be
+        asked."""
         name = f'"{owner.kind}-per-{unit}"'
         self.policy = f"{name};q={self.most};w={self._seconds}"
         """As `RateLimit-Policy` lists it."""
@@ -63,11 +64,6 @@ class Rate:
         if len(self.times) >= self.most:  # seldom: old ones need not be looked at before
             self.left(trio.current_time())  # forgets old ones
         return len(self.times) < self.most
-
-    def count(self, now: float) -> None:
-        """Count a request that comes now, if it is allowed."""
-        if len(self.times) < self.most or self.has_room():
-            self.times.append(now)
 
     def met(self, now: float) -> Met:
         """The limit, where it has no room."""
