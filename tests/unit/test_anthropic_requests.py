@@ -580,7 +580,7 @@ def test_what_makes_too_long_a_line_is_refused() -> None:
         read(messages=turns("\u2028" * (MAX_REQUEST_BYTES // 5)))
 
 
-MANY = 100_000
+MANY = 30_000
 RESULT = {"type": "tool_result", "tool_use_id": "c"}
 
 
@@ -588,7 +588,7 @@ RESULT = {"type": "tool_result", "tool_use_id": "c"}
     ("members", "words"),
     [
         ({"stop_sequences": ["x"] * MANY}, "beside messages, system and tools"),
-        ({"mcp_servers": [0] * MANY}, "beside messages, system and tools"),
+        ({"mcp_servers": ["none"] * MANY}, "beside messages, system and tools"),
         ({"metadata": {str(n): "" for n in range(MANY)}}, "beside messages, system and tools"),
         ({"tools": [TOOL] * MANY}, "tools: "),
         ({"messages": turns(*["x"] * MANY)}, "more than 10000 items and parts"),
