@@ -6,19 +6,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from ag_ui.core import ResumeEntry, RunAgentInput, Tool, UserMessage
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Cancelled, WorkerCrashed
 from protocol import Outcome
-from tests.clients.clients import AUTHORIZATION, NODE, RUNNERS
+from tests.clients.clients import AUTHORIZATION, NODE, RUN_SECONDS, RUNNERS
 from tests.clients.runners import TOOL
 from tests.harness import GatewayInThread
 from tests.javascript import MODULES, need_package, need_runtime
@@ -41,7 +41,6 @@ TASKS = (
 )  # fmt: skip
 
 PROGRAM = "read_ag_ui.mjs"
-Read = Callable[[dict[str, Any], bytes], dict[str, Any]]
 
 
 CURRENT, BEFORE = "@ag-ui/client", "@ag-ui/client-0.0"
@@ -52,34 +51,6 @@ CURRENT, BEFORE = "@ag-ui/client", "@ag-ui/client-0.0"
 def package(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
-
-
-@pytest.fixture(scope="module")
-def read(package: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
-    """Gives the client a stream, and returns what it made of it."""
-    need_package(package)
-    folder = tmp_path_factory.mktemp("client")
-    (folder / "node_modules").symlink_to(MODULES)
-    shutil.copy(Path(RUNNERS, PROGRAM), folder)
-    command = [need_runtime(NODE), str(folder / PROGRAM), package]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
-        assert client.stdin is not None
-        assert client.stdout is not None
-        given_to, told = client.stdin, client.stdout
-
-        def ask(request: dict[str, Any], stream: bytes) -> dict[str, Any]:
-            asked = {
-                "messages": request["messages"],
-                "resume": request["resume"],
-                "stream": stream.decode(),
-            }
-            given_to.write(json.dumps(asked).encode() + b"\n")
-            given_to.flush()
-            answer: dict[str, Any] = json.loads(told.readline())
-            return answer
-
-        yield ask
-        given_to.close()
 
 
 def stream_of(
@@ -101,8 +72,9 @@ def stream_of(
     return told + stream.end(result)
 
 
-def test_the_client_takes_whatever_an_agent_says(read: Read, package: str) -> None:
-    version = "1.0" if package == CURRENT else None
+def runs_of(version: str | None) -> list[tuple[dict[str, Any], bytes, str]]:
+    """Requests, each with its response and how that ended, made at random."""
+    runs = []
 
     @given(
         REQUESTS,
@@ -111,8 +83,8 @@ def test_the_client_takes_whatever_an_agent_says(read: Read, package: str) -> No
         RESULTS,
         st.sampled_from(["well", "well", "well", "cancelled", "crashed"]),
     )
-    @settings(unhurried, max_examples=300)
-    def hold(
+    @settings(unhurried, max_examples=200, phases=[Phase.generate], database=None)
+    def make(
         request: dict[str, Any],
         said: list[Any],
         outcome: Outcome | None,
@@ -120,25 +92,54 @@ def test_the_client_takes_whatever_an_agent_says(read: Read, package: str) -> No
         end: str,
     ) -> None:
         request = {**request, "protocolVersion": version}
-        stream = stream_of(request, said, outcome, result, end)
-        told = read(request, stream)
-        assert told["error"] is None
-        # A patch need not fit the state that it is for: that is the agent's business.
-        assert [w for w in told["warnings"] if "apply state patch" not in w] == []
-        if end == "well":
-            assert (told["failed"], told["outcome"] in {"success", "interrupt"}) == (None, True)
-            look_at_history(request, told)
-        elif end == "cancelled" and package == CURRENT:
-            assert (told["failed"], told["outcome"]) == (None, "cancelled")
-        else:
-            code = "cancelled" if end == "cancelled" else "worker_crashed"
-            assert (told["failed"], told["outcome"]) == (code, None)
-        if told["outcome"] == "success" and package == CURRENT:
-            last = json.loads(stream.decode().split("\n\n")[-2].removeprefix("data: "))
-            # It takes any call without a result for its own, if none is named.
-            assert told["pending"] == last["outcome"]["pendingToolCallIds"]
+        runs.append((request, stream_of(request, said, outcome, result, end), end))
 
-    hold()
+    make()
+    return runs
+
+
+def test_the_client_takes_whatever_an_agent_says(package: str, tmp_path: Path) -> None:
+    need_package(package)
+    runs = runs_of("1.0" if package == CURRENT else None)
+    (tmp_path / "node_modules").symlink_to(MODULES)
+    shutil.copy(Path(RUNNERS, PROGRAM), tmp_path)
+    asked = [
+        {"messages": request["messages"], "resume": request["resume"], "stream": stream.decode()}
+        for request, stream, _ in runs
+    ]
+    # All at once: two processes that wait for one another for each run take long under load.
+    client = subprocess.run(
+        [need_runtime(NODE), str(tmp_path / PROGRAM), package],
+        input="".join(f"{json.dumps(each)}\n" for each in asked),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=True,
+    )
+    answers = [json.loads(line) for line in client.stdout.split("\n")[:-1]]
+    for run_, told in zip(runs, answers, strict=True):
+        check(*run_, told, package)
+
+
+def check(
+    request: dict[str, Any], stream: bytes, end: str, told: dict[str, Any], package: str
+) -> None:
+    """What the client made of one response."""
+    assert told["error"] is None, stream
+    # A patch need not fit the state that it is for: that is the agent's business.
+    assert [w for w in told["warnings"] if "apply state patch" not in w] == [], stream
+    if end == "well":
+        assert (told["failed"], told["outcome"] in {"success", "interrupt"}) == (None, True)
+        look_at_history(request, told)
+    elif end == "cancelled" and package == CURRENT:
+        assert (told["failed"], told["outcome"]) == (None, "cancelled")
+    else:
+        code = "cancelled" if end == "cancelled" else "worker_crashed"
+        assert (told["failed"], told["outcome"]) == (code, None)
+    if told["outcome"] == "success" and package == CURRENT:
+        last = json.loads(stream.decode().split("\n\n")[-2].removeprefix("data: "))
+        # It takes any call without a result for its own, if none is named.
+        assert told["pending"] == last["outcome"]["pendingToolCallIds"], stream
 
 
 def look_at_history(request: dict[str, Any], told: dict[str, Any]) -> None:
