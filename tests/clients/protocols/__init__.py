@@ -9,6 +9,6 @@ from tests.clients.row import Client
 
 OF_PROTOCOL: dict[str, tuple[Client, ...]] = {
     module.name: import_module(f"{__name__}.{module.name}").CLIENTS
-    for module in pkgutil.iter_modules(__path__)
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda each: each.name != "openai")
 }
-"""By the names of the modules, in their order."""
+"""By the names of the modules, in their order; the one that most know comes first."""
