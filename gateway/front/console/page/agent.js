@@ -54,7 +54,7 @@ export function agentBody(name, signal) {
   const more = h("div", { class: "columns" });
   let revision = null;
   return {
-    element: h("div", { class: "stack" }, h("div", { class: "columns" }, traffic.element, workers.element), trouble, more),
+    element: h("div", { class: "stack" }, trouble, h("div", { class: "columns" }, traffic.element, workers.element), more),
     update(agent) {
       traffic.update(agent);
       workers.update(agent);
