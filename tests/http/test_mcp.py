@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import httpx2
 import mcp_types as types
+import openapi_spec_validator
 import pytest
 import trio
 from mcp.client.client import Client
@@ -410,6 +411,13 @@ async def test_a_call_is_logged_as_the_agents_and_its_error_is(gateway: GatewayI
         "error=agent_error",
     ):  # fmt: skip
         assert f" {part}" in line
+
+
+async def test_the_path_is_in_the_description_of_the_api(gateway: GatewayInThread) -> None:
+    async with http() as client:
+        described = (await client.get(f"{gateway.url}/openapi.json")).json()
+    openapi_spec_validator.validate(described)
+    assert {"delete", "get", "post"} == set(described["paths"]["/mcp"])
 
 
 WITHOUT = """
