@@ -400,6 +400,38 @@ async def test_a_repetition_with_the_same_idempotency_key_is_answered_alike(
     assert refused["_meta"]["agent-gateway/error"]["type"] == "idempotency_key_reused"
 
 
+async def test_a_call_with_an_idempotency_key_goes_on_with_the_answers_to_its_questions(
+    gateway: GatewayInThread,
+) -> None:
+    asked: list[str] = []
+
+    async def answer(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
+        del context
+        asked.append(params.message)
+        return types.ElicitResult(action="decline")
+
+    headers = {"authorization": f"Bearer {ALICE}", "idempotency-key": "asked"}
+    async with httpx2.AsyncClient(headers=headers, timeout=30, trust_env=False) as own:
+        transport = streamable_http_client(f"{gateway.url}/mcp", http_client=own)
+        async with Client(transport, mode="legacy", elicitation_callback=answer) as client:
+            result = await client.call_tool("versatile_chat", {"message": "ask"})
+    assert (result.is_error, len(asked)) == (False, 2)
+    assert '"cancelled"' in texts(result)
+
+    asks = {"name": "versatile_chat", "arguments": {"message": "ask"}}
+    answers = {each: {"action": "cancel"} for each in ("day", "how")}
+    async with http() as alice:
+        alice.headers["idempotency-key"] = "asked in requests of their own"
+        first = (await modern(alice, gateway, "tools/call", **asks)).json()["result"]
+        given = {"inputResponses": answers, "requestState": first["requestState"]}
+        one, two = [
+            (await modern(alice, gateway, "tools/call", **asks, **given)).json()["result"]
+            for _ in range(2)
+        ]
+    assert '"cancelled"' in one["content"][0]["text"]
+    assert one["content"] == two["content"]
+
+
 async def test_a_call_is_logged_as_the_agents_and_its_error_is(gateway: GatewayInThread) -> None:
     async with http() as client:
         client.headers["x-request-id"] = "logged-1"

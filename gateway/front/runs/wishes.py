@@ -55,6 +55,13 @@ class Wish(NamedTuple):
         asked = _digest(fields.get(b"x-conversation-id", b""), body)
         return self._replace(fingerprint=asked)
 
+    def of_answers(self, answers: bytes) -> Wish:
+        """The wish of the same request where it goes on with these answers to its questions: that
+        is another run, which a repetition with the same answers finds."""
+        if self.key is None:
+            return self
+        return self._replace(key=_digest(self.key, answers))
+
 
 def read_wish(fields: Fields, path: str, owner: str = "") -> Wish | None:
     """The wish in the header fields of a request with the key named `owner`, if it has one; None:

@@ -130,7 +130,10 @@ class Calls:
 
     async def run(self, visit: Visit, call: Call, codec: CallCodec, tell: Tell) -> Finished:
         """Make a call. Raises GatewayError."""
-        begun = await self._calling.begin(visit.request, call, visit.size, codec, visit.wish)
+        wish = visit.wish
+        if wish is not None and call.resume is not None:
+            wish = wish.of_answers(call.resume)
+        begun = await self._calling.begin(visit.request, call, visit.size, codec, wish)
         del call
         if isinstance(begun, Run):
             return await self._follow(visit, begun, tell)

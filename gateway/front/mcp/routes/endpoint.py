@@ -99,9 +99,9 @@ class Endpoint:
         body = await self._calling.read(request, None, wish)
         envelope = read_envelope(body)
         if wish is not None and envelope.call is not None:
-            # Not the whole body: each request of a client has an id of its own.
-            call = envelope.call
-            asked = (call.name.encode(), call.arguments, call.responses or b"")
+            # Not the whole body: each request of a client has an id of its own. What goes on with
+            # answers to questions is another run (`Calls.run`).
+            asked = (envelope.call.name.encode(), envelope.call.arguments)
             wish = wish.of_body(fields, b"\0".join(asked))
         return Visit(request, envelope, len(body), wish)
 
