@@ -96,6 +96,14 @@ BODIES: dict[str, tuple[str, int]] = {
     "a long number": (f'{{"jsonrpc":"2.0","id":{"9" * 5000},"method":"ping"}}', 400),
     "half a character": ('{"jsonrpc":"2.0","id":1,"method":"\\ud800"}', 400),
     "arguments that are no object": (call("[]"), 200),
+    "a large opening": (
+        json.dumps({**HANDSHAKE, "params": {"x": [{}] * 9000}}),
+        413,
+    ),
+    "a large opening that is no JSON": (
+        '{"jsonrpc":"2.0","id":1,"method":"initialize","x":NaN,"params":' + many("{}", 9000) + "}",
+        400,
+    ),
 }
 
 
@@ -116,6 +124,21 @@ async def test_no_body_and_no_number_of_sessions_makes_the_gateway_grow(tmp_path
         last = {"mcp-session-id": unread[-1]}
         assert (await client.post("/mcp", json=rpc("ping"), headers=last)).status_code == 200
         assert resident(gateway) - before < MOST_GROWTH
+
+
+async def test_however_a_session_is_opened_it_is_one_of_those_that_may_be(
+    shared: GatewayInThread,
+) -> None:
+    escaped = json.dumps(HANDSHAKE).replace("initialize", "initializ\\u0065")
+    unread = json.dumps(HANDSHAKE).replace('s": {}', 's": {"experimental": {"x": {"y": NaN}}}')
+    async with client_of(shared) as client:
+        for body in (escaped, unread):
+            first = {"mcp-session-id": await open_session(client)}
+            for _ in range(MOST_SESSIONS):
+                opened = await client.post("/mcp", content=body)
+                assert opened.status_code == 200
+            gone = await client.post("/mcp", json=rpc("ping"), headers=first)
+            assert gone.status_code == 404
 
 
 async def test_a_session_in_use_is_not_ended_for_a_new_one(shared: GatewayInThread) -> None:

@@ -17,7 +17,15 @@ MOST_REST = 64 * 1024
 """Bytes of a message without a tool call's arguments and answers. A client tells of itself and of
 its capabilities with each request, in less than 2 KiB; these bytes become Python objects."""
 
+MOST_OPENING = 8 * 1024
+"""Bytes of a message that opens a session: its objects are kept for as long as that lasts. So much
+can become 200 KiB of them."""
+
 CALL = "tools/call"
+OPENING = "initialize"
+
+_KEPT = frozenset({OPENING, "notifications/initialized", None})
+"""The methods of messages that a session keeps; None: it is not known what the SDK makes of it."""
 
 
 class _Message(Struct, gc=False):
@@ -54,7 +62,14 @@ class Envelope(Struct, frozen=True, gc=False):
     """One message. `rest` is what the SDK is given, and `call` what it is not."""
 
     rest: bytes
+    method: str | None = None
+    """None: it could not be read."""
     call: ToolCall | None = None
+
+    @property
+    def may_open(self) -> bool:
+        """Whether it may open a session."""
+        return self.method in {OPENING, None}
 
 
 _decode_message = msgspec.json.Decoder(_Message).decode
@@ -65,25 +80,31 @@ _encode = msgspec.json.encode
 def read_envelope(body: bytes) -> Envelope:
     """Read the body of a POST."""
     check_utf8(body)
-    envelope = _read_call(body) or Envelope(body)
-    if len(envelope.rest) > MOST_REST:
+    try:
+        message = _decode_message(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        if len(body) > MOST_OPENING and not isinstance(error, msgspec.ValidationError):
+            decode_body(_decode_message, body)  # it says what is wrong
+        envelope = Envelope(body)
+    else:
+        method = "" if message.method is UNSET else message.method
+        envelope = _read_call(message) or Envelope(body, method)
+    most = MOST_OPENING if envelope.method in _KEPT else MOST_REST
+    if len(envelope.rest) > most:
         raise RequestTooLarge(
             f"the message has {len(envelope.rest)} bytes beside the arguments of a tool call, "
-            f"expected at most {MOST_REST}"
+            f"expected at most {most}"
         )
     return envelope
 
 
-def _read_call(body: bytes) -> Envelope | None:
+def _read_call(message: _Message) -> Envelope | None:
     """None: the message is no tool call, or none that could be one; the SDK says what it is."""
+    if message.method != CALL or not isinstance(message.params, Raw):
+        return None
     try:
-        message = _decode_message(body)
-        if message.method != CALL or not isinstance(message.params, Raw):
-            return None
         params = _decode_params(bytes(message.params))
-    except (msgspec.DecodeError, RecursionError) as error:
-        if len(body) > MOST_REST and not isinstance(error, msgspec.ValidationError):
-            decode_body(_decode_message, body)  # it says what is wrong
+    except (msgspec.DecodeError, RecursionError):
         return None
     arguments = bytes(params.arguments)
     if arguments == b"null":
@@ -104,4 +125,4 @@ def _read_call(body: bytes) -> Envelope | None:
     )
     kept = _CallParams(params.name, Raw(b"{}"), meta=params.meta, task=params.task)
     rest = _Message(message.jsonrpc, message.id, message.method, Raw(_encode(kept)))
-    return Envelope(_encode(rest), call)
+    return Envelope(_encode(rest), CALL, call)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.front.mcp.routes.handlers import GatewayServer
 
 MOST_SESSIONS = 128
-"""Of one key. Each takes about 40 KiB."""
+"""Of one key. Each takes about 50 KiB, and more with what its client has told of itself."""
 
 IDLE_SECONDS = 1800.0
 

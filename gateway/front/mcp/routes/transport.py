@@ -51,7 +51,7 @@ class Transport:
     @property
     def may_open(self) -> bool:
         """Whether the request may be one that opens a session."""
-        return self._method == "POST" and b'"initialize"' in self._visit.envelope.rest
+        return self._method == "POST" and self._visit.envelope.may_open
 
     @property
     def waits(self) -> bool:
