@@ -529,6 +529,8 @@ def test_models_come_in_pages(query: dict[str, str], names: str, more: bool) -> 
         ({"limit": "x"}, "limit"),
         ({"limit": "²"}, "limit"),
         ({"limit": "9" * 5000}, "limit"),
+        ({"limit": "000000001" + "0" * 5000}, "limit"),
+        ({"limit": "0000000011001"}, "limit"),
         ({"after_id": "z"}, "after_id"),
         ({"before_id": ""}, "before_id"),
     ],
