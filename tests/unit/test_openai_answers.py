@@ -605,6 +605,33 @@ def test_more_than_can_be_told_again_ends_in_an_error() -> None:
         responded([half, half, half])
 
 
+@pytest.mark.parametrize("said", ["", "a"])
+def test_items_that_say_nothing_are_bounded_as_well(said: str) -> None:
+    """An agent may begin an item with every word."""
+    words = words_of(said, {"type": "reasoning", "text": said}) * output.MOST_ITEMS
+    codec = ResponseCodec(Memory())
+    exchange = begin(codec, stream=True)
+    stream = codec.stream(exchange)
+    stream.chunks(words)
+    assert isinstance(exchange.error, InvalidAgentResponse)
+    assert len(stream.end(None)) < 2 * output.MAX_OUTPUT
+    with pytest.raises(InvalidAgentResponse, match="items"):
+        responded(words)
+
+
+def test_short_pieces_of_a_response_take_no_more_than_their_text() -> None:
+    told = output.Output()
+    tracemalloc.start()
+    try:
+        for _ in range(20_000):
+            told.text([b'"ab"'])
+            told.text([b'""'])
+        assert tracemalloc.get_traced_memory()[0] < 200_000
+    finally:
+        tracemalloc.stop()
+    assert b"ab" * 20_000 in told.finish()
+
+
 @pytest.mark.parametrize("letter", ["x", "\u2028", "é"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_longest_response_is_held_within_the_bound(letter: str, stream: bool) -> None:

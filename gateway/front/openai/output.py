@@ -43,6 +43,14 @@ MAX_OUTPUT = 2 * 1024 * 1024
 """Bytes of text, reasoning and images that a Response may have in all: at its end each is told four
 times, in one part. A chat completion tells nothing twice, and has no such limit."""
 
+MOST_ITEMS = 4096
+"""Of messages, reasoning and images: an agent may begin one with every word, and say nothing in it.
+"""
+
+MOST_PIECES = 2048
+"""Pieces of an item that are kept as they came. They may be shorter than what each takes beside its
+text; joined earlier, a long text would be copied more often."""
+
 _encode = msgspec.json.encode
 
 
@@ -56,7 +64,7 @@ class _Open:
         self.is_text = is_text
         self.id = _new_id("msg" if is_text else "rs")
         self.pieces: list[bytes] = []
-        """The insides of JSON strings."""
+        """The insides of JSON strings; see `add`."""
         kind = b"output_text" if is_text else b"reasoning_summary_text"
         part = b'"content_index":0,"logprobs":[]' if is_text else b'"summary_index":0'
         self.delta = (
@@ -69,6 +77,13 @@ class _Open:
     def text(self) -> bytes:
         """What was said so far, a JSON string."""
         return b'"%b"' % b"".join(self.pieces)
+
+    def add(self, inside: bytes) -> None:
+        if not inside:
+            return
+        self.pieces.append(inside)
+        if len(self.pieces) >= MOST_PIECES:
+            self.pieces = [b"".join(self.pieces)]
 
     def part(self, text: bytes) -> dict[str, Any]:
         if self.is_text:
@@ -92,7 +107,8 @@ class _Open:
 class Output:
     """See the module's docstring. Every method returns events, as they are sent.
 
-    Methods raise InvalidAgentResponse for more than `MAX_OUTPUT`, and then nothing has changed.
+    Methods raise InvalidAgentResponse for more than `MAX_OUTPUT` or `MOST_ITEMS`, and then nothing
+    has changed.
     """
 
     __slots__ = ("_held", "_open", "_sequence", "items")
@@ -127,6 +143,7 @@ class Output:
     def image(self, file: File) -> bytes:
         """An image that the agent made, as base64."""
         result = _encode(file.data)
+        self._check_items()
         self._hold(len(result))
         image = {
             "id": _new_id("ig"),
@@ -193,17 +210,18 @@ class Output:
         if not inside.isascii():  # some clients end lines at U+2028, as `str.splitlines` does
             texts = [on_one_line(text) for text in texts]
             inside = on_one_line(inside)
+        begins = self._open is None or self._open.is_text is not is_text
+        if begins:
+            self._check_items()
         self._hold(len(inside))
-        opening = b""
-        if self._open is None or self._open.is_text is not is_text:
-            opening = self.close() + self._begin(is_text=is_text)
-        said = self._open
-        assert said is not None
-        said.pieces.append(inside)
+        opening = self.close() + self._begin(is_text=is_text) if begins else b""
+        opened = self._open
+        assert opened is not None
+        opened.add(inside)
         start = self._sequence
         self._sequence += len(texts)
         numbered = [b'%d,"delta":%b' % each for each in enumerate(texts, start)]
-        return b"%b%b%b}\n\n" % (opening, said.delta, (b"}\n\n" + said.delta).join(numbered))
+        return b"%b%b%b}\n\n" % (opening, opened.delta, (b"}\n\n" + opened.delta).join(numbered))
 
     def _begin(self, *, is_text: bool) -> bytes:
         self._open = opened = _Open(len(self.items), is_text=is_text)
@@ -223,6 +241,13 @@ class Output:
         event = self.event("output_item.done", output_index=len(self.items), item=Raw(text))
         self.items.append((item["id"], text))
         return event
+
+    def _check_items(self) -> None:
+        if len(self.items) >= MOST_ITEMS:
+            raise InvalidAgentResponse(
+                f"the answer has more than {MOST_ITEMS} items (texts, reasoning, images), the most "
+                "that a Response may have; a chat completion may have more"
+            )
 
     def _hold(self, size: int) -> None:
         if self._held + size > MAX_OUTPUT:
