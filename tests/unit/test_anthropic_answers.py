@@ -313,6 +313,15 @@ def test_arguments_that_are_no_object_make_the_answer_an_error(arguments: str) -
     assert data["error"]["details"]["error_code"] == "invalid_agent_response"
 
 
+def test_arguments_may_come_in_any_number_of_short_pieces() -> None:
+    pieces = ['{"city":"', *["x"] * 10_000, '"}']
+    said = [
+        {"type": "tool_call", "call": "c1", "name": "weather", "delta": each} for each in pieces
+    ]
+    message = put_together(streamed(words_of(*said), outcome=CALLS))
+    assert content_of(message)[0]["input"] == {"city": "x" * 10_000}
+
+
 def test_more_arguments_than_can_be_held_end_the_stream_with_an_error() -> None:
     piece = {"type": "tool_call", "call": "c1", "name": "weather", "delta": "x" * 1000}
     codec = MessagesCodec()

@@ -392,7 +392,7 @@ def test_an_error_in_a_stream_is_no_end() -> None:
 
 
 def test_more_arguments_than_can_be_held_end_the_stream_with_an_error() -> None:
-    half = "x" * (calls.MAX_HELD // 2)
+    half = "x" * (calls.MAX_HELD // 2 + 1)
     piece = {"type": "tool_call", "call": "c", "name": "clock", "delta": half}
     codec = ChatCodec()
     exchange = begin(codec, stream=True, tools=True)

@@ -209,7 +209,7 @@ def test_more_arguments_than_are_kept_end_the_answer() -> None:
     piece = "x" * (calls.MAX_HELD // 4)
     for number in range(3):
         stream.chunks(words_of(call(f"c{number}", "weather", delta=piece[1000:])))
-    last = stream.chunks(words_of("so far", call("c9", delta=piece + "x" * 3000)))
+    last = stream.chunks(words_of("so far", call("c9", delta=piece + "x" * 3001)))
     assert b"so far" in last
     assert stream.failure is not None
     assert exchange.error is stream.failure
@@ -217,6 +217,14 @@ def test_more_arguments_than_are_kept_end_the_answer() -> None:
     assert kinds(parts_in(stream.end(None))) == ["error"]
     # What was told whole is not kept.
     told(*[words_of(call(f"c{n}", delta=piece), result_of(f"c{n}")) for n in range(8)])
+
+
+@pytest.mark.parametrize("tool", ["weather", "own"])
+def test_arguments_may_come_in_any_number_of_short_pieces(tool: str) -> None:
+    """A model's pieces have a few characters each."""
+    words = words_of(*[call("c1", tool, delta="x")] * 10_000)
+    *_, last, _ = told(words, outcome=Outcome("tool_calls", None, None))
+    assert last["input"] == "x" * 10_000
 
 
 def test_files_statuses_states_and_events_of_the_agents_own() -> None:

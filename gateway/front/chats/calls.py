@@ -12,6 +12,7 @@ kept: an agent may send any number of them.
 from __future__ import annotations
 
 import secrets
+from io import StringIO
 from typing import TYPE_CHECKING
 
 from msgspec import Raw, Struct
@@ -22,11 +23,8 @@ if TYPE_CHECKING:
     from protocol.events import ToolCall
 
 MAX_HELD = 1024 * 1024
-"""Characters of arguments, and `PIECE_COST` for each piece of them, that are kept of one answer
-until its end."""
-
-PIECE_COST = 128
-"""What a piece of arguments takes beside its text."""
+"""Characters of arguments that are kept of one answer until its end. Those of a call are in one
+buffer: a model's come in pieces of a few characters, which is less than what each takes."""
 
 
 class FunctionCall(Struct, frozen=True, gc=False):
@@ -52,8 +50,8 @@ class Calls:
         self._named: dict[str, str] = {}
         """The name of each call, by its id: at most `protocol.events.MAX_CALLS`, which bounds the
         calls of every request."""
-        self._arguments: dict[str, list[str]] = {}
-        """The pieces of the arguments of each that nothing was returned for."""
+        self._arguments: dict[str, StringIO] = {}
+        """The arguments of each that nothing was returned for."""
         self._held = 0
 
     @property
@@ -68,26 +66,27 @@ class Calls:
         piece = event.delta
         if not isinstance(piece, str):
             piece = bytes(event.arguments).decode() if isinstance(event.arguments, Raw) else "{}"
-        self._held += len(piece) + PIECE_COST
+        self._held += len(piece)
         if self._held > MAX_HELD:
             raise InvalidAgentResponse(
                 f"the arguments of the answer's tool calls are more than {MAX_HELD} characters "
                 "together, the most that can be handed to the client"
             )
         self._named[event.call] = event.name
-        self._arguments.setdefault(event.call, []).append(piece)
+        self._arguments.setdefault(event.call, StringIO()).write(piece)
 
     def held(self, call: str) -> FunctionCall | None:
         """The call with that id, if it may yet be the client's."""
-        pieces = self._arguments.get(call)
-        if pieces is None:
+        arguments = self._arguments.get(call)
+        if arguments is None:
             return None
-        return FunctionCall(call, self._named[call], "".join(pieces) or "{}")
+        return FunctionCall(call, self._named[call], arguments.getvalue() or "{}")
 
     def answered(self, call: str) -> None:
         """Something was returned for a call: it was the agent's own, whatever is said of it yet."""
-        pieces = self._arguments.pop(call, [])
-        self._held -= sum(map(len, pieces)) + PIECE_COST * len(pieces)
+        arguments = self._arguments.pop(call, None)
+        if arguments is not None:
+            self._held -= len(arguments.getvalue())
 
     def is_answered(self, call: str) -> bool:
         """Whether something was returned for a call."""
@@ -96,6 +95,6 @@ class Calls:
     def of_client(self) -> list[FunctionCall]:
         """The calls that the client is to make, once the answer has ended with `tool_calls`."""
         return [
-            FunctionCall(call, self._named[call], "".join(pieces) or "{}")
-            for call, pieces in self._arguments.items()
+            FunctionCall(call, self._named[call], arguments.getvalue() or "{}")
+            for call, arguments in self._arguments.items()
         ]

@@ -20,13 +20,14 @@ agent goes on with that very call, with or without telling it again (`ChatReques
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Raw
 
 from gateway.errors import InvalidAgentResponse
-from gateway.front.chats.calls import MAX_HELD, PIECE_COST, new_call_id
+from gateway.front.chats.calls import MAX_HELD, new_call_id
 from gateway.front.ui.forms import part
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _OWN = {"dynamic": True, "providerExecuted": True}
 
 
 class _Call:
-    __slots__ = ("answered", "held", "id", "name", "pieces", "shown")
+    __slots__ = ("answered", "arguments", "held", "id", "name", "shown")
 
     def __init__(self, shown_id: str, name: str, *, held: bool = False) -> None:
         self.id = shown_id
@@ -51,8 +52,8 @@ class _Call:
         self.name = name
         self.held = held
         """Whether it may be the page's to make."""
-        self.pieces: list[str] | None = []
-        """Of its arguments; None once they were told."""
+        self.arguments: StringIO | None = StringIO()
+        """None once they were told."""
         self.shown = False
         """Whether its beginning was told."""
         self.answered = False
@@ -69,14 +70,14 @@ class ShownCalls:
         self._calls: dict[str, _Call] = {}
         """By the agent's id of each."""
         self._kept = 0
-        """What the pieces of arguments take that are kept."""
+        """Characters of arguments that are kept."""
 
     def add(self, told: ToolCall) -> bytes:
         """The parts for a call, or for a piece of its arguments. Raises InvalidAgentResponse."""
         call = self._calls.get(told.call)
         if call is None:
             call = self._calls[told.call] = self._meet(told.call, told.name)
-        if call.pieces is None:
+        if call.arguments is None:
             return b""
         if isinstance(told.delta, str):
             return self._add_piece(call, told.delta)
@@ -107,14 +108,14 @@ class ShownCalls:
         found = []
         for call in self._held() if finish == "tool_calls" else ():
             members = self._members(call)
-            call.pieces, call.held = None, False
+            call.arguments, call.held = None, False
             found.append(part("tool-input-available", **members))
         for each in more if finish in {None, "tool_calls"} else ():
             if each.id not in self._calls:
                 call = self._calls[each.id] = _Call(self._fresh(each.id), each.name)
-                call.pieces = [each.arguments]
+                call.arguments = StringIO(each.arguments)
                 found.append(part("tool-input-available", **self._members(call)))
-                call.pieces = None
+                call.arguments = None
         return found
 
     def close(self) -> bytes:
@@ -137,21 +138,21 @@ class ShownCalls:
     def _approved(self, call_id: str) -> _Call:
         """A call of the answer before, which the page has shown."""
         call = _Call(call_id, "")
-        call.pieces = None
+        call.arguments = None
         return call
 
     def _fresh(self, call_id: str) -> str:
         return new_call_id() if call_id in self._request.calls else call_id
 
     def _add_piece(self, call: _Call, piece: str, *, streams: bool = True) -> bytes:
-        assert call.pieces is not None
-        self._kept += len(piece) + PIECE_COST
+        assert call.arguments is not None
+        self._kept += len(piece)
         if self._kept > MAX_HELD:
             raise InvalidAgentResponse(
                 f"the arguments of the answer's tool calls are more than {MAX_HELD} characters "
                 "together before they are whole, the most that is kept for the client"
             )
-        call.pieces.append(piece)
+        call.arguments.write(piece)
         if call.held or not streams:
             return b""
         start = (
@@ -164,16 +165,16 @@ class ShownCalls:
 
     def _finish(self, call: _Call) -> bytes:
         """The part that says the arguments of a call of the agent's own, unless they were told."""
-        if call.pieces is None:
+        if call.arguments is None:
             return b""
         members = self._members(call)
-        call.pieces, call.held = None, False
+        call.arguments, call.held = None, False
         return part("tool-input-available", **members, **_OWN)
 
     def _members(self, call: _Call) -> dict[str, Any]:
-        assert call.pieces is not None
-        self._kept -= sum(map(len, call.pieces)) + PIECE_COST * len(call.pieces)
-        text = "".join(call.pieces)
+        assert call.arguments is not None
+        text = call.arguments.getvalue()
+        self._kept -= len(text)
         return {"toolCallId": call.id, "toolName": call.name, "input": _input_of(text)}
 
 
