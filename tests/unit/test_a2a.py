@@ -850,3 +850,45 @@ def test_a_head_without_a_query_has_no_version() -> None:
     codec = A2ACodec("a", None)
     with pytest.raises(InvalidRequest, match="no A2A-Version"):
         codec.decode(RequestHead("r"), b'{"jsonrpc":"2.0","id":1,"method":"GetTask"}')
+
+
+async def test_a_task_that_waits_is_gone_on_from_though_its_reader_is_slow(
+    autojump_clock: object,
+) -> None:
+    async def ask(exchange: Exchange) -> None:
+        if exchange.call.resume is None:
+            for size in (50_000, 150_000):
+                say(exchange, "x" * size)
+                await trio.sleep(0.1)
+            asks = json.dumps([{"id": "a1", "reason": "input_required", "message": "?" * 90_000}])
+            exchange.end(outcome=Outcome("input_required", asks=asks.encode()))
+        else:
+            await trio.sleep(100)
+            exchange.end()
+
+    reads = trio.Event()
+    async with a2a(ask, ttl=50) as it:
+        body = {
+            "jsonrpc": "2.0",
+            "id": 7,
+            "method": "SendStreamingMessage",
+            "params": {"message": message("Plan")},
+        }
+        slow = it.begin("/a2a/a", body, headers=VERSION, reads=reads)
+        await trio.sleep(5)
+        id_ = "task_" + slow.run.removeprefix("run_")
+        told = (await rpc(it, "GetTask", {"id": id_, "historyLength": 0})).json["result"]
+        params = {
+            "message": message("Tuesday", taskId=id_),
+            "configuration": {"returnImmediately": True},
+        }
+        assert told["status"]["state"] == task.INPUT_REQUIRED
+        await rpc(it, "SendMessage", params)
+        reads.set()
+        await slow.answered.wait()
+        await trio.sleep(70)  # the time for which the first run would be kept
+        now = (await rpc(it, "GetTask", {"id": id_})).json
+        assert now["result"]["status"]["state"] == task.WORKING
+        await trio.sleep(40)
+        then = (await rpc(it, "GetTask", {"id": id_})).json["result"]
+        assert then["status"]["state"] == task.COMPLETED

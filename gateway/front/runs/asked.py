@@ -40,7 +40,9 @@ async def respond_about_run(
         return None, None
     run = _find(request, runs, codec, asked.token, credential)
     if asked.does == "go_on":
-        return _as_reader(codec).go_on(told_of(run)), run
+        call = _as_reader(codec).go_on(told_of(run))
+        await _wait_for_end(run)
+        return call, run
     if asked.does == "follow":
         await _follow(request, runs, codec, run, asked.position)
     else:
@@ -61,6 +63,14 @@ async def respond_to_call(request: ClientRequest, runs: Runs, reader: RunReader,
         await RunDelivery(request, runs, run).tell_at_end(lambda: reader.show(told_of(run)))
     else:
         await _show(request, runs, run, reader.show(told_of(run)))
+
+
+async def _wait_for_end(run: Run) -> None:
+    """Let a run end that has told its last: a slow reader may hold its last event. Only what has
+    ended can give its place to another one."""
+    run.hurry()
+    while not run.ended:
+        await run.news.park()
 
 
 def _find(request: ClientRequest, runs: Runs, codec: Codec, token: str, credential: bytes) -> Run:
