@@ -6,8 +6,9 @@ console reads, is logged at the level `debug`: they come every few seconds and s
 
 **What a line costs.** There is one per request, so it must be cheap. Where records of this log are
 JSON lines and go nowhere else (`logs.json_writer`), the line is encoded as one Struct and handed to
-the writer itself: by way of a `logging.LogRecord`, its handlers and its formatter, the same bytes
-cost three times as much. Everywhere else, the line is a record like others.
+the writer itself, and the Struct to whoever keeps lines (`logs.keepers`): by way of a
+`logging.LogRecord`, its handlers and its formatter, the same bytes cost three times as much.
+Everywhere else, the line is a record like others.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Struct, structs
 
 from gateway.observe import logs
+from gateway.observe.access_line import AccessLine
 from gateway.observe.harmless import escaped_bytes
 
 if TYPE_CHECKING:
@@ -38,38 +39,6 @@ PROBES = frozenset(
 _encode = msgspec.json.Encoder().encode
 
 
-class _Line(Struct, omit_defaults=True, gc=False):
-    """What a line says, in this order. What is empty is left out, so that each line holds what
-    there is to say. All texts are short: names of the configuration, ids, the gateway's own words.
-    """
-
-    timestamp: datetime
-    level: str
-    logger: str
-    event: str
-    request: str
-    run: str = ""
-    agent: str = ""
-    key: str = ""
-    dialect: str = ""
-    handler: str = ""
-    method: str = ""
-    route: str = ""
-    status: int = 0
-    bytes_in: int | None = None
-    """None of a run, like the next; 0 is written."""
-    bytes_out: int | None = None
-    client_left: bool = False
-    error: str = ""
-    trace: str = ""
-    total: float | None = None
-    first: float | None = None
-    queue: float | None = None
-    pid: int | None = None
-    stream: bool = False
-    chunks: int = 0
-
-
 def log_access(seen: Observation) -> None:
     """Log the end of a request or of a run; an `Observer`."""
     level = logging.DEBUG if seen.route in PROBES else logging.INFO
@@ -78,9 +47,11 @@ def log_access(seen: Observation) -> None:
     line = _line(seen, level)
     writer = logs.json_writer(log)
     if writer is None:
-        logs.event(log, level, line.event, **_fields(line))
-    else:
-        writer.write(escaped_bytes(_encode(line)) + b"\n", urgent=False)
+        logs.event(log, level, line.event, **line.fields)
+        return
+    writer.write(escaped_bytes(_encode(line)) + b"\n", urgent=False)
+    for keeper in logs.keepers:
+        keeper.keep_line(line)
 
 
 def log_access_with_payloads(seen: Observation) -> None:
@@ -92,14 +63,14 @@ def log_access_with_payloads(seen: Observation) -> None:
             "request_body": _text(seen.request_body),
             "response_body": _text(seen.response_body),
         }
-        logs.event(log, level, line.event, **_fields(line), **bodies)
+        logs.event(log, level, line.event, **line.fields, **bodies)
 
 
-def _line(seen: Observation, level: int) -> _Line:
+def _line(seen: Observation, level: int) -> AccessLine:
     of_request = seen.kind == "request"
     measures = seen.measure()
     first, queued = measures.first, measures.queued
-    return _Line(
+    return AccessLine(
         datetime.now(UTC),
         "info" if level == logging.INFO else "debug",
         log.name,
@@ -125,12 +96,6 @@ def _line(seen: Observation, level: int) -> _Line:
         seen.stream,
         measures.chunks,
     )
-
-
-def _fields(line: _Line) -> dict[str, object]:
-    """The fields of a record that says the same."""
-    empty = structs.asdict(_Line(line.timestamp, line.level, line.logger, line.event, ""))
-    return {name: value for name, value in structs.asdict(line).items() if value != empty[name]}
 
 
 def _text(body: bytes) -> str | None:

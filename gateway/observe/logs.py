@@ -12,10 +12,16 @@ import logging
 import os
 import sys
 import threading
-from typing import Literal, TypeAlias
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from gateway.observe.formats import TextFormatter, json_formatter
 from gateway.observe.log_writer import LogWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.observe.access_line import AccessLine
 
 FLUSH_SECONDS = 1.0
 """How long the process waits at its end for queued records to be written: a reader that still reads
@@ -39,6 +45,18 @@ def _record(name: str, level: int, message: str, fields: dict[str, object]) -> l
     record = logging.LogRecord(name, level, "", 0, message, None, None)
     record.__dict__["fields"] = fields
     return record
+
+
+class LineKeeper(logging.Handler):
+    """A handler that also takes lines of the access log of which no record is made."""
+
+    def keep_line(self, line: AccessLine) -> None:
+        """Keep such a line."""
+        raise NotImplementedError
+
+
+keepers: list[LineKeeper] = []
+"""Those that `kept_by` has added to the root logger."""
 
 
 class QueueingHandler(logging.Handler):
@@ -96,15 +114,27 @@ def setup(level: str, form: LogFormat = "auto", *, descriptor: int = 2) -> None:
 
 def json_writer(logger: logging.Logger) -> LogWriter | None:
     """What writes the records of one of the gateway's loggers, if they are written as JSON and no
-    other handler gets them: then it may be handed a line for which no record was made. None: there
-    must be a record."""
+    other handler gets them but the `keepers`: then it, and each of these, may be handed a line for
+    which no record was made. None: there must be a record."""
     handlers = _ROOT.handlers
-    if len(handlers) != 1 or logger.handlers or _GATEWAY.handlers:
+    if len(handlers) != 1 + len(keepers) or logger.handlers or _GATEWAY.handlers:
         return None
     handler = handlers[0]
     if type(handler) is not QueueingHandler or not handler.as_json:
         return None
     return handler.writer
+
+
+@contextmanager
+def kept_by(keeper: LineKeeper) -> Iterator[None]:
+    """Have all that is logged meanwhile kept by this handler as well."""
+    _ROOT.addHandler(keeper)
+    keepers.append(keeper)
+    try:
+        yield
+    finally:
+        keepers.remove(keeper)
+        _ROOT.removeHandler(keeper)
 
 
 def change(level: str, form: LogFormat) -> None:

@@ -19,6 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gateway.errors import AgentFailed
 from gateway.observe import logs
 from gateway.observe.access import log_access
+from gateway.observe.access_line import AccessLine
 from gateway.observe.batch import MOST, SECONDS, Batch
 from gateway.observe.formats import json_formatter
 from gateway.observe.observation import Observation
@@ -83,6 +84,44 @@ SEEN = [
         client_left=True,
     ),
 ]
+
+
+class KeptLines(logs.LineKeeper):
+    """A handler that needs no records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self.lines: list[AccessLine] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def keep_line(self, line: AccessLine) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize("seen", SEEN, ids=["refused", "run", "call"])
+def test_whoever_keeps_lines_gets_what_is_written_without_a_record(
+    seen: Observation, pipe: Pipe
+) -> None:
+    keeper = KeptLines()
+    with logging_to(pipe.writer) as handler:
+        with logs.kept_by(keeper):
+            assert logs.json_writer(LOGGER) is handler.writer
+            log_access(seen)
+            with_line = written(pipe)
+            handler.use("text")  # there must be a record now, and nobody gets the line twice
+            log_access(seen)
+            pipe.read_until(rb"\n")
+            handler.use("json")
+        log_access(seen)  # nobody keeps it
+        assert written(pipe) == with_line
+    ((line,), (record,)) = keeper.lines, keeper.records
+    assert line.as_record().__dict__["fields"] == record.__dict__["fields"]
+    made = json.loads(json_formatter().format(line.as_record()))
+    del made["timestamp"]
+    assert list(made.items()) == list(with_line.items())
 
 
 @pytest.mark.parametrize("seen", SEEN, ids=["refused", "run", "call"])

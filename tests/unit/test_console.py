@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -35,6 +36,7 @@ from gateway.front.console.rings import Rings
 from gateway.front.console.series import BUCKET, BUCKETS, Series
 from gateway.front.console.watch import MOST_READERS_OF_KEY, Watch
 from gateway.front.sockets import has_console
+from gateway.observe.access_line import AccessLine
 from gateway.observe.observation import Observation
 from gateway.workers.events import Reason
 from tests.unit.test_supervisor import running
@@ -332,6 +334,35 @@ def test_lines_are_filtered(log: tuple[logging.Logger, LastLines]) -> None:
     assert found(request="r-2", level=logging.DEBUG) == ["1", "2"]
     assert found(request="r-1") == ["1"]
     assert found(level=logging.ERROR) == ["3"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"agent": "a", "key": "ada", "pid": 3, "status": 200, "total": 0.25, "stream": True},
+        {"run": "run_x", "bytes_in": None, "error": "worker_crashed"},
+        {"level": "debug", "route": "/live", "status": 404},
+    ],
+)
+def test_a_line_of_the_access_log_is_shown_as_its_record_would_be(facts: dict[str, Any]) -> None:
+    said = AccessLine(
+        **{
+            "timestamp": datetime(2026, 1, 31, tzinfo=UTC),
+            "level": "info",
+            "logger": "gateway.access",
+            "event": "request ended",
+            "request": HOSTILE,
+            **facts,
+        }
+    )
+    lines = LastLines()
+    lines.keep_line(said)
+    lines.handle(said.as_record())
+    kept, recorded = lines.find(everything, 9)
+    assert kept.show(keys=True) == recorded.show(keys=True) | {"n": kept.n}
+    for name in ("level", "logger", "agent", "request", "key", "pid", "stderr"):
+        assert getattr(kept, name) == getattr(recorded, name)
+    assert kept.is_about(HOSTILE)
 
 
 ADA = Caller("ada", None)

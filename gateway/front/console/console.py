@@ -16,6 +16,7 @@ from gateway.front.console.rights import Rights
 from gateway.front.console.series import Series
 from gateway.front.console.watch import Watch
 from gateway.front.sockets import has_console
+from gateway.observe import logs
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
@@ -54,16 +55,13 @@ class Console:
 
     async def run(self) -> None:
         """Watch, and keep the lines of the log, until cancelled."""
-        root = logging.getLogger()
-        root.addHandler(self.lines)
-        try:
-            await self.watch.run()
-        except Exception:  # the boundary: a defect of what shows agents ends none of them
-            log.exception("the console has failed, and shows nothing until the next start")
-            self.watch.close()
-            await trio.sleep_forever()
-        finally:
-            root.removeHandler(self.lines)
+        with logs.kept_by(self.lines):
+            try:
+                await self.watch.run()
+            except Exception:  # the boundary: a defect of what shows agents ends none of them
+                log.exception("the console has failed, and shows nothing until the next start")
+                self.watch.close()
+                await trio.sleep_forever()
 
     def change(self, settings: Settings, keys: CallerKeys) -> None:
         """Go by these settings and keys from now on. Whoever reads has to begin anew."""

@@ -1,7 +1,8 @@
 """The last lines of the log, for whoever follows it in the console.
 
 A handler of `logging` beside the one that writes. It keeps records as they are, and makes lines of
-them for whoever looks; but nothing of a traceback's frames or of a request lives on in them.
+them for whoever looks; but nothing of a traceback's frames or of a request lives on in them. Of the
+access log, which has a line for each request, it keeps the Structs from which that is written.
 Records come from any thread.
 """
 
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from gateway.front.console.rings import Rings
+from gateway.observe.access_line import AccessLine
 from gateway.observe.harmless import printable, shortened
+from gateway.observe.logs import LineKeeper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -34,6 +37,9 @@ MOST_CHARACTERS_IN_ALL = 8 * 1024 * 1024
 
 _COST = 1500
 """Of a line beside its text: what a record takes."""
+
+_ACCESS_COST = 700
+"""Of a line of the access log beside its ids. Its other texts are not its own."""
 
 MOST_TEXT = 2000
 """Characters of a message or a field."""
@@ -114,6 +120,43 @@ class Line:
         }
 
 
+class EndLine(Line):
+    """A line of the access log, of which there is a record only once it is shown."""
+
+    __slots__ = ("_line",)
+
+    def __init__(self, n: int, line: AccessLine) -> None:
+        self.n = n
+        self._line = line
+
+    @property
+    def level(self) -> int:
+        return logging.DEBUG if self._line.level == "debug" else logging.INFO
+
+    @property
+    def logger(self) -> str:
+        return self._line.logger
+
+    @property
+    def agent(self) -> str | None:
+        return self._line.agent or None
+
+    @property
+    def request(self) -> str | None:
+        return self._line.request or None
+
+    @property
+    def key(self) -> str | None:
+        return self._line.key or None
+
+    @property
+    def pid(self) -> int | None:
+        return self._line.pid
+
+    def show(self, *, keys: bool) -> dict[str, Any]:
+        return Line(self.n, self._line.as_record()).show(keys=keys)
+
+
 class LineFilter(Struct, frozen=True):
     """What a reader wants to see."""
 
@@ -129,12 +172,12 @@ class LineFilter(Struct, frozen=True):
         )
 
 
-class LastLines(logging.Handler):
+class LastLines(LineKeeper):
     """The handler, for the root logger."""
 
     def __init__(self, most_lines: int = MOST_LINES, most_text: int = MOST_CHARACTERS) -> None:
         super().__init__()
-        self._kept: Rings[str, logging.LogRecord] = Rings(
+        self._kept: Rings[str, logging.LogRecord | AccessLine] = Rings(
             most=most_lines, most_cost=most_text, most_cost_in_all=MOST_CHARACTERS_IN_ALL
         )
         """By the names of agents; those that name none are together."""
@@ -158,6 +201,11 @@ class LastLines(logging.Handler):
             self._kept.add(agent, record, cost)
         return True
 
+    def keep_line(self, line: AccessLine) -> None:
+        cost = _ACCESS_COST + len(line.request) + len(line.run)
+        with self._changing:
+            self._kept.add(line.agent, line, cost)
+
     def keep(self, agents: Collection[str]) -> None:
         """Forget the lines about any other agents."""
         with self._changing:
@@ -169,13 +217,17 @@ class LastLines(logging.Handler):
         with self._changing:
             kept = self._kept.since(n, _any)
             lost = self._kept.next - n - len(kept)
-        found = [line for at, record in kept if wanted(line := Line(at, record))]
+        found = [line for at, said in kept if wanted(line := _line(at, said))]
         left_out = max(0, len(found) - most)
         return found[left_out:], left_out + lost
 
     def find(self, wanted: Callable[[Line], bool], most: int) -> list[Line]:
         """The last lines that are wanted, the oldest first."""
         return self.after(0, wanted, most)[0]
+
+
+def _line(n: int, said: logging.LogRecord | AccessLine) -> Line:
+    return EndLine(n, said) if isinstance(said, AccessLine) else Line(n, said)
 
 
 def _without_objects(record: logging.LogRecord) -> logging.LogRecord:
