@@ -578,6 +578,14 @@ async def test_a_reload_that_takes_the_keys_away_closes_it_to_strangers(tmp_path
 # The end, and readers that do not read
 
 
+async def test_a_stream_is_not_opened_for_whoever_asks_for_its_head(
+    client: httpx.AsyncClient,
+) -> None:
+    response = await client.head(f"{API}/live")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET"
+
+
 async def test_an_open_console_does_not_hold_up_the_end(tmp_path: Path) -> None:
     async with (
         running_gateway(toml=OPEN, folder=tmp_path) as gateway,

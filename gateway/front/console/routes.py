@@ -19,7 +19,7 @@ import msgspec
 from msgspec import structs
 from quart import Blueprint, Response, request
 
-from gateway.errors import InvalidRequest, NotFound
+from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound
 from gateway.front.console.lines import LineFilter
 from gateway.front.console.live import AgentsTopic, LiveBody, LogTopic, RequestsTopic
 from gateway.front.console.origin import check_change, check_origin
@@ -119,6 +119,8 @@ def make_console_blueprint(console: Console) -> Blueprint:
 
     @routes.get("/console/api/live")
     async def live() -> Response:
+        if request.method == "HEAD":  # its body would be followed, and held open, for nobody
+            raise MethodNotAllowed("HEAD is not supported here; use GET", allow="GET")
         rights = console.rights_of(caller())
         response = Response(LiveBody(console, rights, _topics(console, rights)))
         for name, value in HEADERS:
