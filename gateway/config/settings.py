@@ -332,7 +332,8 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     runs: RunSettings = RunSettings()
     console: bool | None = None
     """Whether `/console` is there, where people see agents, requests and the log, and try agents.
-    The default is yes where callers need keys, and where only this machine can connect."""
+    The default is yes where callers need keys, and where only this machine can connect and `hosts`
+    adds none."""
     docs: bool = True
     """Whether `/openapi.json` and the page `/docs` are there."""
 

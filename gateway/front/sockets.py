@@ -150,8 +150,11 @@ def only_loopback(addresses: Iterable[str]) -> bool:
 
 def has_console(server: ServerSettings, keys: CallerKeys, addresses: Iterable[str]) -> bool:
     """Whether there is a console, as `[server] console` says, for who can connect to these
-    addresses: by default not for strangers without keys, who would see every request and line."""
-    return (keys.on or only_loopback(addresses)) if server.console is None else server.console
+    addresses: by default not for strangers without keys, who would see every request and line.
+    Hosts beside the machine's own are what a proxy serves to strangers, by the loopback."""
+    if server.console is not None:
+        return server.console
+    return keys.on or (only_loopback(addresses) and not server.hosts)
 
 
 def refuse_strangers(server: ServerSettings, keys: CallerKeys, addresses: Iterable[str]) -> None:

@@ -763,3 +763,13 @@ def test_it_is_there_by_default_where_no_stranger_sees_it(
 ) -> None:
     server = ServerSettings(console=setting)
     assert has_console(server, KEYS if keys else CallerKeys(), [address]) is there
+
+
+@pytest.mark.parametrize(
+    ("setting", "keys", "there"), [(None, False, False), (None, True, True), (True, False, True)]
+)
+def test_it_is_not_there_by_default_for_whom_a_proxy_on_this_machine_serves(
+    setting: bool | None, keys: bool, there: bool
+) -> None:
+    server = ServerSettings(console=setting, hosts=["gateway.example"])
+    assert has_console(server, KEYS if keys else CallerKeys(), ["127.0.0.1"]) is there
