@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 TRACES_NEED = "opentelemetry.exporter.otlp.proto.http"
 """What the extra `traces` installs."""
 
-MCP_NEEDS = "mcp_types"
-"""What the extra `mcp` installs, and an older version of the SDK does not."""
+MCP_NEEDS = ("mcp", "mcp_types")
+"""What the extra `mcp` installs; an older version of the SDK has not the second."""
 
 
 class ConfigError(Exception):
@@ -130,7 +130,7 @@ def _check_extras(settings: Settings) -> None:
             "server.traces: OpenTelemetry is not installed; expected: "
             "pip install 'agent-gateway[traces]'"
         )
-    if "mcp" in settings.server.dialects and not _is_installed(MCP_NEEDS):
+    if "mcp" in settings.server.dialects and not all(map(_is_installed, MCP_NEEDS)):
         raise ConfigError(
             "server.dialects has 'mcp', whose SDK is not installed (mcp 2.3 or newer); expected: "
             "pip install 'agent-gateway[mcp]'"
