@@ -13,7 +13,7 @@ export function showLog(place, { query, signal, linked }) {
   const level = h("select", { id: "log-level", onchange: () => open() },
     ...["debug", "info", "warning", "error"].map((each) => h("option", { value: each, selected: each === "info" }, each)));
   const pause = h("button", { type: "button", "aria-pressed": "false", onclick: () => hold(pause.getAttribute("aria-pressed") === "false") }, "Pause");
-  const waiting = h("span", { class: "dim", role: "status" });
+  const waiting = h("span", { class: "dim" });  // no live region: it changes all the time
   const problem = h("p", { class: "refusal", role: "alert" });
   const lines = h("ol", { class: "lines log-lines", tabindex: "0", "aria-label": "Lines of the log" });
   const nothing = h("p", { class: "empty" }, "No line passes the filters yet.");

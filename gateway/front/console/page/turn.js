@@ -100,7 +100,7 @@ export class Turn {
   call(id, name) {
     let call = this.#calls.get(id);
     if (call === undefined) {
-      call = { arguments: said("", "pre"), result: h("div"), state: h("span", { class: "badge" }, "called"), text: "" };
+      call = { arguments: said("", "pre"), result: h("div"), state: h("span", { class: "badge" }, "called"), drawn: 0 };
       this.add(h("details", { class: "tool" },
         h("summary", {}, h("span", { class: "dim" }, "Tool "), said(name, "code"), " ", call.state),
         h("p", { class: "hint" }, "Arguments"), call.arguments, call.result));
@@ -137,8 +137,11 @@ const EVENTS = {
   },
   tool_call(turn, { call, name, arguments: whole, delta }) {
     const shown = turn.call(call, name);
-    shown.text = whole === undefined ? shown.text + delta : pretty(whole);
-    setText(shown.arguments, shown.text);
+    if (whole !== undefined) setText(shown.arguments, pretty(whole));
+    else if (shown.drawn < MOST_CHARACTERS) {  // a piece is added, and the others are left as they are
+      shown.arguments.append(String(delta));
+      shown.drawn += String(delta).length;
+    }
   },
   tool_result(turn, { call, content, is_error: failed }) {
     const shown = turn.call(call, "");
