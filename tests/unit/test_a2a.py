@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -683,6 +684,63 @@ async def test_a_wrong_message_is_refused_by_the_name_of_what_is_wrong(
         if field is not None:
             [violation] = error["data"][1]["fieldViolations"]
             assert violation["field"] == field
+
+
+MANY = 100_000
+"""More than any list may have."""
+
+
+@pytest.mark.parametrize(
+    ("params", "field"),
+    [
+        (b'{"message":{"task_id":"t","parts":[%b]}}', "message.parts"),
+        (b'{"message":{"taskId":"t","messageId":"m","role":"ROLE_USER","parts":[%b]}}', ""),
+        (
+            (
+                b'{"message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"x"}],'
+                b'"referenceTaskIds":[%b]}}'
+            ),
+            "message.referenceTaskIds",
+        ),
+        (
+            (
+                b'{"message":{"messageId":"m","role":"ROLE_USER","parts":[{"text":"x"}]},'
+                b'"configuration":{"acceptedOutputModes":[%b]}}'
+            ),
+            "configuration.acceptedOutputModes",
+        ),
+    ],
+)
+def test_long_lists_are_refused_before_anything_is_made_of_them(params: bytes, field: str) -> None:
+    body = b'{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":%b}' % (
+        params % b",".join([b"{}"] * MANY)
+    )
+    with pytest.raises(InvalidRequest, match="has more than") as refused, most_memory(len(body)):
+        A2ACodec("a", None).decode(RequestHead("r", fields={b"a2a-version": b"1.0"}), body)
+    assert refused.value.message.startswith(field or "message.parts")
+
+
+def test_members_that_are_not_known_cost_nothing_beside_one_in_snake_case() -> None:
+    unknown = b",".join(b'"%d":0' % index for index in range(MANY))
+    body = (
+        b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"history_length":0,"id":"task_x",%b}}'
+        % unknown
+    )
+    with most_memory(2 * len(body)):
+        asked = A2ACodec("a", None).decode(RequestHead("r", fields={b"a2a-version": b"1.0"}), body)
+    assert asked == RunRequest("show", "x")
+
+
+@contextmanager
+def most_memory(size: int) -> Iterator[None]:
+    """Fails for more bytes than these, and some for what is made once."""
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < size + 1024 * 1024
 
 
 @pytest.mark.parametrize("version", [None, "", "0.3", "1.1", "1", "1.0, 0.3"])

@@ -14,14 +14,12 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.front.a2a.errors import CONTENT_TYPE_NOT_SUPPORTED, invalid, refuse
+from gateway.front.a2a.rpc import check_parts
 from gateway.front.bodies import readable
 from protocol import on_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-MAX_PARTS = 1024
-"""Of one message."""
 
 _MEDIA_TYPE = re.compile(r"[!-.0-~]+/[!-.0-~]+(?:[ \t]*;.*)?\Z", re.DOTALL)
 
@@ -75,6 +73,7 @@ class Content(NamedTuple):
 
 def read_parts(parts: Raw, place: str) -> Content:
     """Check the parts of a message, which `place` names. Raises InvalidRequest."""
+    check_parts(parts, place)
     try:
         decoded = _decode_parts(parts)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -82,8 +81,6 @@ def read_parts(parts: Raw, place: str) -> Content:
         raise invalid(problem, problem.partition(":")[0]) from None
     if not decoded:
         raise invalid(f"{place} is empty; expected at least one part", place)
-    if len(decoded) > MAX_PARTS:
-        raise invalid(f"{place} has {len(decoded)} parts, expected at most {MAX_PARTS}", place)
     return _read_all(decoded, place)
 
 

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from gateway.errors import InvalidRequest
 from gateway.front.a2a.errors import (
@@ -19,6 +19,7 @@ from gateway.front.a2a.errors import (
     VERSION_NOT_SUPPORTED,
     refuse,
 )
+from gateway.front.a2a.lists import length_check
 from gateway.front.bodies import check_nesting, check_utf8, readable
 from gateway.front.dialect import shown
 from protocol import on_one_line
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from gateway.front.dialect import RequestHead
 
 VERSION = "1.0"
+
+MAX_PARTS = 1024
+"""Of one message."""
 
 MOST_ID_BYTES = 256
 """Of an id as JSON text: it stands in every event of a stream."""
@@ -55,7 +59,28 @@ _NAMES = {
 }
 """Members by their names in the definition (specification/a2a.proto) and in JSON."""
 
+_UNCHANGED = (
+    "configuration",
+    "data",
+    "filename",
+    "id",
+    "message",
+    "metadata",
+    "parts",
+    "raw",
+    "role",
+    "status",
+    "tenant",
+    "text",
+    "url",
+)
+"""The members that are read here and have one name only."""
+
 _SNAKE_CASE = re.compile(rb'"(?:%b)"' % "|".join(_NAMES).encode())
+
+
+check_parts = length_check(MAX_PARTS)
+"""Raises InvalidRequest for too many parts of a message."""
 
 
 class _Request(Struct, gc=False):
@@ -65,7 +90,12 @@ class _Request(Struct, gc=False):
     params: Raw = _NOTHING
 
 
-_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+# No dictionary, which would hold any number of members that nobody knows.
+_Members = msgspec.defstruct(
+    "_Members",
+    [(name, Raw | UnsetType, UNSET) for name in (*_UNCHANGED, *_NAMES, *_NAMES.values())],
+)
+_decode_members = msgspec.json.Decoder(_Members).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _encode = msgspec.json.encode
 _decode_request = msgspec.json.Decoder(_Request).decode
@@ -146,7 +176,8 @@ def read_request(body: bytes, rpc_id: bytes | None) -> RpcRequest:
 
 def _in_camel_case(params: bytes) -> bytes:
     """The parameters with the members that are read here named as JSON has them: a parser of
-    ProtoJSON takes the names of the definition as well."""
+    ProtoJSON takes the names of the definition as well. Raises InvalidRequest for too many parts.
+    """
     return params if _SNAKE_CASE.search(params) is None else _renamed(Raw(params))
 
 
@@ -155,11 +186,16 @@ def _renamed(value: Raw) -> bytes:
         members = _decode_members(value)
     except (msgspec.MsgspecError, RecursionError):
         return bytes(value)  # what it should be is said where it is read
-    renamed = {_NAMES.get(name, name): member for name, member in members.items()}
+    renamed = {
+        _NAMES.get(name, name): member
+        for name, member in structs.asdict(members).items()
+        if member is not UNSET
+    }
     for name in ("message", "configuration"):
         if name in renamed:
             renamed[name] = Raw(_renamed(renamed[name]))
     if "parts" in renamed:
+        check_parts(renamed["parts"], "message.parts")
         try:
             parts = [Raw(_renamed(part)) for part in _decode_list(renamed["parts"])]
         except (msgspec.MsgspecError, RecursionError):

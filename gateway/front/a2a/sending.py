@@ -19,6 +19,7 @@ from gateway.front.a2a.errors import (
     invalid,
     refuse,
 )
+from gateway.front.a2a.lists import length_check
 from gateway.front.a2a.parts import Content, read_parts
 from gateway.front.a2a.rpc import decode_params
 from gateway.front.a2a.task import MAX_HISTORY, PREFIX, Pending
@@ -29,7 +30,7 @@ from protocol import on_one_line
 from protocol.tools import MAX_BYTES, check_tools, tool_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from gateway.call import Call
     from gateway.front.dialect import RequestHead
@@ -44,6 +45,9 @@ MOST_METADATA = MAX_BYTES + 64 * 1024
 MOST_REFERENCES = 64
 """Tasks that a message refers to."""
 
+MOST_MODES = 64
+"""Media types of output that a client names."""
+
 _OMITTED = Raw(b"null")
 _encode = msgspec.json.encode
 
@@ -55,11 +59,11 @@ class Message(Struct, gc=False, rename="camel"):
     role: str | None = None
     parts: Raw = _OMITTED
     metadata: Raw = _OMITTED
-    reference_task_ids: Annotated[list[str], Meta(max_length=MOST_REFERENCES)] | None = None
+    reference_task_ids: Raw = _OMITTED
 
 
 class Configuration(Struct, gc=False, rename="camel"):
-    accepted_output_modes: list[str] | None = None
+    accepted_output_modes: Raw = _OMITTED
     task_push_notification_config: Raw = _OMITTED
     history_length: Annotated[int, Meta(ge=0)] | None = None
     return_immediately: bool | None = None
@@ -73,6 +77,9 @@ class SendParams(Struct, gc=False, rename="camel"):
 
 
 _decode_send = msgspec.json.Decoder(SendParams).decode
+_check_modes = length_check(MOST_MODES)
+_check_references = length_check(MOST_REFERENCES)
+_decode_strings = msgspec.json.Decoder(list[str] | None).decode
 _decode_metadata = msgspec.json.Decoder(dict[str, Raw] | None).decode
 
 
@@ -85,6 +92,10 @@ class Sent(Struct, frozen=True, gc=False):
     custom: dict[str, Raw]
     """All metadata but for the tools."""
     tools: Tools
+    modes: list[str] | None
+    """The media types of output that the client accepts."""
+    references: list[str] | None
+    """The tasks that the message refers to."""
 
     @property
     def task(self) -> str:
@@ -103,8 +114,8 @@ class Sent(Struct, frozen=True, gc=False):
         }
         if bytes(said.metadata) != b"null":
             told["metadata"] = said.metadata
-        if said.reference_task_ids:
-            told["referenceTaskIds"] = said.reference_task_ids
+        if self.references:
+            told["referenceTaskIds"] = self.references
         if len(memoryview(said.parts)) + len(memoryview(said.metadata)) > MAX_HISTORY:
             return b""
         return on_one_line(_encode(told))
@@ -139,7 +150,23 @@ def read_send(params: bytes, agent: str) -> Sent:
         **_metadata(said.metadata, "message.metadata"),
     }
     tools = _tools(custom.pop(TOOLS, None))
-    return Sent(said, content, configuration, custom, tools)
+    return Sent(
+        said,
+        content,
+        configuration,
+        custom,
+        tools,
+        _strings(
+            configuration.accepted_output_modes, _check_modes, "configuration.acceptedOutputModes"
+        ),
+        _strings(said.reference_task_ids, _check_references, "message.referenceTaskIds"),
+    )
+
+
+def _strings(text: Raw, check: Callable[[Raw, str], None], field: str) -> list[str] | None:
+    check(text, field)
+    found: list[str] | None = decode_params(_decode_strings, bytes(text), field)
+    return found
 
 
 def _metadata(text: Raw, field: str) -> dict[str, Raw]:
@@ -163,7 +190,6 @@ def begin(head: RequestHead, agent: str, sent: Sent, handlers: Collection[str] |
     content = sent.content
     is_invoke = chooses_invoke(content, handlers)
     payload = b'[{"role":"user","content":%b}]' % on_one_line(content.for_chat)
-    configuration = sent.configuration
     call = make_call(
         head,
         Asked(
@@ -178,8 +204,8 @@ def begin(head: RequestHead, agent: str, sent: Sent, handlers: Collection[str] |
         tools=sent.tools,
         parameters={
             "message_id": sent.message.message_id,
-            "accepted_output_modes": configuration.accepted_output_modes,
-            "reference_task_ids": sent.message.reference_task_ids,
+            "accepted_output_modes": sent.modes,
+            "reference_task_ids": sent.references,
         },
     )
     return structs.replace(call, method="invoke") if is_invoke else call
