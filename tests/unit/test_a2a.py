@@ -845,6 +845,22 @@ def test_more_than_a_task_keeps_ends_it() -> None:
     assert work.record("failed").task.state == task.FAILED
 
 
+def test_the_text_of_a_task_takes_no_more_memory_in_small_pieces() -> None:
+    artifacts = Artifacts()
+    pieces = 200_000
+    with most_memory(3 * 2 * pieces):  # the buffer grows by copies
+        for index in range(pieces):
+            artifacts.text(b"%02d" % (index % 100))
+    assert len(artifacts.said) == 2 * pieces + 2
+
+
+def test_chunks_that_say_nothing_are_no_events() -> None:
+    work = Work("c", frozenset(), None)
+    told = b"".join(work.text([text]) for text in (b'""', b'""', b'"a"', b'""', b'"b"'))
+    assert (work.events, told.count(b"artifactUpdate")) == (3, 3)
+    assert work.artifacts.said == b'"ab"'
+
+
 def test_artifacts_keep_their_order() -> None:
     artifacts = Artifacts()
     artifacts.add("before", b'{"text":"1"}')

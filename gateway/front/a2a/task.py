@@ -178,9 +178,14 @@ class Artifacts:
         self._held = sum(map(len, self._ended))
         self.count = len(self._ended)
         """How many there are; that of the text, which is open, included."""
-        self._text: list[bytes] = []
-        """The insides of JSON strings."""
+        self._text = bytearray()
+        """The inside of a JSON string. One buffer: chunks may have a byte or two each."""
         self._text_id = ""
+
+    @property
+    def has_text(self) -> bool:
+        """Whether this run has said any, be it empty."""
+        return bool(self._text_id)
 
     def text(self, inside: bytes) -> tuple[str, bool]:
         """Add text, the inside of a JSON string; returns the artifact's id, and whether it is the
@@ -189,7 +194,7 @@ class Artifacts:
         self._hold(len(inside) + (ARTIFACT_COST if first else 0))
         if first:
             self._text_id = self._new_id()
-        self._text.append(inside)
+        self._text += inside
         return self._text_id, first
 
     def add(self, name: str, part: bytes) -> bytes:
@@ -214,7 +219,7 @@ class Artifacts:
     @property
     def said(self) -> bytes:
         """The text of this run, a JSON string."""
-        return b'"%b"' % b"".join(self._text)
+        return b'"%b"' % bytes(self._text)
 
     def render(self) -> bytes:
         """The JSON text of all."""

@@ -157,6 +157,8 @@ class Work:
         return b"".join(self._text(on_one_line(each)) for each in in_fewer_events(texts))
 
     def _text(self, text: bytes, *, whole: bool = False) -> bytes:
+        if text == EMPTY and self.artifacts.has_text and not whole:
+            return b""  # or any number of chunks that say nothing would each cost an event
         artifact_id, first = self.artifacts.text(text[1:-1])
         artifact = {
             "artifactId": artifact_id,
