@@ -23,6 +23,17 @@ class Told(NamedTuple):
     """Whether it had ended before the request that concerns it came."""
 
 
+class Listed(Protocol):
+    """A run in a list. What it tells is taken of those runs only that are shown."""
+
+    @property
+    def outline(self) -> bytes:
+        """What its codec says in short (`RunReader.outline`) or, if it has ended, what it tells."""
+
+    def tell(self) -> Told:
+        """What it tells."""
+
+
 @runtime_checkable
 class KeptCodec(Codec, Protocol):
     """The codec of a protocol that refers to runs."""
@@ -59,7 +70,11 @@ class RunReader(RunCodec, Protocol):
     def show(self, told: Told) -> Response:
         """Write what a run is. Raises GatewayError."""
 
-    def show_all(self, told: Sequence[Told]) -> Response:
+    def outline(self, state: str) -> bytes:
+        """What `tell` returns, or only its beginning: as much as `show_all` chooses by. `state` is
+        as there."""
+
+    def show_all(self, runs: Sequence[Listed]) -> Response:
         """Write what runs are, the one that began last first. Raises GatewayError."""
 
     def open(self, told: Told) -> bytes:

@@ -24,12 +24,13 @@ from gateway.front.a2a import task
 from gateway.front.a2a.card import Described, agent_card, gateway_card, strangers_card
 from gateway.front.a2a.dialect import A2ACodec, A2ADialect
 from gateway.front.a2a.errors import CODES, encode_error
+from gateway.front.a2a.listing import MOST_PAGE_BYTES, ListParams, list_tasks
 from gateway.front.a2a.sending import TOOLS
 from gateway.front.a2a.task import Artifacts, Record
 from gateway.front.a2a.telling import TaskStream, Work, framed
 from gateway.front.dialect import RequestHead, RunRequest
 from gateway.front.limits.permits import Limits
-from gateway.front.run_codec import RunReader
+from gateway.front.run_codec import RunReader, Told
 from protocol import MAX_INPUT_NESTING, Outcome, Ready
 from tests.unit.asgi import DIALECTS
 from tests.unit.runs import Client, RunScene, say, scene
@@ -491,6 +492,66 @@ async def test_tasks_are_listed_for_whoever_has_a_key(autojump_clock: object) ->
         for wrong in ({"pageSize": 0}, {"pageSize": 101}, {"status": "done"}, {"pageToken": "x"}):
             error = (await rpc(it, "ListTasks", wrong, **MINE)).json["error"]
             assert error["code"] == -32602
+
+
+async def test_a_page_of_tasks_ends_where_it_has_enough_bytes(autojump_clock: object) -> None:
+    size = MOST_PAGE_BYTES // 5 * 2
+
+    async def fill(exchange: Exchange) -> None:
+        say(exchange, "x" * size)
+        exchange.end()
+
+    async with a2a(fill) as it:
+        began = [
+            (await rpc(it, "SendMessage", {"message": message("hi")}, **MINE)).json["result"]
+            for _ in range(5)
+        ]
+        seen, pages, token = [], [], ""
+        while not pages or token:
+            params = {"includeArtifacts": True, "pageToken": token}
+            page = await rpc(it, "ListTasks", params, **MINE)
+            assert len(page.body) < MOST_PAGE_BYTES + 1024
+            told, token = page.json["result"], page.json["result"]["nextPageToken"]
+            pages.append(len(told["tasks"]))
+            seen += [each["id"] for each in told["tasks"]]
+            assert told["totalSize"] == 5
+        assert pages == [2, 2, 1]
+        assert sorted(seen) == sorted(each["task"]["id"] for each in began)
+        shorter = (await rpc(it, "ListTasks", {}, **MINE)).json["result"]
+        assert (len(shorter["tasks"]), shorter["nextPageToken"]) == (5, "")
+
+
+class _InList:
+    """A `Listed`."""
+
+    def __init__(self, record: Record) -> None:
+        self.outline = record.summary
+        self.record = record
+        self.told = 0
+
+    def tell(self) -> Told:
+        self.told += 1
+        return Told(self.record.write(), ended=False)
+
+
+def test_no_more_is_read_of_tasks_that_are_not_on_the_page_than_their_summaries() -> None:
+    runs = []
+    for number in range(10):
+        work = Work("c", frozenset(), None)
+        work.id = f"task_{number}"
+        if number < 2:
+            work.text([msgspec.json.encode("x" * (MOST_PAGE_BYTES // 4 * 3))])
+        runs.append(_InList(work.record("running")))
+        assert work.summary("running") == runs[-1].record.summary
+    ids = {each.record.task.id: each for each in runs}
+    params = ListParams(
+        page_size=3, include_artifacts=True, page_token="9999-01-01T00:00:00.000Z~x"
+    )
+    told = json.loads(list_tasks(params, runs))
+    assert sum(each.told for each in runs) == 3
+    assert all(ids[each["id"]].told == 1 for each in told["tasks"])
+    largest = json.loads(list_tasks(params, runs[:2]))
+    assert (len(largest["tasks"]), bool(largest["nextPageToken"])) == (1, True)
 
 
 async def test_tasks_can_be_cancelled_though_no_more_may_be_begun(autojump_clock: object) -> None:

@@ -22,7 +22,7 @@ from gateway.front.dialect import (
     error_headers,
 )
 from gateway.front.event_stream import HEADERS
-from gateway.front.run_codec import RunReader, Told
+from gateway.front.run_codec import Listed, RunReader, Told
 from gateway.front.runs.run import WINDOW
 from protocol import Payload
 from tests.unit.asgi import DIALECTS
@@ -96,10 +96,14 @@ class JobCodec:
         shown = {"name": self.name, **json.loads(told.body), "ended": told.ended}
         return Response(200, [(b"content-type", b"application/json")], json.dumps(shown).encode())
 
-    def show_all(self, told: Sequence[Told]) -> Response:
-        return Response(
-            200, [], json.dumps([json.loads(each.body)["said"] for each in told]).encode()
-        )
+    def outline(self, state: str) -> bytes:
+        return self.tell(state).body
+
+    def show_all(self, runs: Sequence[Listed]) -> Response:
+        for each in runs:
+            assert json.loads(each.outline) == json.loads(each.tell().body)
+        said = [json.loads(each.tell().body)["said"] for each in runs]
+        return Response(200, [], json.dumps(said).encode())
 
     def open(self, told: Told) -> bytes:
         if told.ended and self.name != "stays":

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
     from gateway.front.dialect import RequestHead
-    from gateway.front.run_codec import Told
+    from gateway.front.run_codec import Listed, Told
 
 ROOT = "/a2a/"
 
@@ -243,9 +243,14 @@ class A2ACodec:
             shown = b'{"task":%b}' % shown
         return self._answer(shown)
 
-    def show_all(self, told: Sequence[Told]) -> Response:
+    def outline(self, state: str) -> bytes:
+        """The summary: the beginning of the record."""
+        assert self._work is not None
+        return self._work.summary(state)
+
+    def show_all(self, runs: Sequence[Listed]) -> Response:
         assert self._list is not None
-        return self._answer(list_tasks(self._list, [Record.read(each.body) for each in told]))
+        return self._answer(list_tasks(self._list, runs))
 
     def open(self, told: Told) -> bytes:
         self._forget()

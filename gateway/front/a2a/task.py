@@ -118,6 +118,12 @@ class Record(NamedTuple):
         """The record that `write` has written."""
         return cls(*text.split(b"\n"))
 
+    @staticmethod
+    def summary_of(text: bytes) -> Summary:
+        """The summary of a record that `write` has written, or of the beginning of one."""
+        end = text.find(b"\n")
+        return _decode_summary(text if end < 0 else text[:end])
+
     def write(self) -> bytes:
         return b"\n".join(self)
 

@@ -111,20 +111,28 @@ class Work:
 
     def record(self, state: str) -> Record:
         """The task now; `state` is that of its run."""
-        named = self._state or _STATES[state]
-        if state in {"cancelled", "failed"} and named not in task.TERMINAL:
-            named = _STATES[state]
+        named = self._named(state)
         status = self._status
         if not status or named != self._state:
             status = _encode({"state": named, "timestamp": self._since})
         return Record(
-            summary=_encode(Summary(self.id, self.context, named, self._since)),
+            summary=self.summary(state),
             status=status,
             metadata=self._metadata,
             history=self.history,
             pending=_encode(self._waits),
             artifacts=self.artifacts.render(),
         )
+
+    def summary(self, state: str) -> bytes:
+        """That of the record."""
+        return _encode(Summary(self.id, self.context, self._named(state), self._since))
+
+    def _named(self, state: str) -> str:
+        named = self._state or _STATES[state]
+        if state in {"cancelled", "failed"} and named not in task.TERMINAL:
+            return _STATES[state]
+        return named
 
     # Events, as they are kept
 

@@ -13,7 +13,7 @@ from gateway.front.dialect import RUN_PREFIX, Response
 from gateway.front.run_codec import RunReader
 from gateway.front.runs.ids import credential_of
 from gateway.front.runs.reading import RunDelivery
-from gateway.front.runs.views import as_view, told_of
+from gateway.front.runs.views import ListedRun, as_view, told_of
 
 if TYPE_CHECKING:
     from gateway.call import Call
@@ -33,7 +33,7 @@ async def respond_about_run(
         seen.handler = ""  # no agent is called
     if asked.does == "list":
         found = runs.of(credential, codec.route.dialect, codec.agent)
-        await request.respond(_as_reader(codec).show_all([told_of(run) for run in found]))
+        await request.respond(_as_reader(codec).show_all([ListedRun(run) for run in found]))
         return None, None
     if asked.does == "rejoin":
         await _rejoin(request, runs, codec, asked.token, credential)

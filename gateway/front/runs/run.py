@@ -187,6 +187,13 @@ class Run:
         return self._codec.tell(self.state.value, self.error)
 
     @property
+    def outline(self) -> bytes:
+        """Of what a `RunReader` tells, at least the beginning by which runs are chosen."""
+        if isinstance(self._codec, RunReader):
+            return self._codec.outline(self.state.value)
+        return b"" if self._told is None else self._told.body
+
+    @property
     def covered(self) -> int:
         """How many events of the stream what is told covers."""
         return self._codec.told_events if isinstance(self._codec, RunReader) else self.ring.next

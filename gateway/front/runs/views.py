@@ -122,6 +122,22 @@ def told_of(run: Run) -> Told:
     return Told(told.body, run.ended)
 
 
+class ListedRun:
+    """A `Listed`."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def outline(self) -> bytes:
+        return self._run.outline
+
+    def tell(self) -> Told:
+        return told_of(self._run)
+
+
 def as_view(shown: Response, run: Run) -> View:
     """What a protocol shows of a run."""
     headers = [*shown.headers, (b"cache-control", b"no-store"), *run_headers(run)]
