@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from copy import copy
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,9 @@ class ClientRequest:
 
     def log_error(self, error: GatewayError) -> None:
         if self.observation is not None:
-            self.observation.error = error
+            # A copy, which has no traceback: its frames hold this request, and with the observation
+            # that would be a cycle, in which the request's body waited for the garbage collector.
+            self.observation.error = copy(error)
         if isinstance(error, Unauthorized):
             return  # `auth` has, sparingly
         self.log(
