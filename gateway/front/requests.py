@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from gateway.front.limits.permits import Limits
     from gateway.front.mount import Mount
     from gateway.front.runs.service import Runs
+    from gateway.front.runs.wishes import Wish
     from gateway.workers.input_checker import InputChecker
 
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -239,7 +240,7 @@ class CallRoutes:
         del body
         after = None
         if not isinstance(asked, Call):
-            going_on, after = await self._respond_without_call(request, codec, asked)
+            going_on, after = await self._respond_without_call(request, codec, asked, wish)
             if going_on is None:
                 return
             asked, going_on = going_on, None
@@ -257,14 +258,14 @@ class CallRoutes:
             self.calling.leave(begun)
 
     async def _respond_without_call(
-        self, request: ClientRequest, codec: Codec, asked: Response | RunRequest
+        self, request: ClientRequest, codec: Codec, asked: Response | RunRequest, wish: Wish | None
     ) -> tuple[Call | None, Run | None]:
         """Respond to what is no call. If it becomes one, returns that, and the run that it goes on
         from."""
         if isinstance(asked, Response):
             await request.respond(asked)
             return None, None
-        return await respond_about_run(request, self._runs, codec, asked)
+        return await respond_about_run(request, self._runs, codec, asked, wish)
 
 
 def _check_method(method: str, codec: Codec) -> None:

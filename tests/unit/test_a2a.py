@@ -33,7 +33,7 @@ from gateway.front.limits.permits import Limits
 from gateway.front.run_codec import RunReader, Told
 from protocol import MAX_INPUT_NESTING, Outcome, Ready
 from tests.unit.asgi import DIALECTS
-from tests.unit.runs import Client, RunScene, say, scene
+from tests.unit.runs import Client, RunScene, keyed, say, scene
 
 VERSION = {"a2a-version": "1.0"}
 MINE = {"authorization": "Bearer mine"}
@@ -1027,3 +1027,32 @@ async def test_a_task_that_waits_is_gone_on_from_though_its_reader_is_slow(
         await trio.sleep(40)
         then = (await rpc(it, "GetTask", {"id": id_})).json["result"]
         assert then["status"]["state"] == task.COMPLETED
+
+
+async def test_going_on_is_repeated_by_its_idempotency_key(autojump_clock: object) -> None:
+    seen: list[Call] = []
+
+    async def ask(exchange: Exchange) -> None:
+        seen.append(exchange.call)
+        if exchange.call.resume is None:
+            exchange.end(outcome=Outcome("input_required", asks=ASKS))
+        else:
+            await trio.sleep(1)
+            exchange.end()
+
+    async with a2a(ask) as it:
+        first = {"message": message("Plan")}
+        began = await rpc(it, "SendMessage", first, **keyed("k1"))
+        asked = began.json["result"]["task"]
+        params = {"message": message("Tuesday", taskId=asked["id"])}
+        done = await rpc(it, "SendMessage", params, **keyed("k2"))
+        assert done.json["result"]["task"]["status"]["state"] == task.COMPLETED
+        again = await rpc(it, "SendMessage", params, **keyed("k2"))
+        assert again.json == done.json
+        other = await rpc(
+            it, "SendMessage", {"message": message("No", taskId=asked["id"])}, **keyed("k2")
+        )
+        assert other.json["error"]["data"][0]["reason"] == "IDEMPOTENCY_KEY_REUSED"
+        late = await rpc(it, "SendMessage", first, **keyed("k1"))
+        assert late.json["result"]["task"]["id"] == asked["id"]
+    assert len(seen) == 2

@@ -26,6 +26,7 @@ class FakeRun:
         self.agent = agent
         self.owner = owner
         self.key = key
+        self.keys = [] if key is None else [key]
         self.ended_at = math.inf
         self.attached = False
         self.was_read = False
@@ -174,6 +175,22 @@ def test_where_all_go_on_it_is_said_when_to_come_back() -> None:
     with pytest.raises(Overloaded) as caught:
         it.make_place(0, has_key=False)
     assert caught.value.retry_after == 1
+
+
+def test_the_keys_of_a_run_are_those_of_the_one_that_takes_its_place() -> None:
+    it = registry()
+    first, second = FakeRun(1, key=b"1"), FakeRun(1, key=b"2")
+    started(it, first)
+    ended(it, first, 1.0)
+    second.keys = [*it.keys_of(first), b"2"]
+    it.replace(first)
+    it.add(second)
+    assert it.find_by_key(b"1") is it.find_by_key(b"2") is it.find("1") is second
+    ended(it, second, 2.0)
+    it.forget_key(second)
+    assert (it.find_by_key(b"1"), it.find_by_key(b"2")) == (second, None)
+    it.expire(2.0 + TTL)
+    assert (it.find_by_key(b"1"), len(it)) == (None, 0)
 
 
 def test_a_key_of_a_request_that_never_began_may_be_used_again() -> None:

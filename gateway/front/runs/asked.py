@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from gateway.front.dialect import Codec, RunRequest
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
+    from gateway.front.runs.wishes import Wish
 
 
 async def respond_about_run(
-    request: ClientRequest, runs: Runs, codec: Codec, asked: RunRequest
+    request: ClientRequest, runs: Runs, codec: Codec, asked: RunRequest, wish: Wish | None
 ) -> tuple[Call | None, Run | None]:
     """Do what is asked of a run, and respond; if that is to go on from it, return the call that
-    does, and the run whose place its own is to take. Raises GatewayError and ClientGoneError."""
+    does, and the run whose place its own is to take. `wish` is the request's. Raises GatewayError
+    and ClientGoneError."""
     credential = credential_of(request.head.fields, request.caller.name)
     if (seen := request.observation) is not None and asked.does != "go_on":
         seen.handler = ""  # no agent is called
@@ -37,6 +39,9 @@ async def respond_about_run(
         return None, None
     if asked.does == "rejoin":
         await _rejoin(request, runs, codec, asked.token, credential)
+        return None, None
+    if asked.does == "go_on" and (repeated := runs.repeated(wish, seen)) is not None:
+        await respond_to_call(request, runs, _as_reader(codec), repeated)
         return None, None
     run = _find(request, runs, codec, asked.token, credential)
     if asked.does == "go_on":

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from gateway.errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
 KEYLESS_SHARE = 4
 """A quarter of the places is for runs without an Idempotency-Key."""
@@ -68,6 +68,10 @@ class Kept(Protocol):
     @property
     def key(self) -> bytes | None:
         """A digest of the Idempotency-Key and all that it is bound to."""
+
+    @property
+    def keys(self) -> Collection[bytes]:
+        """That one, and those of the runs whose place it has taken."""
 
     @property
     def ended_at(self) -> float:
@@ -194,11 +198,15 @@ class Registry(Generic[K]):
     def add(self, run: K) -> None:
         """A run begins, for which there is a place."""
         self._runs[run.token] = run
-        if run.key is not None:
-            self._keys[run.key] = run
+        for key in run.keys:
+            self._keys[key] = run
+
+    def keys_of(self, run: K) -> list[bytes]:
+        """The keys that are kept for a run. Requests under them are not to be run again."""
+        return [key for key in run.keys if self._keys.get(key) is run]
 
     def replace(self, run: K) -> None:
-        """A run that has ended is forgotten, and another one takes its id."""
+        """A run that has ended is forgotten, and another one takes its id, and has its keys."""
         if run.token in self._runs:  # it may have made place for the other one
             self._remove(run)
 
@@ -206,7 +214,7 @@ class Registry(Generic[K]):
         """The run's key may be used again: no worker has read its request."""
         if run.key is not None and self._keys.get(run.key) is run:
             del self._keys[run.key]
-            if run in self._ended:
+            if run in self._ended and not self._holds_key(run):
                 self._let_go(run)
 
     def ended(self, run: K) -> None:
@@ -241,7 +249,7 @@ class Registry(Generic[K]):
             self._remove(next(iter(self._ended)))
 
     def _holds_key(self, run: K) -> bool:
-        return run.key is not None and self._keys.get(run.key) is run
+        return bool(self.keys_of(run))
 
     def _let_go(self, run: K) -> None:
         """The place of a run may be taken from now on."""
@@ -284,9 +292,8 @@ class Registry(Generic[K]):
     def _remove(self, run: K) -> None:
         """Forget a run. One that is being read keeps what it has until its readers leave."""
         del self._runs[run.token]
-        if self._holds_key(run):
-            assert run.key is not None
-            del self._keys[run.key]
+        for key in self.keys_of(run):
+            del self._keys[key]
         self._ended.pop(run, None)
         evictable = self._evictable.get(run.owner)
         if evictable is not None:

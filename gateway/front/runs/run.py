@@ -18,6 +18,8 @@ from gateway.front.run_codec import RunCodec, RunReader
 from gateway.front.runs.ring import Ring
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from gateway.exchange import Exchange, Session
     from gateway.front.dialect import Codec, Headers, Response
 
@@ -67,7 +69,7 @@ class Run:
         "dialect",
         "ended_at",
         "error",
-        "fingerprint",
+        "fingerprints",
         "gone",
         "head",
         "key",
@@ -92,13 +94,14 @@ class Run:
         *,
         most_bytes: int,
         key: bytes | None = None,
-        fingerprint: bytes = b"",
+        fingerprints: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        """`key` and `fingerprint` are digests of an Idempotency-Key and of what was asked."""
+        """`key` is a digest of an Idempotency-Key, and `fingerprints` are digests of what was asked
+        under it, and under those of the runs whose place this one takes."""
         self.token = token
         self.credential = credential
         self.key = key
-        self.fingerprint = fingerprint
+        self.fingerprints = fingerprints or {}
         self.dialect = codec.route.dialect
         self.agent = exchange.call.agent
         self.owner = exchange.call.owner
@@ -163,6 +166,11 @@ class Run:
     def ended(self) -> bool:
         """Whether everything that will ever be said is there."""
         return self._exchange is None
+
+    @property
+    def keys(self) -> Collection[bytes]:
+        """See `Kept.keys`."""
+        return self.fingerprints.keys()
 
     @property
     def attached(self) -> bool:

@@ -130,15 +130,23 @@ class Runs:
         observation, and `permit` what it has taken of limits, which a new run keeps. Raises
         GatewayError.
         """
-        key = None if wish is None else wish.key
-        run = None if key is None else self._registry.find_by_key(key)
+        run = self.repeated(wish, seen)
         if run is None:
             if read_position(fields) is not None:
-                raise _nothing_to_resume(has_key=key is not None)
+                raise _nothing_to_resume(has_key=wish is not None and wish.key is not None)
             credential = credential_of(fields, call.owner)
             return self._start(call, codec, credential, wish, after=after, seen=seen, permit=permit)
-        assert wish is not None
-        if run.fingerprint != wish.fingerprint:
+        return run
+
+    def repeated(self, wish: Wish | None, seen: Observation | None) -> Run | None:
+        """The run of which a request with that wish is a repetition, or the one that has gone on
+        from it; None: of none. Raises GatewayError."""
+        if wish is None or wish.key is None:
+            return None
+        run = self._registry.find_by_key(wish.key)
+        if run is None:
+            return None
+        if run.fingerprints[wish.key] != wish.fingerprint:
             raise IdempotencyKeyReused(
                 "this Idempotency-Key was used for another request; expected the same body, "
                 "or a key of its own"
@@ -168,8 +176,14 @@ class Runs:
         key = None if wish is None else wish.key
         self._registry.make_place(clock.now(), has_key=key is not None)
         exchange = self._dispatcher.submit(call)
+        fingerprints: dict[bytes, bytes] = {}
         if after is not None:
+            fingerprints = {
+                each: after.fingerprints[each] for each in self._registry.keys_of(after)
+            }
             self._registry.replace(after)
+        if wish is not None and wish.key is not None:
+            fingerprints[wish.key] = wish.fingerprint
         run = Run(
             self._ids.new(credential) if after is None else after.token,
             credential,
@@ -177,7 +191,7 @@ class Runs:
             codec,
             most_bytes=self._most_bytes,
             key=key,
-            fingerprint=b"" if wish is None else wish.fingerprint,
+            fingerprints=fingerprints,
         )
         self._registry.add(run)
         if after is not None:
