@@ -487,8 +487,9 @@ async def test_tasks_are_listed_for_whoever_has_a_key(autojump_clock: object) ->
         ids = [each["id"] for each in (*first["tasks"], *rest["tasks"])]
         assert ids == [each["id"] for each in everything["tasks"]]
         assert rest["nextPageToken"] == ""
-        nobody = await rpc(it, "ListTasks")
-        assert nobody.json["error"]["code"] == -32004
+        for nothing in ({}, *({"authorization": text} for text in ("", " ", "Bearer", "basic "))):
+            nobody = await rpc(it, "ListTasks", **nothing)
+            assert nobody.json["error"]["code"] == -32004
         for wrong in ({"pageSize": 0}, {"pageSize": 101}, {"status": "done"}, {"pageToken": "x"}):
             error = (await rpc(it, "ListTasks", wrong, **MINE)).json["error"]
             assert error["code"] == -32602
@@ -890,6 +891,38 @@ def test_the_events_of_a_stream_add_up_to_the_task(batches: list[list[bytes]], f
     assert text_of(shown.get("artifacts", [])) == text_of([each["artifact"] for each in updates])
     files = [each["artifact"] for each in updates if each["artifact"]["name"] == "f"]
     assert [each for each in shown.get("artifacts", []) if each["name"] == "f"] == files
+
+
+async def test_a_defect_in_mid_stream_is_told_as_an_error_to_each_reader(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: TaskStream, result: Any) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(TaskStream, "end", broken)
+    async with a2a(talk) as it:
+        params = {"message": message("hi")}
+        first = it.begin(
+            "/a2a/a",
+            {"jsonrpc": "2.0", "id": "one", "method": "SendStreamingMessage", "params": params},
+            headers=VERSION,
+        )
+        await trio.sleep(0.5)
+        asked = {"id": "task_" + first.run.removeprefix("run_")}
+        second = await rpc(it, "SubscribeToTask", asked)
+        await first.answered.wait()
+        for client, id_ in ((first, "one"), (second, 7)):
+            lines = [line for line in client.body.split(b"\n") if line.startswith(b"data: ")]
+            told = [json.loads(line.removeprefix(b"data: ")) for line in lines]
+            assert {each["id"] for each in told} == {id_}
+            assert all("result" in each for each in told[:-1])
+            assert (set(told[-1]), told[-1]["error"]["code"]) == (
+                {"jsonrpc", "id", "error"},
+                -32603,
+            )
+        failed = (await rpc(it, "GetTask", asked)).json["result"]
+        assert failed["status"]["state"] == task.FAILED
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_more_than_a_task_keeps_ends_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
@@ -41,6 +42,9 @@ ROOT = "/a2a/"
 CARD = "/.well-known/agent-card.json"
 
 _JSON = ((b"content-type", b"application/json"),)
+
+_NO_KEY = re.compile(rb"\s*(?:bearer|basic)?\s*\Z", re.IGNORECASE)
+"""What presents no key: nothing, or the name of a way to present one and nothing after it."""
 
 _PUSH = frozenset(
     f"{verb}TaskPushNotificationConfig{plural}"
@@ -295,7 +299,8 @@ def _prefers_no_waiting(head: RequestHead) -> bool:
 def _check_may_list(head: RequestHead) -> None:
     """Raises InvalidRequest where nothing tells one caller from another: the ids of tasks are
     secrets, and anybody could ask for all of them."""
-    if not head.owner and not {b"authorization", b"x-api-key"} & head.fields.keys():
+    presented = [head.fields.get(name, b"") for name in (b"authorization", b"x-api-key")]
+    if not head.owner and all(_NO_KEY.match(each) for each in presented):
         raise refuse(
             UNSUPPORTED_OPERATION,
             "tasks are listed for whoever presents a key, by Authorization or X-API-Key: nothing "

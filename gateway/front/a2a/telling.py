@@ -7,6 +7,7 @@ Every task is a stream, whatever its client asked for: its events are kept by it
 what they add up to. Whoever subscribes is told the task as it is, and then the events that come
 after that (`Work.events` counts them), so nothing is missed or told twice. Kept are results alone
 (`{"statusUpdate": …}`), as each reader has a JSON-RPC id of its own: `framed` puts it around them.
+Where a defect of the gateway's ends the stream, its last event is an error response, with that id.
 
     text, files               artifacts; text is one, to which each event appends
     status                    WORKING, with the text and the event as data
@@ -66,10 +67,32 @@ _STATES = {
 """Of a run, as long as nothing more is known."""
 
 
+_ERROR = b"\nevent: error\ndata: "
+"""In an event that is no result (`error_event` of the runs), but a response of JSON-RPC."""
+
+
+class _ErrorResponse(Struct, gc=False):
+    error: Raw
+
+
+_decode_error = msgspec.json.Decoder(_ErrorResponse).decode
+
+
 def framed(events: bytes, rpc_id: bytes) -> bytes:
     """Events as they are kept, as responses to the JSON-RPC request with that id."""
+    if _ERROR in events:
+        return b"\n\n".join(_framed(each, rpc_id) for each in events.split(b"\n\n"))
     opened = events.replace(b"\ndata: ", b'\ndata: {"jsonrpc":"2.0","id":%b,"result":' % rpc_id)
     return opened.replace(b"\n\n", b"}\n\n")
+
+
+def _framed(event: bytes, rpc_id: bytes) -> bytes:
+    """One event without its blank line, which may be the error; or nothing, after the last one."""
+    before, is_error, data = event.partition(_ERROR)
+    if not is_error:
+        return framed(event + b"\n\n", rpc_id)[:-2] if event else b""
+    error = bytes(_decode_error(data).error)
+    return b'%b%b{"jsonrpc":"2.0","id":%b,"error":%b}' % (before, is_error, rpc_id, error)
 
 
 class Work:
