@@ -62,8 +62,8 @@ class Calling:
         """Enter the limits and read the body. `agent` is None where only the body names it. The
         permit, if there is one, is the request's, to be left when the request has ended.
 
-        With `may_be_of_run` the body may be no call, but concern a run: then no place is taken
-        before a run begins.
+        With `may_be_of_run` the body may be no call, but concern a run (or, in `mcp`, no agent):
+        then no place is taken before a run begins, or the permit is told to `start`.
         """
         most, setting = self.max_body, MAX_BODY_SETTING
         if self.limits is not None:

@@ -7,11 +7,13 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import trio
 
+from gateway.config.keys import hash_key, new_key
 from gateway.front.mcp.routes.sessions import MOST_SESSIONS, MOST_SUBSCRIPTIONS
 from tests.harness import GatewayInThread, RunningGateway, gateway_in_thread, running_gateway
 from tests.http.raw import becomes
@@ -248,6 +250,41 @@ async def line_with(lines: AsyncIterator[str], text: str) -> None:
             if text in line:
                 return
     raise AssertionError(f"no line with {text!r}")
+
+
+LISTEN = {"mcp-protocol-version": "2026-07-28", "mcp-method": "subscriptions/listen"}
+CALL = {
+    "mcp-protocol-version": "2026-07-28",
+    "mcp-method": "tools/call",
+    "mcp-name": "versatile_chat",
+}
+
+
+def listen_body() -> dict[str, Any]:
+    return rpc("subscriptions/listen", notifications={"toolsListChanged": True}, _meta=MODERN_META)
+
+
+def key_toml(name: str, key: str, more: str = "") -> str:
+    return f'[keys.{name}]\nhash = "{hash_key(key.encode())}"\n{more}\n'
+
+
+async def test_only_calls_of_agents_take_places_of_a_key(tmp_path: Path) -> None:
+    key = new_key()
+    toml = TOML + key_toml("one", key, "limits = { concurrent = 1 }")
+    async with serving(tmp_path, toml) as gateway, client_of(gateway) as client:
+        client.headers["x-api-key"] = key
+        streamed = client.stream("POST", "/mcp", json=listen_body(), headers=LISTEN)
+        async with streamed as listening:
+            await line_with(listening.aiter_lines(), "acknowledged")
+            assert (await modern_list(client)).status_code == 200
+            arguments = {"message": "hold"}
+            body = rpc("tools/call", name="versatile_chat", arguments=arguments)
+            body["params"]["_meta"] = {**MODERN_META, "progressToken": 1}
+            called = client.stream("POST", "/mcp", json=body, headers=CALL)
+            async with called as calling:
+                assert calling.status_code == 200
+                assert (await client.post("/mcp", json=body, headers=CALL)).status_code == 429
+                assert (await modern_list(client)).status_code == 200
 
 
 async def test_more_subscriptions_than_there_may_be_are_refused(shared: GatewayInThread) -> None:

@@ -119,7 +119,7 @@ class Permit:
         self._count()
 
     def start(self) -> None:
-        """A run starts, though the request was to go on with one. Raises RateLimited."""
+        """A call starts, though the request was not known to be one. Raises RateLimited."""
         if not self._in_progress:
             self._in_progress = True
             places = [quota.places for quota in self._quotas if quota.places is not None]

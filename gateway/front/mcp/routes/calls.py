@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.front.mcp.envelope import Envelope
     from gateway.front.runs.service import Runs
     from gateway.front.runs.wishes import Wish
-    from protocol import Method, Outcome
+    from protocol import Method, Outcome, Ready
 
     Tell: TypeAlias = Callable[[list[Progress]], Awaitable[None]]
 
@@ -122,9 +122,9 @@ class Calls:
         return known
 
     @property
-    def listed_now(self) -> dict[str, int]:
+    def listed_now(self) -> dict[str, Ready | None]:
         """What changes when the list of all tools does."""
-        return {name: id(agent.declared.ready) for name, agent in self._dispatcher.agents.items()}
+        return {name: agent.declared.ready for name, agent in self._dispatcher.agents.items()}
 
     # Calls
 

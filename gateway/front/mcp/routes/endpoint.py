@@ -96,8 +96,12 @@ class Endpoint:
         wish = read_wish(fields, PATH, request.caller.name)
         if wish is not None and wish.key is None:
             wish = None  # every answer is waited for
-        body = await self._calling.read(request, None, wish)
+        # Only a call takes a place among the key's: a stream that waits for changes would hold it for
+        # as long as it is open, and a call that has the last one could not be cancelled.
+        body = await self._calling.read(request, None, wish, may_be_of_run=True)
         envelope = read_envelope(body)
+        if envelope.call is not None and wish is None and request.permit is not None:
+            request.permit.start()  # with a wish, a run that begins does it (`Runs.begin`)
         if wish is not None and envelope.call is not None:
             # Not the whole body: each request of a client has an id of its own. What goes on with
             # answers to questions is another run (`Calls.run`).
