@@ -160,7 +160,7 @@ def make_app(
     )
     for each in served:
         if each.mount is not None:
-            mount = each.mount(dispatcher, app.calls.calling, runs)
+            mount = each.mount(dispatcher, app.calls.calling, runs, app.calls.keys)
             app.calls.mounts[mount.path] = mount
     routes: ASGIApp = app.calls
     if observers:

@@ -26,7 +26,8 @@ for `limits` and for the connections of an address: 256 random bits are not foun
 
 **A change of keys** (`change`) counts from the next request on. A request that was admitted goes on
 to its end, as it was begun rightly, and its clocks bound it; whoever comes back for a run needs a
-key that is good then, with the name that the run was started under.
+key that is good then, with the name that the run was started under. A stream that has no end of its
+own (`mcp`) ends when its caller is no longer good (`is_good`).
 
 Without keys there is no caller to be told apart: every request is `ANONYMOUS`, and nothing here is
 called.
@@ -145,6 +146,13 @@ class Keys:
     def keys(self) -> CallerKeys:
         """Those that count now."""
         return self._keys
+
+    def is_good(self, name: str) -> bool:
+        """Whether the caller with this name could make a request now."""
+        if not self.on:
+            return name == ANONYMOUS.name
+        key = self._keys.by_name.get(name)
+        return key is not None and (key.expires is None or key.expires.timestamp() > time.time())
 
     def change(self, keys: CallerKeys) -> bool:
         """Have these keys count from now on. Returns whether any is another than before."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from quart import Blueprint
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.auth import Keys
     from gateway.front.calling import Calling
     from gateway.front.chats.models import ModelForms
     from gateway.front.described import AgentView, Part
@@ -36,7 +37,7 @@ class Served(NamedTuple):
     """How it lists the agents as models, if it does."""
     open_suffix: str | None = None
     """How the paths among its routes end that need no key: they decide what a stranger is told."""
-    mount: Callable[[Dispatcher, Calling, Runs], Mount] | None = None
+    mount: Callable[[Dispatcher, Calling, Runs, Keys], Mount] | None = None
     """What serves its path where the protocol comes with machinery of its own."""
 
 
@@ -96,10 +97,10 @@ def _mcp() -> Served:
 
         return describe(agents)
 
-    def mount(dispatcher: Dispatcher, calling: Calling, runs: Runs) -> Mount:
+    def mount(dispatcher: Dispatcher, calling: Calling, runs: Runs, keys: Keys) -> Mount:
         from gateway.front.mcp.routes.endpoint import Endpoint  # noqa: PLC0415 - about a second
 
-        return Endpoint(dispatcher, calling, runs)
+        return Endpoint(dispatcher, calling, runs, keys)
 
     return Served(McpDialect(), describe, mount=mount)
 

@@ -87,7 +87,7 @@ class CallRoutes:
         self.mounts: dict[str, Mount] = {}
         """What serves whole paths of protocols that come with machinery of their own."""
         self._inner = inner
-        self._keys = Keys() if keys is None else keys
+        self.keys = Keys() if keys is None else keys
         self._dispatcher = dispatcher
         self._runs = runs
         self._dialects = dialects
@@ -185,8 +185,8 @@ class CallRoutes:
             host = request.head.host = authority
         if host is not None:
             self._hosts.check(host, scope["server"][0] if scope.get("server") else "")
-        if self._keys.on:
-            request.caller = self._keys.identify(request.head.fields, scope["path"])
+        if self.keys.on:
+            request.caller = self.keys.identify(request.head.fields, scope["path"])
             request.head.owner = request.caller.name
             if request.observation is not None:
                 request.observation.key = request.caller.name

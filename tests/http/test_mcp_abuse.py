@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from gateway.config.keys import hash_key, new_key
+from gateway.front.mcp.routes.endpoint import MOST_IN_ALL
 from gateway.front.mcp.routes.sessions import MOST_SESSIONS, MOST_SUBSCRIPTIONS
 from tests.harness import GatewayInThread, RunningGateway, gateway_in_thread, running_gateway
 from tests.http.raw import becomes
@@ -275,7 +276,7 @@ async def test_only_calls_of_agents_take_places_of_a_key(tmp_path: Path) -> None
         client.headers["x-api-key"] = key
         streamed = client.stream("POST", "/mcp", json=listen_body(), headers=LISTEN)
         async with streamed as listening:
-            await line_with(listening.aiter_lines(), "acknowledged")
+            assert listening.status_code == 200
             assert (await modern_list(client)).status_code == 200
             arguments = {"message": "hold"}
             body = rpc("tools/call", name="versatile_chat", arguments=arguments)
@@ -285,6 +286,81 @@ async def test_only_calls_of_agents_take_places_of_a_key(tmp_path: Path) -> None
                 assert calling.status_code == 200
                 assert (await client.post("/mcp", json=body, headers=CALL)).status_code == 429
                 assert (await modern_list(client)).status_code == 200
+
+
+async def test_what_a_key_has_open_ends_when_it_is_revoked(tmp_path: Path) -> None:
+    revoked, kept = new_key(), new_key()
+    without = TOML + key_toml("kept", kept)
+    toml = without + key_toml("revoked", revoked)
+    async with (
+        serving(tmp_path, toml) as gateway,
+        client_of(gateway) as client,
+        AsyncExitStack() as streams,
+    ):
+
+        async def streams_of(key: str) -> tuple[dict[str, str], list[httpx.Response]]:
+            fields = {"x-api-key": key}
+            opened = await client.post("/mcp", json=HANDSHAKE, headers=fields)
+            session = {**fields, "mcp-session-id": opened.headers["mcp-session-id"]}
+            notice = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+            await client.post("/mcp", json=notice, headers=session)
+            get = client.stream("GET", "/mcp", headers=session)
+            body = listen_body()
+            post = client.stream("POST", "/mcp", json=body, headers={**LISTEN, **fields})
+            return session, [await streams.enter_async_context(each) for each in (get, post)]
+
+        async def reload(text: str) -> None:
+            (tmp_path / "gateway.toml").write_text(text)
+            gateway.process.send_signal(signal.SIGHUP)
+
+        session, ended = await streams_of(revoked)
+        _, told = await streams_of(kept)
+        # The agent comes with the same reload that takes the key away.
+        await reload(without + f"[agents.another]\ncommand = {json.dumps(VERSATILE)}\n")
+        with trio.fail_after(20):
+            for each in ended:
+                assert "list_changed" not in (await each.aread()).decode()
+        lines = [each.aiter_lines() for each in told]
+        for more in lines:
+            await line_with(more, "notifications/tools/list_changed")
+        await reload(toml)
+
+        async def is_ended() -> bool:
+            response = await client.post("/mcp", json=rpc("ping"), headers=session)
+            return response.status_code == 404
+
+        await becomes(is_ended)
+        gateway.process.send_signal(signal.SIGTERM)
+        for more in lines:
+            with trio.fail_after(20):
+                async for _ in more:
+                    pass
+        await gateway.process.wait()
+
+
+async def test_one_session_more_than_there_may_be_ends_one_of_the_key_that_has_most(
+    tmp_path: Path,
+) -> None:
+    keys = [new_key() for _ in range(MOST_IN_ALL // MOST_SESSIONS)]
+    few = new_key()
+    toml = TOML + key_toml("few", few)
+    toml += "".join(key_toml(f"many-{at}", key) for at, key in enumerate(keys))
+    async with serving(tmp_path, toml) as gateway, client_of(gateway) as client:
+
+        async def opened(key: str, count: int) -> list[str]:
+            client.headers["x-api-key"] = key
+            return [await open_session(client) for _ in range(count)]
+
+        async def statuses(key: str, sessions: list[str]) -> list[int]:
+            fields = [{"x-api-key": key, "mcp-session-id": each} for each in sessions]
+            pings = [await client.post("/mcp", json=rpc("ping"), headers=each) for each in fields]
+            return [each.status_code for each in pings]
+
+        of_many = [(await opened(key, MOST_SESSIONS))[:2] for key in keys]
+        of_few = await opened(few, 2)
+        assert await statuses(few, of_few) == [200, 200]
+        found = [await statuses(key, each) for key, each in zip(keys, of_many, strict=True)]
+        assert found == [[404, 200], [404, 200], *[[200, 200]] * (len(keys) - 2)]
 
 
 async def test_more_subscriptions_than_there_may_be_are_refused(shared: GatewayInThread) -> None:

@@ -31,7 +31,7 @@ async def ask(
     async with scene(answer) as it:
         it.routes.cors = make_cors(cors)
         if keys is not None:
-            it.routes._keys = keys
+            it.routes.keys = keys
         return await it.ask(method=method, body={"input": 1}, headers=fields)
 
 

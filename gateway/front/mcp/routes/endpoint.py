@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from gateway.errors import MethodNotAllowed
+from gateway.errors import MethodNotAllowed, Overloaded
 from gateway.front.head import check_media_type
 from gateway.front.mcp.codec import PATH
 from gateway.front.mcp.envelope import Envelope, read_envelope
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mcp.server.subscriptions import ListenHandler
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.auth import Keys
     from gateway.front.calling import Calling
     from gateway.front.client import ClientRequest
     from gateway.front.runs.service import Runs
@@ -32,8 +33,11 @@ METHODS = ("DELETE", "GET", "POST")
 MOST_OTHER_BODY = 4096
 """Bytes of the body of a request that needs none."""
 
+MOST_IN_ALL = 1024
+"""Sessions of all keys. One more ends one of the key that has most."""
+
 LOOK_SECONDS = 1.0
-"""Between two looks whether the list of tools has changed, while any client may be told."""
+"""Between two looks whether the list of tools has changed, and whether keys are still good."""
 
 
 class Endpoint:
@@ -41,12 +45,13 @@ class Endpoint:
 
     path = PATH
 
-    def __init__(self, dispatcher: Dispatcher, calling: Calling, runs: Runs) -> None:
+    def __init__(self, dispatcher: Dispatcher, calling: Calling, runs: Runs, keys: Keys) -> None:
         for name in ("mcp", "sse_starlette"):
             # What a client does wrong it is told; it must not fill the log with it.
             logging.getLogger(name).setLevel(logging.ERROR)
         self._dispatcher = dispatcher
         self._calling = calling
+        self._keys = keys
         self._calls = Calls(dispatcher, calling, runs)
         self._handlers = Handlers(self._calls, self._listen, self._opened)
         self._server = self._handlers.make_server(version("agent-gateway"))
@@ -66,11 +71,24 @@ class Endpoint:
                     for sessions in self._of_keys.values():
                         sessions.close()
                     continue
+                await self._forget_callers()
                 listed = self._calls.listed_now
                 if listed != known:
                     known = listed
-                    for sessions in list(self._of_keys.values()):
-                        await sessions.tell_of_change()
+                    for owner, sessions in list(self._of_keys.items()):
+                        if self._keys.is_good(owner):
+                            await sessions.tell_of_change()
+
+    async def _forget_callers(self) -> None:
+        """End what callers have open whose keys are not good any more, but for calls in progress;
+        and keep nothing for those that have nothing open."""
+        for owner, sessions in list(self._of_keys.items()):
+            if not self._keys.is_good(owner):
+                sessions.close()
+                await sessions.end_idle()
+            if sessions.are_unused:
+                del self._of_keys[owner]
+                sessions.stop()
 
     async def respond(self, request: ClientRequest, scope: Any) -> None:
         """Respond to a request whose caller is known. Raises GatewayError and ClientGoneError."""
@@ -96,8 +114,8 @@ class Endpoint:
         wish = read_wish(fields, PATH, request.caller.name)
         if wish is not None and wish.key is None:
             wish = None  # every answer is waited for
-        # Only a call takes a place among the key's: a stream that waits for changes would hold it for
-        # as long as it is open, and a call that has the last one could not be cancelled.
+        # Only a call takes a place among the key's: a stream that waits for changes would hold it
+        # for as long as it is open, and a call that has the last one could not be cancelled.
         body = await self._calling.read(request, None, wish, may_be_of_run=True)
         envelope = read_envelope(body)
         if envelope.call is not None and wish is None and request.permit is not None:
@@ -113,12 +131,25 @@ class Endpoint:
         sessions = self._of_keys.get(owner)
         if sessions is None:
             assert self._nursery is not None
-            sessions = self._of_keys[owner] = Sessions(self._server)
+            sessions = self._of_keys[owner] = Sessions(self._server, self._make_place)
             self._nursery.start_soon(sessions.run)
         return sessions
+
+    async def _make_place(self) -> None:
+        """For one more session that counts already. Raises Overloaded."""
+        while sum(each.count for each in self._of_keys.values()) > MOST_IN_ALL:
+            with_idle = [each for each in self._of_keys.values() if each.has_idle]
+            if not with_idle:
+                raise Overloaded(
+                    f"{MOST_IN_ALL} sessions of all keys are open and in use, the most that may",
+                    retry_after=5,
+                )
+            await max(with_idle, key=lambda each: each.count).end_oldest()
 
     def _listen(self, visit: Visit) -> ListenHandler:
         return self._sessions_of(visit.request.caller.name).listen
 
     def _opened(self, ctx: ServerRequestContext[Any, Any]) -> None:
-        self._sessions_of(visit_of(ctx).request.caller.name).opened(ctx)
+        sessions = self._of_keys.get(visit_of(ctx).request.caller.name)
+        if sessions is not None:
+            sessions.opened(ctx)

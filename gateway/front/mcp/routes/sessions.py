@@ -8,6 +8,7 @@ the one that was used longest ago, unless a request is open in it, instead of be
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +23,8 @@ from gateway.front.mcp.routes.handlers import visit_of
 from gateway.front.mcp.routes.transport import SESSION, Transport, field_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
 
@@ -56,7 +59,9 @@ class _Session:
 class Sessions:
     """See the module's docstring. `run` must be running while requests are served."""
 
-    def __init__(self, server: GatewayServer) -> None:
+    def __init__(self, server: GatewayServer, make_place: Callable[[], Awaitable[None]]) -> None:
+        """`make_place` makes one among the sessions of all keys. May raise Overloaded."""
+        self._make_place_in_all = make_place
         self.started = trio.Event()
         self._bus = InMemorySubscriptionBus()
         self.listen = ListenHandler(
@@ -69,8 +74,11 @@ class Sessions:
             max_sessions=2 * MOST_SESSIONS,
         )
         self._sessions: dict[str, _Session] = {}
-        self._opening = 0
-        """Requests that may open one."""
+        self._opening: set[Transport] = set()
+        """Requests that may open one, and have not yet."""
+        self._requests = 0
+        """Those that have no end yet."""
+        self._running = trio.CancelScope()
         self._streams: set[trio.CancelScope] = set()
         """In which streams are sent that wait for what is told."""
 
@@ -78,14 +86,42 @@ class Sessions:
         return f"<Sessions {len(self._sessions)} open>"
 
     async def run(self) -> None:
-        """Serve until cancelled."""
-        async with self._manager.run():
-            self.started.set()
-            await trio.sleep_forever()
+        """Serve until stopped or cancelled."""
+        with self._running:
+            async with self._manager.run():
+                self.started.set()
+                await trio.sleep_forever()
+
+    def stop(self) -> None:
+        """End `run`, when nothing is open."""
+        self._running.cancel()
+
+    @property
+    def count(self) -> int:
+        """How many there are, or may be soon."""
+        return len(self._sessions) + len(self._opening)
+
+    @property
+    def are_unused(self) -> bool:
+        """Whether there are neither sessions nor requests."""
+        self._forget_old()
+        return not self._sessions and not self._requests
+
+    @property
+    def has_idle(self) -> bool:
+        """Whether there is a session in which no request is open."""
+        return any(not each.open for each in self._sessions.values())
 
     async def serve(self, visit: Visit, scope: Any) -> None:
         """Respond to one request. Raises Overloaded."""
-        await self.started.wait()
+        self._requests += 1
+        try:
+            await self.started.wait()
+            await self._serve(visit, scope)
+        finally:
+            self._requests -= 1
+
+    async def _serve(self, visit: Visit, scope: Any) -> None:
         name = field_of(scope["headers"], SESSION)
         session = None if name is None else self._sessions.get(name)
         transport = Transport(visit, scope)
@@ -100,20 +136,22 @@ class Sessions:
             session.used = clock.now()
         if transport.status == 404 or transport.ends_session:
             self._sessions.pop(name or "", None)
+        elif transport.was_cut and not session.open and name in self._sessions:
+            await self._end(name)
 
     async def _open(self, transport: Transport, *, may_open: bool) -> None:
         if not may_open:
             await self._handle(transport)
             return
-        await self._make_place()
-        self._opening += 1
+        self._opening.add(transport)
         try:
+            await self._make_place()
             await self._handle(transport)
         finally:
-            self._opening -= 1
+            self._opening.discard(transport)
 
     async def _handle(self, transport: Transport) -> None:
-        transport.on_session = self._note
+        transport.on_session = partial(self._note, transport)
         if not transport.waits:
             await self._manager.handle_request(transport.scope, transport.receive, transport.send)
             return
@@ -126,23 +164,35 @@ class Sessions:
             finally:
                 self._streams.discard(scope)
         if scope.cancelled_caught:
+            transport.was_cut = True
             await transport.end()
 
-    def _note(self, name: str) -> None:
+    def _note(self, transport: Transport, name: str) -> None:
         """The response to a request names the session that it has opened."""
+        self._opening.discard(transport)
         self._sessions.setdefault(name, _Session())
 
     async def _make_place(self) -> None:
         """Raises Overloaded."""
         self._forget_old()
-        while len(self._sessions) + self._opening >= MOST_SESSIONS:
-            idle = [name for name, each in self._sessions.items() if not each.open]
-            if not idle:
+        while self.count > MOST_SESSIONS:
+            if not self.has_idle:
                 raise Overloaded(
                     f"{MOST_SESSIONS} sessions of this key are open and in use, the most that may",
                     retry_after=5,
                 )
-            await self._end(min(idle, key=lambda name: self._sessions[name].used))
+            await self.end_oldest()
+        await self._make_place_in_all()
+
+    async def end_oldest(self) -> None:
+        """End the session that was used longest ago of those in which no request is open."""
+        idle = [name for name, each in self._sessions.items() if not each.open]
+        await self._end(min(idle, key=lambda name: self._sessions[name].used))
+
+    async def end_idle(self) -> None:
+        """End all sessions in which no request is open."""
+        while self.has_idle:
+            await self.end_oldest()
 
     def _forget_old(self) -> None:
         """The SDK has ended them."""
@@ -185,7 +235,7 @@ class Sessions:
                     nursery.start_soon(_tell, each.outbound)
 
     def close(self) -> None:
-        """End the streams that wait for what they are told: there will be nothing."""
+        """End the streams that wait for what they are told: they are told nothing more."""
         self.listen.close()
         for scope in self._streams:
             scope.cancel()

@@ -37,6 +37,8 @@ class Transport:
 
     def __init__(self, visit: Visit, scope: Any) -> None:
         self.status = 0
+        self.was_cut = False
+        """Whether the gateway has ended the stream, and not its client."""
         self.on_session: Callable[[str], None] | None = None
         """Called with the id of the session that the response is of."""
         self._visit = visit
