@@ -688,6 +688,7 @@ def test_every_bound_that_the_readme_tells_is_so() -> None:
     text = " ".join(README.split())
     assert f"at most {parameters.MOST_METADATA} pairs" in text
     assert f"it may have {output.MAX_OUTPUT // 1024**2} MiB in all" in text
+    assert f"at most {output.MOST_ITEMS:,} output items" in text
     assert f"The last {memory.MOST_RESPONSES:,} such responses" in text
     assert f"at most {memory.MOST_ITEM_BYTES // 1024} KiB" in text
     assert f"{content.MOST_DEVELOPERS:,} messages of a developer" in text
