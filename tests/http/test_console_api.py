@@ -345,7 +345,7 @@ async def test_a_wrong_question_is_answered_with_what_was_expected(
         assert word in response.json()["error"]["message"]
     assert (await client.get(f"{API}/requests/1-1")).status_code == 404
     assert (await client.get(f"{API}/agents/nobody")).status_code == 404
-    assert (await client.head(f"{API}/live")).status_code == 200
+    assert (await client.head(f"{API}/live")).status_code == 405
 
 
 async def test_an_agent_is_told_with_its_settings_and_what_holds_it(
