@@ -52,7 +52,7 @@ starts nothing is shorter than one of what does."""
 GROUND = {"call", "clock", "config", "errors", "exchange", "needs", "observe", "readiness", "words"}
 """What every room of the gateway may know. Of rooms, it knows none."""
 
-ROOMS = ("sandbox", "workers", "agents", "front")
+ROOMS = ("sandbox", "workers", "agents", "fleet", "front")
 """From the bottom up: a room may know the ground and the rooms before it, and no other."""
 
 ENTRANCE = {"__main__", "cli", "commands", "composition"}
@@ -68,6 +68,9 @@ PURE = (
     "gateway.agents.waiting",
     "gateway.config",
     "gateway.errors",
+    "gateway.fleet.bus",
+    "gateway.fleet.messages",
+    "gateway.fleet.subjects",
     "gateway.front.addresses",
     "gateway.front.anthropic",
     "gateway.front.bodies",

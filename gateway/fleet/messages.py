@@ -1,0 +1,188 @@
+"""What fronts and hosts say to each other; README.md tells when. Pure.
+
+Frames on a pipe are written by `encode` and read by a `Reader`. Structs are arrays in MessagePack
+with their tag first; what a later version adds to the end of one is ignored by an earlier one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+VERSION = 1
+"""Of all that is said here and of the pipe. Processes of different versions do not talk."""
+
+Detail: TypeAlias = str | int | float | bool | None
+
+
+class Error(Struct, array_like=True, frozen=True):
+    """A `GatewayError`, to be made anew by `errors.py` of the fleet."""
+
+    type: str
+    message: str
+    retry_after: float | None = None
+    details: dict[str, Detail] = {}
+
+
+# Front to host
+
+
+class Submit(Struct, array_like=True, frozen=True, tag="submit"):
+    """A call; the members are those of `gateway.call.Call`."""
+
+    id: int
+    """Of the request on this pipe: given out by the front's `GatewayConnection`."""
+    agent: str
+    method: str
+    payload: bytes
+    stream: bool
+    context: bytes
+    conversation: str | None
+    user: str | None
+    owner: str
+    request_id: str
+    total: float | None
+    """Seconds that are left of what the caller allows; None: it did not say."""
+    events: bool
+    tools: bytes | None
+    resume: bytes | None
+    trace: tuple[str, str | None] | None
+    """`traceparent` and `tracestate`."""
+    needs: list[str]
+    continues: bool
+    claim: bool = False
+    """Whether the host has to claim the conversation first: nobody owned it a moment ago."""
+    had: bool = False
+    """Whether the front knows of another host that had it, and is gone."""
+
+
+class Cancel(Struct, array_like=True, frozen=True, tag="cancel"):
+    """Nobody waits for a request any more. Its end is still told."""
+
+    id: int
+
+
+class Took(Struct, array_like=True, frozen=True, tag="took"):
+    """The client has taken words of a request: bytes since the last time, each word with
+    `exchange.CHUNK_COST`."""
+
+    id: int
+    size: int
+
+
+class Ask(Struct, array_like=True, frozen=True, tag="ask"):
+    """A question that a host answers with `Told`: "describe" (`AgentDescription`) or "status"
+    (JSON, as `agents.status.AgentStatus`)."""
+
+    id: int
+    """Of the question: numbers of its own."""
+    what: str
+    agent: str
+
+
+# Host to front
+
+
+class Given(Struct, array_like=True, frozen=True, tag="given"):
+    """A worker has the request. Said before its first word."""
+
+    id: int
+    pid: int | None
+    session: str | None
+    queued: float
+    """Seconds from its submission at the host until then."""
+
+
+class Lines(Struct, array_like=True, frozen=True, tag="lines"):
+    """Whole lines of the worker protocol: chunks, events, results and ends of requests."""
+
+    data: bytes
+
+
+class Refused(Struct, array_like=True, frozen=True, tag="refused"):
+    """No worker was given the request, and none will be."""
+
+    id: int
+    error: Error
+    elsewhere: bool
+    """Whether another host may be asked."""
+
+
+class Failed(Struct, array_like=True, frozen=True, tag="failed"):
+    """The request has ended badly."""
+
+    id: int
+    error: Error
+    handed_over: bool
+    """Whether a worker may have read it."""
+
+
+class Told(Struct, array_like=True, frozen=True, tag="told"):
+    """The answer to an `Ask`; None: there is no such agent, or question."""
+
+    id: int
+    body: bytes | None
+
+
+Up: TypeAlias = Submit | Cancel | Took | Ask
+Down: TypeAlias = Given | Lines | Refused | Failed | Told
+
+
+# What a host says of itself
+
+
+class AgentBeat(Struct, array_like=True, frozen=True):
+    """How an agent is at a host."""
+
+    state: str
+    """An `agents.status.AgentState`."""
+    capacity: int
+    """Requests that its workers, all that there may be, can have at a time."""
+    in_flight: int
+    waiting: int
+    revision: int
+    """Goes up when what `AgentDescription` says changes."""
+
+
+class Beat(Struct, array_like=True, frozen=True):
+    """Every 200 ms, by each host. MessagePack without a length: a message of its own."""
+
+    version: int
+    gateway: str
+    """The version of agent-gateway."""
+    draining: bool
+    agents: dict[str, AgentBeat]
+
+
+class AgentDescription(Struct, array_like=True, frozen=True):
+    """What seldom changes of an agent at a host."""
+
+    ready: bytes | None
+    """The line `ready` of the worker protocol; None: no worker has spoken the handshake."""
+    known: bool
+    """Whether any worker has spoken."""
+    description: str | None
+    """The configuration's."""
+    session: str
+    session_by: str
+    continues: bool
+    """Whether `on_disconnect` is "continue"."""
+    most_workers: int
+    queue: int
+    total: float
+    """The `total` clock in seconds; infinity: off."""
+    write: float
+    """The `write` clock."""
+    settings: dict[str, Any] = {}
+    """For a later version."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: Up | Down) -> bytes:
+    """A frame."""
+    body = _encoder.encode(message)
+    return len(body).to_bytes(4, "big") + body
