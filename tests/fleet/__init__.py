@@ -1,0 +1,1 @@
+"""Fronts and hosts: with NATS in memory, and with a real nats-server."""
