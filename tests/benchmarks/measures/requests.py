@@ -17,17 +17,26 @@ from tests.benchmarks.wire import Client, Request
 SMALL = {"question": "What is the answer to everything?", "limit": 42}
 MIB = 1 << 20
 BRIDGES = ("mcp-proxy", "mcpo", "supergateway")
+REMINIX = ("reminix 0.0.7", "reminix 0.0.22")
+"""Of runtimes that call their agents in process: no pipe, no other process, no sandbox."""
 
 
 def invoke(bench: Bench) -> Iterator[Figure]:
     """A small JSON body, with default settings."""
-    with bench.all_servers({"echo": {}}, peers=BRIDGES) as running:
+    with bench.all_servers({"echo": {}}, peers=(*BRIDGES, *REMINIX)) as running:
         requests = {name: server.invoke(SMALL) for name, server in running.items()}
-        for connections in (1, 16):
+        # With 1 connection, the wake-ups of two processes stand in a row.
+        for connections, share in ((1, 0.7), (16, 1.0)):
             yield from _compare(
                 bench, "invoke", running, requests, connections=connections,
-                rate=(Target("bare", at_least=1.0), Target(BRIDGES, at_least=1.0), NO_SLOWER),
-                slowest=(Target("bare", at_most=1.2),),
+                rate=(
+                    Target("bare", at_least=1.0), Target(BRIDGES, at_least=1.0),
+                    Target(REMINIX, at_least=share), NO_SLOWER,
+                ),
+                slowest=(
+                    Target("bare", at_most=1.2),
+                    *([Target(REMINIX, at_most=1.0)] if connections > 1 else []),
+                ),
             )  # fmt: skip
 
 
