@@ -32,7 +32,6 @@ import trio
 
 from gateway import clock
 from gateway.agents.status import AgentState
-from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import AgentNotFound, ShuttingDown
 from gateway.exchange import Exchange
 from gateway.workers.memory import measure_all
@@ -40,6 +39,7 @@ from gateway.workers.memory import measure_all
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
 
+    from gateway.agents.agent import Agent
     from gateway.call import Call
     from gateway.observe.metrics.readings import AgentReading
 
@@ -55,14 +55,20 @@ WARM_UP_SECONDS = 1.0
 """Before requests are taken although not every agent has had its turn."""
 
 _ENDING = "the gateway is shutting down"
-_NONE: Mapping[str, AgentSupervisor] = MappingProxyType({})
+
+
+async def _run_itself(agent: Agent, *, task_status: trio.TaskStatus[None]) -> None:
+    await agent.run(task_status=task_status)
+
+
+_NONE: Mapping[str, Agent] = MappingProxyType({})
 
 
 @dataclass(slots=True, eq=False)
 class _Leaving:
     """An agent that winds down."""
 
-    agent: AgentSupervisor
+    agent: Agent
     open: int = 0
     """Its requests whose callers have not had their answers."""
     conversations: Counter[str] = field(default_factory=Counter)
@@ -86,18 +92,16 @@ class _Leaving:
 class Dispatcher:
     """The agents of one gateway. `run` must be running while requests are submitted."""
 
-    def __init__(
-        self, agents: Mapping[str, AgentSupervisor] = _NONE, *, run: Run = AgentSupervisor.run
-    ) -> None:
+    def __init__(self, agents: Mapping[str, Agent] = _NONE, *, run: Run = _run_itself) -> None:
         """`run` is what runs one agent until it was stopped and has ended, a task of its own."""
         self.agents = dict(agents)
         """Those that requests are given to, by their names."""
         self._run = run
-        self._running: dict[AgentSupervisor, None] = {}
-        self._leaving: dict[AgentSupervisor, _Leaving] = {}
+        self._running: dict[Agent, None] = {}
+        self._leaving: dict[Agent, _Leaving] = {}
         self._nursery: trio.Nursery | None = None
         self._stopped = trio.Event()
-        self._open: dict[Exchange, AgentSupervisor] = {}
+        self._open: dict[Exchange, Agent] = {}
         """Requests whose callers have not had their answers. They outlast their time in a pool: a
         client may read for long what a worker wrote at once."""
         self._all_left: trio.Event | None = None
@@ -126,7 +130,7 @@ class Dispatcher:
     # Agents come and go
 
     @property
-    def running(self) -> Collection[AgentSupervisor]:
+    def running(self) -> Collection[Agent]:
         """Every agent that has a process, or may have one: also those without requests as yet, and
         those that wind down."""
         return self._running.keys()
@@ -135,7 +139,7 @@ class Dispatcher:
         """How many agents that had this name before are still winding down."""
         return sum(agent.name == name for agent in self._leaving)
 
-    async def start(self, agent: AgentSupervisor) -> None:
+    async def start(self, agent: Agent) -> None:
         """Run an agent, which gets no requests before `put`. Raises ShuttingDown."""
         if self.draining:
             raise ShuttingDown(_ENDING)
@@ -145,7 +149,7 @@ class Dispatcher:
 
     async def _run_one(
         self,
-        agent: AgentSupervisor,
+        agent: Agent,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -154,7 +158,7 @@ class Dispatcher:
         finally:
             del self._running[agent]
 
-    def put(self, agent: AgentSupervisor) -> None:
+    def put(self, agent: Agent) -> None:
         """Give an agent that was started the requests for its name from now on."""
         before = self.agents.get(agent.name)
         self.agents[agent.name] = agent
@@ -168,7 +172,7 @@ class Dispatcher:
         """Let no agent have a name. Its requests have so much time to end."""
         self._wind_down(self.agents.pop(name), seconds)
 
-    def _wind_down(self, agent: AgentSupervisor, seconds: float) -> None:
+    def _wind_down(self, agent: Agent, seconds: float) -> None:
         leaving = self._leaving[agent] = _Leaving(agent)
         for exchange, its in self._open.items():
             if its is agent:
@@ -210,7 +214,7 @@ class Dispatcher:
                 await last.wait()
             task_status.started()
 
-    def agent(self, name: str) -> AgentSupervisor:
+    def agent(self, name: str) -> Agent:
         """Raises AgentNotFound."""
         try:
             return self.agents[name]
@@ -228,7 +232,7 @@ class Dispatcher:
             self._leaving[agent].admitted(call)
         return exchange
 
-    def _at_work_on(self, call: Call) -> AgentSupervisor | None:
+    def _at_work_on(self, call: Call) -> Agent | None:
         """The earlier agent that has a request of the conversation and binds it to a worker."""
         for agent, leaving in self._leaving.items():
             bound = agent.name == call.agent and agent.settings.session != "none"

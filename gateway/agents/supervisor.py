@@ -52,7 +52,7 @@ from gateway.agents.status import (
 )
 from gateway.agents.tally import Tally
 from gateway.call import Call
-from gateway.errors import AgentUnavailable, Cancelled, GatewayError, WorkerCrashed
+from gateway.errors import Cancelled, GatewayError, WorkerCrashed
 from gateway.exchange import Exchange
 from gateway.observe import logs
 from gateway.workers.events import (
@@ -73,6 +73,7 @@ from gateway.workers.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gateway.agents.agent import Agent
     from gateway.agents.pool_types import PoolWorker
     from gateway.agents.supervised import SupervisedWorker, WorkerFactory
     from gateway.config import AgentSettings
@@ -154,8 +155,9 @@ class AgentSupervisor:
         """Start the workers that are always kept."""
         self._step(self._pool.tick, clock.now())
 
-    def inherit(self, other: AgentSupervisor) -> None:
-        """Take the place of an earlier supervisor of the agent, before any request."""
+    def inherit(self, other: Agent) -> None:
+        """As `Agent.inherit`."""
+        assert isinstance(other, AgentSupervisor)
         self._pool.inherit(other._pool)
 
     def wind_down(self) -> None:
@@ -203,9 +205,6 @@ class AgentSupervisor:
         elif self._pool.is_waiting(exchange):
             exchange.fail(Cancelled())
             self._step(self._pool.finish, exchange, clock.now(), served=False)
-
-    def _unavailable(self, retry_after: float) -> AgentUnavailable:
-        return unavailable(self.name, self.last_failure, retry_after)
 
     # Steps: what happened, the pool's decision, and what is done about it
 
@@ -353,7 +352,8 @@ class AgentSupervisor:
         for worker_id in plan.stop:
             self._workers[worker_id].end(Reason.ASKED)
         for exchange in plan.unavailable:
-            exchange.fail(self._unavailable(max(1.0, self._restart.start_at - now)))
+            retry_after = max(1.0, self._restart.start_at - now)
+            exchange.fail(unavailable(self.name, self.last_failure, retry_after))
         self._alarm.set(plan.wake_at)
 
     async def _run_worker(self, worker_id: int, worker: SupervisedWorker) -> None:

@@ -37,7 +37,7 @@ async def check_agents(settings: Settings, launchers: dict[str, Launcher]) -> in
     Each agent's sandbox was tried before, when its launcher was made.
     """
     logging.getLogger("gateway").setLevel(logging.ERROR)
-    trials = [_Trial(name, agent, launchers[name]) for name, agent in settings.agents.items()]
+    trials = [_Trial(name, agent, launchers[name]) for name, agent in settings.run_here.items()]
     async with trio.open_nursery() as nursery:
         for trial in trials:
             nursery.start_soon(trial.run)

@@ -151,7 +151,7 @@ class LauncherMaker:
         whoever asked for it, after `made`. Blocks. Raises ConfigError if a command does not exist,
         SandboxError if a sandbox cannot be enforced; then nothing is left.
         """
-        names = settings.agents if names is None else names
+        names = settings.run_here if names is None else names
         known = dict(beside or {})
         try:
             states = self._states.open({name: settings.agents[name] for name in names})

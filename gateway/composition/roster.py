@@ -56,14 +56,11 @@ class Roster:
         self._on_gone = on_gone
         self.ports: Sequence[int] = ()
         """What the gateway listens on: no agent is ever connected to it."""
+        self.launchers: dict[str, Launcher] = {}
+        """Of the agents that requests are given to."""
 
     def __repr__(self) -> str:
         return f"<Roster {list(self._dispatcher.agents)}>"
-
-    @property
-    def launchers(self) -> dict[str, Launcher]:
-        """Of the agents that requests are given to."""
-        return {name: agent.launcher for name, agent in self._dispatcher.agents.items()}
 
     @property
     def processes(self) -> Iterator[tuple[int, str | None]]:
@@ -78,7 +75,7 @@ class Roster:
         for name, launcher in launchers.items():
             launcher.keep_from(self.ports)
             self._dispatcher.agents[name] = self._make(name, settings, launcher)
-            self._put_state(name, launcher)
+            self._put_launcher(name, launcher)
         self._maker.made()
 
     def prepare(self, settings: Settings, names: Collection[str]) -> dict[str, Launcher]:
@@ -152,18 +149,20 @@ class Roster:
         """Give the requests for their names to these agents, which were started."""
         for agent in agents:
             self._dispatcher.put(agent)
-            self._put_state(agent.name, agent.launcher)
+            self._put_launcher(agent.name, agent.launcher)
 
     def remove(self, name: str, seconds: float) -> None:
         """Serve an agent no more; its requests have so much time to end."""
         self._dispatcher.remove(name, seconds)
+        del self.launchers[name]
         self._states.of.pop(name, None)
 
     def generations(self, name: str) -> int:
         """As `Dispatcher.generations`."""
         return self._dispatcher.generations(name)
 
-    def _put_state(self, name: str, launcher: Launcher) -> None:
+    def _put_launcher(self, name: str, launcher: Launcher) -> None:
+        self.launchers[name] = launcher
         if launcher.state is None:
             self._states.of.pop(name, None)
         else:

@@ -9,32 +9,30 @@ from __future__ import annotations
 import gc
 import logging
 import math
-import os
-import resource
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
-from hypercorn.config import Config
 
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.scope import run_agent
+from gateway.composition.http import HttpServer, raise_descriptor_limit
+from gateway.composition.member import Alone
 from gateway.composition.notify import ServiceManager
 from gateway.composition.observers import Observers, make_console, make_metrics
 from gateway.composition.reload import Part, Reloader, Watcher
+from gateway.composition.report import log_agents, log_warnings
 from gateway.composition.roster import Roster
 from gateway.composition.shutdown import Shutdown, receive_signals
 from gateway.config import CallerKeys
-from gateway.config.origins import ANY_ORIGIN
 from gateway.front.addresses import AddressCounts
-from gateway.front.app import App, make_app
+from gateway.front.app import make_app
 from gateway.front.auth import Keys
 from gateway.front.limits import make_limits
-from gateway.front.listen import Places, serve_http
+from gateway.front.listen import Places
 from gateway.front.runs.service import Runs
 from gateway.front.sockets import (
-    BACKLOG,
     addresses_of,
     only_loopback,
     open_listeners,
@@ -47,34 +45,19 @@ from gateway.workers.orphans import OrphanKeeper
 from gateway.workers.recorded import kind_of_worker
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from gateway.composition.launchers import LauncherMaker, States
+    from gateway.composition.member import Join
     from gateway.config import Settings
     from gateway.observe.recording import Recorder
     from gateway.sandbox.launch import Launcher
 
 log = logging.getLogger("gateway")
 
-MAX_DESCRIPTORS = 65_536
-"""What the gateway allows itself, if the system does: a bound on the connections that say nothing,
-and with it on their memory."""
-
-DESCRIPTORS_PER_WORKER = 7
-"""Three pipes, the process, the claim on its user id, and what its network and services end with.
-"""
-
-SPARE_DESCRIPTORS = 128
-"""For what is open for a moment: a start of a worker takes some thirty, and one that has ended but
-is not reaped keeps its own; looks into /proc; refused connections."""
-
 UNREAD_SECONDS = 30.0
 """A client may leave a response unread that is no agent's, such as a status; agents have their
 `write` clocks."""
-
-GRACEFUL_SECONDS = 3.0
-"""For connections to end after the last response was written."""
 
 YOUNG_OBJECTS = 10_000
 """More objects than before, after which Python looks for garbage among the new ones. The requests
@@ -94,6 +77,7 @@ async def serve(
     recorder: Recorder | None = None,
     manager: ServiceManager | None = None,
     watchers: Sequence[Watcher] = (),
+    join: Join = Alone,
 ) -> int:
     """Serve until a signal; returns the exit code: 0, or 128 and the number of a second signal.
 
@@ -101,13 +85,14 @@ async def serve(
     what outlives the workers of agents. `announce` gets the address once requests are answered; it
     may block. `read` reads the settings again, for a reload. `keys` are those of callers.
     `recorder` records what is said with the workers, and `manager` is told how the gateway is.
-    `watchers` ask for reloads.
+    `watchers` ask for reloads. `join` makes the process a member of a fleet.
     Raises ListenError, and ConfigError where strangers could connect and need no key.
     """
     manager = manager or ServiceManager()
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
     orphans = OrphanKeeper(lambda: roster.processes)
     dispatcher = Dispatcher(run=run_agent)
+    member = join(dispatcher)
     roster = Roster(
         dispatcher,
         maker,
@@ -147,7 +132,7 @@ async def serve(
     roster.ports = [listener.getsockname()[1] for listener in listeners]
     address = url_of(settings.server.host, listeners)
     loopback = only_loopback(addresses)
-    http = _Http(app, listeners, places)
+    http = HttpServer(app, listeners, places)
     parts: list[Part] = [_change_log, runs.change, http.change]
     reloader = Reloader(
         read,
@@ -169,9 +154,8 @@ async def serve(
         change(settings, keys)
     with receive_signals() as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(clock.keep)
-            nursery.start_soon(observers.batch.run)
-            for run in [each.run for each in (metrics, console) if each is not None]:
+            beside = [each.run for each in (metrics, console) if each is not None]
+            for run in (clock.keep, observers.batch.run, *beside):
                 nursery.start_soon(run)
             await nursery.start(orphans.run)
             nursery.start_soon(keep_states, states.of)
@@ -179,18 +163,20 @@ async def serve(
             nursery.start_soon(reloader.run)
             async with trio.open_nursery() as serving:
                 await serving.start(shutdown.run_agents)
+                await nursery.start(member.run)
                 await serving.start(shutdown.run_http, http.serve)
                 nursery.start_soon(shutdown.obey, signals, nursery.cancel_scope)
                 nursery.start_soon(
                     manager.tell_when_warm, lambda: dispatcher.warm, f"serving at {address}"
                 )
                 nursery.start_soon(manager.feed_watchdog)
-                _log_agents(settings, address)
-                _log_warnings(settings, launchers, keys=callers.on)
+                log_agents(settings, address)
+                log_warnings(settings, launchers, keys=callers.on)
                 # In a thread, and left behind if it does not return: nobody may read stdout.
                 nursery.start_soon(
                     partial(trio.to_thread.run_sync, announce, address, abandon_on_cancel=True)
                 )
+            await member.end()
             nursery.cancel_scope.cancel()  # HTTP and every agent have ended
     await observers.flush()
     return shutdown.exit_code
@@ -204,115 +190,6 @@ def _look_for_garbage_seldom() -> None:
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
-def _log_agents(settings: Settings, address: str) -> None:
-    for name in settings.agents:
-        logs.event(
-            log,
-            logging.INFO,
-            f"serving {address}/agent/{name}",
-            agent=name,
-            command=settings.shown_command(name),
-            sandbox=settings.server.sandbox,
-        )
-
-
-def _log_open_to_pages(settings: Settings, *, keys: bool) -> None:
-    if ANY_ORIGIN in settings.server.cors and not keys:
-        message = "cors is '*' and there are no keys: any page that somebody here opens can call"
-        logs.event(log, logging.WARNING, message)
-
-
-def _log_warnings(settings: Settings, launchers: Mapping[str, Launcher], *, keys: bool) -> None:
-    _log_open_to_pages(settings, keys=keys)
-    _log_what_the_kernel_does_not_hold(launchers)
-    _log_what_is_shared(launchers)
-
-
-def _log_what_the_kernel_does_not_hold(launchers: Mapping[str, Launcher]) -> None:
-    """One line for each limit that is set and has no control group."""
-    lines: dict[str, list[str]] = {}
-    for name, launcher in launchers.items():
-        for limit, found in launcher.describe().get("limits", {}).items():
-            if found["value"] is not None and "reason" in found:
-                held = "held by a watch, a moment late" if found["enforced"] else "NOT enforced"
-                lines.setdefault(f"{limit} is {held}: {found['reason']}", []).append(name)
-    for line, names in lines.items():
-        logs.event(log, logging.WARNING, line, agents=",".join(names))
-
-
-def _log_what_is_shared(launchers: Mapping[str, Launcher]) -> None:
-    """One line for each reason for which workers have the gateway's own user id."""
-    lines: dict[str, list[str]] = {}
-    for name, launcher in launchers.items():
-        why = launcher.describe().get("why_shared")
-        if why:
-            lines.setdefault(why, []).append(name)
-    for why, names in lines.items():
-        message = (
-            "workers share limits of the gateway's user (epoll watches, descriptors in flight, "
-            f"pipes; see gateway --check), since {why}"
-        )
-        logs.event(log, logging.WARNING, message, agents=",".join(names))
-
-
 def _change_log(settings: Settings, keys: CallerKeys) -> None:
     del keys
     logs.change(settings.server.log_level, settings.server.log_format)
-
-
-class _Http:
-    """The HTTP server, and what changes of it. `change` must have been called before `serve`."""
-
-    def __init__(self, app: App, listeners: Sequence[socket.socket], places: Places) -> None:
-        self._app = app
-        self._places = places
-        self._config = _http_config(listeners)
-        self._others = len(os.listdir("/proc/self/fd"))
-
-    def change(self, settings: Settings, keys: CallerKeys) -> None:
-        """Connections that are open keep to what they have announced."""
-        self._config.keep_alive_timeout = settings.server.keep_alive
-        self._places.number = _max_connections(settings, self._others)
-        self._places.addresses.most = settings.server.connections_per_address
-        self._app.change(settings, keys)
-
-    async def serve(self, **options: Any) -> None:
-        """As `serve_http`, whose triggers are the options."""
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._app.run_mounts)
-            await serve_http(self._app, self._config, places=self._places, **options)
-            nursery.cancel_scope.cancel()
-
-
-def _http_config(listeners: Sequence[socket.socket]) -> Config:
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}" for listener in listeners]
-    config.backlog = BACKLOG
-    config.graceful_timeout = GRACEFUL_SECONDS
-    config.include_server_header = False
-    # Ours are the records that matter; Hypercorn's own go nowhere but for its errors.
-    config.errorlog = logging.getLogger("hypercorn.error")
-    return config
-
-
-def _max_connections(settings: Settings, others: int) -> int:
-    """How many connections leave enough descriptors for every worker that may be started, and for
-    so many others."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    workers = sum(agent.workers.max for agent in settings.agents.values())
-    reserved = others + SPARE_DESCRIPTORS + workers * DESCRIPTORS_PER_WORKER
-    least = limit // 4
-    if limit - reserved < least:
-        message = (
-            f"the limit of {limit} open files is too low for {workers} workers, which need "
-            f"{reserved}, beside connections: raise it (ulimit -n, LimitNOFILE=)"
-        )
-        logs.event(log, logging.WARNING, message)
-    return max(limit - reserved, least)
-
-
-def _raise_descriptor_limit() -> None:
-    """Every connection takes a descriptor and every worker some: take what the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))

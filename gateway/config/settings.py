@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
@@ -21,6 +21,9 @@ from gateway.config.limits import LimitSettings
 from gateway.config.origins import ANY_ORIGIN, check_origin
 from gateway.config.sandbox import SandboxSettings, parse_size
 from gateway.config.services import ServiceSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 AGENT_NAME = re.compile(r"[a-zA-Z0-9_-]+\Z")
 """The reference system's rule for agent names."""
@@ -415,6 +418,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Those of `files` that are to be kept from every agent: they hold variables of one."""
     written: dict[str, str] = {}
     """What was written for values that were looked up, by their keys: `agents.a.command.2`."""
+
+    @property
+    def run_here(self) -> Mapping[str, AgentSettings]:
+        """The agents whose workers are this process's to run."""
+        return self.agents
 
     def shown_argv(self, agent: str) -> list[str]:
         """The words of an agent's command as they may be shown: what they refer to is not."""

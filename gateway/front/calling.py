@@ -102,7 +102,7 @@ class Calling:
             permit.admit(asked.agent, size)
         if asked.method == "invoke" and (inputs := self._inputs(asked.agent)) is not None:
             await inputs.check(asked.payload, asked.total)
-        if wish is not None or asked.continues or asked.agent in self._runs.continuing:
+        if wish is not None or asked.continues or self._runs.continues(asked.agent):
             fields = request.head.fields
             return self._runs.begin(
                 asked, codec, fields, wish, after=after, seen=seen, permit=permit

@@ -17,8 +17,8 @@ from gateway.front.status import caller, visible_agents
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.agents.supervisor import AgentSupervisor
     from gateway.front.chats.models import ModelForms
     from gateway.front.dialects import Served
 
@@ -37,7 +37,7 @@ def make_models_blueprint(dispatcher: Dispatcher, served: Sequence[Served]) -> B
         assert found is not None
         return found
 
-    def as_model(agent: AgentSupervisor) -> Model:
+    def as_model(agent: Agent) -> Model:
         return Model(agent.name, agent.summary.description, created, created_at)
 
     @routes.get("/v1/models")
@@ -53,7 +53,7 @@ def make_models_blueprint(dispatcher: Dispatcher, served: Sequence[Served]) -> B
     return routes
 
 
-def _chats(agent: AgentSupervisor) -> bool:
+def _chats(agent: Agent) -> bool:
     """Whether the agent can be called as a model, as far as is known."""
     handlers = agent.summary.handlers
     return handlers is None or "chat" in handlers

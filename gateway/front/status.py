@@ -22,9 +22,9 @@ from gateway.front.head import read_head
 from gateway.observe.observation import OBSERVATION
 
 if TYPE_CHECKING:
+    from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
     from gateway.agents.status import AgentStatus
-    from gateway.agents.supervisor import AgentSupervisor
     from gateway.front.dialect import Dialect
     from gateway.observe.observation import Observation
 
@@ -119,7 +119,7 @@ def shown_to(asking: Caller, status: AgentStatus) -> AgentStatus:
     return structs.replace(status, last_limit=structs.replace(status.last_limit, message=""))
 
 
-def visible_agents(dispatcher: Dispatcher) -> list[AgentSupervisor]:
+def visible_agents(dispatcher: Dispatcher) -> list[Agent]:
     """The agents that the caller of the request may see."""
     may_call = caller().may_call
     return [agent for name, agent in dispatcher.agents.items() if may_call(name)]

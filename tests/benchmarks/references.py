@@ -20,7 +20,7 @@ from hypercorn.trio import serve
 from quart import Response, request
 from quart_trio import QuartTrio
 
-from gateway.composition.server import _http_config
+from gateway.composition.http import _http_config
 from gateway.config import ServerSettings
 from gateway.front.app import HTTPConnection
 from gateway.front.sockets import open_listeners, url_of

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from gateway.agents.dispatcher import Dispatcher
-from gateway.composition import server
+from gateway.composition import http
 from gateway.config import RunSettings, ServerSettings
 from gateway.front.addresses import AddressCounts
 from gateway.front.app import make_app
@@ -41,7 +41,7 @@ async def bare_server(
     """
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    config = server._http_config([listener])
+    config = http._http_config([listener])
     config.keep_alive_timeout = keep_alive
     draining = trio.Event() if drain is None else drain
     end = trio.Event() if stop is None else stop

@@ -16,7 +16,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from gateway.composition.server import DESCRIPTORS_PER_WORKER, SPARE_DESCRIPTORS, _max_connections
+from gateway.composition.http import DESCRIPTORS_PER_WORKER, SPARE_DESCRIPTORS, _max_connections
 from gateway.config import AgentSettings, Settings
 from gateway.front import listen
 from gateway.front.refusals import REPORT_SECONDS, Refusals
@@ -149,12 +149,12 @@ def test_descriptors_for_all_workers_are_kept_from_connections(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings(agents={name: AgentSettings(command="true") for name in "abc"})
-    monkeypatch.setattr("gateway.composition.server.resource.getrlimit", lambda _: (1000, 1000))
+    monkeypatch.setattr("gateway.composition.http.resource.getrlimit", lambda _: (1000, 1000))
     most = _max_connections(settings, 3)
     reserved = 3 * 4 * DESCRIPTORS_PER_WORKER + SPARE_DESCRIPTORS
     assert most <= 1000 - reserved - 3
     assert not caplog.records
-    monkeypatch.setattr("gateway.composition.server.resource.getrlimit", lambda _: (100, 100))
+    monkeypatch.setattr("gateway.composition.http.resource.getrlimit", lambda _: (100, 100))
     with caplog.at_level(logging.WARNING):
         assert _max_connections(settings, 3) == 25
     assert "the limit of 100 open files is too low for 12 workers" in caplog.text

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.composition import server
+from gateway.composition import report
 from gateway.config import ServerSettings, Settings
 from tests.unit.workers import NoLauncher
 
@@ -36,7 +36,7 @@ def test_a_limit_that_the_kernel_does_not_hold_is_a_warning_for_all_its_agents(
 ) -> None:
     none = limit(reason="there is no group")
     watched = limit(enforced=True, reason="there is no group")
-    server._log_what_the_kernel_does_not_hold(
+    report._log_what_the_kernel_does_not_hold(
         {
             "a": Described(limits={"cpu": none, "memory": watched}),
             "b": Described(limits={"cpu": none, "memory": limit(enforced=True, by="cgroup")}),
@@ -53,7 +53,7 @@ def test_a_limit_that_the_kernel_does_not_hold_is_a_warning_for_all_its_agents(
 def test_what_workers_share_is_a_warning_with_the_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server._log_what_is_shared(
+    report._log_what_is_shared(
         {
             "a": Described(why_shared="there is no newuidmap"),
             "b": Described(why_shared=None),
@@ -74,5 +74,5 @@ def test_what_workers_share_is_a_warning_with_the_reason(
 def test_a_gateway_that_any_page_can_call_says_so(
     caplog: pytest.LogCaptureFixture, cors: list[str], keys: bool, warned: bool
 ) -> None:
-    server._log_open_to_pages(Settings(server=ServerSettings(cors=cors)), keys=keys)
+    report._log_open_to_pages(Settings(server=ServerSettings(cors=cors)), keys=keys)
     assert ("any page" in caplog.text) is warned

@@ -153,7 +153,7 @@ class Reloader:
     @property
     def agents(self) -> Mapping[str, AgentSettings]:
         """Those that are served, by name."""
-        return self._settings.agents
+        return self._settings.run_here
 
     @property
     def files(self) -> list[str]:
@@ -225,7 +225,7 @@ class Reloader:
         """Read the keys of services and of callers again, and use them from now on."""
         try:
             services = await trio.to_thread.run_sync(
-                self._with_keys, self._settings, self._settings.agents, _key_files(self._settings)
+                self._with_keys, self._settings, self._settings.run_here, _key_files(self._settings)
             )
             keys = await trio.to_thread.run_sync(read_keys, self._settings, os.environ)
         except (ConfigError, SandboxError) as error:
@@ -242,18 +242,19 @@ class Reloader:
 
     def _prepare(self, again: frozenset[str]) -> _Change:
         """What is to be done, once all of it was checked. Raises ConfigError, SandboxError."""
-        wanted, old = self._read(), self._settings.agents
+        wanted = self._read()
+        old, new = self._settings.run_here, wanted.run_here
         looks = look_at(_files_of(wanted))
         keys = read_keys(wanted, os.environ)
         refuse_strangers(wanted.server, keys, self._addresses)
-        both = [name for name in wanted.agents if name in old]
+        both = [name for name in new if name in old]
         services = self._with_keys(wanted, both, _secret_files(wanted))
         replaced = frozenset(
             name
             for name in both
             if name in again
-            or needs_new_workers(old[name], wanted.agents[name])
-            or not self._can_change(name, wanted.agents[name], services[name])
+            or needs_new_workers(old[name], new[name])
+            or not self._can_change(name, new[name], services[name])
         )
         for name in replaced:
             if self._served.generations(name) >= MAX_GENERATIONS:
@@ -261,14 +262,14 @@ class Reloader:
                     f"agent {name!r} was replaced {MAX_GENERATIONS} times while requests that were "
                     "there before still run"
                 )
-        added = tuple(name for name in wanted.agents if name not in old)
+        added = tuple(name for name in new if name not in old)
         changed = [*(name for name in both if name in replaced), *added]
         return _Change(
             wanted,
             services,
             replaced=replaced,
             added=added,
-            removed=tuple(name for name in old if name not in wanted.agents),
+            removed=tuple(name for name in old if name not in new),
             # The server is as it is: its sandbox and its folders are those of the start.
             launchers=self._served.prepare(
                 structs.replace(wanted, server=in_force(self._settings.server, wanted.server)),
@@ -341,16 +342,15 @@ class Reloader:
 
     def _now_in_force(self, change: _Change, started: Mapping[str, AgentSupervisor]) -> Settings:
         wanted = change.wanted
+        left = {
+            name: agent for name, agent in self._settings.run_here.items() if name not in started
+        }
         agents = {
             # What could not be changed in place is as it was.
-            name: wanted.agents[name]
-            if name in started
-            else structs.replace(
-                wanted.agents[name],
-                sandbox=self._settings.agents[name].sandbox,
-                services=self._settings.agents[name].services,
-            )
-            for name in wanted.agents
+            name: structs.replace(agent, sandbox=left[name].sandbox, services=left[name].services)
+            if name in left
+            else agent
+            for name, agent in wanted.agents.items()
         }
         # A service stays known while an agent has it that could not be changed.
         had = [name for agent in agents.values() for name in agent.services]

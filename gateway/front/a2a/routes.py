@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from typing import Any
 
+    from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.agents.supervisor import AgentSupervisor
     from gateway.front.a2a.dialect import A2ADialect
     from gateway.front.dialect import RequestHead
 
@@ -93,7 +93,7 @@ def _visible(dispatcher: Dispatcher) -> list[Described]:
     return [_described(agent) for agent in visible_agents(dispatcher)]
 
 
-def _described(agent: AgentSupervisor) -> Described:
+def _described(agent: Agent) -> Described:
     return Described(agent.name, agent.settings.description, agent.declared.ready)
 
 

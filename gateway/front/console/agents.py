@@ -20,8 +20,8 @@ from gateway.observe.harmless import printable, shortened
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from gateway.agents.agent import Agent
     from gateway.agents.pool_types import PoolWorker
-    from gateway.agents.supervisor import AgentSupervisor
 
 MOST_DESCRIPTION = 500
 MOST_MESSAGE = 2000
@@ -77,7 +77,7 @@ class Glances:
         return f"<Glances at {len(self._last)} agents>"
 
     def look(
-        self, agents: Iterable[AgentSupervisor], memory: Mapping[tuple[str, int], int]
+        self, agents: Iterable[Agent], memory: Mapping[tuple[str, int], int]
     ) -> Mapping[str, AgentView]:
         """The views by name. `memory` is by the agent's name and the worker's id."""
         now, day = clock.now(), time.time()
@@ -92,7 +92,7 @@ class Glances:
         return views
 
     def _view(
-        self, agent: AgentSupervisor, memory: Mapping[tuple[str, int], int], offset: float
+        self, agent: Agent, memory: Mapping[tuple[str, int], int], offset: float
     ) -> AgentView:
         summary = agent.summary
         last = self._last.get(agent.name)
@@ -121,7 +121,7 @@ class Glances:
             workers=workers,
         )
 
-    def _revision_of(self, agent: AgentSupervisor) -> int:
+    def _revision_of(self, agent: Agent) -> int:
         """Another number when the agent's details are other ones than before."""
         ready = agent.declared.ready
         known = self._details.get(agent.name)

@@ -31,7 +31,7 @@ from gateway.front.status import caller, shown_to
 from gateway.sandbox.words import in_words
 
 if TYPE_CHECKING:
-    from gateway.agents.supervisor import AgentSupervisor
+    from gateway.agents.agent import Agent
     from gateway.exchange import Exchange
     from gateway.front.console.console import Console
     from gateway.front.console.live import Topic
@@ -188,7 +188,7 @@ def _topics(console: Console, rights: Rights) -> list[Topic]:
     return [topics[name] for name in asked]
 
 
-async def _agent(console: Console, agent: AgentSupervisor) -> dict[str, Any]:
+async def _agent(console: Console, agent: Agent) -> dict[str, Any]:
     status = shown_to(caller(), await agent.status())
     settings = agent.settings
     return structs.asdict(status) | {

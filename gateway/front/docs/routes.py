@@ -27,8 +27,8 @@ from gateway.front.status import caller, visible_agents
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.agents.supervisor import AgentSupervisor
     from gateway.config import ServerSettings
     from gateway.front.dialects import Served
     from protocol import Ready
@@ -73,7 +73,7 @@ def make_docs_blueprint(
     routes = Blueprint("docs", __name__)
     views: dict[str, _Embedded] = {}
 
-    def view(agent: AgentSupervisor) -> AgentView:
+    def view(agent: Agent) -> AgentView:
         """The same as long as its worker's declaration is: a schema is read once."""
         ready = agent.declared.ready
         if ready is None:
@@ -108,7 +108,7 @@ def make_docs_blueprint(
     return routes
 
 
-def _view(agent: AgentSupervisor, ready: Ready) -> AgentView:
+def _view(agent: Agent, ready: Ready) -> AgentView:
     schemas = {}
     for what, schema in (("input", ready.input), ("output", ready.output)):
         if schema is not None:

@@ -70,8 +70,6 @@ class Runs:
         """`observers` are told of each run's end, if the request that started it is observed."""
         self._dispatcher = dispatcher
         self._observers = observers
-        self.continuing: frozenset[str] = frozenset()
-        """The agents whose every request is a run."""
         self._ids = Ids()
         self._most_bytes = settings.memory_bytes // LARGEST_SHARE
         self._registry: Registry[Run] = Registry(
@@ -92,9 +90,6 @@ class Runs:
     def change(self, settings: Settings, keys: CallerKeys | None = None) -> None:
         """Obey these settings from now on."""
         del keys
-        self.continuing = frozenset(
-            name for name, agent in settings.agents.items() if agent.on_disconnect == "continue"
-        )
         bounds = settings.server.runs
         self._most_bytes = bounds.memory_bytes // LARGEST_SHARE
         self._registry.change(most_runs=bounds.max, most_bytes=bounds.memory_bytes, ttl=bounds.ttl)
@@ -112,6 +107,11 @@ class Runs:
                     await self._expires.wait()
 
     # What requests do
+
+    def continues(self, name: str) -> bool:
+        """Whether an agent goes on without a client, so that its every request is a run."""
+        agent = self._dispatcher.agents.get(name)
+        return agent is not None and agent.settings.on_disconnect == "continue"
 
     def begin(
         self,

@@ -1,0 +1,42 @@
+"""What makes a process a member of a fleet, as `server` runs it beside HTTP and its agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.agents.dispatcher import Dispatcher
+
+
+class Member(Protocol):
+    """A front's part of a fleet, or a host's."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part, until cancelled. Begun while the dispatcher runs and before HTTP is served,
+        which waits for `started`: that must come soon, also where NATS is away."""
+
+    async def end(self) -> None:
+        """Say what is still to be said. Every request has ended and was left; takes a second at
+        most."""
+
+
+class Alone:
+    """The member that a gateway is that is of no fleet."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        del dispatcher
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """As `Member.run`."""
+        task_status.started()
+
+    async def end(self) -> None:
+        """As `Member.end`."""
+
+
+Join: TypeAlias = "Callable[[Dispatcher], Member]"
+"""Makes the member that a gateway with this dispatcher is. The dispatcher does not run yet."""
