@@ -42,6 +42,12 @@ class Bus(Protocol):
     @property
     def connected(self) -> bool: ...
 
+    @property
+    def heard_at(self) -> float:
+        """The running time at which anything has come from the server, which is asked for a sign of
+        life every 0.2 s. Who is silent for longer than that is silent itself; else it may be the
+        network of this process. Without a connection: when anything came last."""
+
     def publish(self, subject: str, data: bytes, reply: str = "") -> None:
         """Send a message. What is published in one turn of the loop leaves together, in order."""
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import trio
 
+from gateway import clock
 from gateway.fleet.bus import MAX_MESSAGE_BYTES, Delivery
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class FakeBus:
         self._server = server
         self._ids = 0
         self._watchers: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._heard_at = 0.0
         self.connected = False
         """As the bus knows it: the server may have ended the connection since."""
         self.connection: _Connection | None = None
@@ -102,6 +104,13 @@ class FakeBus:
     def __repr__(self) -> str:
         state = "connected" if self.connected else "not connected"
         return f"<FakeBus {self.name}: {state}, {len(self.told)} to be told>"
+
+    @property
+    def heard_at(self) -> float:
+        """Now, but for a bus that is held or has no connection."""
+        if self.connected and not self._server.holds(self):
+            self._heard_at = clock.now()
+        return self._heard_at
 
     def publish(self, subject: str, data: bytes, reply: str = "") -> None:
         if len(data) > MAX_MESSAGE_BYTES:
@@ -210,6 +219,9 @@ class FakeNats:
     def hold(self, *buses: FakeBus) -> None:
         """From now on these take a step only by `move`."""
         self._held.update(buses)
+
+    def holds(self, bus: FakeBus) -> bool:
+        return bus in self._held
 
     def release(self, *buses: FakeBus) -> None:
         self._held.difference_update(buses)
