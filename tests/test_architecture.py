@@ -70,6 +70,7 @@ PURE = (
     "gateway.errors",
     "gateway.fleet.bus",
     "gateway.fleet.messages",
+    "gateway.fleet.pipe",
     "gateway.fleet.subjects",
     "gateway.front.addresses",
     "gateway.front.anthropic",

@@ -6,10 +6,13 @@ with their tag first; what a later version adds to the end of one is ignored by 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
+
+from protocol.framing import MAX_LINE_BYTES
 
 VERSION = 1
 """Of all that is said here and of the pipe. Processes of different versions do not talk."""
@@ -179,6 +182,10 @@ class AgentDescription(Struct, array_like=True, frozen=True):
     """For a later version."""
 
 
+MAX_FRAME_BYTES = 2 * MAX_LINE_BYTES + 64 * 1024
+"""Of the body of a frame: a line that was put on one line anew (`protocol.framing.on_one_line`) is
+at most twice as long, and a call has short members beside its payload."""
+
 _encoder = msgspec.msgpack.Encoder()
 
 
@@ -186,3 +193,37 @@ def encode(message: Up | Down) -> bytes:
     """A frame."""
     body = _encoder.encode(message)
     return len(body).to_bytes(4, "big") + body
+
+
+class FrameError(ValueError):
+    """What the peer has sent are not frames of the messages that it may send."""
+
+
+_Said = TypeVar("_Said")
+
+_decode_up = msgspec.msgpack.Decoder[Up](Up).decode
+_decode_down = msgspec.msgpack.Decoder[Down](Down).decode
+
+
+class Reader(Generic[_Said]):
+    """Takes bytes in any split, returns the messages of the frames that they complete.
+
+    The work is linear in the input, and what is held is at most one frame, as far as it has come.
+    """
+
+    def __init__(self, decode: Callable[[memoryview], _Said]) -> None:
+        self._decode = decode
+
+    @classmethod
+    def up(cls) -> Reader[Up]:
+        """Of what fronts say."""
+        return Reader(_decode_up)
+
+    @classmethod
+    def down(cls) -> Reader[Down]:
+        """Of what hosts say."""
+        return Reader(_decode_down)
+
+    def feed(self, data: bytes | memoryview) -> list[_Said]:
+        """Raises FrameError; the reader is not to be fed again after it."""
+        raise NotImplementedError
