@@ -43,6 +43,11 @@ class Declared:
         self._checking: trio.CancelScope | None = None
         self._checking_outputs = trio.CancelScope()
 
+    @property
+    def known(self) -> bool:
+        """Whether any worker has spoken."""
+        return self._known
+
     async def run(self) -> None:
         """Run what checks inputs, until cancelled."""
         async with trio.open_nursery() as self._nursery:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import msgspec
 from msgspec import Struct
 
+from protocol import Method
 from protocol.framing import MAX_LINE_BYTES
 
 VERSION = 1
@@ -38,7 +39,7 @@ class Submit(Struct, array_like=True, frozen=True, tag="submit"):
     id: int
     """Of the request on this pipe: given out by the front's `GatewayConnection`."""
     agent: str
-    method: str
+    method: Method
     payload: bytes
     stream: bool
     context: bytes

@@ -1,0 +1,1 @@
+"""A host: the agents of this process, called by fronts. See ../README.md."""

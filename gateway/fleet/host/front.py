@@ -1,0 +1,256 @@
+"""One front as a host sees it: its requests, each from its submission to its end.
+
+What a front says comes in order, and is done at once. What is to be said to it is gathered until
+the end of the turn of the loop in which it happened: a request that has changed is noted by its
+exchange, within a step of its agent's supervisor, and `run`, one task, looks at all that were noted
+together. So what the workers say in one turn leaves in one message, and no request has a task.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from gateway import clock
+from gateway.call import Call
+from gateway.errors import GatewayError, InternalError
+from gateway.fleet.host.exchange import ForwardedExchange
+from gateway.fleet.host.request import Forwarded, refusal
+from gateway.fleet.messages import Cancel, Lines, Submit, Told, Took
+from gateway.observe import logs
+from gateway.observe.tracecontext import TraceContext
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.fleet.messages import Ask, Down, Up
+    from gateway.fleet.pipe import Ended
+    from gateway.fleet.subjects import Peer
+
+log = logging.getLogger("gateway.fleet")
+
+MAX_LINES_BYTES = 512 * 1024
+"""Of lines that are put into one frame, but for one line that is longer."""
+
+
+RETURN_SECONDS = 2.0
+"""A front to which NATS finds no way may be on its way back: it has this time."""
+
+
+class Wire(Protocol):
+    """What is needed of `gateway.fleet.wire.Wire`."""
+
+    peer: Peer
+    heard_at: float
+
+    def send(self, *messages: Down) -> int: ...
+
+    async def room(self) -> None: ...
+
+    async def settled(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Front:
+    """A front; the owner of its wire (`gateway.fleet.wire.Owner`). `run` must be running.
+
+    `answer` gives the answer to an `Ask` about an agent. `see` is told of deadlines of exchanges.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        dispatcher: Dispatcher,
+        *,
+        answer: Callable[[str, str], Awaitable[bytes | None]],
+        see: Callable[[float], None],
+    ) -> None:
+        """`dispatcher` makes every exchange a `ForwardedExchange`."""
+        self.wire = wire
+        self.requests: dict[int, Forwarded] = {}
+        """Those that have not ended, by their ids."""
+        self._dispatcher = dispatcher
+        self._answer = answer
+        self._see = see
+        self._changed: dict[Forwarded, None] = {}
+        self._woken = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._epochs = 0
+        """How many have ended."""
+        self._unheard_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"<Front with {len(self.requests)} requests>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Say what there is to say, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            while True:
+                await self._woken.wait()
+                await self.wire.room()
+                self._woken = trio.Event()
+                self._advance()
+
+    async def settled(self) -> None:
+        """Wait until the front has received what there was to say."""
+        while self._changed:
+            await self.wire.room()
+            await trio.lowlevel.checkpoint()
+        await self.wire.settled()
+
+    # What becomes of its wire
+
+    def ended(self, ended: Ended) -> None:
+        """The front, or the pipe to it, is gone: nobody waits for its requests any more."""
+        if self.requests:
+            message = f"{len(self.requests)} requests are cancelled: {ended.detail}"
+            logs.event(log, logging.WARNING, message, front=str(self.wire.peer))
+        self._epochs += 1
+        requests, self.requests = self.requests, {}
+        self._changed.clear()
+        for request in requests.values():
+            request.abandon()
+            self._dispatcher.leave(request.exchange)
+
+    def unheard(self) -> None:
+        """NATS found nobody to give a message to."""
+        if self._unheard_at is None or self._unheard_at < self.wire.heard_at:
+            self._unheard_at = clock.now()
+
+    def is_gone(self, grace: float) -> bool:
+        """Whether nothing was heard for too long: for `grace` seconds, or a shorter time if NATS
+        says that nobody is there."""
+        now, heard_at, unheard_at = clock.now(), self.wire.heard_at, self._unheard_at
+        if unheard_at is not None and heard_at <= unheard_at <= now - RETURN_SECONDS:
+            return True
+        return heard_at < now - grace
+
+    # What it says
+
+    def receive(self, messages: list[Up]) -> None:
+        """Do what the front says."""
+        for message in messages:
+            if isinstance(message, Submit):
+                self._submit(message)
+            elif isinstance(message, Took):
+                request = self.requests.get(message.id)
+                if request is not None and request.took(message.size):
+                    self._note(request)
+            elif isinstance(message, Cancel):
+                request = self.requests.get(message.id)
+                if request is not None:
+                    request.abandon()
+                    self._dispatcher.leave(request.exchange)
+                    self._note(request)
+            elif self._nursery is not None:
+                self._nursery.start_soon(self._tell, message, self._epochs)
+
+    def _submit(self, said: Submit) -> None:
+        try:
+            exchange = self._dispatcher.submit(_call(said))
+        except GatewayError as error:
+            self.wire.send(refusal(said.id, error))
+            return
+        except Exception:  # the boundary: a defect of ours is logged, and ends the request alone
+            log.exception("internal error", extra={"fields": {"request": said.request_id}})
+            defect = InternalError("a defect of the gateway; see the log of its host")
+            self.wire.send(refusal(said.id, defect))
+            return
+        assert isinstance(exchange, ForwardedExchange)
+        request = self.requests[said.id] = Forwarded(said.id, exchange)
+        exchange.watch(partial(self._note, request), self._see)
+
+    async def _tell(self, asked: Ask, epochs: int) -> None:
+        body = await self._answer(asked.what, asked.agent)
+        if self._epochs == epochs:
+            self.wire.send(Told(asked.id, body))
+
+    # What it is told
+
+    def _note(self, request: Forwarded) -> None:
+        """Something has happened to a request: look at it soon."""
+        self._changed[request] = None
+        self._woken.set()
+
+    def tell_given(self) -> None:
+        """Say which requests have got a worker, where that was not said with its first words."""
+        messages: list[Down] = []
+        for request in self.requests.values():
+            request.tell_given(messages)
+        if messages:
+            self.wire.send(*messages)
+
+    def _advance(self) -> None:
+        changed, self._changed = self._changed, {}
+        messages: list[Down] = []
+        lines: list[bytes] = []
+        ends: list[Down] = []
+        for request in changed:
+            if self.requests.get(request.id) is not request:
+                continue  # its epoch has ended
+            if request.exchange.late_check is not None or request.checking:
+                self._check(request)
+                continue
+            request.advance(messages, lines, ends)
+            if request.over:
+                del self.requests[request.id]
+                self._dispatcher.leave(request.exchange)
+            elif not request.exchange.ended:
+                self._see(request.exchange.deadline)
+        if messages or lines or ends:
+            self.wire.send(*messages, *_frames(lines), *ends)
+
+    def _check(self, request: Forwarded) -> None:
+        if not request.checking:
+            request.checking = True
+            assert self._nursery is not None
+            self._nursery.start_soon(self._check_late, request)
+
+    async def _check_late(self, request: Forwarded) -> None:
+        await request.exchange.check_late()
+        request.checking = False
+        self._note(request)
+
+
+def _call(said: Submit) -> Call:
+    return Call(
+        agent=said.agent,
+        method=said.method,
+        payload=said.payload,
+        stream=said.stream,
+        context=said.context,
+        conversation=said.conversation,
+        user=said.user,
+        owner=said.owner,
+        request_id=said.request_id,
+        total=math.inf if said.total is None else said.total,
+        events=said.events,
+        tools=said.tools,
+        resume=said.resume,
+        trace=None if said.trace is None else TraceContext(*said.trace),
+        needs=frozenset(said.needs),
+        continues=said.continues,
+    )
+
+
+def _frames(lines: list[bytes]) -> list[Lines]:
+    """Lines, each item whole lines of one request, in as few frames as their size allows."""
+    frames: list[Lines] = []
+    size = 0
+    gathered: list[bytes] = []
+    for item in lines:
+        if gathered and size + len(item) > MAX_LINES_BYTES:
+            frames.append(Lines(b"".join(gathered)))
+            gathered, size = [], 0
+        gathered.append(item)
+        size += len(item)
+    if gathered:
+        frames.append(Lines(b"".join(gathered)))
+    return frames

@@ -1,0 +1,126 @@
+"""A host: what fronts ask for over NATS is submitted to the agents of this process.
+
+Owns the fronts that there are, each with its wire, the clocks of their requests, and the beats by
+which they know this host. What runs the agents is the same as without a fleet.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from gateway.errors import AgentNotFound
+from gateway.fleet.host.beats import Beats, describe
+from gateway.fleet.host.exchange import ForwardedExchange
+from gateway.fleet.host.front import Front
+from gateway.fleet.host.judge import Judge
+from gateway.fleet.wire import BEAT, Wires
+from gateway.observe import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.fleet.bus import Bus
+    from gateway.fleet.subjects import Peer, Subjects
+    from gateway.fleet.wire import Wire
+
+log = logging.getLogger("gateway.fleet")
+
+FLUSH_SECONDS = 2.0
+"""For the last messages of a host that ends to be received."""
+
+
+class Host:
+    """See the module's docstring. `run` must be running, and the dispatcher's, too."""
+
+    def __init__(
+        self, bus: Bus, subjects: Subjects, this: Peer, dispatcher: Dispatcher, *, grace: float
+    ) -> None:
+        """A front that says nothing for `grace` seconds is gone."""
+        self.this = this
+        self.grace = grace
+        self._bus = bus
+        self._subjects = subjects
+        self._dispatcher = dispatcher
+        self._fronts: dict[Front, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._beats = Beats(dispatcher)
+        self._judge = Judge(self._exchanges)
+        self._wires = Wires(bus, subjects, this, role="host", accept=self._accept)
+        dispatcher.new_exchange = ForwardedExchange
+
+    def __repr__(self) -> str:
+        return f"<Host {self.this} of {len(self._fronts)} fronts>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve fronts, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._wires.run)
+            self._nursery.start_soon(self._judge.run)
+            self._nursery.start_soon(self._beat)
+            task_status.started()
+
+    async def settle(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Wait until the fronts have received what was said to them, for so long at most."""
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                for front in self._fronts:
+                    nursery.start_soon(front.settled)
+
+    # Fronts
+
+    def _accept(self, wire: Wire) -> Front:
+        front = Front(wire, self._dispatcher, answer=self._answer, see=self._judge.see)
+        logs.event(log, logging.INFO, "a front has come", front=str(wire.peer))
+        assert self._nursery is not None
+        scope = self._fronts[front] = trio.CancelScope()
+        self._nursery.start_soon(self._serve, front, scope)
+        return front
+
+    async def _serve(self, front: Front, scope: trio.CancelScope) -> None:
+        with scope:
+            await front.run()
+
+    def _let_go(self, front: Front) -> None:
+        logs.event(log, logging.INFO, "a front has gone", front=str(front.wire.peer))
+        front.wire.close()
+        self._fronts.pop(front).cancel()
+
+    def _exchanges(self) -> Iterator[ForwardedExchange]:
+        for front in self._fronts:
+            for request in front.requests.values():
+                yield request.exchange
+
+    async def _answer(self, what: str, name: str) -> bytes | None:
+        try:
+            agent = self._dispatcher.agent(name)
+        except AgentNotFound:
+            return None
+        match what:
+            case "describe":
+                return describe(agent)
+            case "status":
+                return msgspec.json.encode(await agent.status())
+        return None
+
+    # What is said without being asked
+
+    async def _beat(self) -> None:
+        while True:
+            if self._bus.connected:
+                beat = self._beats.encode(draining=self.draining)
+                self._bus.publish(self._subjects.beat(self.this), beat)
+            for front in [front for front in self._fronts if front.is_gone(self.grace)]:
+                self._let_go(front)
+            for front in self._fronts:
+                front.tell_given()
+            await trio.sleep(BEAT)
+
+    @property
+    def draining(self) -> bool:
+        """Whether fronts are to send requests elsewhere."""
+        return self._dispatcher.leaving or self._dispatcher.draining
