@@ -63,6 +63,18 @@ log = logging.getLogger("gateway")
 @click.option("--host", metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1]")
 @click.option("--port", type=int, metavar="PORT", help="0 picks a free one.  [default: 8080]")
 @click.option(
+    "--role",
+    type=click.Choice(["front", "host"]),
+    help="One part of a fleet on NATS: HTTP without workers, or workers for fronts.",
+)
+@click.option(
+    "--nats",
+    "servers",
+    multiple=True,
+    metavar="URL",
+    help="A NATS server of the fleet; may be repeated.  [default: nats://127.0.0.1:4222]",
+)
+@click.option(
     "--sandbox",
     type=click.Choice(["strict", "off"]),
     help="The isolation of every worker; never weaker than asked for.  [default: strict]",
@@ -114,6 +126,8 @@ def main(
     check: bool,
     follow: bool,
     print_config: bool,
+    role: str | None,
+    servers: tuple[str, ...],
     watch: bool,
     **server: Any,
 ) -> None:
@@ -138,6 +152,7 @@ def main(
             config_path,
             agents=_commands(agents),
             server={key: value for key, value in server.items() if value is not None},
+            fleet=({"role": role} if role else {}) | ({"servers": [*servers]} if servers else {}),
         )
         settings = read()
         keys = read_keys(settings, os.environ)

@@ -4,6 +4,7 @@
 or of HTTP.
 """
 
+from gateway.config.fleet import FleetSettings
 from gateway.config.hosts import ANY_HOST, Address, Host, parse_host, plain_address
 from gateway.config.keyring import read_keys
 from gateway.config.keys import CallerKeys, KeySettings
@@ -36,6 +37,7 @@ __all__ = [
     "CallerKeys",
     "Clocks",
     "ConfigError",
+    "FleetSettings",
     "Host",
     "KeySettings",
     "Limit",

@@ -3,7 +3,7 @@
 What is printed has every setting, also those that have their defaults, and loads again. Secrets are
 not in it: what was looked up stands there as it was written (`references`), and what was written
 down itself is replaced, where it may be a secret: variables of agents, header fields of services,
-and the hashes of keys.
+the hashes of keys, and the password or token for NATS.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def print_settings(settings: Settings) -> str:
     shown = _Shown(settings.written)
     tables = Table(
         server=shown.table(settings.server, "server"),
+        fleet=shown.table(settings.fleet, "fleet") if settings.fleet.role else Table(),
         agents=shown.tables(settings.agents, "agents"),
         services=shown.tables(settings.services, "services"),
         keys=shown.tables(settings.keys, "keys"),
@@ -74,6 +75,8 @@ class _Shown:
         match value:
             case Struct():
                 return self.table(value, at)
+            case dict() if at == "fleet.hosts":
+                return {name: self.value(each, f"{at}.{name}") for name, each in value.items()}
             case dict():
                 return {name: self._hidden(each, f"{at}.{name}") for name, each in value.items()}
             case list() | tuple():
@@ -101,6 +104,8 @@ def _literal(text: str, at: str) -> str:
         return hash_key(secrets.token_bytes(32))
     if keys[0] == "agents" and keys[2] == "command":
         return text.replace("${", "$${")  # `file:` is nothing special there
+    if at in {"fleet.password", "fleet.token"}:
+        return HIDDEN if text else ""
     if at == "server.traces.endpoint":
         return private_url(text)
     return as_literal(text)

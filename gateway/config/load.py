@@ -10,7 +10,6 @@ import os
 import tomllib
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from msgspec import inspect, structs
 
+from gateway.config.extras import missing_extra
+from gateway.config.fleet import FleetSettings
 from gateway.config.keys import KEY_NAME, PREFIX, VARIABLE_KEY_NAME, KeySettings
 from gateway.config.nearest import meant
 from gateway.config.reading import MAX_CONFIGURATION_BYTES, read_bounded
@@ -36,11 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-TRACES_NEED = "opentelemetry.exporter.otlp.proto.http"
-"""What the extra `traces` installs."""
+NO_COMMAND = "false"
+"""Stands for the command of an agent at a front, where none is run."""
 
-MCP_NEEDS = ("mcp", "mcp_types")
-"""What the extra `mcp` installs; an older version of the SDK has not the second."""
+FLEET_FILES = {"credentials": True, "nkey": True, "ca": False, "cert": False, "key": True}
+"""Settings of `[fleet]` that name a file, and whether it holds a secret."""
+
+
+TABLES = ("server", "fleet", "defaults", "agents", "services", "keys", "keys_file")
 
 
 class ConfigError(Exception):
@@ -60,25 +64,30 @@ def load(
     *,
     agents: dict[str, str] | None = None,
     server: dict[str, Any] | None = None,
+    fleet: dict[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Read the file, if any, merge the command line into it, and check the result.
 
     `agents` maps names to commands, each of which replaces the command that the file has. `server`
-    overrides keys of `[server]`. References in the file are looked up in `environ` and in files
-    (`references`). Raises ConfigError.
+    overrides keys of `[server]`, and `fleet` those of `[fleet]`. References in the file are looked
+    up in `environ` and in files (`references`). Raises ConfigError.
     """
     written = read_file(path) if path else {}
-    _refuse_unknown("", written, ("server", "defaults", "agents", "services", "keys", "keys_file"))
+    _refuse_unknown("", written, TABLES)
     references = References(environ, _folder_of(path))
     tables = _resolved(references, written)
     defaults = _table(tables, "defaults")
     named = dict(_table(tables, "agents"))
     for name, command in (agents or {}).items():
         named[name] = {**_table(named, name, "agents."), "command": command}
-    if not named:
+    own = _fleet({**_table(tables, "fleet"), **(fleet or {})}, references)
+    if own.role == "front":  # hosts have the agents, and their commands
+        defaults = {"command": NO_COMMAND, **defaults}
+    elif not named:
         raise ConfigError("no agent to serve; expected --agent NAME=COMMAND or [agents.NAME]")
     settings = Settings(
+        fleet=own,
         server=_convert({**_table(tables, "server"), **(server or {})}, ServerSettings, "server"),
         agents={name: _agent(name, _table(named, name, "agents."), defaults) for name in named},
         services=_services(_table(tables, "services")),
@@ -86,17 +95,25 @@ def load(
         keys_file=_keys_file(tables.get("keys_file", "")),
         path=path,
         files=tuple(references.files),
-        secret_files=tuple(file for file, secret in references.files.items() if secret),
+        secret_files=(
+            *(file for file, secret in references.files.items() if secret),
+            *(
+                path
+                for name, secret in FLEET_FILES.items()
+                if secret and (path := getattr(own, name))
+            ),
+        ),
     )
     _check_services(settings)
     _check_readers(settings)
-    _check_extras(settings)
+    if (missing := missing_extra(settings)) is not None:
+        raise ConfigError(missing)
     return _plain(settings)
 
 
 def _plain(settings: Settings) -> Settings:
     """The settings as they are used: see `references`."""
-    parts = ("server", "agents", "services", "keys", "keys_file")
+    parts = ("server", "fleet", "agents", "services", "keys", "keys_file")
     written: dict[str, str] = {}
     plain = {name: without_references(getattr(settings, name), name, written) for name in parts}
     return structs.replace(settings, **plain, written=written) if written else settings
@@ -124,24 +141,16 @@ def _resolved(references: References, written: dict[str, Any]) -> dict[str, Any]
     return tables
 
 
-def _check_extras(settings: Settings) -> None:
-    if settings.server.traced is not None and not _is_installed(TRACES_NEED):
-        raise ConfigError(
-            "server.traces: OpenTelemetry is not installed; expected: "
-            "pip install 'agent-gateway[traces]'"
-        )
-    if "mcp" in settings.server.dialects and not all(map(_is_installed, MCP_NEEDS)):
-        raise ConfigError(
-            "server.dialects has 'mcp', whose SDK is not installed (mcp 2.3 or newer); expected: "
-            "pip install 'agent-gateway[mcp]'"
-        )
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ImportError:  # not even the package that it would be in
-        return False
+def _fleet(table: dict[str, Any], references: References) -> FleetSettings:
+    """The table `[fleet]`, with the paths made absolute."""
+    if table and "role" not in table:
+        raise ConfigError('fleet: no role; expected role = "front" or "host" (--role)')
+    paths = {
+        name: references.path(table[name])
+        for name in FLEET_FILES
+        if isinstance(table.get(name), str) and table[name]
+    }
+    return _convert({**table, **paths}, FleetSettings, "fleet")
 
 
 def _services(tables: dict[str, Any]) -> dict[str, ServiceSettings]:
@@ -255,7 +264,7 @@ def _merge(defaults: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
 
 _T = TypeVar("_T")
 
-_SECRET = frozenset({"env", "hash", "header"})
+_SECRET = frozenset({"env", "hash", "header", "password", "token"})
 """Keys below which a text may be a secret: messages leave it out."""
 
 

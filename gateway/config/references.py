@@ -130,7 +130,7 @@ class References:
             return self._variables(text[2:], where, written=text)
         if text.startswith(FILE):
             path = self.path(text.removeprefix(FILE))
-            self.files[path] = self.files.get(path, False) or ".env." in f"{where}."
+            self.files[path] = self.files.get(path, False) or _is_secret(where)
             return Referenced(_content(path, where), f"{FILE}{path}")
         return self._variables(text, where)
 
@@ -175,6 +175,10 @@ class References:
                 f"where ${{{name}}} is meant as it stands, write $${{{name}}}"
             )
         return self._environ[name]
+
+
+def _is_secret(where: str) -> bool:
+    return ".env." in f"{where}." or where in {"fleet.password", "fleet.token"}
 
 
 def _is_header(where: str, key: str) -> bool:

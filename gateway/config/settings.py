@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from msgspec import Meta, Struct, field
 
+from gateway.config.fleet import FleetSettings
 from gateway.config.hosts import check_host_pattern
 from gateway.config.keys import KeySettings
 from gateway.config.limits import LimitSettings
@@ -404,6 +405,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """All settings, merged and checked."""
 
     server: ServerSettings = ServerSettings()
+    fleet: FleetSettings = FleetSettings()
     agents: dict[str, AgentSettings] = {}
     services: dict[str, ServiceSettings] = {}
     keys: dict[str, KeySettings] = {}

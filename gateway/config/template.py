@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, structs
 
+from gateway.config.fleet import FleetSettings
 from gateway.config.keys import KeySettings
 from gateway.config.services import ServiceClocks, ServiceSettings
 from gateway.config.settings import AgentSettings, ServerSettings, StateSettings, TraceSettings
@@ -36,6 +37,7 @@ EXAMPLES: dict[str, Any] = {
     "lame_duck": 5,
     "max_rss": "512M",
     "preset": "openai",
+    "role": "front",
     "ca": "/etc/ssl/certs/own.pem",
     "env": {"OPENAI_BASE_URL": "{url}"},
 }
@@ -63,6 +65,7 @@ def _lines() -> Iterator[str]:
     yield '# keys_file = ""'
     yield from _table("server", ServerSettings)
     yield from _table("server.traces", TraceSettings, off=True)
+    yield from _table("fleet", FleetSettings, off=True)
     yield ""
     yield from _remark("What [agents.NAME] may hold, [defaults] may hold for all agents.")
     yield "[defaults]"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from hashlib import sha256
 
 from msgspec import Struct
 
-NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
-"""Of a process: one token of a subject."""
+from gateway.config.fleet import NAME
+
+__all__ = ["NAME", "Peer", "Subjects"]
 
 
 class Peer(Struct, frozen=True, order=True):

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from gateway.config import AgentSettings, Settings, load
 from gateway.config.effective import print_settings
+from gateway.config.fleet import FleetSettings
 from gateway.config.keys import KeySettings, hash_key
 from gateway.config.limits import LimitSettings
 from gateway.config.sandbox import SandboxSettings
@@ -32,6 +33,7 @@ from gateway.config.template import meanings_of, template
 TABLES: tuple[type[Struct], ...] = (
     *(ServerSettings, RunSettings, TraceSettings, AgentSettings, Workers, Clocks, Restart),
     *(StateSettings, SandboxSettings, LimitSettings, ServiceSettings, ServiceClocks, KeySettings),
+    FleetSettings,
 )
 """All that a configuration is checked by."""
 
