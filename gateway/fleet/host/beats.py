@@ -11,8 +11,8 @@ from gateway.fleet.messages import VERSION, AgentBeat, AgentDescription, Beat
 from protocol.worker_side import WorkerConnection
 
 if TYPE_CHECKING:
+    from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.agents.supervisor import AgentSupervisor
     from protocol import Ready
 
 _GATEWAY = version("agent-gateway")
@@ -23,7 +23,7 @@ _encode_beat = msgspec.msgpack.Encoder().encode
 class _Revision(NamedTuple):
     """What the description of an agent was made of, and how often that has changed."""
 
-    agent: AgentSupervisor
+    agent: Agent
     ready: Ready | None
     number: int
 
@@ -42,7 +42,7 @@ class Beats:
             self._revisions = {name: self._revisions[name] for name in agents}
         return _encode_beat(Beat(VERSION, _GATEWAY, draining, agents))
 
-    def _beat(self, agent: AgentSupervisor) -> AgentBeat:
+    def _beat(self, agent: Agent) -> AgentBeat:
         summary = agent.summary
         return AgentBeat(
             summary.state,
@@ -52,7 +52,7 @@ class Beats:
             self._revision(agent),
         )
 
-    def _revision(self, agent: AgentSupervisor) -> int:
+    def _revision(self, agent: Agent) -> int:
         last = self._revisions.get(agent.name)
         ready = agent.declared.ready
         if last is None or last.agent is not agent or (last.ready is not ready != last.ready):
@@ -61,14 +61,14 @@ class Beats:
         return last.number
 
 
-def capacity(agent: AgentSupervisor) -> int:
+def capacity(agent: Agent) -> int:
     """How many requests all workers that there may be can have at a time."""
     ready = agent.declared.ready
     each = 1 if ready is None else min(ready.concurrency, agent.settings.concurrency)
     return agent.settings.workers.max * each
 
 
-def describe(agent: AgentSupervisor) -> bytes:
+def describe(agent: Agent) -> bytes:
     """The answer to the question "describe"."""
     settings, declared = agent.settings, agent.declared
     return msgspec.msgpack.encode(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -20,17 +20,17 @@ from gateway.call import Call
 from gateway.errors import GatewayError, InternalError
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.request import Forwarded, refusal
-from gateway.fleet.messages import Cancel, Lines, Submit, Told, Took
+from gateway.fleet.messages import Ask, Cancel, Lines, Submit, Told, Took
 from gateway.observe import logs
 from gateway.observe.tracecontext import TraceContext
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.fleet.messages import Ask, Down, Up
+    from gateway.fleet.messages import Down, Up
     from gateway.fleet.pipe import Ended
-    from gateway.fleet.subjects import Peer
+    from gateway.fleet.wire import Wire
 
 log = logging.getLogger("gateway.fleet")
 
@@ -40,21 +40,6 @@ MAX_LINES_BYTES = 512 * 1024
 
 RETURN_SECONDS = 2.0
 """A front to which NATS finds no way may be on its way back: it has this time."""
-
-
-class Wire(Protocol):
-    """What is needed of `gateway.fleet.wire.Wire`."""
-
-    peer: Peer
-    heard_at: float
-
-    def send(self, *messages: Down) -> int: ...
-
-    async def room(self) -> None: ...
-
-    async def settled(self) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Front:
@@ -134,7 +119,7 @@ class Front:
 
     # What it says
 
-    def receive(self, messages: list[Up]) -> None:
+    def receive(self, messages: Sequence[Up | Down]) -> None:
         """Do what the front says."""
         for message in messages:
             if isinstance(message, Submit):
@@ -149,7 +134,7 @@ class Front:
                     request.abandon()
                     self._dispatcher.leave(request.exchange)
                     self._note(request)
-            elif self._nursery is not None:
+            elif isinstance(message, Ask) and self._nursery is not None:
                 self._nursery.start_soon(self._tell, message, self._epochs)
 
     def _submit(self, said: Submit) -> None:
