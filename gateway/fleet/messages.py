@@ -56,10 +56,8 @@ class Submit(Struct, array_like=True, frozen=True, tag="submit"):
     """`traceparent` and `tracestate`."""
     needs: list[str]
     continues: bool
-    claim: bool = False
-    """Whether the host has to claim the conversation first: nobody owned it a moment ago."""
-    had: bool = False
-    """Whether the front knows of another host that had it, and is gone."""
+    had: str | None = None
+    """The process that had the conversation last, as far as the front knows: `str(Peer)`."""
 
 
 class Cancel(Struct, array_like=True, frozen=True, tag="cancel"):
@@ -112,6 +110,8 @@ class Refused(Struct, array_like=True, frozen=True, tag="refused"):
     error: Error
     elsewhere: bool
     """Whether another host may be asked."""
+    owner: str | None = None
+    """The host that has the conversation, which is to be asked: `str(Peer)`."""
 
 
 class Failed(Struct, array_like=True, frozen=True, tag="failed"):
@@ -128,6 +128,18 @@ class Told(Struct, array_like=True, frozen=True, tag="told"):
 
     id: int
     body: bytes | None
+
+
+# Host to host, and to fronts
+
+
+class Claim(Struct, array_like=True, frozen=True):
+    """Who else has this conversation? Asked on its subject. The answer is the name of a process
+    (`str(Peer)`) that has it or has the better claim, or nothing: not the one who answers."""
+
+    rank: int
+    """Of two that claim at once, the one with the smaller rank has it; then the smaller host."""
+    host: str
 
 
 Up: TypeAlias = Submit | Cancel | Took | Ask

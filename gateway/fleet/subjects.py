@@ -23,8 +23,19 @@ class Peer(Struct, frozen=True, order=True):
         """The process that has this name from now on."""
         return cls(name, secrets.token_hex(8))
 
+    @classmethod
+    def parse(cls, text: str) -> Peer | None:
+        """What `str` made of one; None: this is none."""
+        name, _, nonce = text.partition(".")
+        return cls(name, nonce) if NAME.match(name) and NAME.match(nonce) else None
+
     def __str__(self) -> str:
         return f"{self.name}.{self.nonce}"
+
+
+def digest_of(session: str) -> bytes:
+    """What stands for a session (`gateway.call.session_key`) between processes: 16 bytes."""
+    return sha256(session.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 class Subjects(Struct, frozen=True):
@@ -50,13 +61,17 @@ class Subjects(Struct, frozen=True):
         """Where NATS tells `of` that `to` does not listen."""
         return f"{self.prefix}.nr.{of}.p.{to}"
 
+    def all_undelivered(self, of: Peer) -> str:
+        """To any."""
+        return f"{self.prefix}.nr.{of}.p.>"
+
     def answer(self, of: Peer, token: str) -> str:
-        """Where a question about a conversation is answered to `of`; `token` cannot be guessed."""
+        """Where a claim of `of` is answered; `token` cannot be guessed."""
         return f"{self.prefix}.nr.{of}.c.{token}"
 
     def answers(self, of: Peer) -> str:
-        """Everything that `of` is answered."""
-        return f"{self.prefix}.nr.{of}.>"
+        """To all claims of `of`."""
+        return f"{self.prefix}.nr.{of}.c.>"
 
     def beat(self, host: Peer) -> str:
         return f"{self.prefix}.hb.{host}"
@@ -64,15 +79,16 @@ class Subjects(Struct, frozen=True):
     def beats(self) -> str:
         return f"{self.prefix}.hb.>"
 
-    def conversation(self, agent: str, conversation: str) -> str:
-        digest = sha256(conversation.encode()).hexdigest()[:32]
-        return f"{self.prefix}.c.{agent}.{digest}"
+    def conversation(self, agent: str, digest: bytes) -> str:
+        """`digest` is of `digest_of`."""
+        return f"{self.prefix}.c.{agent}.{digest.hex()}"
 
-    def owned(self, host: Peer) -> str:
-        return f"{self.prefix}.own.{host}"
+    def owned(self, agent: str, host: Peer) -> str:
+        return f"{self.prefix}.own.{agent}.{host}"
 
-    def all_owned(self) -> str:
-        return f"{self.prefix}.own.>"
+    def all_owned(self, agent: str = "*") -> str:
+        """Of every host."""
+        return f"{self.prefix}.own.{agent}.>"
 
     def peer_at_end(self, subject: str) -> Peer | None:
         """The process whose id a subject ends with; None: it is not one of these subjects."""
