@@ -65,6 +65,9 @@ from .messages import (
 from .payloads import as_bytes, kind
 from .results import InFlight, read_result
 
+_ANY_NUMBER = 2**62
+"""Of requests at a time."""
+
 _BURST_NEWLINES = 3
 """Newlines in a text that make it worth searching for a run of chunks of one stream."""
 
@@ -190,6 +193,30 @@ class GatewayConnection:
         self._given_out = range(self._given_out.start or new_id, new_id + 1)
         self._in_flight[new_id] = InFlight(method, RequestEvents() if events else None)
         return new_id, parts
+
+    # What goes another way than as lines
+
+    @classmethod
+    def of_host(cls, *, ids: Iterator[int] | None = None) -> GatewayConnection:
+        """A connection that reads the answers of many workers together, which somebody in between
+        passes on. It is READY, with any number of requests at a time. None is sent as a line:
+        `open_request` expects the answer of one that goes another way."""
+        connection = cls(ids=ids)
+        connection.worker_state = WorkerState.READY
+        connection._concurrency = _ANY_NUMBER
+        return connection
+
+    def open_request(self, method: Method, *, events: bool) -> int:
+        """Expect an answer, as `send_request` does; returns the id."""
+        self._check_may_send(method)
+        new_id = next(self._ids)
+        self._given_out = range(self._given_out.start or new_id, new_id + 1)
+        self._in_flight[new_id] = InFlight(method, RequestEvents() if events else None)
+        return new_id
+
+    def close_request(self, request_id: int) -> None:
+        """A request has ended another way: any line for it is one too many."""
+        self._in_flight.pop(request_id, None)
 
     def send_cancel(self, request_id: int) -> bytes:
         """Tell the worker that nobody waits for `request_id` any more. The request stays in flight
