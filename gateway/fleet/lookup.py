@@ -41,7 +41,8 @@ class Lookup:
             self._note(agent, digest, host)
 
     def note(self, agent: str, session: str, host: Peer) -> None:
-        """A host has given a request of the conversation to a worker, or is said to own it."""
+        """A host has given a request of the conversation to a worker, or may have. That a host is
+        said to own it (`Refused.owner`) is no reason."""
         self._note(agent, digest_of(session), host)
 
     def last(self, agent: str, session: str) -> Peer | None:

@@ -36,8 +36,9 @@ conversation again; if it cannot, another has it, and the request is ended (`mov
 
 **What was known.** A host says what it has come to own (`Subjects.owned`). Whoever hears of another
 host forgets what it knew of the conversation itself (`displaced`): it will be told that its worker
-is lost. A host that has been without a connection may have missed that. So it trusts what it knows
-only if the front knows of no other host (`Submit.had`) and does know of this one.
+is lost. A host that has been without a connection may have missed that. Then what it knows counts
+only if the front says that this host had the conversation last (`Submit.had`); and it says nothing
+of what it has come to own by a claim for requests that go on, which might make fronts forget.
 
 In a cluster of NATS servers a subscription takes a moment to be known to the others, and two hosts
 at two servers may both be told "nobody" in that moment. Then each hears of the other by
@@ -142,12 +143,15 @@ class Claims:
             conversation = its.ours[digest] = Conversation(agent, session, digest)
         else:
             its.ours.move_to_end(digest)
+        conversation.had = had or conversation.had
         if conversation.state is State.OWNED:
+            if not conversation.sure:
+                self._recall(its, conversation)
+                self._announce(conversation)
             conversation.users += 1
             settle(conversation)
             return
         conversation.waiters.append(settle)
-        conversation.had = had or conversation.had
         if conversation.state is State.AWAY:
             self._claim(conversation)
         if is_new:
@@ -256,36 +260,36 @@ class Claims:
 
     def _win(self, conversation: Conversation) -> None:
         its = self._agents[conversation.agent]
-        if self._displaces(its, conversation):
-            if conversation.users:
-                self._moved(conversation.agent, conversation.session)
-            self._displaced(conversation.agent, conversation.session)
-        was_known = conversation.known
-        conversation.known = conversation.sure = True
-        conversation.had = None
-        conversation.state = State.OWNED
         del self._claiming[conversation]
+        conversation.state = State.OWNED
         self.owned += 1
+        was_known = conversation.known
+        if conversation.waiters or not conversation.users or conversation.digest in its.elsewhere:
+            self._recall(its, conversation)
+        # Else it was claimed for requests that go on: the next one says what its front knows.
         self._settle(conversation, conversation)
         if conversation.state is not State.OWNED:
             return  # whoever was told that has let it go
-        if conversation.users or was_known:
-            self._announce(conversation)
-        if not conversation.users and (self._draining or not was_known):
+        if not conversation.users and not was_known:
             # Refused by the agent: whoever gets it instead is not to be told that it was lost.
             self._let_go(conversation)
-            if not was_known:
-                del its.ours[conversation.digest]
+            del its.ours[conversation.digest]
+        elif conversation.sure:
+            self._announce(conversation)
+            if self._draining and not conversation.users:
+                self._let_go(conversation)
 
-    def _displaces(self, its: Agent, conversation: Conversation) -> bool:
-        """Whether another has had it since this host had, for all that is known."""
-        if its.elsewhere.pop(conversation.digest, None) is not None:
-            return True
-        if conversation.sure or conversation.users:
-            return False
-        if conversation.had is None:
-            return conversation.known
-        return conversation.had != str(self._me)
+    def _recall(self, its: Agent, conversation: Conversation) -> None:
+        """Decide whether what the pool knows of a conversation that is owned counts."""
+        had, conversation.had = conversation.had, None
+        displaced = its.elsewhere.pop(conversation.digest, None) is not None
+        if not conversation.sure and not displaced:
+            displaced = conversation.known if had is None else had != str(self._me)
+        conversation.known = conversation.sure = True
+        if displaced:
+            if conversation.users:
+                self._moved(conversation.agent, conversation.session)
+            self._displaced(conversation.agent, conversation.session)
 
     def _lose(self, conversation: Conversation, owner: Peer) -> None:
         """Another has the conversation, or the better claim."""

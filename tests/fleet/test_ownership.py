@@ -1,0 +1,578 @@
+"""Conversations: claims of hosts over a NATS server in memory, in any order of its steps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, event, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gateway.fleet.bus import Delivery
+from gateway.fleet.conversation import Conversation, Elsewhere, State
+from gateway.fleet.lookup import Lookup, digests, ranked
+from gateway.fleet.ownership import PATIENCE, Claims
+from gateway.fleet.subjects import Peer, Subjects, digest_of
+from tests.fleet.fakes import Deliver, FakeNats, Publish
+
+if TYPE_CHECKING:
+    from tests.fleet.fakes import FakeBus
+
+SUBJECTS = Subjects()
+
+
+class Host:
+    """A host with an agent "a" whose pool remembers each conversation's last turn."""
+
+    def __init__(self, nats: FakeNats, name: str, *, held: bool = True) -> None:
+        self.bus = nats.bus(name, held=held)
+        self.me = Peer(name, "0")
+        self.turns: dict[str, int] = {}
+        self.was_cut = False
+        self.lost: set[str] = set()
+        """Conversations that will be told that they are lost."""
+        self.moved: list[str] = []
+        self.results: list[Conversation | Elsewhere] = []
+        self.open: list[Conversation] = []
+        self.claims = Claims(
+            self.me, SUBJECTS, self.bus, displaced=self._displaced, moved=self._moved
+        )
+        self.claims.add("a")
+
+    def _displaced(self, agent: str, session: str) -> None:
+        assert agent == "a"
+        self.turns.pop(session, None)
+        self.lost.add(session)
+
+    def _moved(self, agent: str, session: str) -> None:
+        assert agent == "a"
+        self.moved.append(session)
+        for each in [each for each in self.open if each.session == session]:
+            self.open.remove(each)
+            self.claims.leave(each)
+
+    def owns(self, session: str) -> bool:
+        """Whether it believes so, and the server does not know better."""
+        its = self.claims._agents["a"].ours.get(digest_of(session))
+        return its is not None and its.state is State.OWNED and self.bus.connection is not None
+
+    def enter(self, session: str = "c", had: str | None = None) -> None:
+        def settle(result: Conversation | Elsewhere) -> None:
+            self.results.append(result)
+            if isinstance(result, Conversation):
+                self.open.append(result)
+
+        self.claims.enter("a", session, had, settle)
+
+    def leave(self) -> None:
+        self.claims.leave(self.open.pop())
+
+
+def hosts(nats: FakeNats, count: int, *, held: bool = False) -> list[Host]:
+    return [Host(nats, f"h{number}", held=held) for number in range(1, count + 1)]
+
+
+def run(nats: FakeNats) -> None:
+    """Everything that can happen does."""
+    while moves := nats.moves():
+        for move in moves:
+            if move in nats.moves():
+                nats.move(move)
+
+
+@pytest.fixture
+def nats() -> FakeNats:
+    return FakeNats()
+
+
+def test_the_first_host_to_be_asked_has_the_conversation(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    assert one.results == []
+    run(nats)
+    assert one.open
+    assert one.owns("c")
+    two.enter()
+    run(nats)
+    assert two.results == [Elsewhere(one.me)]
+    assert not two.owns("c")
+    assert (one.claims.owned, two.claims.owned) == (1, 0)
+
+
+def test_an_owner_is_not_asked_again(nats: FakeNats) -> None:
+    (one,) = hosts(nats, 1, held=True)
+    one.enter()
+    run(nats)
+    nats.published.clear()
+    one.enter()
+    assert len(one.open) == 2
+    run(nats)
+    assert nats.published == []
+
+
+def test_requests_that_come_during_a_claim_have_its_outcome(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    one.enter()
+    run(nats)
+    assert len(one.open) == 2
+    two.enter()
+    two.enter()
+    run(nats)
+    assert two.results == [Elsewhere(one.me)] * 2
+
+
+def test_of_two_that_claim_at_once_the_smaller_one_has_it(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    two.enter()
+    run(nats)
+    assert one.owns("c")
+    assert two.results == [Elsewhere(one.me)]
+
+
+def test_of_two_that_claim_at_once_the_one_that_knows_it_has_it(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+    two.enter()
+    run(nats)
+    two.leave()
+    nats.cut(two.bus)
+    run(nats)
+    nats.restore(two.bus)
+    run(nats)
+    one.enter()
+    two.enter(had=str(two.me))
+    run(nats)
+    assert two.owns("c")
+    assert not two.lost
+    assert one.results == [Elsewhere(two.me)]
+
+
+def test_nobody_owns_what_a_claimant_that_stands_still_has_asked_for(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    while (one.bus, "said") in nats.moves():  # the server knows of it, and it hears nothing
+        nats.move((one.bus, "said"))
+    two.enter()
+    for _ in range(PATIENCE + 1):
+        for move in nats.moves():
+            if move[0] is two.bus:
+                nats.move(move)
+        two.claims.tick()
+    assert two.results == [Elsewhere(None)]
+    while (two.bus, "said") in nats.moves():
+        nats.move((two.bus, "said"))
+    assert nats.listeners(SUBJECTS.conversation("a", digest_of("c"))) == [one.bus]
+    nats.cut(one.bus)
+    two.enter()
+    run(nats)
+    assert two.owns("c")
+    run(nats)
+    nats.restore(one.bus)
+    run(nats)
+    assert one.results == [Elsewhere(two.me)]
+
+
+def test_a_request_that_its_agent_refuses_leaves_no_owner(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+
+    def refuse(result: Conversation | Elsewhere) -> None:
+        assert isinstance(result, Conversation)
+        one.claims.leave(result)
+
+    one.claims.enter("a", "c", None, refuse)
+    run(nats)
+    assert one.claims.owned == 0
+    two.enter()
+    run(nats)
+    assert two.owns("c")
+    assert not two.lost  # nobody had it before
+
+
+def test_a_conversation_whose_host_is_gone_is_lost_also_to_a_front_that_knows_nothing(
+    nats: FakeNats,
+) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    run(nats)
+    nats.cut(one.bus)
+    two.enter()
+    run(nats)
+    assert two.owns("c")
+    assert two.lost == {"c"}
+
+
+def test_a_conversation_is_lost_to_a_host_that_was_not_there_if_the_front_says_so(
+    nats: FakeNats,
+) -> None:
+    (two,) = hosts(nats, 1, held=True)
+    two.enter(had="h9.0")
+    run(nats)
+    assert two.owns("c")
+    assert two.lost == {"c"}
+
+
+def test_a_host_forgets_what_another_has_had_since(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    run(nats)
+    one.leave()
+    one.claims.drain()
+    two.enter()
+    run(nats)
+    assert two.owns("c")
+    assert one.lost == {"c"}
+
+
+@pytest.mark.parametrize(
+    ("had", "lost"), [("h1.0", set()), ("h2.0", {"c"}), (None, {"c"})], ids=["it", "other", "none"]
+)
+def test_after_a_reconnection_the_front_has_to_know_of_this_host(
+    nats: FakeNats, had: str | None, lost: set[str]
+) -> None:
+    (one,) = hosts(nats, 1, held=True)
+    one.enter()
+    run(nats)
+    one.leave()
+    nats.cut(one.bus)
+    run(nats)
+    assert one.claims.owned == 0
+    nats.restore(one.bus)
+    one.enter(had=had)
+    run(nats)
+    assert one.owns("c")
+    assert one.lost == lost
+
+
+def test_after_a_reconnection_requests_go_on_if_nobody_else_has_their_conversation(
+    nats: FakeNats,
+) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter("kept")
+    one.enter("gone")
+    run(nats)
+    nats.cut(one.bus)
+    run(nats)
+    two.enter("gone")
+    run(nats)
+    assert two.owns("gone")
+    nats.restore(one.bus)
+    run(nats)
+    assert one.owns("kept")
+    assert one.moved == ["gone"]
+    assert [each.session for each in one.open] == ["kept"]
+
+
+def test_a_request_that_waits_through_a_reconnection_is_claimed_then(nats: FakeNats) -> None:
+    (one,) = hosts(nats, 1, held=True)
+    one.enter()
+    nats.cut(one.bus)
+    run(nats)
+    one.claims.tick()
+    assert one.results == []
+    nats.restore(one.bus)
+    run(nats)
+    assert one.owns("c")
+
+
+def test_a_host_that_drains_lets_each_conversation_go_with_its_last_request(
+    nats: FakeNats,
+) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter("idle")
+    run(nats)
+    one.leave()
+    one.enter()
+    one.enter()
+    run(nats)
+    one.leave()
+    one.claims.drain()
+    two.enter("idle")
+    two.enter()
+    run(nats)
+    assert two.owns("idle")
+    assert two.results[1] == Elsewhere(one.me)
+    one.leave()
+    two.enter()
+    run(nats)
+    assert two.owns("c")
+
+
+def test_two_that_were_both_told_nobody_agree_on_the_smaller_one() -> None:
+    """Two servers of a cluster, in the moment before one has heard of the other's subscription."""
+    left, right = FakeNats(), FakeNats()
+    one, two = Host(left, "h1"), Host(right, "h2")
+    one.enter()
+    two.enter()
+    run(left)
+    run(right)
+    assert one.owns("c")
+    assert two.owns("c")
+    for host, theirs, others in [(one, left, right), (two, right, left)]:
+        announced = SUBJECTS.owned("a", host.me)
+        assert announced in [each.subject for _, each in theirs.published]
+        others.bus("bridge", held=True).publish(announced, digest_of("c"))
+    run(left)
+    run(right)
+    assert one.owns("c")
+    assert not two.owns("c")
+    assert two.moved == ["c"]
+    assert two.lost == {"c"}
+
+
+def test_what_is_not_the_protocol_changes_nothing(nats: FakeNats) -> None:
+    (one,) = hosts(nats, 1, held=True)
+    one.enter()
+    run(nats)
+    stranger = nats.bus("x", held=True)
+    subject = SUBJECTS.conversation("a", digest_of("c"))
+    for data in (b"", b"\xff", b"\x92\x01\xa1.", b"\x91" * 10_000):
+        stranger.publish(subject, data, "reply")
+        stranger.publish(SUBJECTS.owned("a", Peer("h0", "0")), data + b"x")
+        stranger.publish(SUBJECTS.owned("b", Peer("h0", "0")), digest_of("c"))
+        stranger.publish(SUBJECTS.answer(one.me, "a.zz.t"), data)
+        stranger.publish(SUBJECTS.answer(one.me, "t"), data)
+    run(nats)
+    assert one.owns("c")
+    assert not one.lost
+
+
+def test_a_host_has_ten_thousand_conversations_of_an_agent_and_forgets_the_longest_unused(
+    nats: FakeNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fleet.ownership.REMEMBERED", 3)
+    (one,) = hosts(nats, 1, held=True)
+    for session in "abcd":
+        one.enter(session)
+        run(nats)
+        if session != "a":  # which has a request
+            one.leave()
+    one.enter("e")
+    run(nats)
+    assert one.claims.owned == 3
+    assert one.owns("a")
+    assert one.owns("e")
+    assert one.lost == {"b", "c"}
+
+
+def test_every_front_ranks_hosts_alike_and_by_their_capacity() -> None:
+    three = {Peer("h1", "0"): 1, Peer("h2", "0"): 1, Peer("h3", "0"): 4}
+    firsts = Counter(ranked(f"c{number}", three)[0].name for number in range(3000))
+    assert ranked("c", three) == ranked("c", dict(reversed(three.items())))
+    assert 0.6 < firsts["h3"] / 3000 < 0.73
+    assert 0.7 < firsts["h1"] / firsts["h2"] < 1.4
+
+
+def test_a_conversation_stays_where_it_is_ranked_when_another_host_goes() -> None:
+    three = {Peer("h1", "0"): 1, Peer("h2", "0"): 1, Peer("h3", "0"): 1}
+    for number in range(100):
+        order = ranked(f"c{number}", three)
+        rest = {host: 1 for host in three if host != order[2]}
+        assert ranked(f"c{number}", rest) == order[:2]
+
+
+def test_a_front_remembers_what_it_hears_and_the_longest_silent_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.fleet.lookup.REMEMBERED", 2)
+    lookup, one, two = Lookup(), Peer("h1", "0"), Peer("h2", "0")
+    lookup.heard("a", one, digest_of("c") + digest_of("d"))
+    lookup.note("a", "c", two)
+    lookup.heard("a", two, digest_of("e"))
+    lookup.heard("a", two, b"not whole digests")
+    assert [lookup.last("a", each) for each in "cde"] == [two, None, two]
+    assert lookup.last("b", "c") is None
+    lookup.forget("a")
+    assert lookup.last("a", "c") is None
+
+
+class Front:
+    def __init__(self, nats: FakeNats, name: str) -> None:
+        self.bus = nats.bus(name, held=True)
+        self.me = Peer(name, "0")
+        self.lookup = Lookup()
+        self.open: dict[int, tuple[str, int]] = {}
+        """The session of each request, and how often it was refused."""
+        self.bus.watch(self._connected, lambda: None)
+
+    def _connected(self) -> None:
+        self.bus.subscribe(SUBJECTS.all_owned("a"), self._on_owned)
+
+    def _on_owned(self, delivery: Delivery) -> None:
+        host = SUBJECTS.peer_at_end(delivery.subject)
+        assert host is not None
+        self.lookup.heard("a", host, delivery.data)
+
+    def hears_of(self, session: str) -> bool:
+        """Whether something about a conversation is on its way to it."""
+        return any(said_of(each, session) for each in self.bus.told)
+
+
+def said_of(item: object, session: str) -> bool:
+    """Whether an item of a queue says who has come to own a conversation."""
+    message = item.delivery if isinstance(item, Deliver) else item
+    if not isinstance(message, Delivery | Publish):
+        return False
+    return message.subject.startswith("gw.own.") and digest_of(session) in digests(message.data)
+
+
+SESSIONS = ("c", "d")
+NUMBERS = st.integers(0, 2)
+
+
+class Fleet(RuleBasedStateMachine):
+    """Two fronts and three hosts. Fronts send requests, which hosts claim conversations for; every
+    step of every connection is taken in an order that is chosen, connections end and come back, and
+    whoever's steps are not chosen stands still."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nats = FakeNats()
+        self.hosts = [Host(self.nats, f"h{number}") for number in range(3)]
+        self.fronts = [Front(self.nats, f"f{number}") for number in range(2)]
+        self.turns: Counter[str] = Counter()
+        """The requests of each conversation that were given to workers."""
+        self.unheard: set[str] = set()
+        """Conversations of which it was never heard who came to own them: a connection ended in
+        the moment in which that was said. Then it may be taken for kept, or for new."""
+        self.born = 0
+        run(self.nats)
+
+    # What requests go through; what is between fronts and hosts keeps no order here
+
+    @rule(front=st.integers(0, 1), host=NUMBERS, session=st.sampled_from(SESSIONS))
+    def send(self, front: int, host: int, session: str) -> None:
+        """To whichever host: nothing that a front believes can make two owners."""
+        self._send(self.fronts[front], self.hosts[host], session)
+
+    @rule(front=st.integers(0, 1), session=st.sampled_from(SESSIONS))
+    def send_to_the_last(self, front: int, session: str) -> None:
+        last = self.fronts[front].lookup.last("a", session)
+        for host in self.hosts:
+            if host.me == last:
+                self._send(self.fronts[front], host, session)
+
+    def _send(self, front: Front, host: Host, session: str) -> None:
+        if host.bus.connection is None or host.claims._draining:
+            return
+        if front.hears_of(session):
+            self.unheard.add(session)
+        had = front.lookup.last("a", session)
+
+        def settle(result: Conversation | Elsewhere) -> None:
+            if isinstance(result, Conversation):
+                self._give(front, host, result)
+            else:
+                event(f"refused: {result.owner is not None}")
+
+        host.claims.enter("a", session, None if had is None else str(had), settle)
+
+    def _give(self, front: Front, host: Host, conversation: Conversation) -> None:
+        session = conversation.session
+        host.open.append(conversation)
+        told = "lost" if session in host.lost else "kept" if session in host.turns else "new"
+        if host.bus.connection is None:
+            event("given without a connection")
+            return
+        event(f"{told}")
+        if session not in self.unheard:
+            if told == "kept":
+                assert host.turns[session] == self.turns[session]
+            if told == "new" and not host.was_cut:
+                assert self.turns[session] == 0
+        host.lost.discard(session)
+        self.turns[session] += 1
+        host.turns[session] = self.turns[session]
+        front.lookup.note("a", session, host.me)
+
+    @rule(host=NUMBERS)
+    def end(self, host: int) -> None:
+        if self.hosts[host].open:
+            self.hosts[host].leave()
+
+    @rule(host=NUMBERS)
+    def tick(self, host: int) -> None:
+        self.hosts[host].claims.tick()
+
+    # NATS
+
+    @rule(data=st.data(), count=st.integers(1, 20))
+    def move(self, data: st.DataObject, count: int) -> None:
+        for _ in range(count):
+            moves = self.nats.moves()
+            if not moves:
+                return
+            self.nats.move(data.draw(st.sampled_from(moves)))
+
+    @rule()
+    def quiet(self) -> None:
+        run(self.nats)
+
+    def _note_unheard(self, bus: FakeBus) -> None:
+        said = [*bus.told, *(bus.connection.said if bus.connection else ())]
+        self.unheard.update(s for s in SESSIONS if any(said_of(each, s) for each in said))
+
+    @rule(host=NUMBERS, received=st.booleans())
+    def cut(self, host: int, received: bool) -> None:
+        """`received`: what the server has sent has arrived, and will be read before the end is."""
+        bus = self.hosts[host].bus
+        if bus.connection is None:
+            return
+        self.hosts[host].was_cut = True
+        self._note_unheard(bus)
+        arrived = list(bus.told)
+        self.nats.cut(bus)
+        if received:
+            bus.told.extendleft(reversed(arrived))
+
+    @rule(host=NUMBERS)
+    def restore(self, host: int) -> None:
+        self.nats.restore(self.hosts[host].bus)
+
+    @rule()
+    def restart_nats(self) -> None:
+        for bus in [each.bus for each in self.hosts] + [each.bus for each in self.fronts]:
+            self._note_unheard(bus)
+        for host in self.hosts:
+            host.was_cut = True
+        self.nats.stop()
+        self.nats.start()
+
+    @rule(host=NUMBERS)
+    def restart_host(self, host: int) -> None:
+        self._note_unheard(self.hosts[host].bus)
+        self.nats.cut(self.hosts[host].bus)
+        self.born += 1
+        self.hosts[host] = Host(self.nats, f"h{host}n{self.born}")
+        self.hosts[host].was_cut = True  # it has missed what was said before
+
+    @rule(host=NUMBERS)
+    def drain(self, host: int) -> None:
+        self.hosts[host].claims.drain()
+
+    @invariant()
+    def a_conversation_has_one_owner_at_most(self) -> None:
+        for session in SESSIONS:
+            owners = [host for host in self.hosts if host.owns(session)]
+            assert len(owners) <= 1, owners
+
+    def teardown(self) -> None:
+        """When nobody stands still, every request is given to a worker, or told who has it."""
+        for host in self.hosts:
+            self.nats.restore(host.bus)
+        for _ in range(2):
+            run(self.nats)
+            for host in self.hosts:
+                host.claims.tick()
+        run(self.nats)
+        for host in self.hosts:
+            assert not host.claims._claiming
+            assert sum(host.owns(session) for session in SESSIONS) == host.claims.owned
+
+
+Fleet.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestFleet = Fleet.TestCase
