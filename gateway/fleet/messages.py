@@ -6,6 +6,7 @@ with their tag first; what a later version adds to the end of one is ignored by 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 from protocol import Method
 from protocol.framing import MAX_LINE_BYTES
+from protocol.payloads import MAX_REASON
 
 VERSION = 1
 """Of all that is said here and of the pipe. Processes of different versions do not talk."""
@@ -199,13 +201,15 @@ MAX_FRAME_BYTES = 2 * MAX_LINE_BYTES + 64 * 1024
 """Of the body of a frame: a line that was put on one line anew (`protocol.framing.on_one_line`) is
 at most twice as long, and a call has short members beside its payload."""
 
+_LENGTH = struct.Struct(">I")
+
 _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(message: Up | Down) -> bytes:
     """A frame."""
     body = _encoder.encode(message)
-    return len(body).to_bytes(4, "big") + body
+    return _LENGTH.pack(len(body)) + body
 
 
 class FrameError(ValueError):
@@ -224,8 +228,14 @@ class Reader(Generic[_Said]):
     The work is linear in the input, and what is held is at most one frame, as far as it has come.
     """
 
+    __slots__ = ("_decode", "_held", "_needed")
+
     def __init__(self, decode: Callable[[memoryview], _Said]) -> None:
         self._decode = decode
+        self._held = bytearray()
+        """The beginning of a frame."""
+        self._needed = 0
+        """Bytes that `_held` must have before more can be said of the frame."""
 
     @classmethod
     def up(cls) -> Reader[Up]:
@@ -239,4 +249,31 @@ class Reader(Generic[_Said]):
 
     def feed(self, data: bytes | memoryview) -> list[_Said]:
         """Raises FrameError; the reader is not to be fed again after it."""
-        raise NotImplementedError
+        if not self._held:
+            return self._read(memoryview(data))
+        self._held += data
+        if len(self._held) < self._needed:
+            return []
+        whole, self._held = self._held, bytearray()
+        return self._read(memoryview(whole))
+
+    def _read(self, data: memoryview) -> list[_Said]:
+        messages = []
+        at, size = 0, len(data)
+        self._needed = _LENGTH.size
+        while at + _LENGTH.size <= size:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if length > MAX_FRAME_BYTES:
+                raise FrameError(f"a frame of {length} bytes, expected at most {MAX_FRAME_BYTES}")
+            start = at + _LENGTH.size
+            if start + length > size:
+                self._needed = _LENGTH.size + length
+                break
+            try:
+                messages.append(self._decode(data[start : start + length]))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise FrameError(f"a frame that is no message: {str(error)[:MAX_REASON]}") from None
+            at = start + length
+        if at < size:
+            self._held += data[at:]
+        return messages

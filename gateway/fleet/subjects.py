@@ -58,7 +58,8 @@ class Subjects(Struct, frozen=True):
         return f"{self.prefix}.dn.{front}.>"
 
     def undelivered(self, of: Peer, to: Peer) -> str:
-        """Where NATS tells `of` that `to` does not listen."""
+        """Where NATS tells `of` that `to` does not listen: for a message of a pipe, its epoch and
+        its number follow as two more tokens."""
         return f"{self.prefix}.nr.{of}.p.{to}"
 
     def all_undelivered(self, of: Peer) -> str:
@@ -70,7 +71,7 @@ class Subjects(Struct, frozen=True):
         return f"{self.prefix}.nr.{of}.c.{token}"
 
     def answers(self, of: Peer) -> str:
-        """To all claims of `of`."""
+        """Every question about a conversation."""
         return f"{self.prefix}.nr.{of}.c.>"
 
     def beat(self, host: Peer) -> str:
