@@ -128,6 +128,7 @@ async def serve(
         limits=make_limits(settings.agents, keys.by_name),  # with all that it imports, see below
         scrape=None if metrics is None else metrics.scrape,
         console=console,
+        probes_only=settings.fleet.role == "host",
     )
     roster.ports = [listener.getsockname()[1] for listener in listeners]
     address = url_of(settings.server.host, listeners)

@@ -75,7 +75,8 @@ def _variable(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, KeySe
 
 def _check_keys(settings: Settings, found: Mapping[str, KeySettings]) -> None:
     for name, agent in settings.agents.items():
-        if agent.session_by == "key" and not found and not settings.keys_file:
+        keyless = not found and not settings.keys_file and settings.fleet.role != "host"
+        if agent.session_by == "key" and keyless:
             raise ConfigError(f"agents.{name}.session_by is 'key', and there are no [keys.NAME]")
         if KEY_VARIABLE in agent.sandbox.env_allow:
             raise ConfigError(

@@ -108,7 +108,15 @@ def load(
     _check_readers(settings)
     if (missing := missing_extra(settings)) is not None:
         raise ConfigError(missing)
-    return _plain(settings)
+    return _plain(_as_host(settings) if own.role == "host" else settings)
+
+
+def _as_host(settings: Settings) -> Settings:
+    """The settings without what nobody asks a host for: only fronts call its agents."""
+    server = structs.replace(
+        settings.server, dialects=[], docs=False, console=False, allow_anonymous=True, lame_duck=0
+    )
+    return structs.replace(settings, server=server)
 
 
 def _plain(settings: Settings) -> Settings:

@@ -18,7 +18,7 @@ from gateway.front.limits import make_limits
 from gateway.front.metrics import Readers, make_metrics_blueprint
 from gateway.front.observed import Counted, Observed
 from gateway.front.requests import CallRoutes
-from gateway.front.status import make_blueprint
+from gateway.front.status import make_agents_blueprint, make_blueprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,10 +109,12 @@ def make_app(
     limits: Limits | None = None,
     scrape: Scrape | None = None,
     console: Console | None = None,
+    probes_only: bool = False,
 ) -> App:
     """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
     of every request, for which `begin` is called first. `keys` are those of callers. `scrape` makes
-    what `/metrics` is answered with, where there are metrics; `/console` shows the `console`."""
+    what `/metrics` is answered with, where there are metrics; `/console` shows the `console`.
+    `probes_only`: nothing tells of the agents but the metrics."""
     max_body = settings.max_body_bytes
     app = App("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -124,6 +126,8 @@ def make_app(
     served = serve_dialects(settings.dialects)
     dialects = tuple(each.dialect for each in served)
     app.register_blueprint(make_blueprint(dispatcher, dialects))
+    if not probes_only:
+        app.register_blueprint(make_agents_blueprint(dispatcher))
     if keys is not None:
         keys.open_suffixes = tuple(each.open_suffix for each in served if each.open_suffix)
     for each in served:

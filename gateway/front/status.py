@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.http")
 
 
-def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blueprint:
-    """Make the routes for the agents of one gateway, which is called in these dialects."""
-    routes = Blueprint("gateway", __name__)
+def make_agents_blueprint(dispatcher: Dispatcher) -> Blueprint:
+    """Make the routes that tell of the agents of one gateway."""
+    routes = Blueprint("agents", __name__)
 
     @routes.get("/agents")
     async def agents() -> Response:
@@ -60,6 +60,14 @@ def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blu
         states = {agent.name: agent.state for agent in visible_agents(dispatcher)}
         body = {"status": status, "agents": list(states), "states": states}
         return _json(body, code)
+
+    return routes
+
+
+def make_blueprint(dispatcher: Dispatcher, dialects: tuple[Dialect, ...]) -> Blueprint:
+    """Make the probes of one gateway, which is called in these dialects, and what holds for every
+    route."""
+    routes = Blueprint("gateway", __name__)
 
     @routes.get("/live")
     async def live() -> Response:

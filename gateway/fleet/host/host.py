@@ -64,9 +64,9 @@ class Host:
             self._nursery.start_soon(self._beat)
             task_status.started()
 
-    async def settle(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Wait until the fronts have received what was said to them, for so long at most."""
-        with trio.move_on_after(seconds):
+    async def end(self) -> None:
+        """Wait until the fronts have received what was said to them, for a while at most."""
+        with trio.move_on_after(FLUSH_SECONDS):
             async with trio.open_nursery() as nursery:
                 for front in self._fronts:
                     nursery.start_soon(front.settled)
