@@ -1,8 +1,7 @@
-"""From requests to calls of an ASGI application, and back: Hypercorn's, over a carrier of ours.
+"""From requests to calls of an ASGI application, and back.
 
-`connections` says how these work together. Nothing here reads or writes a socket. Hypercorn's
-`HTTPStream` makes ASGI messages of a request and of its response; what it gets and gives as events
-is read and written by `http1`.
+`connections` says how these work together. Nothing here reads or writes a socket; the bytes of
+requests and responses are read and written by `http1`.
 """
 
 from __future__ import annotations
@@ -10,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from urllib.parse import unquote
 
 import h11
 import trio
-from hypercorn.protocol.events import Body, EndBody, Request, Response, StreamClosed
-from hypercorn.trio.task_group import TaskGroup
 
 from gateway.errors import InternalError
 from gateway.front import http1_head
@@ -27,12 +25,7 @@ from gateway.front.target import SENT_METHOD, WEBSOCKET
 from gateway.observe import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
-
-    from hypercorn.config import Config
-    from hypercorn.protocol.events import Event
-    from hypercorn.protocol.http_stream import HTTPStream
-    from hypercorn.typing import ConnectionState
+    from collections.abc import Iterable, Mapping
 
     from gateway.errors import GatewayError
     from gateway.front.http1 import HTTP1Requests
@@ -42,14 +35,13 @@ Fields: TypeAlias = list[tuple[bytes, bytes]]
 
 log = logging.getLogger("gateway.http")
 
-_STREAM_ID = 1
-"""HTTP/1.1 has one stream at a time."""
-
-
 REFUSAL_SECONDS = 0.1
 """Before the response to bytes that are refused, which end their connection. A client that sends
 such bytes again and again would otherwise have the event loop read, refuse and accept for it alone,
 at a thousand connections a second."""
+
+_START, _BODY, _NOTHING = "http.response.start", "http.response.body", "nothing more"
+"""What an application may send next."""
 
 
 class Transport(Protocol):
@@ -58,18 +50,24 @@ class Transport(Protocol):
     def write(self, data: bytes) -> None:
         """Have bytes sent with the next flush."""
 
+    async def flush(self) -> None:
+        """Send what was written."""
+
+    async def read_more(self) -> None:
+        """Wait for what comes from the client, and have it handled: `receive` or `disconnect`."""
+
+    async def read_present(self) -> None:
+        """Have handled what has come from the client by now."""
+
     def request_begun(self) -> None:
         """A head was read: from here on the request's own clocks run."""
-
-    def request_ended(self) -> None:
-        """A response is complete, and the connection goes on."""
 
     async def end(self) -> None:
         """Nothing more is to be sent."""
 
 
 class HTTP1Protocol:
-    """The requests of one connection, one after the other, each as a call of the application.
+    """The requests of one connection, one after the other, each as a `Call`.
 
     `receive` begins them, and responds to bytes that are refused.
     """
@@ -78,210 +76,195 @@ class HTTP1Protocol:
         self,
         transport: Transport,
         requests: HTTP1Requests,
-        new_stream: Callable[[Callable[[Event], Awaitable[None]], int], HTTPStream],
-        state: ConnectionState,
+        base: Mapping[str, Any],
+        state: Mapping[str, Any],
         max_requests: int,
     ) -> None:
-        """`new_stream` makes one that sends its events by a function, with an id."""
-        self._transport = transport
-        self._requests = requests
-        self._new_stream = new_stream
+        """`base` is what the scopes of all calls have in common, but for their `state`."""
+        self.transport = transport
+        self.requests = requests
+        self.call: Call | None = None
+        """The present request, from its head to the end of its response."""
+        self._base = base
         self._state = state
         self._left = max_requests
-        self._stream: HTTPStream | None = None
-        self._refused = False
-
-    @property
-    def idle(self) -> bool:
-        """Whether no request is being served."""
-        return self._stream is None
 
     async def receive(self, data: bytes) -> None:
-        """Take bytes of the client. Waits while the application has enough of a body."""
-        self._requests.receive_data(data)
+        """Take bytes of the client."""
+        before = self.call
+        self.requests.receive_data(data)
         try:
-            while (event := self._requests.next_event()) is not h11.NEED_DATA:
+            while (event := self.requests.next_event()) is not h11.NEED_DATA:
                 if isinstance(event, http1_head.Request):
-                    await self._begin(event)
-                elif self._stream is None:
+                    self._begin(event)
+                elif self.call is None:
                     return  # the client's end; or a body that its application did not wait for
                 elif isinstance(event, h11.Data):
-                    await self._stream.handle(Body(stream_id=_STREAM_ID, data=event.data))
+                    self.call.add(event.data)
                 elif isinstance(event, h11.EndOfMessage):
-                    await self._stream.handle(EndBody(stream_id=_STREAM_ID))
+                    self.call.end_input()
         except h11.RemoteProtocolError:
+            if self.call is not before:
+                # The head was in order, and its application may respond before it asks for more.
+                self.requests.pending = True
+                return
             await trio.sleep(REFUSAL_SECONDS)
             # The application may have responded meanwhile, to a head that was in order.
-            if self._requests.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            if self.requests.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
                 self._respond_to_refused()
-            await self._transport.end()
+            await self.transport.end()
 
-    async def disconnect(self) -> None:
+    def disconnect(self) -> None:
         """Tell the application that the client is gone, or that its response is complete."""
-        if self._stream is not None:
-            stream, self._stream = self._stream, None
-            await stream.handle(StreamClosed(stream_id=_STREAM_ID))
+        if self.call is not None:
+            call, self.call = self.call, None
+            call.disconnected = True
 
-    async def _begin(self, request: http1_head.Request) -> None:
+    def begin_response(self, status: int, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Write the head of the response to the present request."""
+        if self._left <= 0:
+            fields = [*fields, (b"connection", b"close")]
+        self.transport.write(self.requests.begin_response(status, fields))
+
+    async def end_call(self) -> None:
+        """The application has ended, with its response or in the middle of it."""
+        self.disconnect()
+        if self.requests.can_go_on:
+            self.requests.start_next_cycle()
+        else:
+            await self.transport.end()
+
+    def _begin(self, request: http1_head.Request) -> None:
         """Begin a request. An offer to upgrade is ignored (RFC 9110, 7.8)."""
-        self._transport.request_begun()
+        self.transport.request_begun()
         self._left -= 1
         method = request.method.decode("ascii")
-        # Hypercorn hands the method on in upper case, but it is case-sensitive (RFC 9110, 9.1).
-        self._state[SENT_METHOD] = method
-        self._state[WEBSOCKET] = self._requests.websocket
-        self._stream = self._new_stream(self._send, _STREAM_ID)
-        await self._stream.handle(
-            Request(
-                stream_id=_STREAM_ID,
-                headers=self._requests.fields,
-                http_version=request.http_version.decode("ascii"),
-                method=method.upper(),
-                raw_path=request.target,
-                state=self._state,
-            )
-        )
-        if self._requests.is_waiting_for_100:
-            self._transport.write(CONTINUE)
-
-    async def _send(self, event: Event) -> None:
-        """Write what the application responds, unless its request has been refused meanwhile."""
-        if isinstance(event, StreamClosed):
-            await self._end()
-        elif self._refused:
-            return
-        elif isinstance(event, Body):
-            self._transport.write(self._requests.send_data(event.data))
-        elif isinstance(event, EndBody):
-            self._transport.write(self._requests.end_response())
-        elif isinstance(event, Response):
-            if self._left <= 0:
-                event.headers.append((b"connection", b"close"))
-            head = self._requests.begin_response(event.status_code, event.headers)
-            self._transport.write(head)
-
-    async def _end(self) -> None:
-        """The application has ended, with its response or in the middle of it."""
-        await self.disconnect()
-        if self._requests.can_go_on:
-            self._requests.start_next_cycle()
-            self._transport.request_ended()
-        else:
-            await self._transport.end()
+        path, _, query = request.target.partition(b"?")
+        state = {**self._state, SENT_METHOD: method, WEBSOCKET: self.requests.websocket}
+        scope = {
+            **self._base,
+            "http_version": request.http_version.decode("ascii"),
+            # Frameworks know methods in upper case only, but they are case-sensitive (RFC 9110,
+            # 9.1): `target` compares it with the one that was sent.
+            "method": method.upper(),
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "headers": self.requests.fields,
+            "state": state,
+            "extensions": {},
+        }
+        self.call = Call(self, scope)
+        state[HAS_INPUT] = self.call.has_input
+        if self.requests.is_waiting_for_100:
+            self.transport.write(CONTINUE)
 
     def _respond_to_refused(self) -> None:
         """Respond to what `http1` has refused."""
-        requests, error = self._requests, self._requests.refusal
+        requests, error = self.requests, self.requests.refusal
         assert error is not None
-        self._refused = True
         headers, body = _respond_to(error, requests.fields)
         headers.append((b"connection", b"close"))
-        self._transport.write(requests.begin_response(error.status, headers))
-        self._transport.write(requests.send_data(body))
-        self._transport.write(requests.end_response())
+        self.transport.write(requests.begin_response(error.status, headers))
+        self.transport.write(requests.send_data(body))
+        self.transport.write(requests.end_response())
 
 
-class Tasks(TaskGroup):
-    """Hypercorn's tasks of one connection, with its applications.
+class Call:
+    """One call of the ASGI application: a request, and the response to it."""
 
-    `flush` writes what the connection has to send.
-    """
+    __slots__ = ("_begun", "_due", "_input", "_protocol", "_scope", "disconnected")
 
-    def __init__(self, flush: Callable[[], Awaitable[None]]) -> None:
-        super().__init__()
-        self._flush = flush
-
-    async def spawn_app(
-        self, app: Any, config: Config, scope: Any, send: Callable[[Any], Awaitable[None]]
-    ) -> Callable[[Any], Awaitable[None]]:
-        """Start the application for one request; returns the function that queues its input."""
-        application = Application(send, self._flush, config.max_app_queue_size)
-        scope["state"][HAS_INPUT] = application.has_input
-        self.spawn(application.run, app, scope)
-        return application.put
-
-
-class Application:
-    """One call of the ASGI application, and the queue of its input, of at most `most` messages."""
-
-    __slots__ = ("_begun", "_change", "_flush", "_gone", "_input", "_most", "_send")
-
-    def __init__(
-        self,
-        send: Callable[[Any], Awaitable[None]],
-        flush: Callable[[], Awaitable[None]],
-        most: int,
-    ) -> None:
-        self._send = send
-        self._flush = flush
-        self._most = most
-        self._input: deque[Any] = deque()
-        self._gone = False
-        self._change: trio.Event | None = None
-        """What the application waits for while the queue is empty, or the reader while it is
-        full."""
+    def __init__(self, protocol: HTTP1Protocol, scope: dict[str, Any]) -> None:
+        self.disconnected = False
+        """Whether the client is gone, or its response is complete: nothing is sent any more."""
+        self._protocol = protocol
+        self._scope = scope
+        self._input: deque[dict[str, Any]] = deque()
+        self._due = _START
+        """What the application is to send next."""
         self._begun = False
+        """Whether a part of the body was sent."""
 
-    async def run(self, app: Any, scope: Any) -> None:
+    def __repr__(self) -> str:
+        return f"<Call {self._scope.get('method')} {self._scope.get('path')}, {self._due} is due>"
+
+    def add(self, data: bytes) -> None:
+        """A part of the request's body has come."""
+        self._input.append({"type": "http.request", "body": data, "more_body": True})
+
+    def end_input(self) -> None:
+        """The request has come whole."""
+        if self._input:
+            self._input[-1]["more_body"] = False
+        else:
+            self._input.append({"type": "http.request", "body": b"", "more_body": False})
+
+    async def run(self, app: Any) -> None:
         try:
-            await app(scope, self.receive, self.send)
+            await app(self._scope, self.receive, self.send)
         except* Exception:  # the boundary: a defect ends the request that met it
             log.exception("internal error")
-            await self._respond_to_defect(scope)
+            await self._respond_to_defect(self._scope["headers"])
         finally:
-            await self._send(None)
-            await self._flush()
-
-    async def put(self, message: Any) -> None:
-        """Queue a message for the application. Waits while the queue is full, until the request
-        has ended."""
-        if message["type"] == "http.disconnect":
-            self._gone = True
-        else:
-            while len(self._input) >= self._most and not self._gone:
-                await self._wait()
-            self._input.append(message)
-        self._wake()
+            # It holds `has_input`, and so this call: nothing is to wait for the garbage collector.
+            self._scope = {}
+            if not self.disconnected:
+                await self._end()
 
     def has_input(self) -> bool:
         """Whether `receive` has a part of the request, and would return at once."""
         return bool(self._input)
 
-    async def receive(self) -> Any:
-        """ASGI's `receive`."""
+    async def receive(self) -> dict[str, Any]:
+        """ASGI's `receive`, for one task at a time."""
         while not self._input:
-            if self._gone:
+            if self.disconnected:
                 await trio.lowlevel.checkpoint()  # an application may go on asking
                 return {"type": "http.disconnect"}
-            await self._wait()
-        self._wake()
+            await self._protocol.transport.read_more()
         return self._input.popleft()
-
-    async def _wait(self) -> None:
-        if self._change is None:
-            self._change = trio.Event()
-        await self._change.wait()
-
-    def _wake(self) -> None:
-        if self._change is not None:
-            self._change.set()
-            self._change = None
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`."""
-        await self._send(message)
-        if message["type"] == "http.response.start":
-            self._begun = True
+        kind, protocol = message["type"], self._protocol
+        if kind != self._due:
+            raise RuntimeError(f"the application sent {kind}, expected {self._due}")
+        if self.disconnected:
+            await trio.lowlevel.checkpoint()  # an application may go on sending
+        elif kind == _START:
+            protocol.begin_response(message["status"], message.get("headers", ()))
+            self._due = _BODY
         else:
-            await self._flush()
+            last = not message.get("more_body", False)
+            if not (last or self._begun):
+                # An end of the client's that came before the response leaves it open.
+                self._begun = True
+                await protocol.transport.read_present()
+            protocol.transport.write(protocol.requests.send_data(message.get("body", b"")))
+            if last:
+                protocol.transport.write(protocol.requests.end_response())
+                self._due = _NOTHING
+                await protocol.end_call()
+            await protocol.transport.flush()
 
-    async def _respond_to_defect(self, scope: Any) -> None:
-        if self._begun:
+    async def _end(self) -> None:
+        """The application has returned before the end of its response."""
+        protocol = self._protocol
+        if self._due == _START:
+            fields = [(b"content-length", b"0"), (b"connection", b"close")]
+            protocol.begin_response(500, fields)
+            protocol.transport.write(protocol.requests.end_response())
+        await protocol.end_call()
+        await protocol.transport.flush()
+
+    async def _respond_to_defect(self, request_headers: Fields) -> None:
+        if self._due != _START or self.disconnected:
             return
         error = InternalError("a defect of the gateway; see its log")
-        headers, body = _respond_to(error, scope["headers"])
-        await self.send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+        headers, body = _respond_to(error, request_headers)
+        await self.send({"type": _START, "status": error.status, "headers": headers})
+        await self.send({"type": _BODY, "body": body})
 
 
 def _respond_to(

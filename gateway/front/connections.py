@@ -1,31 +1,27 @@
-"""HTTP/1.1 connections: a carrier of our own, below Hypercorn's way of calling an application.
+"""HTTP/1.1 connections: a carrier of our own, in the place of Hypercorn's.
 
-Hypercorn's carrier and protocol, `hypercorn.trio.TCPServer` and `H11Protocol`, cost a short request
-eight task switches, two writes, a task that watches the silence after it, and checks of what we
-wrote ourselves; and they stop reading where they should notice that a client leaves. This module
-carries bytes, `http1` knows what they mean, `asgi` makes calls of them. Nothing here knows what is
-served.
+Hypercorn's carrier and protocol, `hypercorn.trio.TCPServer`, `H11Protocol` and `HTTPStream`, cost a
+short request eight task switches, two writes, two tasks, and checks of what we wrote ourselves; and
+they stop reading where they should notice that a client leaves. This module carries bytes, `http1`
+knows what they mean, `asgi` makes calls of them. Nothing here knows what is served.
 
 Theory of operation
 -------------------
 
-A connection is three kinds of tasks in one nursery. The *reader* (`Connection._read`) hands what
-the client sends to the protocol. Each request runs as an *application* task
-(`asgi.Application.run`). The *clock* (`Connection._keep_time`) closes the connection at its
-deadline.
+A connection is one task (`Connection._serve`), which waits for a request, calls the application for
+it (`asgi.Call`), and goes on to the next one. The deadlines of all connections are kept by one more
+task (`deadlines`).
 
-**Input.** Only the reader calls the protocol with bytes. `http1.HTTP1Requests` keeps what belongs
-to later requests, so that the reader never has to stop reading while a request is answered: that is
-how the end of a client is noticed. The reader waits
-for an application only when that leaves too much of a body unread (backpressure), and is released
-when the request ends. When a response is complete and the next request is here already, the reader
-is woken (`_read_ahead` is cancelled) to begin it. The next request does not begin before the
-response to the last one was written: a client that does not read gets no further.
+**Input** is read by whoever waits for it: the connection's task between two requests, and the
+application's `receive` during one. So an application that takes no more of a body leaves it to the
+kernel, which stops the client (backpressure), and one that waits for the client's end, as every
+response does that takes a while (`answers`), waits for the socket itself: no task and no queue
+stands between. `http1.HTTP1Requests` keeps what belongs to later requests.
 
 **Output.** What the protocol has to send is appended to `_output`, and `flush` writes it in one
-`writev`. An application flushes at the end of each ASGI message, the reader at the end of each
-read. `http.response.start` alone flushes nothing, since ASGI forbids a server to send the head
-before the first `http.response.body`. So a head is coalesced with the first part of its body, the
+`writev`. An application flushes at the end of each ASGI message, a reader at the end of each read.
+`http.response.start` alone flushes nothing, since ASGI forbids a server to send the head before the
+first `http.response.body`. So a head is coalesced with the first part of its body, the
 last part with the end of the message, and a short response is one write. An empty part with
 `more_body` sends the head by itself.
 
@@ -35,7 +31,7 @@ of a write would leave the client with bytes that nothing can follow. The socket
 bounds it, which `limit_unread` sets to the `write` clock of the agent that answers, and a least
 rate bounds a client that reads, but next to nothing.
 
-**Time.** A connection has a `_deadline`, except while a request is served, which has clocks of its
+**Time.** A connection has a deadline, except while a request is served, which has clocks of its
 own: `keep_alive` for the silence before a request, `_HEAD_SECONDS` for its head, then none until
 the response is written, and `_LINGER_SECONDS` after the last response. A request moves the
 deadline: no task is started, ended or woken for it. A request that has arrived when the silence has
@@ -45,13 +41,14 @@ lasted too long is served: the clock looks into the socket before it closes it.
 left. In the middle of a request or of its response it has left: the application gets
 `http.disconnect`. Between the two it may be a half-closed client that waits for its answer. It is
 told apart by an interim response (`100 Continue`, which every client of HTTP/1.1 must expect, RFC
-9110, 15.2): the kernel of a client that has left answers with a reset.
+9110, 15.2): the kernel of a client that has left answers with a reset. Nobody may have waited for
+the client when its EOF came, so it is looked for before a response begins that is not whole.
 
 **Our end.** After the last response, and after a refusal, our side is shut down, and what the
 client still sends is read and dropped until it closes its side (RFC 9112, 9.6): closing at once
 would reset the connection, and the client could lose a response that it has not read yet. A refusal
 comes a moment late (`asgi.REFUSAL_SECONDS`), so that nobody can be refused often. The connection is
-over when the reader has ended and every application has returned. A defect ends the
+over when the client has closed its side and the application has returned. A defect ends the
 connection in which it was met, and no other.
 
 **Draining.** Once `WorkerContext.terminated` is set, each response is the last of its connection
@@ -68,16 +65,14 @@ import os
 import socket
 import termios
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
 import trio
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.utils import parse_socket_addr
 
 from gateway import clock
-from gateway.front.asgi import HTTP1Protocol, Tasks
+from gateway.front.asgi import HTTP1Protocol
 from gateway.front.client import LIMIT_UNREAD
 from gateway.front.http1 import HTTP1Requests
 from gateway.front.http1_response import CONTINUE
@@ -89,6 +84,8 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import ConnectionState
+
+    from gateway.front.deadlines import Deadlines
 
 _READ_BYTES = 256 * 1024
 """Most bytes per read: each passes through the protocol, and a large body should be few of them."""
@@ -124,20 +121,28 @@ comes after twice the time."""
 
 
 class Connection:
-    """One client's connection, from accept to close."""
+    """One client's connection, from accept to close. Also the transport of its protocol."""
 
-    def __init__(self, config: Config, context: WorkerContext, stream: trio.SocketStream) -> None:
+    def __init__(
+        self,
+        config: Config,
+        context: WorkerContext,
+        deadlines: Deadlines,
+        stream: trio.SocketStream,
+    ) -> None:
         self._config = config
         self._context = context
         self._stream = stream
+        self._deadlines = deadlines
         self._requests = HTTP1Requests(_keep_alive_lines(config), context.terminated.is_set)
         self._protocol: HTTP1Protocol
         self._output: list[bytes] = []
         self._write_lock = trio.Lock()
-        self._read_ahead = trio.CancelScope()
+        self._client_ended = False
+        """Whether the client has sent its EOF."""
         self._closing = False
-        self._deadline = math.inf
-        self._clock = trio.CancelScope()
+        self.deadline = math.inf
+        """On the running clock."""
         self._unread_seconds = math.nan
 
     async def run(self, app: Any, state: ConnectionState) -> None:
@@ -148,47 +153,73 @@ class Connection:
             server = parse_socket_addr(sock.family, sock.getsockname())
         except OSError:  # the client has left already
             return
+        base = {
+            "type": "http",
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "scheme": "http",
+            "root_path": self._config.root_path,
+            "client": client,
+            "server": server,
+        }
         state[LIMIT_UNREAD] = self.limit_unread
-        async with Tasks(self.flush) as tasks:
-            new_stream = partial(
-                HTTPStream, app, self._config, self._context, tasks, False, client, server
-            )
-            most = self._config.keep_alive_max_requests
-            self._protocol = HTTP1Protocol(self, self._requests, new_stream, state, most)
-            self._start_idle_clock()
-            over = trio.CancelScope()
-            tasks.spawn(self._keep_time, over)
-            await self._read()
-            over.cancel()
+        most = self._config.keep_alive_max_requests
+        self._protocol = HTTP1Protocol(self, self._requests, base, state, most)
+        self._start_idle_clock()
+        try:
+            await self._serve(app)
+        finally:
             self._abort()
-            await self._protocol.disconnect()
+            self._deadlines.forget(self)
 
-    # Input
-
-    async def _read(self) -> None:
-        """Hand the client's bytes to the protocol until the connection is over."""
-        # Either error: the client has reset the connection, or it was closed here.
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while data := await self._receive():
-                if not self._closing:  # what comes after the last response is dropped
-                    await self._handle(data)
-            if await self._answer_half_closed():
-                async with self._write_lock:  # the last response has been written
-                    pass
-
-    async def _receive(self) -> bytes:
-        """The next bytes from the client, empty at its EOF.
-
-        Meanwhile, begins the requests that are here already when their turn comes.
-        """
-        while True:
-            if self._requests.pending:
-                await self._handle(b"")
-            elif self._requests.read_ahead:
-                with trio.CancelScope() as self._read_ahead:
-                    return await self._receive_some()
+    async def _serve(self, app: Any) -> None:
+        while not self._closing:
+            if (call := self._protocol.call) is not None:
+                await call.run(app)
+            elif self._client_ended and not self._requests.pending:
+                return
             else:
-                return await self._receive_some()
+                await self.read_more()
+        # What comes after the last response is dropped.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self._receive_some():
+                pass
+
+    # Input, of `asgi.Transport`
+
+    async def read_more(self) -> None:
+        if self._requests.pending:
+            await self._handle(b"")
+        elif self._client_ended:
+            await self._outlast_half_closed()
+        else:
+            try:
+                data = await self._receive_some()
+            # Either: the client has reset the connection, or it was closed here.
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._leave()
+                return
+            if not data and self._requests.our_state is h11.SEND_BODY:
+                self._leave()
+            else:
+                await self._take(data)
+
+    async def read_present(self) -> None:
+        if self._client_ended:
+            return
+        try:
+            data = os.read(self._stream.socket.fileno(), _READ_BYTES)
+        except OSError:
+            return  # nothing is there, or whoever writes next meets the same
+        await self._take(data)
+
+    # The same from inside
+
+    async def _take(self, data: bytes) -> None:
+        """Handle what was read: bytes, or the client's EOF."""
+        if not data:
+            self._client_ended = True
+            self._requests.receive_eof()
+        await self._handle(data)
 
     async def _receive_some(self) -> bytes:
         """As `trio.SocketStream.receive_some`, but waits first: mostly nothing is there yet."""
@@ -204,39 +235,24 @@ class Connection:
         raise trio.ClosedResourceError
 
     async def _handle(self, data: bytes) -> None:
-        if self._protocol.idle and self._write_lock.locked():
-            async with self._write_lock:  # the response to the last request comes first
-                pass
         was_in_head = self._requests.in_head
         await self._protocol.receive(data)
         await self.flush()
         if self._requests.in_head and not was_in_head and not self._closing:
             self._set_deadline(_HEAD_SECONDS)
 
-    async def _answer_half_closed(self) -> bool:
-        """Finish what the client had asked for when it shut down its side.
-
-        Returns False as soon as it is known that it has left altogether.
-        """
-        if self._closing:
-            return True
-        self._requests.receive_eof()
-        if self._requests.answering and self._requests.our_state is not h11.SEND_RESPONSE:
-            return False
-        await self._handle(b"")
+    async def _outlast_half_closed(self) -> None:
+        """Wait until a client that sends nothing more has its response, or has left altogether."""
         patience = _PROBE_SECONDS
-        while self._requests.answering and not self._closing:
-            with trio.move_on_after(patience) as self._read_ahead:
-                await trio.sleep_forever()
-            if self._requests.pending:
-                await self._handle(b"")
-            elif self._requests.our_state is h11.SEND_RESPONSE:
+        while not self._closing:
+            await trio.sleep(patience)
+            patience *= 2
+            if self._requests.our_state is h11.SEND_RESPONSE:
                 if not self._requests.can_be_probed:
-                    return False
+                    self._leave()
+                    return
                 self.write(CONTINUE)
                 await self.flush()
-                patience *= 2
-        return True
 
     # Output
 
@@ -251,28 +267,23 @@ class Connection:
         if self._output:
             parts, self._output = self._output, []
             await self._write(parts)
-        if self._protocol.idle and self._deadline == math.inf and not self._closing:
+        if self.deadline == math.inf and self._protocol.call is None and not self._closing:
             self._start_idle_clock()
 
-    # Of `asgi.Transport`
+    # Output, of `asgi.Transport`
 
     def write(self, data: bytes) -> None:
         if data:  # the end of a response is empty when its length was given
             self._output.append(data)
 
     def request_begun(self) -> None:
-        self._deadline = math.inf  # until the response is written
-
-    def request_ended(self) -> None:
-        if self._requests.pending:
-            self._read_ahead.cancel()
+        self.deadline = math.inf  # until the response is written
 
     async def end(self) -> None:
         if not self._closing:
             self._closing = True
-            self._read_ahead.cancel()
             await self._shut_down_output()
-            await self._protocol.disconnect()
+            self._protocol.disconnect()
 
     # The socket
 
@@ -290,8 +301,7 @@ class Connection:
                         for part in left:
                             await self._stream.send_all(part)
                 except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                    self._abort()
-                    await self._protocol.disconnect()
+                    self._leave()
 
     def _patience(self, count: int) -> float:
         """Seconds for a client to read so many bytes, if the agent that answers is known."""
@@ -325,21 +335,21 @@ class Connection:
                     self._stream.socket.shutdown(socket.SHUT_WR)
         self._set_deadline(_LINGER_SECONDS)
 
+    def _leave(self) -> None:
+        """The client has left."""
+        self._abort()
+        self._protocol.disconnect()
+
     def _abort(self) -> None:
         """Close the socket. Whoever waits for it gets trio.ClosedResourceError."""
         self._closing = True
         self._stream.socket.close()
-        self._read_ahead.cancel()
 
     # Time
 
     def _set_deadline(self, seconds: float) -> None:
-        self._deadline = clock.now() + seconds
-        # The clock looks at the deadline when it wakes. Only an earlier one must wake it earlier,
-        # and trio need not be told of each request.
-        wake_at = clock.as_deadline(self._deadline)
-        if wake_at < self._clock.deadline:  # noqa: PLR1730 - to set it takes longer than to look
-            self._clock.deadline = wake_at
+        self.deadline = clock.now() + seconds
+        self._deadlines.moved(self)
 
     def _start_idle_clock(self) -> None:
         if self._requests.in_head:
@@ -349,30 +359,22 @@ class Connection:
         else:
             self._set_deadline(self._config.keep_alive_timeout + _KEEP_ALIVE_GRACE_SECONDS)
 
-    async def _keep_time(self, over: trio.CancelScope) -> None:
-        """Close the connection at its deadline, until `over` is cancelled."""
-        with over:
-            while True:
-                with trio.CancelScope(deadline=clock.as_deadline(self._deadline)) as self._clock:
-                    await self._drain()
-                # The deadline may have been moved at the very moment at which it passed.
-                if clock.now() < self._deadline:
-                    continue
-                if self._closing or self._requests.in_head or not self._has_input():
-                    self._abort()
-                    return
-                self._set_deadline(_HEAD_SECONDS)
+    # Of `deadlines.Timed`
 
-    async def _drain(self) -> None:
-        """Shorten the silence when the gateway drains; then wait for the deadline."""
-        if not self._context.terminated.is_set():
-            await self._context.terminated.wait()
-            if not math.isinf(self._deadline) and not self._closing and not self._requests.in_head:
-                self._set_deadline(_DRAIN_SECONDS)
-        await trio.sleep_forever()
+    def time_is_up(self) -> None:
+        """The deadline has passed."""
+        if self._closing or self._requests.in_head or not self._has_input():
+            self._abort()
+        else:
+            self._set_deadline(_HEAD_SECONDS)
+
+    def drain(self) -> None:
+        """Shorten the silence when the gateway drains."""
+        if not math.isinf(self.deadline) and not self._closing and not self._requests.in_head:
+            self._set_deadline(_DRAIN_SECONDS)
 
     def _has_input(self) -> bool:
-        """Whether the socket holds bytes that the reader has not taken yet."""
+        """Whether the socket holds bytes that nobody has taken yet."""
         available = array.array("i", [0])
         fcntl.ioctl(self._stream.socket.fileno(), termios.FIONREAD, available)
         return available[0] > 0

@@ -109,7 +109,7 @@ class HTTP1Requests:
         self.refusal: GatewayError | None = None
         """Why the client's bytes were refused. They are the last of the connection."""
         self.pending = False
-        """Whether a cycle has begun with input that `next_event` has not been asked about."""
+        """Whether there is input that `next_event` has to be asked about, or asked again."""
         self.is_waiting_for_100 = False
         """Whether the client sends no body before it is told to go on."""
 

@@ -43,6 +43,7 @@ from hypercorn.typing import ConnectionState
 from gateway.errors import Overloaded, RateLimited
 from gateway.front.addresses import AddressCounts, client_of
 from gateway.front.connections import Connection
+from gateway.front.deadlines import Deadlines
 from gateway.front.dialect import retry_headers
 from gateway.front.head import new_request_id
 from gateway.front.native.errors import encode_error
@@ -112,8 +113,12 @@ async def serve_http(
         await lifespan.wait_for_startup()
         async with trio.open_nursery() as connections:
             refusals = Refusals()
+            deadlines = Deadlines()
+            application.start_soon(deadlines.run, context.terminated.wait)
 
-            connect = partial(_serve_connection, app, config, context, state)
+            connect = partial(
+                _serve_connection, app, state, partial(Connection, config, context, deadlines)
+            )
 
             def serve(stream: trio.SocketStream) -> None:
                 connections.start_soon(_serve_client, places, refusals, connect, stream)
@@ -303,12 +308,11 @@ def _refusal(error: GatewayError) -> bytes:
 
 async def _serve_connection(
     app: Any,
-    config: Config,
-    context: WorkerContext,
     state: LifespanState,
+    new_connection: Callable[[trio.SocketStream], Connection],
     stream: trio.SocketStream,
 ) -> None:
-    connection = Connection(config, context, stream)
+    connection = new_connection(stream)
     try:
         await connection.run(app, ConnectionState(state.copy()))
     except* Exception:  # the boundary: a defect ends the connection that met it, and no other

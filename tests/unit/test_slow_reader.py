@@ -12,6 +12,7 @@ from hypercorn.config import Config
 
 from gateway.front import connections
 from gateway.front.connections import LEAST_READ_RATE, Connection
+from gateway.front.deadlines import Deadlines
 
 
 class Socket:
@@ -39,7 +40,7 @@ class Dripping:
 class Protocol:
     disconnected = False
 
-    async def disconnect(self) -> None:
+    def disconnect(self) -> None:
         self.disconnected = True
 
 
@@ -48,7 +49,7 @@ async def written(rate: int, size: int, monkeypatch: pytest.MonkeyPatch) -> tupl
     monkeypatch.setattr(connections, "set_unread_limit", lambda socket, seconds: None)
     stream: Any = Dripping(rate)
     context: Any = SimpleNamespace(terminated=trio.Event())
-    connection: Any = Connection(Config(), context, stream)
+    connection: Any = Connection(Config(), context, Deadlines(), stream)
     connection._protocol = protocol = Protocol()
     connection.limit_unread(30)
     began = trio.current_time()
