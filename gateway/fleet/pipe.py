@@ -122,7 +122,7 @@ class Pipe:
     increase. A host's end has none and follows; `ended` is the last epoch that it knows of, with
     which nothing is begun again.
 
-    `receive`, `beat`, `connected`, `end` and `close` may give the next `flush` something to return.
+    Every method may give the next `flush` something to return: see `pending`.
     """
 
     def __init__(self, epochs: Iterator[int] | None = None, *, ended: int = 0) -> None:
@@ -180,6 +180,11 @@ class Pipe:
         self._say = _K
 
     # To the peer
+
+    @property
+    def pending(self) -> bool:
+        """Whether `flush` has something to return."""
+        return self._say is not None or bool(self._queue) or self._repeat
 
     def send(self, data: bytes) -> int:
         """Append to the stream; returns the position of its end: `sent`. Nothing leaves before
@@ -376,6 +381,7 @@ class Pipe:
         self._queue.clear()
         self._window.clear()
         self._say = None
+        self._repeat = False
         return Ended(self.epoch, why, detail, reached)
 
     def _reached(self, received: int | None) -> int:
