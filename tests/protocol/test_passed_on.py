@@ -58,5 +58,7 @@ def test_a_line_for_a_request_that_never_was_breaks_the_connection() -> None:
 
 def test_nobody_in_between_says_ready() -> None:
     connection = passed_on()
-    connection.receive_data(b'{"jsonrpc":"2.0","method":"ready","params":{"handlers":["chat"]}}\n')
+    connection.receive_data(
+        b'{"jsonrpc":"2.0","method":"ready","params":{"protocol":1,"handlers":["chat"]}}\n'
+    )
     assert connection.broken
