@@ -296,6 +296,7 @@ CLOCK_MEANINGS = {
     "idle": "waiting for the agent's next word",
     "total": "the request",
     "write": "waiting for the client to read",
+    "accept": "waiting for the agent's host to take the request",
 }
 
 

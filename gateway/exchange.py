@@ -113,6 +113,7 @@ class Exchange:
         "late_check",
         "offset",
         "on_spill",
+        "on_taken",
         "outcome",
         "output_begun",
         "phase",
@@ -156,7 +157,7 @@ class Exchange:
         """How the answer ended, where events were asked for and the worker told."""
         self.error: GatewayError | None = None
         self.output_begun = False
-        """Whether any word of the answer has come from the worker."""
+        """Whether any word of the answer has come."""
         self.session: Session | None = None
         self.worker_id: int | None = None
         """The pool's: the worker that has the request."""
@@ -168,6 +169,8 @@ class Exchange:
         """The link's: the length of that line in bytes."""
         self.buffered_bytes = 0
         """What the words that wait for the client take, `CHUNK_COST` included."""
+        self.on_taken: Callable[[int], None] | None = None
+        """Of one whose worker is at a host: called with what was taken, `CHUNK_COST` included."""
         self.on_spill: Callable[[], None] | None = None
         """Of a run: called by `spill`, so that the words are taken though no client reads them."""
         self._clocks = clocks
@@ -229,11 +232,7 @@ class Exchange:
             self._enter(RequestPhase.GIVEN, now)
 
     def forget_payload(self) -> None:
-        """Drop the payload: no other worker will need it.
-
-        A stream may last for hours, and an answer may be as large as its request: both need not be
-        held at once.
-        """
+        """Drop the payload: no other worker will need it, and an answer may be as large."""
         if self.call.payload:
             self.call = structs.replace(self.call, payload=b"")
 
@@ -338,6 +337,8 @@ class Exchange:
         """Take the words that have come since the last time, without waiting."""
         words = self._words
         if words:
+            if self.on_taken is not None:
+                self.on_taken(self.buffered_bytes)
             self._words = []
             self._joined = self.buffered_bytes = 0
             self._make_room()

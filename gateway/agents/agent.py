@@ -79,8 +79,8 @@ class Agent(Protocol):
         """Everything about the agent."""
 
     @property
-    def reading(self) -> AgentReading:
-        """What the metrics are told."""
+    def reading(self) -> AgentReading | None:
+        """What the metrics are told; None where the agent's hosts tell theirs."""
 
     @property
     def started(self) -> int:

@@ -276,7 +276,8 @@ class Dispatcher:
 
     @property
     def readings(self) -> list[AgentReading]:
-        return [agent.reading for agent in self.agents.values()]
+        every = (agent.reading for agent in self.agents.values())
+        return [reading for reading in every if reading is not None]
 
     @property
     def open_streams(self) -> Counter[str]:

@@ -42,11 +42,16 @@ class AgentState(StrEnum):
     """It would be refused: the circuit breaker is open."""
     DRAINING = "draining"
     """It would be refused: the gateway is ending."""
+    AWAY = "away"
+    """It would be refused: no host of the fleet has the agent."""
 
     @property
     def can_serve(self) -> bool:
         """Whether a request would be admitted and given to a worker now or soon."""
-        return self not in {AgentState.DRAINING, AgentState.OPEN, AgentState.BACKOFF}
+        return self not in _NOT_NOW
+
+
+_NOT_NOW = frozenset({AgentState.DRAINING, AgentState.OPEN, AgentState.BACKOFF, AgentState.AWAY})
 
 
 class WorkerStatus(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import { trafficLines } from "./spark.js";
 
 const RECENT_SECONDS = 600; // how long a failure that is over stays in the list
 const ROWS_A_FRAME = 50; // that are patched: a few milliseconds
-const WORST_FIRST = ["open", "backoff", "draining", "busy", "starting", "ready", "cold"];
+const WORST_FIRST = ["away", "open", "backoff", "draining", "busy", "starting", "ready", "cold"];
 
 export function showAgents(place, { signal, linked }) {
   const totals = new Totals();

@@ -121,12 +121,12 @@ export function lastMinute(name) {
 
 const TONES = {
   cold: "calm", starting: "wait", ready: "good", busy: "busy",
-  backoff: "bad", open: "bad", draining: "wait",
+  backoff: "bad", open: "bad", draining: "wait", away: "bad",
 };
 
 const WORDS = {
   cold: "cold", starting: "starting", ready: "ready", busy: "busy",
-  backoff: "waiting to restart", open: "failing", draining: "draining",
+  backoff: "waiting to restart", open: "failing", draining: "draining", away: "no host",
 };
 
 const MEANINGS = {
@@ -137,6 +137,7 @@ const MEANINGS = {
   backoff: "It failed, and is started again after a pause.",
   open: "It failed too often: requests are refused until it is tried again.",
   draining: "It is ending: requests are refused.",
+  away: "No host of the fleet has it: requests are refused.",
 };
 
 /** How a state of an agent is shown: its tone, its word and its meaning. */
@@ -146,4 +147,4 @@ export const shownState = (state) => ({
   meaning: MEANINGS[state] ?? "",
 });
 
-export const inTrouble = (agent) => agent.state === "backoff" || agent.state === "open";
+export const inTrouble = (agent) => ["backoff", "open", "away"].includes(agent.state);

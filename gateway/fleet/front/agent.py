@@ -1,0 +1,219 @@
+"""An agent whose workers are at hosts: `gateway.agents.agent.Agent` for a front."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import trio
+from msgspec import structs
+
+from gateway import clock
+from gateway.agents.declared import Declared
+from gateway.agents.status import AgentState, AgentStatus, AgentSummary
+from gateway.errors import Cancelled, ShuttingDown
+from gateway.exchange import Exchange
+from gateway.fleet.front.described import BACKSTOP
+from gateway.fleet.front.errors import cut_off, nowhere
+from gateway.fleet.front.hosts import merged_state
+from gateway.fleet.front.request import RemoteRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from gateway.agents.agent import Agent
+    from gateway.agents.pool_types import PoolWorker
+    from gateway.agents.status import LastFailure, LimitMet
+    from gateway.call import Call
+    from gateway.errors import GatewayError
+    from gateway.fleet.front.described import Described
+    from gateway.fleet.front.hosts import At, Hosts
+    from gateway.fleet.front.link import Link
+
+MOST_HOSTS_ASKED = 3
+"""Of one request."""
+
+
+class RemoteAgent:
+    """See the module's docstring.
+
+    `connected` says whether there is a connection to NATS; `link_to` gives the way to a host. Both
+    are looked at for each request. `status_of` makes the body of `GET /agent/{name}`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hosts: Hosts,
+        described: Described,
+        *,
+        connected: Callable[[], bool],
+        link_to: Callable[[At], Link],
+        status_of: Callable[[RemoteAgent], Awaitable[AgentStatus]],
+    ) -> None:
+        self.name = name
+        self.declared = Declared(name)
+        self.settings = described.settings
+        self.last_failure: LastFailure | None = None
+        self.last_limit: LimitMet | None = None
+        self._hosts = hosts
+        self._connected = connected
+        self._link_to = link_to
+        self._status_of = status_of
+        self._described = described
+        self._requests: dict[Exchange, RemoteRequest] = {}
+        """Those that were not left."""
+        self._ending: GatewayError | None = None
+        self._draining = False
+        self._stopped = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<RemoteAgent {self.name} {self.state.value}, {len(self._requests)} requests>"
+
+    # Its life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """As `Agent.run`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.declared.run)
+            await trio.lowlevel.checkpoint()
+            self.describe(self._described)
+            task_status.started()
+            await self._stopped.wait()
+            nursery.cancel_scope.cancel()
+
+    def describe(self, described: Described) -> None:
+        """A host has described the agent anew."""
+        self._described = described
+        if self.settings != described.settings:
+            self.settings = described.settings
+        if described.known:
+            self.declared.heard(described.ready)
+
+    def warm_up(self) -> None:
+        """Hosts do."""
+
+    def inherit(self, other: Agent) -> None:
+        """There is nothing to take over."""
+
+    def wind_down(self) -> None:
+        """Hosts do."""
+
+    def drain(self) -> None:
+        """As `Agent.drain`."""
+        self._draining = True
+
+    def stop(self, error: GatewayError) -> None:
+        """As `Agent.stop`."""
+        self._draining = True
+        for exchange, request in list(self._requests.items()):
+            if not exchange.ended:
+                exchange.fail(error)
+                self._cancel(request)
+        self._stopped.set()
+
+    # Requests
+
+    def submit(self, call: Call, new: Callable[..., Exchange] = Exchange) -> Exchange:
+        """As `Agent.submit`."""
+        if self._draining:
+            raise ShuttingDown("the gateway is shutting down", retry_after=1.0)
+        self.declared.check(call)  # what is not known yet, its host looks at
+        if not math.isinf(call.total):
+            call = structs.replace(call, total=call.total + BACKSTOP)
+        settings = self.settings
+        exchange = new(call, settings.clocks, clock.now(), settings.session_by)
+        request = RemoteRequest(exchange)
+        if not self._place(request):
+            raise nowhere(self.name) if self._connected() else cut_off()
+        self._requests[exchange] = request
+        if call.stream:
+            exchange.on_taken = request.client_took
+        return exchange
+
+    def leave(self, exchange: Exchange) -> None:
+        """As `Agent.leave`."""
+        request = self._requests.pop(exchange, None)
+        if request is not None:
+            exchange.fail(Cancelled())
+            self._cancel(request)
+
+    def _cancel(self, request: RemoteRequest) -> None:
+        if request.link is not None:
+            request.link.cancel(request)
+
+    def elsewhere(self, request: RemoteRequest, error: GatewayError) -> None:
+        """A host has not run a request: give it to another, or end it with `error`."""
+        if request.exchange.ended:
+            return
+        if len(request.tried) >= MOST_HOSTS_ASKED or not self._place(request):
+            request.exchange.fail(error)
+
+    def _place(self, request: RemoteRequest) -> bool:
+        """Give a request to a host; False: there is none that can be asked."""
+        if not self._connected():
+            return False
+        at = self._hosts.choose(
+            self.name,
+            clock.now(),
+            session=self._session(request.exchange),
+            without=request.tried,
+        )
+        if at is None:
+            return False
+        self._link_to(at).submit(request, at)
+        return True
+
+    def _session(self, exchange: Exchange) -> str | None:
+        return None if self.settings.session == "none" else exchange.conversation
+
+    # What is told of it
+
+    @property
+    def state(self) -> AgentState:
+        if self._draining:
+            return AgentState.DRAINING
+        if not self._connected():
+            return AgentState.AWAY
+        return merged_state(self._hosts.of(self.name))
+
+    @property
+    def summary(self) -> AgentSummary:
+        ready = self.declared.ready
+        places = self._hosts.of(self.name)
+        return AgentSummary(
+            name=self.name,
+            description=self.settings.description or (None if ready is None else ready.description),
+            handlers=None if ready is None else ready.handlers,
+            state=self.state,
+            in_flight=sum(at.in_flight for at in places),
+            waiting=sum(at.waiting for at in places),
+            failures=0,
+            workers=0,
+        )
+
+    async def status(self) -> AgentStatus:
+        """As `Agent.status`, of all hosts together."""
+        return await self._status_of(self)
+
+    @property
+    def reading(self) -> None:
+        """Its hosts tell the metrics themselves; a front has families of the fleet."""
+
+    @property
+    def started(self) -> int:
+        return 0
+
+    # Its processes on this machine
+
+    @property
+    def workers(self) -> Sequence[PoolWorker[Any]]:
+        return ()
+
+    def pids(self) -> Mapping[int, int | None]:
+        """It has no workers here."""
+        return {}
+
+    @property
+    def processes(self) -> list[tuple[int, str | None]]:
+        return [(pid, None) for pid in self.declared.processes]

@@ -1,0 +1,292 @@
+"""A front's part of its fleet: the hosts that there are, the ways to them, and their agents.
+
+# Theory of operation
+
+    beats ──> Hosts: who is there, and how loaded ──> RemoteAgent: which host gets a request
+                └──> a Link for each host                            │
+                └──> agents come and go with them      Link ── Wire ─┴─> the host
+
+A host is there from its first beat on. It is *given up* when NATS says that nobody listens to what
+it is sent, or when nothing has come from it for the `link` clock: then its requests end, or go to
+another host if it has certainly not received them. A host that was given up and beats again is
+there again.
+
+**Who may be judged.** Without a connection to NATS, and for a moment after a new one, nobody is:
+those who lost theirs at the same time need as long. Silence counts against the last time at which
+anything at all came from NATS (`Bus.heard_at`), so that a network that is away here is not taken
+for hosts that are. After the process itself stood still, what was sent meanwhile has to be read
+first: a beat that comes late judges nobody.
+
+Without NATS for longer than `grace`, every request that is at a host ends.
+
+An agent is served from its first description on. When its last host has gone it stays for
+`LINGER_SECONDS`, during which its requests are refused with a 503: a host that is started again has
+it again. After that it does not exist.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway import clock
+from gateway.errors import ShuttingDown
+from gateway.fleet.front.agent import RemoteAgent
+from gateway.fleet.front.described import read_description
+from gateway.fleet.front.hosts import Hosts
+from gateway.fleet.front.link import Link
+from gateway.fleet.front.status import ask_all, merge
+from gateway.fleet.wire import BEAT, Wires
+from gateway.observe import logs
+
+if TYPE_CHECKING:
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.agents.status import AgentStatus
+    from gateway.config.fleet import FleetSettings
+    from gateway.errors import GatewayError
+    from gateway.fleet.bus import Bus, Delivery
+    from gateway.fleet.front.described import Described
+    from gateway.fleet.front.request import RemoteRequest
+    from gateway.fleet.subjects import Peer, Subjects
+
+log = logging.getLogger("gateway.fleet")
+
+MOST_AGENTS = 2000
+"""Of a fleet."""
+
+LINGER_SECONDS = 60.0
+"""An agent whose last host has gone is known for so long."""
+
+REMOVE_SECONDS = 30.0
+"""For the last requests of an agent that is not known any more: none of them is at a host."""
+
+GRACE_AFTER_RETURN = 2.0
+"""Seconds after a new connection in which no host is judged."""
+
+LATE = 0.15
+"""Seconds by which a beat may be late and judge."""
+
+AVOID_SECONDS = 5.0
+"""For which a host gets no requests that broke the protocol."""
+
+FIRST_SECONDS = 1.0
+"""At the start: for the first hosts to be heard and their agents to be described, before HTTP is
+served. Hosts beat five times in it."""
+
+END_SECONDS = 1.0
+"""At the end: for the last cancels to be received."""
+
+
+class Front:
+    """See the module's docstring. `run` must be running, and the dispatcher's, too."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        this: Peer,
+        dispatcher: Dispatcher,
+        settings: FleetSettings,
+    ) -> None:
+        self.hosts = Hosts(settings.may_serve)
+        self._bus = bus
+        self._subjects = subjects
+        self._this = this
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._wires = Wires(bus, subjects, this, role="front")
+        self._links: dict[Peer, Link] = {}
+        self._agents: dict[str, RemoteAgent] = {}
+        """Those that are served, or are about to be."""
+        self._asked: set[tuple[Peer, str]] = set()
+        """Descriptions that are being asked for."""
+        self._away_since: dict[str, float] = {}
+        """Agents whose last host has gone, and when."""
+        self._judging_from = -math.inf
+        self._lost_at: float | None = clock.now()
+        """When the connection was lost; None while there is one."""
+        self._came = trio.Event()
+        """An agent has come."""
+        self._nursery: trio.Nursery | None = None
+
+    def __repr__(self) -> str:
+        return f"<Front {self._this}: {len(self.hosts)} hosts, {len(self._agents)} agents>"
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """As `composition.member.Member.run`."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._wires.run)
+            self._bus.watch(self._connected, self._lost)
+            self._nursery.start_soon(self._beat)
+            with trio.move_on_after(FIRST_SECONDS):
+                await self._came.wait()
+                await trio.sleep(2 * BEAT)  # others come with the next beats
+            task_status.started()
+
+    async def end(self) -> None:
+        """As `composition.member.Member.end`."""
+        with trio.move_on_after(END_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for link in self._links.values():
+                    nursery.start_soon(link.wire.settled)
+        for link in list(self._links.values()):
+            link.wire.close()
+        self._wires.flush()
+
+    # The connection
+
+    def _connected(self) -> None:
+        if self._lost_at is not None and self._links:
+            self._judging_from = clock.now() + GRACE_AFTER_RETURN
+        self._lost_at = None
+        self._bus.subscribe(self._subjects.beats(), self._heard)
+        logs.event(log, logging.INFO, "connected to NATS")
+
+    def _lost(self) -> None:
+        self._lost_at = clock.now()
+        message = "the connection to NATS is lost: requests are refused until it is back"
+        logs.event(log, logging.WARNING, message)
+
+    # Hosts
+
+    def _heard(self, delivery: Delivery) -> None:
+        peer = self._subjects.peer_at_end(delivery.subject)
+        if peer is None:
+            return
+        host = self.hosts.heard(peer, delivery.data)
+        if host is None:
+            return
+        link = self._links.get(peer)
+        if link is None:
+            link = self._links[peer] = Link(
+                host,
+                self._wires,
+                elsewhere=self._elsewhere,
+                unheard=self._unheard,
+                broken=self._avoid,
+            )
+            message = f"a host has come, with {len(host.agents)} agents"
+            logs.event(log, logging.INFO, message, host=str(peer))
+        link.beat_at = clock.now()
+        for name, at in host.agents.items():
+            if at.revision != at.beat.revision and (peer, name) not in self._asked:
+                self._asked.add((peer, name))
+                answer = partial(self._described, peer, name, at.beat.revision)
+                link.ask("describe", name, answer)
+
+    def _described(self, peer: Peer, name: str, revision: int, body: bytes | None) -> None:
+        self._asked.discard((peer, name))
+        host = self.hosts.get(peer)
+        at = None if host is None else host.agents.get(name)
+        if at is None or body is None:
+            return  # with the next beat it is asked again, if it is there
+        described = read_description(body)
+        at.revision = revision
+        if described is None:
+            message = "what a host says of an agent cannot be used"
+            logs.event(log, logging.ERROR, message, host=str(peer), agent=name)
+            return
+        agent = self._agents.get(name)
+        if agent is not None:
+            agent.describe(described)
+        elif len(self._agents) < MOST_AGENTS:
+            self._come(name, described)
+
+    def _elsewhere(self, request: RemoteRequest, error: GatewayError) -> None:
+        agent = self._agents.get(request.exchange.call.agent)
+        if agent is None:
+            request.exchange.fail(error)
+        else:
+            agent.elsewhere(request, error)
+
+    def _unheard(self, link: Link) -> None:
+        if self._may_judge(clock.now()):
+            self._give_up(link, "is gone")
+
+    def _avoid(self, link: Link) -> None:
+        link.host.avoided_until = clock.now() + AVOID_SECONDS
+
+    def _give_up(self, link: Link, how: str) -> None:
+        """A host cannot be reached any more; `how` is the predicate of a sentence."""
+        peer = link.host.peer
+        if self._links.get(peer) is not link:
+            return
+        message = f"a host {how}; it had {link.open_requests} requests"
+        logs.event(log, logging.WARNING, message, host=str(peer))
+        del self._links[peer]
+        self.hosts.lost(peer)
+        link.give_up(how)
+
+    def _may_judge(self, now: float) -> bool:
+        return self._lost_at is None and now >= self._judging_from
+
+    # Agents
+
+    def _come(self, name: str, described: Described) -> None:
+        agent = self._agents[name] = RemoteAgent(
+            name,
+            self.hosts,
+            described,
+            connected=lambda: self._lost_at is None,
+            link_to=lambda at: self._links[at.host.peer],
+            status_of=self._status,
+        )
+        assert self._nursery is not None
+        self._nursery.start_soon(self._put, agent)
+
+    async def _put(self, agent: RemoteAgent) -> None:
+        try:
+            await self._dispatcher.start(agent)
+        except ShuttingDown:
+            return
+        self._dispatcher.put(agent)
+        self._came.set()
+        logs.event(log, logging.INFO, "an agent has come", agent=agent.name)
+
+    # Time
+
+    async def _beat(self) -> None:
+        due = trio.current_time() + BEAT
+        while True:
+            await trio.sleep_until(due)
+            late = trio.current_time() - due > LATE
+            due = trio.current_time() + BEAT
+            now = clock.now()
+            if self._lost_at is not None and now - self._lost_at > self._settings.grace:
+                for link in list(self._links.values()):
+                    how = f"cannot be reached: no connection to NATS for {self._settings.grace:g} s"
+                    self._give_up(link, how)
+            if not late and self._may_judge(now):
+                for link in list(self._links.values()):
+                    silent = self._bus.heard_at - link.heard_at
+                    if silent > self._settings.link:
+                        self._give_up(link, f"has been silent for {silent:.1f} s")
+            for link in self._links.values():
+                link.tick(now, self._settings.accept)
+            self._look_who_is_away(now)
+
+    def _look_who_is_away(self, now: float) -> None:
+        for name in self._agents.keys() - self.hosts.agents:
+            if self._lost_at is not None:
+                self._away_since[name] = now
+            elif now - self._away_since.setdefault(name, now) > LINGER_SECONDS:
+                self._go(name)
+        for name in self._away_since.keys() & self.hosts.agents:
+            del self._away_since[name]
+
+    def _go(self, name: str) -> None:
+        del self._agents[name], self._away_since[name]
+        logs.event(log, logging.WARNING, "an agent is at no host any more", agent=name)
+        if name in self._dispatcher.agents:
+            self._dispatcher.remove(name, REMOVE_SECONDS)
+
+    # What is told of it
+
+    async def _status(self, agent: RemoteAgent) -> AgentStatus:
+        places = [(at, self._links[at.host.peer]) for at in self.hosts.of(agent.name)]
+        told = await ask_all(agent.name, places)
+        return merge(agent.summary, agent.settings, agent.declared, [at for at, _ in places], told)

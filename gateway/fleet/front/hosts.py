@@ -1,0 +1,252 @@
+"""Which hosts there are, by what they say of themselves, and which of them gets a request. Pure.
+
+A host is known from its first beat on, until `lost`. What it says is checked and bounded: it may be
+broken into, and then it may say anything in its own name, and start over as often as it likes.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.agents.status import AgentState
+from gateway.config import AGENT_NAME
+from gateway.fleet.messages import VERSION, Beat
+from gateway.fleet.subjects import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from gateway.fleet.messages import AgentBeat
+    from gateway.fleet.subjects import Peer
+
+MOST_HOSTS = 1000
+"""Of a fleet."""
+
+MOST_STARTS = 4
+"""Hosts of one name: while one drains, the next may be there already."""
+
+MOST_AGENTS = 1000
+"""Of one host."""
+
+MOST_NAME = 200
+"""Characters of an agent's name."""
+
+MOST_VERSION = 40
+"""Characters of the version of agent-gateway that a host has."""
+
+MOST_COUNT = 1_000_000
+"""Requests, of any kind, that a host is believed to have."""
+
+_STATES = {each.value: each for each in AgentState}
+
+_NOT_NOW = frozenset({AgentState.OPEN, AgentState.BACKOFF, AgentState.DRAINING})
+
+_decode = msgspec.msgpack.Decoder(Beat).decode
+
+
+class At:
+    """One agent at one host."""
+
+    __slots__ = ("beat", "host", "mine", "revision", "served", "state")
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.beat: AgentBeat
+        """The last one."""
+        self.state = AgentState.COLD
+        self.mine = 0
+        """Requests that this front has given to it and that have not ended."""
+        self.served = 0
+        """Requests that this front has ever given to it."""
+        self.revision: int | None = None
+        """Of the description that is known."""
+
+    def __repr__(self) -> str:
+        return f"<At {self.host.peer}: {self.state}, {self.mine} of ours>"
+
+    def hear(self, beat: AgentBeat) -> None:
+        """It has told of itself."""
+        self.beat, self.state = beat, _STATES.get(beat.state, AgentState.OPEN)
+
+    @property
+    def capacity(self) -> int:
+        return min(max(1, self.beat.capacity), MOST_COUNT)
+
+    @property
+    def in_flight(self) -> int:
+        return min(max(0, self.beat.in_flight), MOST_COUNT)
+
+    @property
+    def waiting(self) -> int:
+        return min(max(0, self.beat.waiting), MOST_COUNT)
+
+    @property
+    def load(self) -> tuple[bool, float, int]:
+        """The smaller, the sooner a request is served. The last member takes turns."""
+        busy = max(self.mine, self.in_flight + self.waiting) / self.capacity
+        return (self.state in _NOT_NOW, busy, self.served)
+
+
+class Host:
+    """One process, from its first beat on."""
+
+    __slots__ = ("agents", "avoided_until", "draining", "gateway", "peer")
+
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
+        self.agents: dict[str, At] = {}
+        self.draining = False
+        self.gateway = ""
+        """The version of agent-gateway."""
+        self.avoided_until = 0.0
+        """Running time: it has broken the protocol, and gets no requests before."""
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "serving"
+        return f"<Host {self.peer} {state}, {len(self.agents)} agents>"
+
+
+class Hosts:
+    """All hosts of a fleet. `may_serve` says whether the hosts of a name may serve an agent."""
+
+    def __init__(self, may_serve: Callable[[str, str], bool] = lambda host, agent: True) -> None:
+        self._may_serve = may_serve
+        self._hosts: dict[Peer, Host] = {}
+        self._at: dict[str, dict[Peer, At]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Hosts {list(self._hosts.values())}>"
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def get(self, peer: Peer) -> Host | None:
+        return self._hosts.get(peer)
+
+    @property
+    def all(self) -> Collection[Host]:
+        return self._hosts.values()
+
+    @property
+    def agents(self) -> Collection[str]:
+        """The names of agents that any host has."""
+        return self._at.keys()
+
+    def of(self, agent: str) -> Collection[At]:
+        """Where an agent is, draining hosts included."""
+        return self._at.get(agent, {}).values()
+
+    def heard(self, peer: Peer, data: bytes) -> Host | None:
+        """Take a beat. None: it was no beat, of another version, or there is no room for the host.
+
+        Agents that the host may not serve, and those beyond what is believed, are left out.
+        """
+        try:
+            beat = _decode(data)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        if beat.version != VERSION:
+            return None
+        host = self._hosts.get(peer)
+        if host is None:
+            if not self._has_room(peer):
+                return None
+            host = self._hosts[peer] = Host(peer)
+        host.draining = beat.draining
+        host.gateway = beat.gateway[:MOST_VERSION]
+        for name, told in beat.agents.items():
+            at = host.agents.get(name)
+            if at is None:
+                at = self._come(host, name)
+                if at is None:
+                    continue
+            at.hear(told)
+        if len(host.agents) > len(beat.agents) or host.agents.keys() - beat.agents.keys():
+            for name in host.agents.keys() - beat.agents.keys():
+                self._go(host, name)
+        return host
+
+    def _has_room(self, peer: Peer) -> bool:
+        if not (NAME.match(peer.name) and NAME.match(peer.nonce)):
+            return False
+        of_name = sum(each.name == peer.name for each in self._hosts)
+        return len(self._hosts) < MOST_HOSTS and of_name < MOST_STARTS
+
+    def _come(self, host: Host, name: str) -> At | None:
+        if not (
+            len(host.agents) < MOST_AGENTS
+            and len(name) <= MOST_NAME
+            and AGENT_NAME.match(name)
+            and self._may_serve(host.peer.name, name)
+        ):
+            return None
+        at = host.agents[name] = At(host)
+        self._at.setdefault(name, {})[host.peer] = at
+        return at
+
+    def _go(self, host: Host, name: str) -> None:
+        del host.agents[name]
+        those = self._at[name]
+        del those[host.peer]
+        if not those:
+            del self._at[name]
+
+    def lost(self, peer: Peer) -> None:
+        """The host is gone. If it beats again, it is there again."""
+        host = self._hosts.pop(peer, None)
+        if host is not None:
+            for name in list(host.agents):
+                self._go(host, name)
+
+    # Choice
+
+    def candidates(self, agent: str, now: float, without: Collection[Peer] = ()) -> list[At]:
+        """Where a request may be given to, in no order. `without` are hosts that have refused it.
+        `now` is running time."""
+        return [
+            at
+            for peer, at in self._at.get(agent, {}).items()
+            if peer not in without and not at.host.draining and at.host.avoided_until <= now
+        ]
+
+    def choose(
+        self,
+        agent: str,
+        now: float,
+        *,
+        session: str | None = None,
+        without: Collection[Peer] = (),
+    ) -> At | None:
+        """The host for a request: the least loaded; that of its session, if it has one."""
+        found = self.candidates(agent, now, without)
+        if not found:
+            return None
+        if session is not None:
+            return min(found, key=lambda at: rank(at.host.peer, session))
+        return found[0] if len(found) == 1 else min(found, key=lambda at: at.load)
+
+
+def rank(peer: Peer, session: str) -> bytes:
+    """The smallest is the host of a session (rendezvous hashing): all fronts find the same, and one
+    that comes or goes moves no session that is not its own."""
+    return sha256(f"{peer}\0{session}".encode("utf-8", "surrogatepass")).digest()
+
+
+def merged_state(places: Iterable[At]) -> AgentState:
+    """The state of an agent that is at these hosts: that of the best."""
+    states = {at.state for at in places if not at.host.draining}
+    return next((each for each in _BEST_FIRST if each in states), AgentState.AWAY)
+
+
+_BEST_FIRST = (
+    AgentState.READY,
+    AgentState.COLD,
+    AgentState.STARTING,
+    AgentState.BUSY,
+    AgentState.BACKOFF,
+    AgentState.OPEN,
+    AgentState.DRAINING,
+)

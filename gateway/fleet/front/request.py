@@ -1,0 +1,112 @@
+"""One request of a front whose worker is at a host."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Protocol
+
+from gateway import clock
+from gateway.fleet.front.described import BACKSTOP
+from gateway.fleet.messages import Submit
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.fleet.front.hosts import At
+    from gateway.fleet.subjects import Peer
+
+TELL_TAKEN = 64 * 1024
+"""Bytes that a client takes before its host is told at once; of less it is told at the next beat.
+A quarter of what a host may be ahead."""
+
+
+class Way(Protocol):
+    """The way to a host: `gateway.fleet.front.link.Link`."""
+
+    def cancel(self, request: RemoteRequest) -> None:
+        """Nobody waits for a request any more."""
+
+    def client_took(self, request: RemoteRequest) -> None:
+        """The client of a request has taken words: `request.taken` has grown."""
+
+
+class RemoteRequest:
+    """A request from its submission to its end, at one host after another. It is the `Carrier` of
+    its exchange once a worker may have read it."""
+
+    __slots__ = ("_pid", "at", "exchange", "id", "link", "position", "sent_at", "taken", "tried")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.link: Way | None = None
+        """To the host that has it, or had it last; None: it was given to none."""
+        self.at: At | None = None
+        """Its agent there."""
+        self.id = 0
+        """On the pipe to that host."""
+        self.position = 0
+        """Of its end in what was sent to that host, see `Wire.send`."""
+        self.sent_at = 0.0
+        """When it was sent there, in running time."""
+        self.taken = 0
+        """What its client has taken and the host was not told of."""
+        self.tried: list[Peer] = []
+        """The hosts that it was given to."""
+        self._pid: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<RemoteRequest {self.id} {self.exchange} at {self.tried}>"
+
+    def message(self) -> Submit:
+        """What its host is sent. What is left of its total time is that of this moment."""
+        call = self.exchange.call
+        total = None
+        if not math.isinf(call.total):
+            left = call.total - BACKSTOP - (clock.now() - self.exchange.admitted_at)
+            total = max(0.001, left)
+        return Submit(
+            id=self.id,
+            agent=call.agent,
+            method=call.method,
+            payload=call.payload,  # type: ignore[arg-type]  # a view is written as bytes are
+            stream=call.stream,
+            context=call.context,
+            conversation=call.conversation,
+            user=call.user,
+            owner=call.owner,
+            request_id=call.request_id,
+            total=total,
+            events=call.events,
+            tools=call.tools,
+            resume=call.resume,
+            trace=None if call.trace is None else (call.trace.parent, call.trace.state),
+            needs=sorted(call.needs),
+            continues=call.continues,
+        )
+
+    def given(self, pid: int | None) -> None:
+        """A worker has it."""
+        self._pid = pid
+        self.exchange.given(clock.now(), self, worker_spoke=True)
+        self.exchange.forget_payload()
+
+    def client_took(self, size: int) -> None:
+        """As `Exchange.on_taken`."""
+        self.taken += size
+        if self.link is not None:
+            self.link.client_took(self)
+
+    # As the exchange's `Carrier`
+
+    @property
+    def pid(self) -> int | None:
+        return self._pid
+
+    @property
+    def spoke(self) -> bool:
+        return True  # a host says itself what is to be said of a worker that does not
+
+    def has_read(self, exchange: Exchange) -> bool:
+        return exchange is self.exchange
+
+    def catch_up(self) -> None:
+        """Nothing can be read here without waiting."""
