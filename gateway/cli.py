@@ -19,6 +19,7 @@ import trio
 
 from gateway.commands import Commands
 from gateway.composition.check import check_agents
+from gateway.composition.fleet import membership
 from gateway.composition.launchers import LauncherMaker, States
 from gateway.composition.notify import ServiceManager
 from gateway.composition.reload import watch_agents, watch_configuration
@@ -180,6 +181,7 @@ def main(
                         maker=maker,
                         states=states,
                         read=read,
+                        join=membership(settings),
                         announce=_announce,
                         recorder=recorder,
                         manager=manager,

@@ -27,6 +27,11 @@ import trio
 AGENTS = Path(__file__).parent / "agents"
 EXAMPLES = Path(__file__).parent.parent / "worker" / "examples"
 
+AS_ONE = str(Path(__file__).parent / "fleet" / "as_one.py")
+
+AS_FLEET = os.environ.get("GATEWAY_TESTS_FLEET") == "1"
+"""Whether each gateway is a fleet that is run as one, see there."""
+
 START_SECONDS = 30
 """Time for the gateway to say where it listens, on a loaded machine."""
 
@@ -210,7 +215,8 @@ async def running_gateway(
     marker = f"GATEWAY_TEST_MARKER={os.urandom(8).hex()}"
     name, _, value = marker.partition("=")
     # Stderr is no terminal, and tests read the log as people do.
-    command = [*prefix, sys.executable, "-m", "gateway", "--port", "0", "--log-format", "text"]
+    program = [AS_ONE] if AS_FLEET else ["-m", "gateway"]
+    command = [*prefix, sys.executable, *program, "--port", "0", "--log-format", "text"]
     command += arguments
     for agent, words in (agents or {}).items():
         text = words if isinstance(words, str) else subprocess.list2cmdline(words)

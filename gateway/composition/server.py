@@ -91,7 +91,8 @@ async def serve(
     manager = manager or ServiceManager()
     raise_descriptor_limit()
     orphans = OrphanKeeper(lambda: roster.processes)
-    dispatcher = Dispatcher(run=run_agent)
+    # Of a front, agents have no launcher: their workers are at hosts.
+    dispatcher = Dispatcher() if settings.fleet.role == "front" else Dispatcher(run=run_agent)
     member = join(dispatcher)
     roster = Roster(
         dispatcher,

@@ -423,8 +423,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def run_here(self) -> Mapping[str, AgentSettings]:
-        """The agents whose workers are this process's to run."""
-        return self.agents
+        """The agents whose workers are this process's to run: of a front, its hosts run them."""
+        return {} if self.fleet.role == "front" else self.agents
 
     def shown_argv(self, agent: str) -> list[str]:
         """The words of an agent's command as they may be shown: what they refer to is not."""

@@ -70,6 +70,9 @@ GRACE_AFTER_RETURN = 2.0
 LATE = 0.15
 """Seconds by which a beat may be late and judge."""
 
+ASK_SECONDS = 2.0
+"""Until a host is asked again that does not describe an agent."""
+
 AVOID_SECONDS = 5.0
 """For which a host gets no requests that broke the protocol."""
 
@@ -102,8 +105,8 @@ class Front:
         self._links: dict[Peer, Link] = {}
         self._agents: dict[str, RemoteAgent] = {}
         """Those that are served, or are about to be."""
-        self._asked: set[tuple[Peer, str]] = set()
-        """Descriptions that are being asked for."""
+        self._asked: dict[tuple[Peer, str], float] = {}
+        """Descriptions that are being asked for, and since when."""
         self._away_since: dict[str, float] = {}
         """Agents whose last host has gone, and when."""
         self._judging_from = -math.inf
@@ -124,7 +127,7 @@ class Front:
             self._nursery.start_soon(self._beat)
             with trio.move_on_after(FIRST_SECONDS):
                 await self._came.wait()
-                await trio.sleep(2 * BEAT)  # others come with the next beats
+                await trio.sleep(BEAT)  # others, too
             task_status.started()
 
     async def end(self) -> None:
@@ -144,12 +147,9 @@ class Front:
             self._judging_from = clock.now() + GRACE_AFTER_RETURN
         self._lost_at = None
         self._bus.subscribe(self._subjects.beats(), self._heard)
-        logs.event(log, logging.INFO, "connected to NATS")
 
     def _lost(self) -> None:
         self._lost_at = clock.now()
-        message = "the connection to NATS is lost: requests are refused until it is back"
-        logs.event(log, logging.WARNING, message)
 
     # Hosts
 
@@ -171,15 +171,17 @@ class Front:
             )
             message = f"a host has come, with {len(host.agents)} agents"
             logs.event(log, logging.INFO, message, host=str(peer))
-        link.beat_at = clock.now()
+        link.beat_at = now = clock.now()
         for name, at in host.agents.items():
-            if at.revision != at.beat.revision and (peer, name) not in self._asked:
-                self._asked.add((peer, name))
-                answer = partial(self._described, peer, name, at.beat.revision)
-                link.ask("describe", name, answer)
+            if at.revision != at.beat.revision:
+                asked_at = self._asked.get((peer, name), -math.inf)
+                if now - asked_at > ASK_SECONDS:
+                    self._asked[peer, name] = now
+                    answer = partial(self._described, peer, name, at.beat.revision)
+                    link.ask("describe", name, answer)
 
     def _described(self, peer: Peer, name: str, revision: int, body: bytes | None) -> None:
-        self._asked.discard((peer, name))
+        self._asked.pop((peer, name), None)
         host = self.hosts.get(peer)
         at = None if host is None else host.agents.get(name)
         if at is None or body is None:

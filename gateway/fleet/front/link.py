@@ -271,7 +271,6 @@ class Link:
         """The host is gone: end what it has, and forget it. `how` is the predicate of a sentence:
         what has become of it."""
         self._how = how
-        self.wire.end(how)
         self.wire.close()
 
     def ended(self, ended: Ended) -> None:

@@ -66,6 +66,8 @@ class Front:
         self._changed: dict[Forwarded, None] = {}
         self._woken = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._questions: list[Ask] = []
+        """Those that came before `run`: a wire begins with what its front has said first."""
         self._epochs = 0
         """How many have ended."""
         self._unheard_at: float | None = None
@@ -77,6 +79,8 @@ class Front:
         """Say what there is to say, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
+            for question in self._questions:
+                self._nursery.start_soon(self._tell, question, self._epochs)
             while True:
                 await self._woken.wait()
                 await self.wire.room()
@@ -134,7 +138,11 @@ class Front:
                     request.abandon()
                     self._dispatcher.leave(request.exchange)
                     self._note(request)
-            elif isinstance(message, Ask) and self._nursery is not None:
+            elif not isinstance(message, Ask):
+                continue
+            elif self._nursery is None:
+                self._questions.append(message)
+            else:
                 self._nursery.start_soon(self._tell, message, self._epochs)
 
     def _submit(self, said: Submit) -> None:

@@ -1,0 +1,60 @@
+"""A process as a member of its fleet: the connection to NATS, and what a front or a host does with
+it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.composition.member import Alone, Member
+
+if TYPE_CHECKING:
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.composition.member import Join
+    from gateway.config import FleetSettings, Settings
+    from gateway.fleet.nats_bus import NatsBus
+
+
+def membership(settings: Settings) -> Join:
+    """What the process is by these settings."""
+    fleet = settings.fleet
+    if fleet.role is None:
+        return Alone
+    return lambda dispatcher: _join(fleet, dispatcher)
+
+
+def _join(settings: FleetSettings, dispatcher: Dispatcher) -> Member:
+    # Of an extra, and read by nobody who is alone.
+    from gateway.fleet.front.front import Front  # noqa: PLC0415
+    from gateway.fleet.host.host import Host  # noqa: PLC0415
+    from gateway.fleet.nats_bus import NatsBus  # noqa: PLC0415
+    from gateway.fleet.subjects import Peer, Subjects  # noqa: PLC0415
+
+    this, subjects = Peer.new(settings.process_name), Subjects(settings.prefix)
+    bus = NatsBus(settings, name=f"{settings.role} {this}", inbox=f"{subjects.prefix}.nr.{this}.j")
+    part: Member
+    if settings.role == "front":
+        part = Front(bus, subjects, this, dispatcher, settings)
+    else:
+        part = Host(bus, subjects, this, dispatcher, grace=settings.grace)
+    return _Connected(bus, part)
+
+
+class _Connected:
+    """A member with its connection."""
+
+    def __init__(self, bus: NatsBus, part: Member) -> None:
+        self._bus = bus
+        self._part = part
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """As `Member.run`."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._bus.keep)
+            await nursery.start(self._part.run)
+            task_status.started()
+
+    async def end(self) -> None:
+        """As `Member.end`."""
+        await self._part.end()
