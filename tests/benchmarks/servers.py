@@ -86,7 +86,7 @@ def gateway(
     for table, values in {"server": server, **(more or {})}.items():
         lines.append(f"[{table}]")
         lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
-    for agent, table in (agents or {"echo": {}}).items():
+    for agent, table in ({"echo": {}} if agents is None else agents).items():
         lines.append(f"[agents.{agent}]")
         # The gateway's own interpreter, which has its SDK: another gateway has another one.
         command = ["python", *agent_command(agent)[1:]]

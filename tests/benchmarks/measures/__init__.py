@@ -6,6 +6,7 @@ from tests.benchmarks.bench import Measure
 from tests.benchmarks.measures import (
     ceiling,
     dialects,
+    fleet,
     growth,
     heads,
     languages,
@@ -32,5 +33,6 @@ ALL: tuple[Measure, ...] = (
     *overload.MEASURES,
     *heads.MEASURES,
     *services.MEASURES,
+    *fleet.MEASURES,
     *growth.MEASURES,
 )
