@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from gateway.front.console.workers import STATES
+
 PAGE = Path(__file__).parents[2] / "gateway" / "front" / "console" / "page"
 TYPES = {
     ".css": "text/css",
@@ -64,6 +66,8 @@ class Fleet:
     """What there is to be shown: bodies of the console's API."""
 
     agents: list[dict[str, Any]] = field(default_factory=list)
+    workers: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    """By the names of their agents: each by its id."""
     series: dict[str, list[list[Any]]] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -76,15 +80,21 @@ class Fleet:
         chance = random.Random(count)
         fleet = cls()
         for number in range(count):
-            fleet.add(make_agent(chance, number, workers), chance)
+            fleet.add(make_agent(chance, number, workers), number, chance)
         for number in range(min(12 * count, 160)):
             fleet.requests.append(make_request(chance, number, chance.choice(fleet.agents)["name"]))
         fleet.lines += [make_line(chance, n, chance.choice(fleet.agents)) for n in range(120)]
         return fleet
 
-    def add(self, agent: dict[str, Any], chance: random.Random) -> None:
+    def add(self, agent: dict[str, Any], number: int, chance: random.Random) -> None:
         name = agent["name"]
         self.agents.append(agent)
+        count = agent["started"] - 3
+        self.workers[name] = {
+            str(index): make_worker(chance, number * 10_000 + index, agent["state"])
+            for index in range(count)
+        }
+        agent["cells"] = cells_of(self.workers[name])
         self.series[name] = [] if agent["state"] in ("cold", "open") else make_series(chance)
         self.about[name] = make_about(agent)
 
@@ -125,26 +135,30 @@ def make_agent(chance: random.Random, number: int, workers: int) -> dict[str, An
         "failure": failure,
         "limit": None,
         "revision": 1,
-        "workers": {
-            str(index): make_worker(chance, number * 10_000 + index, state)
-            for index in range(count)
-        },
     }
 
 
-def make_worker(chance: random.Random, number: int, state: str = "ready") -> dict[str, Any]:
+def make_worker(chance: random.Random, number: int, state: str = "ready") -> list[Any]:
     choice = {"busy": "busy", "starting": "starting"}.get(state) or chance.choices(
         ("ready", "busy", "starting", "retiring", "failing"), (60, 30, 3, 2, 1)
     )[0]
-    return {
-        "pid": 1000 + number,
-        "state": choice,
-        "started": time.time() - chance.expovariate(1 / 9000),
-        "served": int(chance.expovariate(1 / 400)),
-        "in_flight": 8 if state == "busy" else int(choice == "busy"),
-        "capacity": 8,
-        "memory": None if choice == "starting" else int(chance.gauss(58e6, 9e6)),
-    }
+    return [
+        1000 + number,
+        choice,
+        time.time() - chance.expovariate(1 / 9000),
+        int(chance.expovariate(1 / 400)),
+        8 if state == "busy" else int(choice == "busy"),
+        8,
+        None if choice == "starting" else int(chance.gauss(58e6, 9e6)),
+    ]
+
+
+LETTERS = {name: letter for letter, name in STATES.items()}
+
+
+def cells_of(workers: dict[str, list[Any]]) -> str:
+    """A letter for each worker's state."""
+    return "".join(LETTERS[worker[1]] for worker in workers.values())
 
 
 def make_series(chance: random.Random) -> list[list[Any]]:
@@ -282,31 +296,37 @@ class FakeConsole:
         self.fleet = fleet
         self.url = ""
         self.payloads = False
-        self.live: list[tuple[set[str], queue.Queue[bytes]]] = []
+        self.live: list[tuple[set[str], str | None, queue.Queue[bytes]]] = []
+        """The topics of each stream, the agent that it is of, and what it is told."""
         self.opened: list[str] = []
         """The paths of the streams that were opened."""
         self.cancelled: list[str] = []
         self._lock = threading.Lock()
 
-    def tell(self, topic: str, data: dict[str, Any]) -> None:
-        """Send an event to all who follow the topic."""
+    def tell(self, topic: str, data: dict[str, Any], agent: str | None = None) -> None:
+        """Send an event to all who follow the topic; or the agent that it is about, for workers."""
         with self._lock:
-            for topics, told in self.live:
-                if topics & {topic, "agents" if topic == "series" else topic}:
+            for topics, of, told in self.live:
+                follows = topics & {topic, "agents" if topic == "series" else topic}
+                if follows and (topic != "workers" or of == agent):
                     told.put(event(topic, data))
 
     def cut(self) -> None:
         """End all streams."""
         with self._lock:
-            for _, told in self.live:
+            for _, _, told in self.live:
                 told.put(b"")
 
-    def join(self, topics: set[str]) -> queue.Queue[bytes]:
+    def join(self, topics: set[str], agent: str | None) -> queue.Queue[bytes]:
         told: queue.Queue[bytes] = queue.Queue()
         fleet = self.fleet
+        agents = [each for each in fleet.agents if agent in {None, each["name"]}]
         first = {
-            "agents": {"at": time.time(), "agents": fleet.agents, "removed": []},
-            "series": {"series": fleet.series},
+            "agents": {"at": time.time(), "agents": agents, "removed": []},
+            "series": {
+                "series": {each["name"]: fleet.series.get(each["name"], []) for each in agents}
+            },
+            "workers": {"workers": fleet.workers.get(agent or "", {})},
             "requests": {
                 "running": sum(each["ended"] is None for each in fleet.requests),
                 "requests": fleet.requests,
@@ -317,9 +337,26 @@ class FakeConsole:
         with self._lock:
             for topic, data in first.items():
                 if topic in topics or (topic == "series" and "agents" in topics):
-                    told.put(event(topic, {"reset": True, **data}))
-            self.live.append((topics, told))
+                    for piece in in_pieces(topic, {"reset": True, **data}):
+                        told.put(event(topic, piece))
+            self.live.append((topics, agent, told))
         return told
+
+
+MOST = {"agents": 50, "series": 4, "workers": 500, "requests": 100, "lines": 100}
+"""Of each, in one event."""
+
+
+def in_pieces(topic: str, data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the gateway sends as several events, each but the last with `more`."""
+    name = "lines" if topic == "log" else topic
+    things = data[name]
+    items = list(things.items() if isinstance(things, dict) else things)
+    for start in range(0, max(1, len(items)), MOST[name]):
+        piece = items[start : start + MOST[name]]
+        more = {"more": True} if start + MOST[name] < len(items) else {}
+        yield {**data, name: dict(piece) if isinstance(things, dict) else piece, **more}
+        data = {key: value for key, value in data.items() if key != "reset"}
 
 
 def event(topic: str, data: dict[str, Any]) -> bytes:
@@ -343,7 +380,8 @@ class _Handler(BaseHTTPRequestHandler):
             case ["console", "api", "hello"]:
                 self._json(self._hello())
             case ["console", "api", "live"]:
-                self._live(parse_qs(target.query)["topics"][0])
+                query = parse_qs(target.query)
+                self._live(query["topics"][0], query.get("agent", [None])[0])
             case ["console", "api", "agents", name]:
                 self._json(self.fake.fleet.about[unquote(name)])
             case ["console", "api", "requests", identifier]:
@@ -409,14 +447,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def _live(self, topics: str) -> None:
+    def _live(self, topics: str, agent: str | None) -> None:
         self.close_connection = True
         self.fake.opened.append(self.path)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        told = self.fake.join(set(topics.split(",")))
+        told = self.fake.join(set(topics.split(",")), agent)
         try:
             while data := told.get():
                 self.wfile.write(data)

@@ -52,6 +52,9 @@ agents = ["scripted"]
 """
 
 
+WORKER = ("pid", "state", "started", "served", "in_flight", "capacity", "memory")
+
+
 class Follower:
     """What a page would know that follows a stream."""
 
@@ -59,6 +62,7 @@ class Follower:
         self._connection = connection
         self._text = b""
         self.agents: dict[str, dict[str, Any]] = {}
+        self.workers: dict[str, dict[str, Any]] = {}
         self.series: dict[str, list[Any]] = {}
         self.requests: dict[str, dict[str, Any]] = {}
         self.running = 0
@@ -90,14 +94,15 @@ class Follower:
         self.events.append((name, data))
         if name == "agents":
             for change in data["agents"]:
-                agent = self.agents.setdefault(change["name"], {"workers": {}})
-                for key, worker in change.pop("workers", {}).items():
-                    agent["workers"][key] = worker
-                    if worker is None:
-                        del agent["workers"][key]
-                agent |= change
+                self.agents[change["name"]] = self.agents.get(change["name"], {}) | change
             for gone in data["removed"]:
                 del self.agents[gone]
+        elif name == "workers":
+            for key, worker in data["workers"].items():
+                if worker is None:
+                    del self.workers[key]
+                else:
+                    self.workers[key] = dict(zip(WORKER, worker, strict=True))
         elif name == "series":
             for agent_name, points in data["series"].items():
                 self.series.setdefault(agent_name, []).extend(points)
@@ -185,17 +190,21 @@ async def test_a_page_is_told_everything_at_first_and_then_what_changes(
     hello = (await client.get(f"{API}/hello")).json()
     assert (hello["keys"], hello["key"], hello["payloads"]) == (False, None, False)
     assert hello["hosts"][0]["draining"] is False
-    async with following(client, "?topics=agents,requests") as page:
-        await page.until(lambda: page.requests is not None and len(page.events) >= 3)
+    query = "?topics=agents,requests,workers&agent=scripted"
+    async with following(client, query) as page:
+        await page.until(lambda: {name for name, _ in page.events} >= {"requests", "workers"})
         assert [name for name, data in page.events if data.get("reset")] == [
             "agents",
             "series",
             "requests",
+            "workers",
         ]
+        assert list(page.agents) == ["scripted"]
         await page.until(lambda: page.agents["scripted"]["state"] == "ready")
         assert page.agents["scripted"]["max_workers"] == 2
-        [worker] = page.agents["scripted"]["workers"].values()
+        [worker] = page.workers.values()
         assert worker["state"] == "ready"
+        assert page.agents["scripted"]["cells"] == "r"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(invoke, client, [["say", "a"], ["hold"]], "first-1")
             told = await page.until(lambda: page.request("first-1", "speaking"))
@@ -205,17 +214,17 @@ async def test_a_page_is_told_everything_at_first_and_then_what_changes(
             assert told["queue"] is not None
             assert told["first"] >= told["queue"]
             await page.until(lambda: page.agents["scripted"]["in_flight"] == 1)
-            [busy] = page.agents["scripted"]["workers"].values()
-            assert (busy["state"], busy["in_flight"]) == ("busy", 1)
+            assert page.agents["scripted"]["cells"] == "b"
+            [key] = page.workers
+            await page.until(lambda: page.workers[key]["state"] == "busy")
+            assert page.workers[key]["in_flight"] == 1
             await invoke(client, [["answer", 1]], "first-2")
             nursery.cancel_scope.cancel()
         await page.until(lambda: page.request("first-1", "cancelled"))
         ended = await page.until(lambda: page.request("first-2", "completed"))
         assert (ended["status"], ended["dialect"], ended["error"]) == (200, "native", None)
         assert ended["total"] >= ended["first"] >= ended["queue"] >= 0
-        await page.until(
-            lambda: all(each["memory"] for each in page.agents["scripted"]["workers"].values())
-        )
+        await page.until(lambda: all(each["memory"] for each in page.workers.values()))
         steps = [data["agents"] for name, data in page.events if name == "agents"]
         told = [each for step in steps for each in step if each["name"] == "scripted"]
         assert len(told) > 1
@@ -339,7 +348,8 @@ async def test_the_log_is_filtered(client: httpx.AsyncClient) -> None:
 async def test_a_wrong_question_is_answered_with_what_was_expected(
     client: httpx.AsyncClient,
 ) -> None:
-    for query, word in (("topics=agents,x", "topics"), ("level=loud", "level")):
+    wrong = (("topics=agents,x", "topics"), ("level=loud", "level"), ("topics=workers", "agent="))
+    for query, word in wrong:
         response = await client.get(f"{API}/live?{query}")
         assert response.status_code == 400
         assert word in response.json()["error"]["message"]
@@ -441,7 +451,8 @@ async def test_the_page_needs_no_key_and_everything_that_it_shows_does(
     assert (await keyed.post(f"{API}/requests/1-1/cancel", json={})).status_code == 401
     hello = (await keyed.get(f"{API}/hello", headers=AS_ADA)).json()
     assert (hello["keys"], hello["key"]) == (True, "ada")
-    assert (await keyed.get(f"{API}/live?agent=other", headers=AS_BOB)).status_code == 403
+    for query in ("agent=other", "topics=workers&agent=other"):
+        assert (await keyed.get(f"{API}/live?{query}", headers=AS_BOB)).status_code == 403
     details = (await keyed.get(f"{API}/agents/scripted", headers=AS_BOB)).json()
     assert details["settings"]["command"] is None
 

@@ -87,7 +87,7 @@ def shown(
 
 
 SHOWN = {
-    "agents": "document.querySelector('.agent-row, .worker-name, .grid .cell')",
+    "agents": "document.querySelector('.agent-row, .worker-name')",
     "try": "document.querySelector('.input-panel')",
     "requests": "document.querySelector('.request-table tbody tr, .event-table tbody tr')",
     "log": "document.querySelector('.log-line')",
@@ -124,6 +124,7 @@ def hostile_fleet() -> Fleet:
         "failure": {"message": HOSTILE, "at": 1, "pid": 1, "setting": HOSTILE},
         "limit": {"message": HOSTILE, "at": 1, "limit": "memory", "setting": HOSTILE},
     }
+    fleet.workers["__proto__"] = fleet.workers["billing"]
     about = fleet.about["__proto__"] = {**fleet.about["billing"], "name": "__proto__"}
     about |= {
         "sandbox": {HOSTILE: HOSTILE, "constructor": {"__proto__": [HOSTILE]}},
@@ -182,11 +183,10 @@ def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(chromium: 
     with fake_console(Fleet.of(300, workers=60)) as fake:
         page = shown(chromium, fake, "agents")
         page.wait_for("document.querySelectorAll('.agent-row').length === 300")
+        page.wait_for("document.querySelector('.totals dd').textContent === '283 of 300'")
         assert page.evaluate("document.querySelectorAll('*').length") < 20_000
         page.evaluate(WATCHED)
-        pid = {"pid": 7, "started": 1, "served": 3, "in_flight": 1, "capacity": 8, "memory": 1}
-        worker = {**pid, "state": "failing"}
-        change = {"name": "claims", "state": "backoff", "workers": {"x": worker}}
+        change = {"name": "claims", "state": "backoff", "cells": "rrf"}
         fake.tell("agents", {"agents": [change], "removed": []})
         page.wait_for(
             "document.querySelector('[data-name=claims] .badge').textContent"
@@ -198,28 +198,85 @@ def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(chromium: 
         page.wait_for("document.querySelectorAll('.agent-row').length === 299")
 
 
-def test_thousands_of_workers_are_cells_that_arrow_keys_walk_through(chromium: Browser) -> None:
+def fleet_of_one(count: int) -> Fleet:
+    """An agent with so many workers, which are ready."""
     fleet = Fleet.of(1)
-    worker = {"started": 1, "served": 3, "in_flight": 1, "capacity": 8, "memory": 1 << 25}
-    fleet.agents[0]["workers"] = {
-        str(n): {**worker, "pid": 10_000 + n, "state": "ready"} for n in range(4000)
-    }
-    with fake_console(fleet) as fake:
+    fleet.workers["billing"] = {str(n): worker(n, "ready") for n in range(count)}
+    fleet.agents[0]["cells"] = "r" * count
+    return fleet
+
+
+def worker(number: int, state: str) -> list[Any]:
+    return [10_000 + number, state, 1, 3, 1, 8, 1 << 25]
+
+
+COUNTED = """
+    counted = (state) => [...document.querySelectorAll(`.cell-grid path[data-state=${state}]`)]
+        .reduce((sum, path) => sum + path.getAttribute("d").split("M").length - 1, 0);
+"""
+"""How many cells of a state there are in the grid: one piece of a path each."""
+
+
+def test_thousands_of_workers_are_cells_that_arrow_keys_walk_through(chromium: Browser) -> None:
+    with fake_console(fleet_of_one(4000)) as fake:
         page = shown(chromium, fake, "agents/billing")
-        page.wait_for("document.querySelectorAll('.grid .cell').length === 4000")
-        page.evaluate(
-            "cell = document.querySelector('#worker-2'), grid = cell.parentElement, grid.focus()"
-        )
+        page.evaluate(COUNTED)
+        page.wait_for("counted('ready') === 4000")
+        assert page.evaluate("document.querySelectorAll('*').length") < 1500
+        page.evaluate("grid = document.querySelector('[role=listbox]'), grid.focus()")
         page.press("ArrowRight")
         page.press("ArrowRight")
         page.wait_for("document.querySelector('.told').textContent.includes('pid 10002')")
-        assert page.evaluate("grid.getAttribute('aria-activedescendant')") == "worker-2"
+        option = "document.getElementById(grid.getAttribute('aria-activedescendant'))"
+        assert "pid 10002" in page.evaluate(f"{option}.textContent")
+        assert (
+            page.evaluate(f"{option}.ariaPosInSet + ' of ' + {option}.ariaSetSize") == "3 of 4000"
+        )
+        page.press("ArrowDown")
+        page.wait_for("document.querySelector('.told').textContent.includes('pid 10012')")
         page.press("End")
         page.wait_for("document.querySelector('.told').textContent.includes('pid 13999')")
-        failing = {**worker, "pid": 10_002, "state": "failing"}
-        fake.tell("agents", {"agents": [{"name": "billing", "workers": {"2": failing, "3": None}}]})
-        page.wait_for("document.querySelectorAll('.grid .cell').length === 3999")
-        assert page.evaluate("cell.isConnected && cell.dataset.state") == "failing"
+        page.wait_for("document.querySelector('tbody').textContent.includes('13999')")
+        page.press("Home")
+        page.press("ArrowRight")
+        page.wait_for("document.querySelector('.told').textContent.includes('pid 10001')")
+        workers = {"1": worker(1, "failing"), "3": None}
+        fake.tell("workers", {"workers": workers}, "billing")
+        page.wait_for("counted('ready') === 3998 && counted('failing') === 1")
+        page.wait_for(
+            "document.querySelector('.told').textContent.startsWith('failing, pid 10001')"
+        )
+
+
+def test_a_table_tells_of_as_many_workers_as_there_are(chromium: Browser) -> None:
+    with fake_console(fleet_of_one(60)) as fake:
+        page = shown(chromium, fake, "agents/billing")
+        page.wait_for("document.querySelectorAll('.pages ~ *, tbody tr').length >= 25")
+        pids = "[...document.querySelectorAll('.worker-name .dim')].map((each) => each.textContent)"
+        assert page.evaluate(pids) == [str(10_000 + n) for n in range(25)]
+        page.click(".pages button:nth-of-type(2)")
+        page.click(".pages button:nth-of-type(2)")
+        assert page.evaluate(pids) == [str(10_000 + n) for n in range(50, 60)]
+        assert page.text(".pages .dim") == "Workers 51 to 60 of 60"
+        gone = {str(n): None for n in range(20, 60)}
+        fake.tell("workers", {"workers": gone}, "billing")
+        page.wait_for(f"{pids}.length === 20")
+        assert page.evaluate("document.querySelector('.pages').checkVisibility()") is False
+
+
+def test_what_is_told_again_after_a_lost_connection_stays_where_it_is(chromium: Browser) -> None:
+    with fake_console(Fleet.of(120)) as fake:
+        page = shown(chromium, fake, "agents")
+        page.wait_for("document.querySelectorAll('.agent-row').length === 120")
+        page.evaluate(
+            "removed = [], new MutationObserver((all) => all.forEach(({ removedNodes }) => "
+            "removed.push(...[...removedNodes].map((each) => each.dataset?.name))))"
+            ".observe(document.querySelector('.agent-rows'), { childList: true }), true"
+        )
+        gone = fake.fleet.agents.pop()["name"]
+        fake.cut()
+        page.wait_for("removed.length > 0 && link.dataset.state === 'live'")
+        assert page.evaluate("removed") == [gone]
 
 
 def test_a_lost_connection_is_told_and_taken_up_again(chromium: Browser, few: FakeConsole) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import math
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,13 +31,21 @@ from gateway.front.console.agents import Glances, SeenAgents
 from gateway.front.console.console import Console
 from gateway.front.console.journal import FIRST, LAST, Noted, NotedWithText
 from gateway.front.console.lines import MOST_TEXT, LastLines, Line, LineFilter
-from gateway.front.console.live import AgentsTopic, LiveBody, LogTopic, RequestsTopic
+from gateway.front.console.live import (
+    MOST_REQUESTS,
+    AgentsTopic,
+    LiveBody,
+    LogTopic,
+    RequestsTopic,
+)
 from gateway.front.console.origin import check_change, check_origin
 from gateway.front.console.requests import MOST_KEPT, LastRequests, id_of, view_running
 from gateway.front.console.rights import Rights
 from gateway.front.console.rings import Rings
 from gateway.front.console.series import BUCKET, BUCKETS, Series
-from gateway.front.console.watch import MOST_READERS_OF_KEY, Watch
+from gateway.front.console.slices import Slices
+from gateway.front.console.watch import MOST_READERS, MOST_READERS_OF_KEY, Watch
+from gateway.front.console.workers import MOST_WORKERS, SeenWorkers, WorkerGlances
 from gateway.front.sockets import has_console
 from gateway.observe.access_line import AccessLine
 from gateway.observe.observation import Observation
@@ -439,52 +450,86 @@ def test_a_flood_takes_no_more_than_a_trickle() -> None:
 # Agents
 
 
-def seen_news(seen: SeenAgents, glances: Glances, it: AgentScene, **memory: int) -> Any:
-    measured = {("a", int(key[1:])): used for key, used in memory.items()}
-    news = seen.news(glances.look([it.agent], measured))
-    return None if news is None else json.loads(msgspec.json.encode(news))
+def plain(pieces: Iterable[Any]) -> list[Any]:
+    """As JSON."""
+    return [json.loads(msgspec.json.encode(piece)) for piece in pieces]
+
+
+async def seen_news(seen: SeenAgents, glances: Glances, it: AgentScene) -> dict[str, Any] | None:
+    pieces = plain(seen.news(await glances.look([it.agent])))
+    assert len(pieces) <= 1
+    return pieces[0] if pieces else None
 
 
 async def test_only_what_has_changed_is_told_again() -> None:
     async with running(AgentScene(workers={"max": 2}, concurrency=1, description=HOSTILE)) as it:
         glances, seen = Glances(), SeenAgents(lambda _: True, keys=False)
-        news = seen_news(seen, glances, it)
+        news = await seen_news(seen, glances, it)
+        assert news is not None
         [agent] = news["agents"]
         assert agent["state"] == "ready"
         assert agent["description"].isprintable()
-        assert {key: each["state"] for key, each in agent["workers"].items()} == {"1": "ready"}
-        assert seen_news(seen, glances, it) is None
+        assert agent["cells"] == "r"
+        assert await seen_news(seen, glances, it) is None
         first, second = it.ask("hold"), it.ask("hold")
         await trio.testing.wait_all_tasks_blocked()
-        [agent] = seen_news(seen, glances, it)["agents"]
-        assert {key: each["state"] for key, each in agent["workers"].items()} == {
-            "1": "busy",
-            "2": "busy",
-        }
+        news = await seen_news(seen, glances, it)
+        assert news is not None
+        [agent] = news["agents"]
+        assert agent["cells"] == "bb"
         assert "description" not in agent
         assert (agent["in_flight"], agent["started"]) == (2, 2)
-        [agent] = seen_news(seen, glances, it, w1=77)["agents"]
-        assert agent == {"name": "a", "workers": agent["workers"]}
-        assert {key: each["memory"] for key, each in agent["workers"].items()} == {"1": 77}
         it.crew[1].ends(Reason.EXITED, error=WorkerCrashed("it exited", setting="sandbox.memory"))
-        views = glances.look([it.agent], {})
-        assert views["a"].workers.get("1") is None or views["a"].workers["1"].state == "failing"
+        assert (await glances.look([it.agent]))["a"].cells in {"fb", "b"}
         await trio.testing.wait_all_tasks_blocked()
-        [agent] = seen_news(seen, glances, it)["agents"]
-        assert agent["workers"]["1"] is None
+        news = await seen_news(seen, glances, it)
+        assert news is not None
+        [agent] = news["agents"]
+        assert agent["cells"] == "b"
+        assert agent["failure"]["setting"] == "sandbox.memory"
+        assert "revision" not in agent
         it.agent.leave(first)
         it.agent.leave(second)
+
+
+async def test_workers_are_told_one_by_one_and_only_those_that_have_changed() -> None:
+    async with running(AgentScene(workers={"max": 2}, concurrency=1)) as it:
+        glances, seen = WorkerGlances(), SeenWorkers()
+
+        async def news(**memory: int) -> dict[str, Any]:
+            measured = {("a", int(key[1:])): used for key, used in memory.items()}
+            views = await glances.look({"a": it.agent}, measured)
+            told: dict[str, Any] = {}
+            for piece in plain(seen.news(views["a"])):
+                told |= piece
+            return told
+
+        def members(worker: list[Any]) -> tuple[Any, ...]:
+            _, state, _, served, in_flight, capacity, memory = worker
+            return state, served, in_flight, capacity, memory
+
+        told = await news()
+        assert members(told["1"]) == ("ready", 0, 0, 1, None)
+        assert await news() == {}
+        held = it.ask("hold")
+        assert members((await news())["1"]) == ("busy", 0, 1, 1, None)
+        assert members((await news(w1=77))["1"]) == ("busy", 0, 1, 1, 77)
+        it.crew[1].ends(Reason.EXITED, error=WorkerCrashed("it exited"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (await news(w1=77))["1"] is None
+        assert await glances.look({"b": None}, {}) == {"b": {}}
+        it.agent.leave(held)
 
 
 async def test_a_reader_is_told_of_the_agents_that_its_key_may_call() -> None:
     async with running(AgentScene()) as it:
         glances = Glances()
-        views = glances.look([it.agent], {})
-        assert SeenAgents(lambda name: name != "a", keys=True).news(views) is None
+        views = await glances.look([it.agent])
+        assert list(SeenAgents(lambda name: name != "a", keys=True).news(views)) == []
         seen = SeenAgents(lambda _: True, keys=True)
-        assert seen.news(views) is not None
-        gone = seen.news(glances.look([], {}))
-        assert gone == {"agents": [], "removed": ["a"]}
+        assert list(seen.news(views)) != []
+        gone = seen.news(await glances.look([]))
+        assert list(gone) == [{"agents": [], "removed": ["a"]}]
 
 
 async def test_the_message_of_a_limit_is_not_told_where_it_may_be_anothers() -> None:
@@ -495,27 +540,47 @@ async def test_the_message_of_a_limit_is_not_told_where_it_may_be_anothers() -> 
             error=WorkerCrashed("quoting", limit="memory", setting="sandbox.memory"),
         )
         await trio.testing.wait_all_tasks_blocked()
-        views = Glances().look([it.agent], {})
+        views = await Glances().look([it.agent])
         for keys, message in ((True, ""), (False, "quoting")):
-            news = SeenAgents(lambda _: True, keys=keys).news(views)
-            assert news is not None
+            [news] = SeenAgents(lambda _: True, keys=keys).news(views)
             limit = news["agents"][0]["limit"]
             assert (limit.message, limit.setting) == (message, "sandbox.memory")
         it.agent.leave(exchange)
 
 
-async def test_thousands_of_workers_at_rest_are_not_told_again() -> None:
-    async with running(AgentScene(workers={"min": 300, "max": 300})) as it:
+async def test_thousands_of_workers_are_told_in_pieces_and_at_rest_not_again() -> None:
+    count = 2 * MOST_WORKERS + 1
+    async with running(AgentScene(workers={"min": count, "max": count})) as it:
         await trio.testing.wait_all_tasks_blocked()
-        glances, seen = Glances(), SeenAgents(lambda _: True, keys=False)
-        first = seen.news(glances.look([it.agent], {}))
-        assert first is not None
-        assert len(first["agents"][0]["workers"]) == 300
+        glances, seen = WorkerGlances(), SeenWorkers()
+        views = await glances.look({"a": it.agent}, {})
+        assert [len(piece) for piece in seen.news(views["a"])] == [MOST_WORKERS, MOST_WORKERS, 1]
         held = it.ask("hold")
-        news = seen.news(glances.look([it.agent], {}))
-        assert news is not None
-        assert len(news["agents"][0]["workers"]) == 1
+        views = await glances.look({"a": it.agent}, {})
+        assert [len(piece) for piece in seen.news(views["a"])] == [1]
         it.agent.leave(held)
+
+
+async def test_long_work_lets_others_run_where_a_slice_is_over(nursery: trio.Nursery) -> None:
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    nursery.start_soon(other)
+    slices = Slices()
+    slices._ends = math.inf
+    for _ in range(100):
+        await slices.pause()
+    assert turns == 0
+    with trio.fail_after(60):
+        while turns < 3:
+            slices._ends = 0
+            await slices.pause()
+    nursery.cancel_scope.cancel()
 
 
 # Watching
@@ -582,6 +647,30 @@ async def test_streams_are_bounded_for_each_key() -> None:
         reader.__exit__(None, None, None)
 
 
+async def test_where_all_streams_are_taken_a_key_with_fewer_takes_one_of_a_key_with_more() -> None:
+    watch = Watch(Agents())  # type: ignore[arg-type]
+    full = ["ada", "bob", "cy", "dan"] * MOST_READERS_OF_KEY
+    assert len(full) == MOST_READERS
+    with ExitStack() as opened:
+        readers = [opened.enter_context(watch.reader(owner)) for owner in full]
+        with pytest.raises(Overloaded, match="with this key"):
+            watch.check_room("ada")
+        watch.check_room("eve")
+        eves = opened.enter_context(watch.reader("eve"))
+        assert [reader.displaced for reader in readers] == [True, *[False] * (MOST_READERS - 1)]
+        # Whose stream was ended for it does not end another's in turn, nor does its next one.
+        with pytest.raises(Overloaded, match="32 streams"):
+            watch.check_room("ada")
+        for number in range(20):
+            watch.check_room(f"key-{number}")
+            opened.enter_context(watch.reader(f"key-{number}"))
+        assert not eves.displaced
+        left = Counter(reader.owner for reader in readers if not reader.displaced)
+        assert len(left) == 4
+        assert max(left.values()) - min(left.values()) <= 1
+    watch.check_room("ada")
+
+
 async def test_a_slow_reader_is_told_later_and_in_one_step(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
@@ -597,11 +686,13 @@ async def test_a_slow_reader_is_told_later_and_in_one_step(
             console.observe(observed(f"r-{number}"))
             if number % 100 == 0:
                 await trio.sleep(5)  # what the reader does not do
-        step = await steps.__anext__()
-        told = json.loads(step.partition(b"data: ")[2])
-        assert len(told["requests"]) == MOST_KEPT
-        assert told["requests"][-1]["request_id"] == f"r-{2 * MOST_KEPT - 1}"
-        assert await steps.__anext__() == b": keep-alive\n\n"
+        told = []
+        while (step := await steps.__anext__()) != b": keep-alive\n\n":
+            piece = json.loads(step.partition(b"data: ")[2])["requests"]
+            assert 0 < len(piece) <= MOST_REQUESTS
+            told += piece
+        assert len(told) == MOST_KEPT
+        assert told[-1]["request_id"] == f"r-{2 * MOST_KEPT - 1}"
         console.watch.close()
         with pytest.raises(StopAsyncIteration):
             await steps.__anext__()
@@ -689,7 +780,7 @@ def test_topics_begin_with_everything_also_if_that_is_nothing() -> None:
     console = console_of(Agents())
     rights = Rights(ANONYMOUS, keys=False)
     topics = (
-        AgentsTopic(console, rights),
+        AgentsTopic(console, rights, None),
         RequestsTopic(console, rights, None),
         LogTopic(console, rights, LineFilter()),
     )

@@ -1,46 +1,33 @@
 """Agents as the console shows them, and what has changed since a reader has seen them.
 
 `Glances.look` makes the views of one moment. What has not changed is the very object that it was
-the time before, down to the single worker, so that readers find out what is new to them by
-comparing identities: thousands of workers at rest cost each of them next to nothing.
+the time before, so that readers find out what is new to them by comparing identities. An agent's
+workers are a letter each here: thousands of them are a glance, and a short text to send. All about
+them, `gateway.front.console.workers` tells whoever has opened their agent.
 """
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct, structs
 
-from gateway import clock
-from gateway.agents.pool_types import WorkerPhase
 from gateway.agents.status import LastFailure, LimitMet
+from gateway.front.console.slices import Slices, pieces
+from gateway.front.console.workers import letter_of
 from gateway.observe.harmless import printable, shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from gateway.agents.agent import Agent
-    from gateway.agents.pool_types import PoolWorker
 
 MOST_DESCRIPTION = 500
 MOST_MESSAGE = 2000
 MOST_HANDLERS = 100
 
-SECONDS_APART = 0.05
-"""By which the beginning of a worker on the clock of the day may move and be the same."""
-
-
-class WorkerView(Struct, frozen=True, kw_only=True):
-    """WORKER, as the README has it."""
-
-    pid: int | None
-    state: str
-    started: float
-    served: int
-    in_flight: int
-    capacity: int
-    memory: int | None
+MOST_AGENTS = 50
+"""That are told of in one event."""
 
 
 class AgentView(Struct, frozen=True, kw_only=True):
@@ -59,10 +46,22 @@ class AgentView(Struct, frozen=True, kw_only=True):
     failure: LastFailure | None
     limit: LimitMet | None
     revision: int
-    workers: dict[str, WorkerView]
+    cells: str
 
 
-_MEMBERS = tuple(name for name in AgentView.__struct_fields__ if name not in {"name", "workers"})
+_MEMBERS = tuple(name for name in AgentView.__struct_fields__ if name != "name")
+
+
+class _Texts(NamedTuple):
+    """What costs most to show of an agent, and changes seldom: with what it was made of, which is
+    compared by identity, as none of it is ever changed."""
+
+    made_of: tuple[object, ...]
+    description: str | None
+    handlers: tuple[str, ...] | None
+    failure: LastFailure | None
+    limit: LimitMet | None
+    revision: int
 
 
 class Glances:
@@ -70,44 +69,30 @@ class Glances:
 
     def __init__(self) -> None:
         self._last: dict[str, AgentView] = {}
-        self._details: dict[str, tuple[object, ...]] = {}
+        self._texts: dict[str, _Texts] = {}
         self._revision = 0
 
     def __repr__(self) -> str:
         return f"<Glances at {len(self._last)} agents>"
 
-    def look(
-        self, agents: Iterable[Agent], memory: Mapping[tuple[str, int], int]
-    ) -> Mapping[str, AgentView]:
-        """The views by name. `memory` is by the agent's name and the worker's id."""
-        now, day = clock.now(), time.time()
+    async def look(self, agents: Iterable[Agent]) -> Mapping[str, AgentView]:
+        """The views by name. Each is of one moment; other tasks run in between."""
+        slices = Slices()
         views = {}
-        for agent in agents:
-            view = self._view(agent, memory, day - now)
-            last = self._last.get(view.name)
-            views[view.name] = last if last is not None and _is_same(last, view) else view
-        for gone in self._details.keys() - views.keys():
-            del self._details[gone]
+        for agent in tuple(agents):
+            views[agent.name] = self._view(agent)
+            await slices.pause()
+        for gone in self._texts.keys() - views.keys():
+            del self._texts[gone]
         self._last = views
         return views
 
-    def _view(
-        self, agent: Agent, memory: Mapping[tuple[str, int], int], offset: float
-    ) -> AgentView:
-        summary = agent.summary
-        last = self._last.get(agent.name)
-        known = {} if last is None else last.workers
-        pids = agent.pids()
-        workers = {}
-        for worker in agent.workers:
-            key = str(worker.id)
-            used = memory.get((agent.name, worker.id))
-            workers[key] = _worker(worker, pids.get(worker.id), used, offset, known.get(key))
-        failure = agent.last_failure
-        return AgentView(
+    def _view(self, agent: Agent) -> AgentView:
+        summary, texts = agent.summary, self._texts_of(agent)
+        view = AgentView(
             name=summary.name,
-            description=_cut(summary.description, MOST_DESCRIPTION),
-            handlers=None if summary.handlers is None else summary.handlers[:MOST_HANDLERS],
+            description=texts.description,
+            handlers=texts.handlers,
             state=summary.state.value,
             waiting=summary.waiting,
             queue=agent.settings.queue,
@@ -115,65 +100,39 @@ class Glances:
             max_workers=agent.settings.workers.max,
             started=agent.started,
             failures=summary.failures,
-            failure=None if failure is None else _with_cut_message(failure),
-            limit=None if agent.last_limit is None else _with_cut_message(agent.last_limit),
-            revision=self._revision_of(agent),
-            workers=workers,
+            failure=texts.failure,
+            limit=texts.limit,
+            revision=texts.revision,
+            cells="".join(map(letter_of, agent.workers)),
         )
+        last = self._last.get(agent.name)
+        return last if last is not None and last == view else view
 
-    def _revision_of(self, agent: Agent) -> int:
-        """Another number when the agent's details are other ones than before."""
-        ready = agent.declared.ready
-        known = self._details.get(agent.name)
-        # Compared by identity: both are never changed, and are kept here while they are compared.
-        if known is None or known[0] is not agent.settings or known[1] is not ready:
-            self._revision += 1
-            known = self._details[agent.name] = (agent.settings, ready, self._revision)
-        revision = known[2]
-        assert isinstance(revision, int)
-        return revision
-
-
-def _worker(
-    worker: PoolWorker[Any],
-    pid: int | None,
-    used: int | None,
-    offset: float,
-    last: WorkerView | None,
-) -> WorkerView:
-    """The view of a worker: `last` if that is what it still is."""
-    started = worker.started_at + offset
-    if last is not None and abs(last.started - started) < SECONDS_APART:
-        started = last.started  # the two clocks drift against one another
-    view = WorkerView(
-        pid=pid,
-        state=_state(worker),
-        started=round(started, 3),
-        served=worker.served,
-        in_flight=worker.in_flight,
-        capacity=worker.capacity,
-        memory=used,
-    )
-    return last if view == last else view
+    def _texts_of(self, agent: Agent) -> _Texts:
+        settings, ready = agent.settings, agent.declared.ready
+        made_of = (settings, ready, agent.last_failure, agent.last_limit)
+        known = self._texts.get(agent.name)
+        if known is not None and all(map(_is, known.made_of, made_of)):
+            return known
+        # Another number when the agent's details are other ones than before.
+        if known is not None and known.made_of[0] is settings and known.made_of[1] is ready:
+            revision = known.revision
+        else:
+            revision = self._revision = self._revision + 1
+        summary = agent.summary
+        texts = self._texts[agent.name] = _Texts(
+            made_of,
+            _cut(summary.description, MOST_DESCRIPTION),
+            None if summary.handlers is None else summary.handlers[:MOST_HANDLERS],
+            None if agent.last_failure is None else _with_cut_message(agent.last_failure),
+            None if agent.last_limit is None else _with_cut_message(agent.last_limit),
+            revision,
+        )
+        return texts
 
 
-def _state(worker: PoolWorker[Any]) -> str:
-    match worker.phase:
-        case WorkerPhase.READY:
-            return "ready" if worker.idle else "busy"
-        case WorkerPhase.SPAWNING | WorkerPhase.STARTING:
-            return "starting"
-        case WorkerPhase.RETIRING:
-            return "retiring"
-        case WorkerPhase.STOPPING:
-            return "failing" if worker.failed else "stopping"
-
-
-def _is_same(last: AgentView, view: AgentView) -> bool:
-    return all(getattr(last, name) == getattr(view, name) for name in _MEMBERS) and (
-        last.workers.keys() == view.workers.keys()
-        and all(worker is last.workers[key] for key, worker in view.workers.items())
-    )
+def _is(one: object, other: object) -> bool:
+    return one is other
 
 
 def _cut(text: str | None, most: int) -> str | None:
@@ -187,39 +146,29 @@ def _with_cut_message(told: Any) -> Any:
 class SeenAgents:
     """What one reader has been told."""
 
-    def __init__(self, may_call: Callable[[str], bool], *, keys: bool) -> None:
-        self._may_call = may_call
+    def __init__(self, may_see: Callable[[str], bool], *, keys: bool) -> None:
+        self._may_see = may_see
         self._keys = keys
         self._told: dict[str, AgentView] = {}
 
-    def news(self, views: Mapping[str, AgentView]) -> dict[str, Any] | None:
-        """What has changed, and is told now: `agents` and `removed`; None for nothing."""
-        told = {name: view for name, view in views.items() if self._may_call(name)}
-        changed = [
-            self._change(self._told.get(name), view)
-            for name, view in told.items()
-            if self._told.get(name) is not view
-        ]
-        removed = [name for name in self._told if name not in told]
-        self._told = told
-        if not (changed or removed):
-            return None
-        return {"agents": changed, "removed": removed}
+    def news(self, views: Mapping[str, AgentView]) -> Iterator[dict[str, Any]]:
+        """What has changed, and is told now, in pieces: `agents` and `removed`."""
+        before = self._told
+        self._told = {name: view for name, view in views.items() if self._may_see(name)}
+        removed = [name for name in before if name not in self._told]
+        changed = [view for name, view in self._told.items() if before.get(name) is not view]
+        for piece in pieces(changed, MOST_AGENTS) if changed or not removed else ([],):
+            changes = [self._change(before.get(view.name), view) for view in piece]
+            yield {"agents": changes, "removed": removed}
+            removed = []
 
     def _change(self, last: AgentView | None, view: AgentView) -> dict[str, Any]:
-        names = [
-            name for name in _MEMBERS if last is None or getattr(last, name) != getattr(view, name)
-        ]
-        change: dict[str, Any] = {"name": view.name}
-        change |= {name: getattr(view, name) for name in names}
+        change: dict[str, Any] = {
+            name: getattr(view, name)
+            for name in _MEMBERS
+            if last is None or getattr(last, name) != getattr(view, name)
+        }
         if self._keys and change.get("limit") is not None:
             # It quotes what the agent told the caller that has met the limit.
             change["limit"] = structs.replace(change["limit"], message="")
-        before: dict[str, WorkerView] = {} if last is None else last.workers
-        workers: dict[str, WorkerView | None] = {
-            key: worker for key, worker in view.workers.items() if before.get(key) is not worker
-        }
-        workers |= {key: None for key in before if key not in view.workers}
-        if workers or last is None:
-            change["workers"] = workers
-        return change
+        return {"name": view.name, **change}

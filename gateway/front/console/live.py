@@ -2,7 +2,8 @@
 
 A *topic* finds out what is new to this reader, and remembers what it has told. The stream asks each
 of its topics after a look of the `Watch`, sends what they say, and asks again when that was sent.
-So there is at most one step on its way to a reader, however slow it is.
+So there is at most one step on its way to a reader, however slow it is. A large step is sent in
+pieces, so that neither the gateway's other tasks nor the page have to wait for it as a whole.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ import trio
 from quart.wrappers.response import ResponseBody
 
 from gateway.front.console.agents import SeenAgents
-from gateway.front.console.requests import id_of, progress, running, view_running
+from gateway.front.console.requests import Ended, id_of, progress, running, view_running
 from gateway.front.console.series import BUCKET
+from gateway.front.console.slices import pieces
+from gateway.front.console.workers import SeenWorkers
 from gateway.front.event_stream import KEEP_ALIVE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
+    from gateway.exchange import Exchange
     from gateway.front.console.console import Console
     from gateway.front.console.lines import Line, LineFilter
     from gateway.front.console.requests import RequestView
     from gateway.front.console.rights import Rights
+    from gateway.front.console.watch import Reader
 
 QUIET_SECONDS = 15.0
 """Of silence before a comment says that the stream lives, as with agents' streams."""
@@ -35,7 +40,10 @@ MOST_RUNNING = 200
 """Running requests that are shown."""
 
 MOST_NEW_LINES = 500
-"""Lines of the log in one event."""
+"""Lines of the log that are told at once."""
+
+MOST_LINES, MOST_REQUESTS, MOST_POINTS = 100, 100, 240
+"""In one event: making it takes a millisecond or so, and a page as long to take it over."""
 
 _encode = msgspec.json.encode
 
@@ -44,41 +52,92 @@ class Topic(Protocol):
     """What one reader is told of one thing."""
 
     def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The events that are new: their names and data. At first, everything."""
+        """The events that are new: their names and data. At first, everything.
+
+        Each is made when it is asked for, and is small enough that this takes no time that others
+        would miss; they may run in between."""
+
+
+def _events(
+    name: str, pieces: Iterable[dict[str, Any]], nothing: dict[str, Any] | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """These pieces of one step as events, each but the last with `more`. Where the topic begins,
+    the first of them has `reset`; or `nothing` has, if there is none. It is None later on."""
+    begins = nothing is not None
+    last = None
+    for piece in pieces:
+        if last is not None:
+            yield name, {**last, "more": True}
+        last = {"reset": True, **piece} if begins else piece
+        begins = False
+    if last is not None:
+        yield name, last
+    elif nothing is not None:
+        yield name, {"reset": True, **nothing}
 
 
 class AgentsTopic:
-    """`agents` and `series`."""
+    """`agents` and `series`, of one agent or of all that the caller may see."""
 
-    def __init__(self, console: Console, rights: Rights) -> None:
+    def __init__(self, console: Console, rights: Rights, agent: str | None) -> None:
         self._console = console
-        self._may_call = rights.may_call
-        self._seen = SeenAgents(rights.may_call, keys=rights.keys)
+        self._rights = rights
+        self._agent = agent
+        self._seen = SeenAgents(self._shows, keys=rights.keys)
         self._last_point: dict[str, int] = {}
+        self._over = 0
+        """The end of the last bucket that was told of."""
+
+    def _shows(self, name: str) -> bool:
+        return self._agent in {None, name} and self._rights.may_call(name)
+
+    def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        begins = self._over == 0
+        pieces = (
+            {"at": time.time(), **each} for each in self._seen.news(self._console.watch.views)
+        )
+        nothing = {"at": time.time(), "agents": [], "removed": []} if begins else None
+        yield from _events("agents", pieces, nothing)
+        over = int(time.time()) // BUCKET * BUCKET
+        if over != self._over:
+            self._over = over
+            yield from _events("series", self._series(over), {"series": {}} if begins else None)
+
+    def _series(self, over: int) -> Iterator[dict[str, Any]]:
+        """The points of buckets that are over, and have not been told."""
+        found: dict[str, Any] = {}
+        count = 0
+        for name in filter(self._shows, self._console.watch.views):
+            since = self._last_point.get(name, -BUCKET) + BUCKET
+            points = [each for each in self._console.series.read(name, since) if each[0] < over]
+            if points:
+                self._last_point[name] = points[-1][0]
+                found[name] = points
+                count += len(points)
+            if count >= MOST_POINTS:
+                yield {"series": found}
+                found, count = {}, 0
+        if found:
+            yield {"series": found}
+
+
+class WorkersTopic:
+    """`workers`, of one agent."""
+
+    def __init__(self, console: Console, agent: str) -> None:
+        self._watch = console.watch
+        self._agent = agent
+        self._seen = SeenWorkers()
         self._begun = False
 
     def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        reset = {} if self._begun else {"reset": True}
-        news = self._seen.news(self._console.watch.views)
-        if news is not None or reset:
-            yield "agents", reset | {"at": time.time()} | (news or {"agents": [], "removed": []})
-        series = self._series()
-        if series or reset:
-            yield "series", reset | {"series": series}
+        views = self._watch.workers.get(self._agent)
+        if views is None:  # there has been no look since it was opened
+            return
+        pieces = ({"workers": each} for each in self._seen.news(views))
+        nothing: dict[str, Any] | None = None if self._begun else {"workers": {}}
         self._begun = True
-
-    def _series(self) -> dict[str, Any]:
-        """The points of buckets that are over, and have not been told."""
-        over = int(time.time()) // BUCKET * BUCKET
-        found = {}
-        for name in self._console.watch.views:
-            if self._may_call(name):
-                since = self._last_point.get(name, -BUCKET) + BUCKET
-                points = [each for each in self._console.series.read(name, since) if each[0] < over]
-                if points:
-                    self._last_point[name] = points[-1][0]
-                    found[name] = points
-        return found
+        yield from _events("workers", pieces, nothing)
 
 
 class RequestsTopic:
@@ -96,32 +155,40 @@ class RequestsTopic:
         self._begun = False
 
     def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        gone = {*self._running, *self._ended}
-        views = [*self._new_ended(), *self._changed_running()]
-        gone -= {*self._running, *self._ended}
+        before = {*self._running, *self._ended}
+        new: list[Ended | Exchange] = [*self._new_ended(), *self._changed_running()]
+        gone = sorted(before.difference(self._running, self._ended))
         count, changed = self._count_running()
-        if views or gone or changed or not self._begun:
-            reset = {} if self._begun else {"reset": True}
-            yield "requests", reset | {"running": count, "requests": views, "gone": sorted(gone)}
+        nothing = None if self._begun else {"running": count, "requests": [], "gone": []}
         self._begun = True
+
+        def told() -> Iterator[dict[str, Any]]:
+            left = gone
+            for piece in pieces(new, MOST_REQUESTS):
+                yield {"running": count, "requests": [_view(each) for each in piece], "gone": left}
+                left = []
+            if left or (changed and not new):
+                yield {"running": count, "requests": [], "gone": left}
+
+        yield from _events("requests", told(), nothing)
 
     def _shows(self, agent: str) -> bool:
         return (self._agent is None or agent == self._agent) and (
             not agent or self._rights.may_call(agent)
         )
 
-    def _new_ended(self) -> list[RequestView]:
+    def _new_ended(self) -> list[Ended]:
         requests = self._console.requests
         if self._next == requests.next and self._begun:
             return []
         every = requests.of(self._rights.owner, self._agent)
         kept = [each for each in every if self._shows(each.seen.agent)]
-        new = [each.view for each in kept if each.n >= self._next]
+        new = [each for each in kept if each.n >= self._next]
         self._next = requests.next
         self._ended = dict.fromkeys(each.id for each in kept)
         return new
 
-    def _changed_running(self) -> list[RequestView]:
+    def _changed_running(self) -> list[Exchange]:
         found: dict[str, tuple[object, ...]] = {}
         changed = []
         for exchange in running(self._console.dispatcher.open, self._rights.owner):
@@ -129,7 +196,7 @@ class RequestsTopic:
                 key, now = id_of(exchange), progress(exchange)
                 found[key] = now
                 if self._running.get(key) != now:
-                    changed.append(view_running(exchange))
+                    changed.append(exchange)
                 if len(found) == MOST_RUNNING:
                     break
         self._running = found
@@ -158,51 +225,78 @@ class LogTopic:
             return
         found, skipped = self._lines.after(self._next, self._is_for_reader, MOST_NEW_LINES)
         self._next = self._lines.next
-        if found or skipped or not self._begun:
-            lines = [line.show(keys=self._rights.keys) for line in found]
-            reset = {} if self._begun else {"reset": True}
-            skipped = skipped if self._begun else 0  # what was before is not missed
-            yield "log", reset | {"lines": lines, "skipped": skipped}
+        nothing = None if self._begun else {"lines": [], "skipped": 0}
+        if not self._begun:
+            skipped = 0  # what was before is not missed
         self._begun = True
+        yield from _events("log", self._pieces(found, skipped), nothing)
+
+    def _pieces(self, found: list[Line], skipped: int) -> Iterator[dict[str, Any]]:
+        for piece in pieces(found, MOST_LINES):
+            yield {
+                "lines": [each.show(keys=self._rights.keys) for each in piece],
+                "skipped": skipped,
+            }
+            skipped = 0
+        if skipped:
+            yield {"lines": [], "skipped": skipped}
 
     def _is_for_reader(self, line: Line) -> bool:
         return self._wanted.takes(line) and self._rights.may_read(line)
 
 
-class LiveBody(ResponseBody):
-    """The body of the response with these topics."""
+def _view(request: Ended | Exchange) -> RequestView:
+    return request.view if isinstance(request, Ended) else view_running(request)
 
-    def __init__(self, console: Console, rights: Rights, topics: Sequence[Topic]) -> None:
+
+class LiveBody(ResponseBody):
+    """The body of the response with these topics. `opened` is the agent whose workers are one."""
+
+    def __init__(
+        self, console: Console, rights: Rights, topics: Sequence[Topic], opened: str | None = None
+    ) -> None:
         """Raises Overloaded and ShuttingDown."""
         console.watch.check_room(rights.caller.name)
-        self._console = console
+        self._watch = console.watch
         self._rights = rights
         self._topics = topics
+        self._opened = opened
         self._generation = console.watch.generation
         self._reading = ExitStack()
+        self._reader: Reader | None = None
 
     async def __aenter__(self) -> LiveBody:
-        self._reading.enter_context(self._console.watch.reader(self._rights.caller.name))
+        reading = self._watch.reader(self._rights.caller.name, self._opened)
+        self._reader = self._reading.enter_context(reading)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._reading.close()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        watch = self._console.watch
         quiet_since = trio.current_time()
-        while not watch.closed and self._generation == watch.generation and not self._expired:
-            events = b"".join(
-                b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))
-                for topic in self._topics
-                for name, data in topic.news()
-            )
-            if not events and trio.current_time() - quiet_since >= QUIET_SECONDS:
-                events = KEEP_ALIVE
-            if events:
-                yield events
+        if not self._watch.current:
+            await self._watch.next_look()
+        while not self._is_over:
+            for topic in self._topics:
+                for name, data in topic.news():
+                    yield b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))
+                    quiet_since = trio.current_time()
+                    await trio.lowlevel.checkpoint()
+            if trio.current_time() - quiet_since >= QUIET_SECONDS:
+                yield KEEP_ALIVE
                 quiet_since = trio.current_time()
-            await watch.next_look()
+            await self._watch.next_look()
+
+    @property
+    def _is_over(self) -> bool:
+        watch, reader = self._watch, self._reader
+        return (
+            watch.closed
+            or self._generation != watch.generation
+            or (reader is not None and reader.displaced)
+            or self._expired
+        )
 
     @property
     def _expired(self) -> bool:

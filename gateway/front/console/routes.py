@@ -21,7 +21,13 @@ from quart import Blueprint, Response, request
 
 from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound
 from gateway.front.console.lines import LineFilter
-from gateway.front.console.live import AgentsTopic, LiveBody, LogTopic, RequestsTopic
+from gateway.front.console.live import (
+    AgentsTopic,
+    LiveBody,
+    LogTopic,
+    RequestsTopic,
+    WorkersTopic,
+)
 from gateway.front.console.origin import check_change, check_origin
 from gateway.front.console.requests import id_of, running, show_running, view_running
 from gateway.front.console.series import BUCKET, BUCKETS
@@ -122,7 +128,9 @@ def make_console_blueprint(console: Console) -> Blueprint:
         if request.method == "HEAD":  # its body would be followed, and held open, for nobody
             raise MethodNotAllowed("HEAD is not supported here; use GET", allow="GET")
         rights = console.rights_of(caller())
-        response = Response(LiveBody(console, rights, _topics(console, rights)))
+        topics = _topics(console, rights)
+        opened = request.args["agent"] if "workers" in topics else None
+        response = Response(LiveBody(console, rights, list(topics.values()), opened))
         for name, value in HEADERS:
             response.headers[name.decode()] = value.decode()
         response.timeout = None
@@ -167,7 +175,7 @@ def _hello(console: Console) -> dict[str, Any]:
     }
 
 
-def _topics(console: Console, rights: Rights) -> list[Topic]:
+def _topics(console: Console, rights: Rights) -> dict[str, Topic]:
     """What the query asks for. Raises InvalidRequest and Forbidden."""
     agent = request.args.get("agent") or None
     if agent is not None:
@@ -177,15 +185,19 @@ def _topics(console: Console, rights: Rights) -> list[Topic]:
         raise InvalidRequest(f"level is {level[:80]!r}, expected one of {', '.join(_LEVELS)}")
     wanted = LineFilter(agent, request.args.get("request") or None, _LEVELS[level])
     topics: dict[str, Topic] = {
-        "agents": AgentsTopic(console, rights),
+        "agents": AgentsTopic(console, rights, agent),
         "requests": RequestsTopic(console, rights, agent),
         "log": LogTopic(console, rights, wanted),
     }
     asked = dict.fromkeys((request.args.get("topics") or ",".join(topics)).split(","))
+    if agent is not None:
+        topics["workers"] = WorkersTopic(console, agent)
+    elif "workers" in asked:
+        raise InvalidRequest("topics has 'workers', which are those of one agent: agent=NAME")
     for name in asked:
         if name not in topics:
             raise InvalidRequest(f"topics has {name[:80]!r}, expected of {', '.join(topics)}")
-    return [topics[name] for name in asked]
+    return {name: topics[name] for name in asked}
 
 
 async def _agent(console: Console, agent: Agent) -> dict[str, Any]:

@@ -4,13 +4,15 @@
 Each of them finds out what is new to itself, when it has sent what it has found before: so a reader
 that is slow gets less often more, nothing waits for it in memory, and nobody waits for it.
 
-The memory of workers costs most: a look into /proc for each of their processes. So a few workers
-are measured each time, every one of them in turn.
+Workers are looked at one by one only where a reader has opened their agent. Their memory costs
+most: a look into /proc for each of their processes. So a few of them are measured each time, every
+one in turn.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from gateway.errors import Overloaded, ShuttingDown
 from gateway.exchange import Exchange
 from gateway.front.console.agents import AgentView, Glances
 from gateway.front.console.journal import Noted
+from gateway.front.console.workers import WorkerGlances, WorkerView
 from gateway.workers.memory import measure_all
 
 if TYPE_CHECKING:
@@ -46,6 +49,21 @@ MOST_READERS_OF_KEY = 8
 """Open streams: a person has a few tabs."""
 
 
+class Reader:
+    """An open stream. `opened` is the agent whose workers it shows one by one."""
+
+    __slots__ = ("displaced", "opened", "owner")
+
+    def __init__(self, owner: str, opened: str | None) -> None:
+        self.owner = owner
+        self.opened = opened
+        self.displaced = False
+        """Whether the stream has to end, for the sake of another key's."""
+
+    def __repr__(self) -> str:
+        return f"<Reader with the key {self.owner!r}>"
+
+
 class Watch:
     """See the module's docstring."""
 
@@ -53,14 +71,20 @@ class Watch:
         """`noted` is what requests become while anybody looks."""
         self._dispatcher = dispatcher
         self._noted = noted
-        self._readers: list[str] = []
-        """The owner of each."""
-        self._opened = trio.Event()
+        self._readers: list[Reader] = []
+        """The oldest first."""
+        self._wanted = trio.Event()
+        """Whether somebody is there for whom there has been no look."""
         self._looked = trio.lowlevel.ParkingLot()
         self._glances = Glances()
+        self._worker_glances = WorkerGlances()
         self._memory: dict[tuple[str, int], int] = {}
         self._next_measured: tuple[str, int] = ("", 0)
         self.views: Mapping[str, AgentView] = {}
+        self.workers: Mapping[str, Mapping[str, WorkerView]] = {}
+        """Of the agents that readers have opened, once they have been looked at."""
+        self.current = False
+        """Whether the views are those of the last `INTERVAL`."""
         self.closed = False
         """Whether the gateway ends: no more is looked at."""
         self.generation = 0
@@ -72,7 +96,7 @@ class Watch:
     async def run(self) -> NoReturn:
         """Look while there are readers, until cancelled."""
         while True:
-            await self._opened.wait()
+            await self._wanted.wait()
             with trio.CancelScope() as scope:
                 self._dispatcher.reading.add(scope)  # the end of the gateway is not to wait for us
                 self._dispatcher.new_exchange = self._new_exchange
@@ -88,29 +112,41 @@ class Watch:
 
     async def _look_while_watched(self) -> None:
         while self._readers:
-            await self._measure()
-            self._look()
+            self._wanted = trio.Event()
+            await self._look()
+            self.current = True
             self._looked.unpark_all()
-            await trio.sleep(INTERVAL)
-        self._opened = trio.Event()
+            with trio.move_on_after(INTERVAL):
+                await self._wanted.wait()
+        self.current = False
+        self._wanted = trio.Event()
 
     def _new_exchange(self, *args: Any, **options: Any) -> Exchange:
         """What a request becomes that is admitted now."""
         few = len(self._dispatcher.open) < MOST_NOTED
         return (self._noted if few else Exchange)(*args, **options)
 
-    def _look(self) -> None:
-        self.views = self._glances.look(self._dispatcher.agents.values(), self._memory)
-
-    async def _measure(self) -> None:
-        """Measure the next workers in turn."""
-        agents = self._dispatcher.agents.values()
-        pids = {
-            (agent.name, worker_id): pid
-            for agent in agents
-            for worker_id, pid in agent.pids().items()
-            if pid is not None
+    async def _look(self) -> None:
+        agents = self._dispatcher.agents
+        self.views = await self._glances.look(agents.values())
+        opened = {
+            reader.opened: agents.get(reader.opened)
+            for reader in self._readers
+            if reader.opened is not None
         }
+        await self._measure(
+            {
+                (name, worker_id): pid
+                for name, agent in opened.items()
+                if agent is not None
+                for worker_id, pid in agent.pids().items()
+                if pid is not None
+            }
+        )
+        self.workers = await self._worker_glances.look(opened, self._memory)
+
+    async def _measure(self, pids: Mapping[tuple[str, int], int]) -> None:
+        """Measure the next workers in turn."""
         for gone in self._memory.keys() - pids.keys():
             del self._memory[gone]
         if not pids:
@@ -134,25 +170,44 @@ class Watch:
         """Whether one more may read. Raises Overloaded and ShuttingDown."""
         if self.closed:
             raise ShuttingDown("the gateway is shutting down")
-        if len(self._readers) >= MOST_READERS:
-            raise Overloaded(f"{MOST_READERS} streams of the console are open", retry_after=5)
-        if owner and self._readers.count(owner) >= MOST_READERS_OF_KEY:
+        if owner and self._count_by_owner()[owner] >= MOST_READERS_OF_KEY:
             raise Overloaded(
                 f"{MOST_READERS_OF_KEY} streams of the console are open with this key",
                 retry_after=5,
             )
+        if len(self._readers) >= MOST_READERS and self._least_entitled(owner) is None:
+            raise Overloaded(f"{MOST_READERS} streams of the console are open", retry_after=5)
+
+    def _count_by_owner(self) -> Counter[str]:
+        return Counter(reader.owner for reader in self._readers)
+
+    def _least_entitled(self, owner: str) -> Reader | None:
+        """The reader whose place another key's may take where all are taken: the oldest of the key
+        with the most, if that has still no fewer afterwards. So every key gets its share, and none
+        takes another's place only to lose it again."""
+        counts = self._count_by_owner()
+        most, count = counts.most_common(1)[0]
+        if count < counts[owner] + 2:
+            return None
+        return next(reader for reader in self._readers if reader.owner == most)
 
     @contextmanager
-    def reader(self, owner: str) -> Iterator[None]:
-        """Have the gateway looked at meanwhile."""
-        if not self._readers:
-            self._look()
-        self._readers.append(owner)
-        self._opened.set()
+    def reader(self, owner: str, opened: str | None = None) -> Iterator[Reader]:
+        """Have the gateway looked at meanwhile, and the workers of the agent `opened`."""
+        if len(self._readers) >= MOST_READERS:
+            displaced = self._least_entitled(owner)
+            if displaced is not None:
+                displaced.displaced = True
+                self._readers.remove(displaced)
+        reader = Reader(owner, opened)
+        self._readers.append(reader)
+        if not self.current or (opened is not None and opened not in self.workers):
+            self._wanted.set()
         try:
-            yield
+            yield reader
         finally:
-            self._readers.remove(owner)
+            if not reader.displaced:
+                self._readers.remove(reader)
 
     async def next_look(self) -> None:
         """Wait for the next look, or for `closed`."""

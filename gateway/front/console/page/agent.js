@@ -2,14 +2,16 @@
 
 import { now } from "./clock.js";
 import { get } from "./api.js";
-import { cellGrid, legend, STATES, stateWords } from "./cells.js";
+import { cellGrid, changingCell, legend, STATES, statesOf, stateWords } from "./cells.js";
 import { h, Keyed, said, setAttribute, setText } from "./dom.js";
 import { facts, pretty } from "./facts.js";
 import { age, ago, bytes, counted, duration, number, rate } from "./format.js";
-import { agents, hello, lastMinute, recentPoints, shownState, watchAgents } from "./live.js";
+import { agents, hello, lastMinute, recentPoints, shownState, watchAgents, Workers } from "./live.js";
+import { Drawing } from "./slices.js";
 import { trafficLines } from "./spark.js";
+import { isFinal } from "./stream.js";
 
-const MOST_ROWS = 32; // workers in the table; from there on, cells that tell of themselves
+const MOST_ROWS = 25; // workers in the table at a time; where there are more, there are cells, too
 
 export function showAgent(place, { name, signal, linked }) {
   const badge = h("span", { class: "badge", hidden: true });
@@ -17,7 +19,8 @@ export function showAgent(place, { name, signal, linked }) {
   const description = said("", "p", { class: "lead" });
   const missing = h("p", { class: "empty", hidden: true }, "There is no such agent here.");
   const to = (part) => `#/${part}${part === "try" ? "/" : "?agent="}${encodeURIComponent(name)}`;
-  const body = agentBody(name, signal);
+  const workers = new Workers();
+  const body = agentBody(name, workers, signal);
   const whole = h("div", { hidden: true }, description, body.element);
   place.append(
     h("p", { class: "crumb" }, h("a", { href: "#/agents" }, "All agents")),
@@ -43,13 +46,18 @@ export function showAgent(place, { name, signal, linked }) {
   const tick = setInterval(() => agents.has(name) && look(), hello.bucket * 1000);
   signal.addEventListener("abort", () => clearInterval(tick));
   if (agents.has(name)) look();
-  watchAgents(signal, (names) => (names.has(name) || !agents.has(name)) && look(), linked);
+  watchAgents(signal, (names) => (names.has(name) || !agents.has(name)) && look(), (is, reason) => {
+    linked(is, reason);
+    if (!isFinal(reason)) return;
+    agents.delete(name); // the key may not call it, or not any more
+    look();
+  }, { name, workers });
 }
 
-/** Everything about an agent but its name and its state. */
-export function agentBody(name, signal) {
+/** Everything about an agent but its name and its state; `kept` are its `Workers`. */
+export function agentBody(name, kept, signal) {
   const traffic = trafficPanel();
-  const workers = workersPanel();
+  const workers = workersPanel(kept.map, signal);
   const trouble = h("section", { class: "panel troubles", "aria-labelledby": "trouble-title", hidden: true });
   const more = h("div", { class: "columns" });
   let revision = null;
@@ -93,7 +101,8 @@ function trafficPanel() {
   };
 }
 
-function workersPanel() {
+/** The workers of `all`: in a table, and where they are many, as cells that lead through it. */
+function workersPanel(all, signal) {
   const summary = h("p", { class: "dim" });
   const body = h("tbody");
   const table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of the workers" },
@@ -101,43 +110,66 @@ function workersPanel() {
       h("thead", {}, h("tr", {}, ...["Worker", "Age", "Memory", "Served", "Now"].map(
         (word, index) => h("th", { scope: "col", class: index > 0 ? "figure" : null }, word)))),
       body));
-  const grid = cellGrid();
+  const part = h("span", { class: "dim" });
+  const turn = (word, by) => h("button", { type: "button", class: "quiet", onclick: () => turnTo(first + by) }, word);
+  const [back, on] = [turn("Previous", -MOST_ROWS), turn("Next", MOST_ROWS)];
+  const pages = h("div", { class: "pages", role: "group", "aria-label": "Part of the table" }, back, on, part);
+  const grid = cellGrid((place) => turnTo(place - (place % MOST_ROWS)));
   const element = h("section", { class: "panel", "aria-labelledby": "workers-title" },
-    h("h2", { id: "workers-title" }, "Workers"), summary, table, grid.element, legend(STATES));
-  let shown = new Map();
-  const rows = new Keyed(body, () => workerRow((id) => shown.get(id)));
+    h("h2", { id: "workers-title" }, "Workers"), summary, grid.element, table, pages, legend(STATES));
+  const rows = new Keyed(body, () => workerRow((id) => all.get(id)));
+  let first = 0; // the place of the first worker in the table
+
+  function turnTo(place) {
+    if (place === first) return;
+    first = place;
+    showRows();
+  }
+
+  function showRows() {
+    first = Math.max(0, Math.min(first, MOST_ROWS * Math.floor((all.size - 1) / MOST_ROWS)));
+    const end = Math.min(all.size, first + MOST_ROWS);
+    rows.update([...all.keys()].slice(first, end), (id) => id);
+    setText(part, `Workers ${number(first + 1)} to ${number(end)} of ${number(all.size)}`);
+    back.disabled = first === 0;
+    on.disabled = end === all.size;
+  }
+
+  const drawing = new Drawing(function* draw() {
+    const many = all.size > MOST_ROWS;
+    table.hidden = all.size === 0;
+    grid.element.hidden = pages.hidden = !many;
+    showRows();
+    yield;
+    yield* grid.updating(many ? all : new Map());
+  }, signal);
   return {
     element,
     update(agent) {
-      shown = agent.workers;
-      const many = shown.size > MOST_ROWS;
-      table.hidden = many || shown.size === 0;
-      grid.element.hidden = !many;
-      setText(summary, `${stateWords(shown)}; at most ${number(agent.max_workers)}, ${counted(agent.started, "start")} and ${counted(agent.failures, "failure")} so far`);
-      rows.update(many ? [] : shown.keys(), (id) => id);
-      grid.update(many ? shown : new Map());
+      setText(summary, `${stateWords(statesOf(agent.cells))}; at most ${number(agent.max_workers)}, ${counted(agent.started, "start")} and ${counted(agent.failures, "failure")} so far`);
+      drawing.soon();
     },
   };
 }
 
 function workerRow(find) {
-  const cell = h("span", { class: "cell", "aria-hidden": "true" });
+  const cell = changingCell();
   const [state, pid, old, memory, served, load] = Array.from({ length: 6 }, () => h("span"));
   const element = h("tr", {},
-    h("th", { scope: "row" }, h("span", { class: "worker-name" }, cell, state, pid)),
+    h("th", { scope: "row" }, h("span", { class: "worker-name" }, cell.element, state, pid)),
     ...[old, memory, served, load].map((each) => h("td", { class: "figure" }, each)));
   pid.className = "dim";
   return {
     element,
     update(id) {
       const worker = find(id);
-      setAttribute(cell, "data-state", worker.state);
+      cell.update([worker.state]);
       setText(state, worker.state);
       setText(pid, worker.pid === null ? "" : String(worker.pid));
       setText(old, age(now() - worker.started));
       setText(memory, bytes(worker.memory));
       setText(served, number(worker.served));
-      setText(load, `${worker.in_flight} of ${worker.capacity}`);
+      setText(load, `${worker.inFlight} of ${worker.capacity}`);
     },
   };
 }

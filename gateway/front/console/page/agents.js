@@ -4,18 +4,20 @@ import { now } from "./clock.js";
 import { agentBody } from "./agent.js";
 import { cellStrip } from "./cells.js";
 import { announce, h, Keyed, said, setAttribute, setText } from "./dom.js";
-import { ago, counted, duration, number, rate } from "./format.js";
-import { agents, hello, inTrouble, lastMinute, recentPoints, shownState, watchAgents } from "./live.js";
+import { ago, byName, counted, duration, number, rate } from "./format.js";
+import {
+  agents, hello, inTrouble, knowsAll, lastMinute, recentPoints, shownState, watchAgents, watchWorkers, Workers,
+} from "./live.js";
+import { Drawing } from "./slices.js";
 import { trafficLines } from "./spark.js";
 
 const RECENT_SECONDS = 600; // how long a failure that is over stays in the list
-const ROWS_A_FRAME = 50; // that are patched: a few milliseconds
 const WORST_FIRST = ["away", "open", "backoff", "draining", "busy", "starting", "ready", "cold"];
 
 export function showAgents(place, { signal, linked }) {
   const totals = new Totals();
-  const filter = h("input", { type: "search", id: "agent-filter", placeholder: "Name or description", oninput: () => list() });
-  const order = h("select", { id: "agent-order", onchange: () => list() },
+  const filter = h("input", { type: "search", id: "agent-filter", placeholder: "Name or description", oninput: () => arrange() });
+  const order = h("select", { id: "agent-order", onchange: () => arrange() },
     h("option", { value: "name" }, "by name"),
     h("option", { value: "trouble" }, "trouble first"),
     h("option", { value: "rate" }, "busiest first"));
@@ -34,86 +36,116 @@ export function showAgents(place, { signal, linked }) {
     rows, nothing, alone,
   );
 
-  const keyed = new Keyed(rows, (name) => agentRow(name));
-  const visible = new IntersectionObserver((seen) => {
-    for (const each of seen) each.target.inView = each.isIntersecting;
-    drawLines();
+  // Rows are made, moved and filled a few in each frame: those first that are to be seen.
+  const stale = new Set();
+  const inView = new Set();
+  let unordered = true;
+  const keyed = new Keyed(rows, (name) => {
+    const row = agentRow(name);
+    stale.add(name);
+    visible.observe(row.element);
+    return row;
   });
+  const visible = new IntersectionObserver((seen) => {
+    for (const { target, isIntersecting } of seen) {
+      const { name } = target.dataset;
+      inView[isIntersecting ? "add" : "delete"](name);
+      if (isIntersecting) stale.add(name);
+    }
+    drawing.soon();
+  }, { rootMargin: "100px" });
   signal.addEventListener("abort", () => visible.disconnect());
 
-  function list() {
-    const wanted = filter.value.trim().toLowerCase();
-    const names = [...agents.keys()].filter((name) => matches(agents.get(name), wanted));
-    names.sort(ORDERS[order.value]);
-    keyed.update(names, (name) => name);
-    for (const row of rows.children) if (row.inView === undefined) visible.observe(row);
-    nothing.hidden = names.length > 0;
-    setText(nothing, agents.size === 0 ? "There is no agent that may be seen here." : "No agent matches.");
-  }
-
-  // Rows that have changed, patched a few in a frame: those first that are to be seen.
-  const stale = new Set();
-  let frame = 0;
-  signal.addEventListener("abort", () => cancelAnimationFrame(frame));
-
-  function patchSome() {
-    const inOrder = [...stale].sort((a, b) => isSeen(b) - isSeen(a));
-    for (const name of inOrder.slice(0, ROWS_A_FRAME)) {
-      stale.delete(name);
-      const row = keyed.get(name);
-      if (agents.has(name)) row?.update();
-      if (row?.element.inView) row.draw();
+  function* draw() {
+    if (unordered) {
+      unordered = false;
+      const names = ORDERS[order.value](matching(filter.value));
+      nothing.hidden = names.length > 0;
+      setText(nothing, agents.size === 0 ? "There is no agent that may be seen here." : "No agent matches.");
+      yield* keyed.updating(names, (name) => name);
     }
-    cancelAnimationFrame(frame);
-    frame = stale.size > 0 ? requestAnimationFrame(patchSome) : 0;
+    for (const seen of [true, false]) {
+      for (const name of stale) {
+        if (inView.has(name) !== seen) continue;
+        stale.delete(name);
+        if (!agents.has(name)) continue;
+        keyed.get(name)?.patch();
+        if (seen) keyed.get(name)?.draw();
+        yield;
+      }
+    }
+    totals.update();
+    showOnly();
   }
 
-  const isSeen = (name) => Number(keyed.get(name)?.element.inView ?? false);
+  const drawing = new Drawing(draw, signal);
 
-  function drawLines() {
-    for (const row of rows.children) if (row.inView) keyed.get(row.dataset.name)?.draw();
+  function arrange() {
+    unordered = true;
+    drawing.soon();
   }
 
   function showOnly() {
     const name = agents.size === 1 ? agents.keys().next().value : null;
     if (name !== only?.name) {
-      only = name === null ? null : { name, body: agentBody(name, signal) };
+      only?.scope.abort();
+      only = name === null ? null : { name, ...agentAlone(name, signal) };
       alone.replaceChildren(...(only ? [only.body.element] : []));
     }
     only?.body.update(agents.get(name));
   }
 
   let troubled = null;
-  const tick = setInterval(() => { drawLines(); totals.update(); showOnly(); }, hello.bucket * 1000);
+  const tick = setInterval(() => {
+    for (const name of inView) stale.add(name);
+    drawing.soon();
+  }, hello.bucket * 1000);
   signal.addEventListener("abort", () => clearInterval(tick));
-  if (agents.size > 0) { list(); totals.update(); showOnly(); }
+  if (knowsAll()) arrange();
   watchAgents(signal, (names) => {
-    const whole = [...names].some((name) => !agents.has(name) || !keyed.get(name));
-    if (whole || order.value !== "name") list();
-    else for (const name of names) stale.add(name);
-    patchSome();
-    totals.update();
-    showOnly();
+    for (const name of names) {
+      unordered ||= !agents.has(name) || !keyed.get(name);
+      stale.add(name);
+    }
+    unordered ||= order.value !== "name";
+    if (knowsAll()) drawing.soon();
     const failing = [...agents.values()].filter(inTrouble).map((each) => each.name).join(", ");
     if (troubled !== null && failing !== troubled) announce(failing ? `In trouble: ${failing}` : "All agents can serve");
     troubled = failing;
   }, linked);
 }
 
+/** All about an agent, with its workers. */
+function agentAlone(name, signal) {
+  const scope = new AbortController();
+  signal.addEventListener("abort", () => scope.abort(), { signal: scope.signal });
+  const workers = new Workers();
+  const body = agentBody(name, workers, scope.signal);
+  watchWorkers(name, workers, scope.signal, () => agents.has(name) && body.update(agents.get(name)));
+  return { scope, body };
+}
+
 const minutes = () => Math.round((hello.bucket * hello.buckets) / 60);
 
-const matches = (agent, wanted) =>
-  !wanted || `${agent.name} ${agent.description ?? ""} ${agent.state}`.toLowerCase().includes(wanted);
-
-const byName = (a, b) => a.localeCompare(b, "en", { numeric: true });
+/** The names of the agents that have the words in what is shown of them. */
+function matching(words) {
+  const wanted = words.trim().toLowerCase();
+  return [...agents.values()]
+    .filter(({ name, description, state }) => !wanted || `${name} ${description ?? ""} ${state}`.toLowerCase().includes(wanted))
+    .map(({ name }) => name);
+}
 
 const ORDERS = {
-  name: byName,
-  trouble: (a, b) => rank(a) - rank(b) || byName(a, b),
-  rate: (a, b) => lastMinute(b).count - lastMinute(a).count || byName(a, b),
+  name: (names) => names.sort(byName),
+  trouble: (names) => sorted(names, (name) => WORST_FIRST.indexOf(agents.get(name).state)),
+  rate: (names) => sorted(names, (name) => -lastMinute(name).count),
 };
 
-const rank = (name) => WORST_FIRST.indexOf(agents.get(name).state);
+/** The names by a number of each, which is reckoned once; and then by the names. */
+function sorted(names, rank) {
+  const ranks = new Map(names.map((name) => [name, rank(name)]));
+  return names.sort((a, b) => ranks.get(a) - ranks.get(b) || byName(a, b));
+}
 
 /** The figures of all agents together. */
 class Totals {
@@ -135,7 +167,7 @@ class Totals {
     for (const agent of agents.values()) {
       const { count, errors } = lastMinute(agent.name);
       sum.serving += inTrouble(agent) || agent.state === "draining" ? 0 : 1;
-      sum.workers += agent.workers.size;
+      sum.workers += agent.cells.length;
       sum.flight += agent.in_flight;
       sum.waiting += agent.waiting;
       sum.rate += count;
@@ -168,14 +200,14 @@ function agentRow(name) {
     trouble);
   return {
     element,
-    update() {
+    patch() {
       const agent = agents.get(name);
       const { tone, word, meaning } = shownState(agent.state);
       setAttribute(badge, "data-tone", tone);
       setAttribute(badge, "title", meaning);
       setText(badge, word);
       setText(description, agent.description ?? "");
-      strip.update(agent.workers);
+      strip.update(agent.cells);
       setText(queue, agent.waiting === 0 ? "–" : `${number(agent.waiting)} waiting`);
       setAttribute(queue, "data-tone", agent.waiting >= agent.queue && agent.queue > 0 ? "bad" : null);
       setText(trouble, troubleOf(agent));

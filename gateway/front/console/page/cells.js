@@ -1,67 +1,108 @@
-// Workers as cells, each with the colour and the shape of its state. A few are drawn one by one
-// wherever they are; many are counted in a list, and drawn one by one on their agent's page.
+// Workers as cells, each with the colour and the shape of its state. Cells are drawn together: all
+// those of one state in a block are one path, so that thousands of workers that change all the time
+// are a few attributes to set. What the cells show stands beside them in words or in a table.
 
 import { now } from "./clock.js";
-import { h, Keyed, setAttribute, setText } from "./dom.js";
+import { h, setAttribute, setText, svg } from "./dom.js";
 import { age, bytes, counted, number } from "./format.js";
 
-export const STATES = ["busy", "ready", "starting", "retiring", "stopping", "failing"];
+/** The letters that the gateway tells of workers, and the states that they mean. */
+const LETTERS = { b: "busy", r: "ready", s: "starting", t: "retiring", e: "stopping", f: "failing" };
+
+export const STATES = Object.values(LETTERS);
 const MOST_CELLS = 24;
 
-export function countStates(workers) {
+export const statesOf = (cells) => Array.from(cells, (letter) => LETTERS[letter] ?? "stopping");
+
+function countStates(states) {
   const counts = new Map(STATES.map((state) => [state, 0]));
-  for (const { state } of workers.values()) counts.set(state, (counts.get(state) ?? 0) + 1);
-  return counts;
+  for (const state of states) counts.set(state, (counts.get(state) ?? 0) + 1);
+  return [...counts].filter(([, many]) => many > 0);
 }
+
+const inWords = (counts) => (counts.length === 0 ? "none" : counts.map(([state, many]) => `${number(many)} ${state}`).join(", "));
 
 /** "3 busy, 1 ready" */
-export function stateWords(workers) {
-  if (workers.size === 0) return "none";
-  const counts = [...countStates(workers)].filter(([, many]) => many > 0);
-  return counts.map(([state, many]) => `${number(many)} ${state}`).join(", ");
-}
+export const stateWords = (states) => inWords(countStates(states));
 
-/** The workers of an agent in a list: cells, or from two dozen on a bar of the states' shares. */
-export function cellStrip() {
-  const strip = h("span", { class: "cells", "aria-hidden": "true" });
-  const words = h("span", { class: "cell-words" });
-  const element = h("span", { class: "strip" }, strip, words);
+/** Where a state's shape begins at `x` and `y`, and goes on, in a square of the size `s`. */
+const SHAPES = {
+  ready: (x, y, s) => `M${x} ${y + s / 2}a${s / 2} ${s / 2} 0 1 0 ${s} 0a${s / 2} ${s / 2} 0 1 0 ${-s} 0z`,
+  busy: (x, y, s) => `M${x} ${y}h${s}v${s}h${-s}z`,
+  starting: (x, y, s) => [[x, y, 1, 1], [x + s, y, -1, 1], [x, y + s, 1, -1], [x + s, y + s, -1, -1]]
+    .map(([left, top, right, down]) => `M${left} ${top}h${right * 4}v${down * 2}h${right * -2}v${down * 2}h${right * -2}z`).join(""),
+  retiring: (x, y, s) => diamond(x, y, s) + diamond(x + 3, y + 3, s - 6),
+  stopping: (x, y, s) => diamond(x, y, s),
+  failing: (x, y, s) => `M${x} ${y + 2}l2 -2l${s / 2 - 2} ${s / 2 - 2}l${s / 2 - 2} ${2 - s / 2}l2 2l${2 - s / 2} ${s / 2 - 2}l${s / 2 - 2} ${s / 2 - 2}l-2 2l${2 - s / 2} ${2 - s / 2}l${2 - s / 2} ${s / 2 - 2}l-2 -2l${s / 2 - 2} ${2 - s / 2}z`,
+};
+
+const diamond = (x, y, s) => `M${x + s / 2} ${y}l${s / 2} ${s / 2}l${-s / 2} ${s / 2}l${-s / 2} ${-s / 2}z`;
+
+const SIZE = 12;
+const PITCH = 15; // from one cell to the next
+
+/** Cells in rows of `columns`: an element, and what draws the cells of these states. */
+function cellBlock(columns) {
+  const paths = new Map();
+  const element = svg("svg", { class: "cell-block", width: 0, height: 0, "aria-hidden": "true" });
   let drawn = "";
-  let wasMany = false;
   return {
     element,
-    update(workers) {
-      const many = workers.size > MOST_CELLS;
-      const counts = [...countStates(workers)].filter(([, count]) => count > 0);
-      const form = many
-        ? counts.map(([state, count]) => `${state}:${count}`).join()
-        : [...workers.values()].map((worker) => worker.state).join();
-      setText(words, stateWords(workers));
-      words.classList.toggle("unseen", !many && workers.size > 0);
+    update(states) {
+      const form = states.join();
       if (form === drawn) return;
       drawn = form;
-      if (strip.classList.toggle("shares", many) !== wasMany) strip.replaceChildren();
-      wasMany = many;
-      if (many) {
-        strip.replaceChildren(...counts.map(([state, count]) => {
-          const share = h("span", { class: "share", "data-state": state });
-          share.style.setProperty("flex-grow", count);
-          return share;
-        }));
-      } else {
-        drawCells(strip, [...workers.values()]);
+      const outlines = new Map();
+      states.forEach((state, place) => {
+        const shape = SHAPES[state]((place % columns) * PITCH, Math.floor(place / columns) * PITCH, SIZE);
+        outlines.set(state, (outlines.get(state) ?? "") + shape);
+      });
+      for (const state of new Set([...outlines.keys(), ...paths.keys()])) {
+        if (!paths.has(state)) {
+          paths.set(state, svg("path", { "data-state": state }));
+          element.append(paths.get(state));
+        }
+        setAttribute(paths.get(state), "d", outlines.get(state) ?? "");
       }
+      const rows = Math.ceil(states.length / columns);
+      setAttribute(element, "width", Math.max(0, Math.min(columns, states.length) * PITCH - PITCH + SIZE));
+      setAttribute(element, "height", Math.max(0, rows * PITCH - PITCH + SIZE));
     },
   };
 }
 
-/** Make the children of `strip` a cell for each worker, out of those that it has. */
-function drawCells(strip, workers) {
-  while (strip.childElementCount > workers.length) strip.lastElementChild.remove();
-  while (strip.childElementCount < workers.length) strip.append(h("span", { class: "cell" }));
-  workers.forEach((worker, place) => {
-    const cell = strip.children[place];
-    setAttribute(cell, "data-state", worker.state);
+const STRIP_COLUMNS = 8;
+
+/** The workers of an agent in a list: cells, or from two dozen on a bar of the states' shares. */
+export function cellStrip() {
+  const block = cellBlock(STRIP_COLUMNS);
+  const shares = h("span", { class: "shares", "aria-hidden": "true" });
+  const words = h("span", { class: "cell-words" });
+  const element = h("span", { class: "strip" }, block.element, shares, words);
+  let drawn = null;
+  return {
+    element,
+    update(cells) {
+      if (cells === drawn) return;
+      drawn = cells;
+      const states = statesOf(cells);
+      const counts = countStates(states);
+      const many = states.length > MOST_CELLS;
+      setText(words, inWords(counts));
+      words.classList.toggle("unseen", !many && states.length > 0);
+      block.update(many ? [] : states);
+      drawShares(shares, many ? counts : []);
+    },
+  };
+}
+
+/** Make the children of `bar` a share for each state, out of those that it has. */
+function drawShares(bar, counts) {
+  while (bar.childElementCount > counts.length) bar.lastElementChild.remove();
+  while (bar.childElementCount < counts.length) bar.append(h("span", { class: "share" }));
+  counts.forEach(([state, many], place) => {
+    setAttribute(bar.children[place], "data-state", state);
+    bar.children[place].style.setProperty("flex-grow", many);
   });
 }
 
@@ -71,63 +112,89 @@ export function workerWords(worker) {
   if (worker.pid !== null) told.push(`pid ${worker.pid}`);
   told.push(`${age(now() - worker.started)} old`);
   if (worker.memory !== null) told.push(bytes(worker.memory));
-  told.push(counted(worker.served, "request"), `${worker.in_flight} of ${worker.capacity} now`);
+  told.push(counted(worker.served, "request"), `${worker.inFlight} of ${worker.capacity} now`);
   return told.join(", ");
 }
 
-/** All workers of one agent as a grid of cells that arrow keys walk through; the one that is
- * pointed at or walked to is described below. */
-export function cellGrid() {
-  const grid = h("div", { class: "cells grid", role: "listbox", tabindex: "0", "aria-label": "Workers" });
-  const told = h("p", { class: "told hint", id: "worker-told" }, "Point at a cell, or walk with the arrow keys.");
+const SIDE = 10; // cells of a block's row and column
+const OF_BLOCK = SIDE * SIDE;
+
+/** All workers of one agent, in blocks of a hundred cells that arrow keys walk through. The one
+ * that is pointed at or walked to is the only option that the list box has, so that it is read out;
+ * `chosen(place)` is told of it. */
+export function cellGrid(chosen) {
+  const room = h("div", { class: "cell-blocks" });
+  const option = h("span", { role: "option", class: "unseen", "aria-selected": "true" });
+  const grid = h("div", { class: "cell-grid", role: "listbox", tabindex: "0", "aria-label": "Workers" }, room, option);
+  const told = h("p", { class: "told hint" }, "Point at a cell, or walk with the arrow keys.");
+  const mark = svg("rect", { class: "chosen", width: SIZE + 2, height: SIZE + 2 });
   const element = h("div", {}, grid, told);
+  const blocks = [];
   let workers = new Map();
-  let chosen = null;
-  const keyed = new Keyed(grid, (id) => {
-    const cell = h("span", { class: "cell", role: "option", id: `worker-${id}`, "data-id": id });
-    return {
-      element: cell,
-      update(id) {
-        const { state } = workers.get(id);
-        if (cell.dataset.state === state) return;
-        cell.dataset.state = state;
-        setAttribute(cell, "aria-label", state);
-      },
-    };
+  let ids = [];
+  let at = null; // the id of the chosen one
+
+  function choose(id) {
+    const place = ids.indexOf(id);
+    at = place < 0 ? null : id;
+    if (at === null) {
+      mark.remove();
+      grid.removeAttribute("aria-activedescendant");
+      return;
+    }
+    const words = workerWords(workers.get(id));
+    setAttribute(option, "id", `worker-${id}`);
+    setAttribute(option, "aria-setsize", ids.length);
+    setAttribute(option, "aria-posinset", place + 1);
+    setText(option, words);
+    setText(told, words);
+    setAttribute(grid, "aria-activedescendant", option.id);
+    const block = blocks[Math.floor(place / OF_BLOCK)];
+    if (block === undefined) return; // not drawn yet
+    setAttribute(mark, "x", (place % SIDE) * PITCH - 1);
+    setAttribute(mark, "y", Math.floor((place % OF_BLOCK) / SIDE) * PITCH - 1);
+    if (mark.parentNode !== block.element) block.element.append(mark);
+    chosen(place);
+  }
+
+  grid.addEventListener("pointermove", (event) => {
+    const number = blocks.findIndex((block) => block.element.contains(event.target));
+    if (number < 0) return;
+    const { left, top } = blocks[number].element.getBoundingClientRect();
+    const column = Math.min(SIDE - 1, Math.floor((event.clientX - left) / PITCH));
+    const id = ids[number * OF_BLOCK + Math.floor((event.clientY - top) / PITCH) * SIDE + column];
+    if (id !== undefined && id !== at) choose(id);
   });
-  const choose = (id) => {
-    if (chosen !== null) keyed.get(chosen)?.element.removeAttribute("aria-selected");
-    chosen = id;
-    const cell = keyed.get(id)?.element;
-    if (cell === undefined) return;
-    cell.setAttribute("aria-selected", "true");
-    cell.setAttribute("aria-label", workerWords(workers.get(id)));
-    grid.setAttribute("aria-activedescendant", cell.id);
-    setText(told, workerWords(workers.get(id)));
-  };
-  grid.addEventListener("pointerover", (event) => event.target.dataset.id && choose(event.target.dataset.id));
-  grid.addEventListener("focus", () => chosen ?? choose([...workers.keys()][0]));
+  grid.addEventListener("focus", () => at ?? choose(ids[0]));
   grid.addEventListener("keydown", (event) => {
-    const ids = [...workers.keys()];
-    const next = moved(event.key, ids.indexOf(chosen), ids.length, rowLength(grid));
+    const next = moved(event.key, ids.indexOf(at), ids.length);
     if (next === null) return;
     event.preventDefault();
     choose(ids[next]);
-    keyed.get(ids[next]).element.scrollIntoView({ block: "nearest" });
+    mark.scrollIntoView({ block: "nearest" });
   });
   return {
     element,
-    update(all) {
+    /** Draw all workers, a block in each step. */
+    *updating(all) {
       workers = all;
-      keyed.update(all.keys(), (id) => id);
-      if (chosen !== null && all.has(chosen)) choose(chosen);
-      else chosen = null;
+      ids = [...all.keys()];
+      for (let number = 0; number * OF_BLOCK < ids.length; number += 1) {
+        if (blocks.length === number) {
+          blocks.push(cellBlock(SIDE));
+          room.append(blocks[number].element);
+        }
+        blocks[number].update(ids.slice(number * OF_BLOCK, (number + 1) * OF_BLOCK).map((id) => all.get(id).state));
+        yield;
+      }
+      for (const block of blocks.splice(Math.ceil(ids.length / OF_BLOCK))) block.element.remove();
+      if (at !== null) choose(at);
     },
   };
 }
 
-function moved(key, place, many, row) {
-  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -row, ArrowDown: row };
+function moved(key, place, many) {
+  const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -SIDE, ArrowDown: SIDE };
   if (many === 0) return null;
   if (key === "Home") return 0;
   if (key === "End") return many - 1;
@@ -135,13 +202,15 @@ function moved(key, place, many, row) {
   return Math.min(many - 1, Math.max(0, place + steps[key]));
 }
 
-function rowLength(grid) {
-  const columns = getComputedStyle(grid).gridTemplateColumns;
-  return Math.max(1, columns.split(" ").length);
+/** What the shapes mean. */
+export const legend = (states) => h("ul", { class: "legend" }, states.map((state) => h("li", {}, oneCell(state), state)));
+
+/** The cell of one worker in that state. */
+function oneCell(state) {
+  const block = cellBlock(1);
+  block.update([state]);
+  return block.element;
 }
 
-/** What the shapes mean. */
-export const legend = (states) =>
-  h("ul", { class: "legend" }, states.map(
-    (state) => h("li", {}, h("span", { class: "cell", "data-state": state, "aria-hidden": "true" }), state),
-  ));
+/** A cell whose state changes. */
+export const changingCell = () => cellBlock(1);

@@ -57,6 +57,11 @@ export class Keyed {
   }
 
   update(items, keyOf) {
+    for (const _ of this.updating(items, keyOf)); // all steps at once
+  }
+
+  /** The same in steps, one for each item. It may be left off, and begun anew with other items. */
+  *updating(items, keyOf) {
     const wanted = new Map(Array.from(items, (item) => [keyOf(item), item]));
     for (const [key, { element }] of this.#kept) {
       if (wanted.has(key)) continue;
@@ -73,6 +78,7 @@ export class Keyed {
       child.update?.(item);
       if (child.element === place) place = place.nextElementSibling;
       else move(this.#parent, child.element, place);
+      yield;
     }
   }
 

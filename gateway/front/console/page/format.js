@@ -72,3 +72,8 @@ export function ago(unix) {
   const seconds = Math.max(0, now() - unix);
   return seconds < 1 ? "just now" : `${age(seconds)} ago`;
 }
+
+const collator = new Intl.Collator("en", { numeric: true });
+
+/** Compares two names as people order them: agent-2 before agent-10. */
+export const byName = (a, b) => collator.compare(a, b);

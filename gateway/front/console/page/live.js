@@ -16,17 +16,39 @@ export async function greet() {
 export const agents = new Map();
 export const series = new Map();
 
-/** Follow the agents until `signal` is aborted. `changed(names)` gets the set of those that are
- * new, changed or gone. */
-export function watchAgents(signal, changed, linked) {
+let whole = false;
+
+/** Whether `agents` has had all of them, and not one alone. */
+export const knowsAll = () => whole;
+
+/** Follow the agents until `signal` is aborted: all of them, or the one with that name, whose
+ * workers are then kept in a `Workers`. `changed(names)` gets the set of the names of those that
+ * are new, changed or gone. */
+export function watchAgents(signal, changed, linked, { name = null, workers = null } = {}) {
   const batch = new Batch(changed, signal);
-  return follow("console/api/live?topics=agents", {
+  const topics = workers === null ? "agents" : "agents,workers";
+  const kept = new Kept(agents, name);
+  const of = name === null ? "" : `&agent=${encodeURIComponent(name)}`;
+  return follow(`console/api/live?topics=${topics}${of}`, {
     signal,
     linked,
     heard(event, data) {
-      if (event === "agents") batch.add(applyAgents(data));
-      else if (event === "series") batch.add(applySeries(data));
+      if (event === "agents") {
+        batch.add(applyAgents(kept, data));
+        whole ||= name === null && !data.more;
+      }
+      if (event === "series") batch.add(applySeries(data, name));
+      if (event === "workers") batch.add(workers.take(data) && [name]);
     },
+  });
+}
+
+/** Follow the workers of an agent. */
+export function watchWorkers(name, workers, signal, changed) {
+  const batch = new Batch(changed, signal);
+  follow(`console/api/live?topics=workers&agent=${encodeURIComponent(name)}`, {
+    signal,
+    heard: (event, data) => event === "workers" && batch.add(workers.take(data) && [name]),
   });
 }
 
@@ -50,35 +72,62 @@ class Batch {
   }
 }
 
-/** Take an event of the topic `agents` over; the names of the agents that it concerns. */
-export function applyAgents(data) {
-  const concerned = new Set(data.removed ?? []);
-  for (const gone of concerned) agents.delete(gone);
-  if (data.reset) {
-    const named = new Set(data.agents.map((each) => each.name));
-    for (const name of agents.keys()) {
-      concerned.add(name);
-      if (!named.has(name)) agents.delete(name);
-    }
+/** A map that is told anew by an event with `reset` and all that follow it with `more`: what is
+ * not told again goes only then. */
+class Kept {
+  #old = null;
+
+  /** `only` is the one key that is told of, or null. */
+  constructor(map, only = null) {
+    this.map = map;
+    this.only = only;
   }
-  for (const news of data.agents ?? []) {
-    const old = data.reset ? undefined : agents.get(news.name);
-    const workers = new Map(old?.workers);
-    for (const [id, worker] of Object.entries(news.workers ?? {})) {
-      if (worker === null) workers.delete(id);
-      else workers.set(id, worker);
+
+  /** Take an event over; `told` has the entries that it tells, null for what is gone. Returns the
+   * keys that it concerns. */
+  take({ reset, more }, told) {
+    const concerned = new Set();
+    if (reset) this.#old = new Set(this.only === null ? this.map.keys() : [this.only]);
+    for (const [key, value] of told) {
+      if (value === null) this.map.delete(key);
+      else this.map.set(key, value);
+      this.#old?.delete(key);
+      concerned.add(key);
     }
-    agents.set(news.name, { ...old, ...news, workers });
-    concerned.add(news.name);
+    if (more || this.#old === null) return concerned;
+    for (const key of this.#old) {
+      this.map.delete(key);
+      concerned.add(key);
+    }
+    this.#old = null;
+    return concerned;
   }
-  return concerned;
 }
 
-function applySeries(data) {
-  if (data.reset) series.clear();
+function applyAgents(kept, data) {
+  const told = data.agents.map((news) => [news.name, data.reset ? news : { ...kept.map.get(news.name), ...news }]);
+  return kept.take(data, [...data.removed.map((name) => [name, null]), ...told]);
+}
+
+/** The workers of one agent, by id. */
+export class Workers {
+  map = new Map();
+  #kept = new Kept(this.map);
+
+  take(data) {
+    return this.#kept.take(data, Object.entries(data.workers).map(([id, worker]) => [id, worker && asWorker(worker)]));
+  }
+}
+
+function asWorker([pid, state, started, served, inFlight, capacity, memory]) {
+  return { pid, state, started, served, inFlight, capacity, memory };
+}
+
+function applySeries(data, only) {
+  if (data.reset && only === null) series.clear();
   const oldest = now() - hello.bucket * (hello.buckets + 1);
   for (const [name, points] of Object.entries(data.series)) {
-    const known = new Map((series.get(name) ?? []).map((point) => [point[0], point]));
+    const known = new Map(data.reset ? [] : (series.get(name) ?? []).map((point) => [point[0], point]));
     for (const point of points) known.set(point[0], point);
     const kept = [...known.values()].filter((point) => point[0] >= oldest);
     series.set(name, kept.sort((a, b) => a[0] - b[0]));
@@ -104,17 +153,18 @@ export function recentPoints(name) {
 export function lastMinute(name) {
   const { bucket } = hello;
   const many = Math.max(1, Math.round(60 / bucket));
-  const recent = recentPoints(name).slice(-many);
+  const oldest = (Math.floor(now() / bucket) - many + 1) * bucket;
   const elapsed = (many - 1) * bucket + (now() % bucket);
+  const points = series.get(name) ?? [];
   let count = 0;
   let errors = 0;
   let median = null;
   let high = null;
-  for (const point of recent) {
-    if (point === undefined) continue;
-    count += point[1];
-    errors += point[2];
-    [median, high] = [point[3] ?? median, point[4] ?? high];
+  for (let place = points.length - 1; place >= 0 && points[place][0] >= oldest; place -= 1) {
+    count += points[place][1];
+    errors += points[place][2];
+    median ??= points[place][3];
+    high ??= points[place][4];
   }
   return { rate: count / elapsed, count, errors, median, high };
 }

@@ -11,6 +11,7 @@ import { showTry } from "./try.js";
 import { showRequests } from "./requests.js";
 import { showRequest } from "./request.js";
 import { showLog } from "./log.js";
+import { isFinal } from "./stream.js";
 
 const PARTS = {
   agents: { title: "Agents", show: (place, scope) => (scope.name ? showAgent : showAgents)(place, scope) },
@@ -54,8 +55,8 @@ function show() {
 /** Tell whether what is shown is live. */
 function linked(is, reason) {
   link.dataset.state = is ? "live" : "lost";
-  setText(link, is ? "Live" : "No connection");
-  if (!is) announce(`The connection is lost: ${reason?.message ?? "the gateway ended it"}`);
+  setText(link, is ? "Live" : isFinal(reason) ? "Refused" : "No connection");
+  if (!is) announce(isFinal(reason) ? reason.message : `The connection is lost: ${reason?.message ?? "the gateway ended it"}`);
 }
 
 addEventListener("hashchange", () => {

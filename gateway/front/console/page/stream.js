@@ -1,6 +1,7 @@
 // Server-Sent Events (WHATWG HTML, 9.2), read by fetch: EventSource can send no key.
 
-import { send } from "./api.js";
+import { Refused, send } from "./api.js";
+import { pause as pauseIfLong } from "./slices.js";
 
 /** The events of a response's body: `{ event, data, id }`, each once its empty line has come. */
 export async function* events(response) {
@@ -45,8 +46,8 @@ const FIRST_WAIT = 500;
 const LONGEST_WAIT = 10_000;
 
 /** Follow a stream of the gateway's until `signal` is aborted: again and again if it ends, but not
- * while nobody sees the page. `heard(event, data)` gets each event with its JSON value; `linked`
- * is told whether there is a stream, and if not, why. */
+ * while nobody sees the page, nor if it is refused for what was asked. `heard(event, data)` gets
+ * each event with its JSON value; `linked` is told whether there is a stream, and if not, why. */
 export async function follow(path, { heard, linked = () => {}, signal }) {
   let wait = FIRST_WAIT;
   while (!signal.aborted) {
@@ -66,6 +67,7 @@ export async function follow(path, { heard, linked = () => {}, signal }) {
       for await (const event of events(response)) {
         wait = FIRST_WAIT;
         heard(event.event, JSON.parse(event.data));
+        await pauseIfLong(); // many events may have come together
       }
     } catch (error) {
       reason = error;
@@ -75,6 +77,7 @@ export async function follow(path, { heard, linked = () => {}, signal }) {
       scope.abort();
     }
     if (signal.aborted) return;
+    if (isFinal(reason)) return linked(false, reason);
     if (!document.hidden) {
       linked(false, reason);
       await pause(wait, signal);
@@ -82,6 +85,9 @@ export async function follow(path, { heard, linked = () => {}, signal }) {
     }
   }
 }
+
+/** Whether the same request would be refused again, as for an agent that the key may not call. */
+export const isFinal = (reason) => reason instanceof Refused && [400, 403, 404].includes(reason.status);
 
 /** Wait until the page is visible. */
 function seen(signal) {

@@ -6,7 +6,7 @@ import { askForm, rawField } from "./asks.js";
 import { announce, h, said, setAttribute, setText } from "./dom.js";
 import { pretty } from "./facts.js";
 import { schemaForm, showInvalid } from "./form.js";
-import { counted } from "./format.js";
+import { byName, counted } from "./format.js";
 import { agents, hello, shownState, watchAgents } from "./live.js";
 import { snippets } from "./snippets.js";
 import { events } from "./stream.js";
@@ -26,11 +26,12 @@ export function showTry(place, { name, query, signal, linked }) {
     lead, work, nothing);
   let shown = null;
   let names = "";
+  let known = [];
   const look = () => {
-    const known = [...agents.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    nothing.hidden = known.length > 0;
-    if (known.join("\n") !== names) {
-      names = known.join("\n");
+    nothing.hidden = agents.size > 0;
+    if ([...agents.keys()].join("\n") !== names) {
+      names = [...agents.keys()].join("\n");
+      known = [...agents.keys()].sort(byName);
       choice.replaceChildren(...known.map((each) => h("option", { value: each }, each)));
     }
     const wanted = agents.has(name) ? name : known[0];
