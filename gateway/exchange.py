@@ -126,6 +126,8 @@ class Exchange:
         "worker_id",
     )
 
+    journal: object = None  # what was noted of the words, if anybody does (`front/console/journal`)
+
     def __init__(
         self,
         call: Call,

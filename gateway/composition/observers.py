@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.front.observed import Begin
     from gateway.front.runs.service import Runs
     from gateway.observe.metrics.exposition import Metrics
-    from gateway.observe.observation import Observer
+    from gateway.observe.observation import Observer, Tell
     from gateway.observe.traces import Traces
 
 log = logging.getLogger("gateway")
@@ -35,12 +35,11 @@ class Observers:
     """The observers of one gateway. Where there are none, requests are not observed at all."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        self.told: list[Observer] = []
-        self._told_in_batches: list[Observer] = []
-        self.batch = Batch(self._told_in_batches)
+        self._told: list[Observer] = []
+        self.batch = Batch(self._told)
         self._traces = _make_traces(settings)
         if self._traces is not None:
-            self.told.append(self._traces.observe)
+            self.add(self._traces.observe)
         if settings.log_payloads:
             logs.event(log, logging.WARNING, _PAYLOADS)
             self.add(log_access_with_payloads)
@@ -48,10 +47,13 @@ class Observers:
             self.add(log_access)
 
     def add(self, observer: Observer) -> None:
-        """Have an observer told of several requests at a time."""
-        if not self._told_in_batches:
-            self.told.append(self.batch.observe)
-        self._told_in_batches.append(observer)
+        """Have an observer told."""
+        self._told.append(observer)
+
+    @property
+    def tell(self) -> Tell | None:
+        """What is to be told of each that has ended; None where nobody wants to know."""
+        return self.batch.tell if self._told else None
 
     @property
     def begin(self) -> Begin | None:
@@ -74,7 +76,7 @@ def _make_traces(settings: ServerSettings) -> Traces | None:
 
 
 def make_console(
-    observers: list[Observer],
+    observers: Observers,
     dispatcher: Dispatcher,
     settings: Settings,
     keys: CallerKeys,
@@ -85,8 +87,8 @@ def make_console(
         return None
     from gateway.front.console.console import Console  # noqa: PLC0415 - only if used
 
-    console = Console(dispatcher, settings, keys, addresses)
-    observers.append(console.observe)
+    console = Console(dispatcher, settings, keys, addresses, catch_up=observers.batch.catch_up)
+    observers.add(console.observe)
     return console
 
 

@@ -104,7 +104,7 @@ async def serve(
     keys = keys or CallerKeys()
     callers = Keys(keys)
     observers = Observers(settings.server)
-    runs = Runs(dispatcher, settings.server.runs, observers.told)
+    runs = Runs(dispatcher, settings.server.runs, observers.batch.tell)
     places = Places(math.inf, AddressCounts(settings.server.connections_per_address))
     metrics = (
         make_metrics(observers, dispatcher, runs, places, callers)
@@ -118,12 +118,12 @@ async def serve(
     )
     addresses = addresses_of(listeners)
     refuse_strangers(settings.server, keys, addresses)
-    console = make_console(observers.told, dispatcher, settings, keys, addresses)
+    console = make_console(observers, dispatcher, settings, keys, addresses)
     app = make_app(
         dispatcher,
         runs,
         settings.server,
-        observers.told,
+        observers.tell,
         begin=observers.begin,
         keys=callers,
         limits=make_limits(settings.agents, keys.by_name),  # with all that it imports, see below

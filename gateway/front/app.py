@@ -16,13 +16,11 @@ from gateway.front.dialects import serve_dialects
 from gateway.front.hosts import KnownHosts
 from gateway.front.limits import make_limits
 from gateway.front.metrics import Readers, make_metrics_blueprint
-from gateway.front.observed import Counted, Observed
+from gateway.front.observed import Counted, Observing
 from gateway.front.requests import CallRoutes
 from gateway.front.status import make_agents_blueprint, make_blueprint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import CallerKeys, ServerSettings, Settings
     from gateway.front.auth import Keys
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.front.metrics import Scrape
     from gateway.front.observed import ASGIApp, Begin
     from gateway.front.runs.service import Runs
-    from gateway.observe.observation import Observer
+    from gateway.observe.observation import Tell
 
 
 PAYLOAD_BYTES = 4096
@@ -102,7 +100,7 @@ def make_app(
     dispatcher: Dispatcher,
     runs: Runs,
     settings: ServerSettings,
-    observers: Sequence[Observer] = (),
+    tell: Tell | None = None,
     *,
     begin: Begin | None = None,
     keys: Keys | None = None,
@@ -111,10 +109,10 @@ def make_app(
     console: Console | None = None,
     probes_only: bool = False,
 ) -> App:
-    """The application, ready to be served by Hypercorn's trio worker. Each of `observers` is told
-    of every request, for which `begin` is called first. `keys` are those of callers. `scrape` makes
-    what `/metrics` is answered with, where there are metrics; `/console` shows the `console`.
-    `probes_only`: nothing tells of the agents but the metrics."""
+    """The application, ready to be served by Hypercorn's trio worker. `tell` is told of every
+    request, for which `begin` is called first; without it, none is observed. `keys` are those of
+    callers. `scrape` makes what `/metrics` is answered with, where there are metrics; `/console`
+    shows the `console`. `probes_only`: nothing tells of the agents but the metrics."""
     max_body = settings.max_body_bytes
     app = App("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -149,7 +147,12 @@ def make_app(
         from gateway.front.docs.routes import make_docs_blueprint  # noqa: PLC0415 - off: unread
 
         app.register_blueprint(make_docs_blueprint(dispatcher, served, settings))
-    served_by_quart: ASGIApp = Counted(app.asgi_app) if observers else app.asgi_app
+    served_by_quart: ASGIApp = app.asgi_app
+    observing = None
+    if tell is not None:
+        served_by_quart = Counted(served_by_quart)
+        most = PAYLOAD_BYTES if settings.log_payloads else 0
+        observing = Observing(tell, begin, keep_bodies=most)
     app.calls = CallRoutes(
         served_by_quart,
         dispatcher,
@@ -161,16 +164,13 @@ def make_app(
         inputs=lambda agent: dispatcher.agent(agent).declared.inputs,
         limits=limits,
         cors=make_cors(settings.cors),
+        observing=observing,
     )
     for each in served:
         if each.mount is not None:
             mount = each.mount(dispatcher, app.calls.calling, runs, app.calls.keys)
             app.calls.mounts[mount.path] = mount
-    routes: ASGIApp = app.calls
-    if observers:
-        most = PAYLOAD_BYTES if settings.log_payloads else 0
-        routes = Observed(routes, observers, begin, keep_bodies=most)
-    app.asgi_app = routes  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
+    app.asgi_app = app.calls  # type: ignore[method-assign, assignment]  # Quart's documented way to add middleware
     return app
 
 

@@ -1,13 +1,13 @@
-"""The middlewares that have each request observed; see `observe.observation`.
+"""What is done with requests that are observed; see `observe.observation`.
 
-    Observed ─> CallRoutes ─┬─> a call, whose `ClientRequest` counts what passes
-                            └─> Counted ─> the Quart application
+    CallRoutes ─┬─> a call, whose `ClientRequest` counts what passes
+                └─> Counted ─> the Quart application
 
-`Observed` knows when a request begins and ends, and whom to tell. What passes between the server
-and the application (the status, the sizes and the times of a response, and whether the client has
-left before its end) is noted by whoever reads and sends: for calls of agents, which are most
-requests, that is `ClientRequest`, where to count is an addition; to have a middleware look at each
-message costs ten times as much. For the routes of the Quart application it is `Counted`.
+`Observing` begins and ends the observation of a request, for `CallRoutes`. What passes between the
+server and the application (the status, the sizes and the times of a response, and whether the
+client has left before its end) is noted by whoever reads and sends: for calls of agents, which are
+most requests, that is `ClientRequest`, where to count is an addition; to have a middleware look at
+each message costs ten times as much. For the routes of the Quart application it is `Counted`.
 """
 
 from __future__ import annotations
@@ -16,60 +16,55 @@ from typing import TYPE_CHECKING, Any
 
 from gateway import clock
 from gateway.errors import InternalError
-from gateway.observe.observation import OBSERVATION, Observation, method_of, tell
+from gateway.observe.observation import OBSERVATION, Observation, method_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.front.client import Message, Receive, Send
-    from gateway.observe.observation import Observer
+    from gateway.observe.observation import Tell
 
     Headers = Sequence[tuple[bytes, bytes]]
     Begin = Callable[[Observation, Headers], Headers]
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class Observed:
-    """ASGI middleware. Made only where there is an observer: without, requests cost nothing more.
+class Observing:
+    """Made only where there is an observer: without, requests cost nothing more.
 
-    `begin` is called with each observation and the fields of the request's head, before anything
-    else is done for it, and returns the fields with which the request goes on. `keep_bodies` is how
-    many bytes of each body are kept.
+    `tell` is told of each request at its end. `begin` is called with each observation and the
+    fields of the request's head, before anything else is done for it, and returns the fields with
+    which the request goes on. `keep_bodies` is how many bytes of each body are kept.
     """
 
-    def __init__(
-        self,
-        inner: ASGIApp,
-        observers: Sequence[Observer],
-        begin: Begin | None = None,
-        *,
-        keep_bodies: int = 0,
-    ) -> None:
-        self._inner = inner
-        self._observers = observers
+    def __init__(self, tell: Tell, begin: Begin | None = None, *, keep_bodies: int = 0) -> None:
+        self.keep_bodies = keep_bodies
+        self._tell = tell
         self._begin = begin
-        self._keep_bodies = keep_bodies
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._inner(scope, receive, send)
-            return
+    def begin(self, scope: Any) -> Observation:
+        """The observation of a request whose head has been read."""
         seen = Observation(began=clock.now(), method=method_of(scope["method"]))
-        scope.setdefault("state", {})[OBSERVATION] = seen
         if self._begin is not None:
             scope["headers"] = self._begin(seen, scope["headers"])
-        if self._keep_bodies:
-            kept = _KeptBodies(seen, receive, send, self._keep_bodies)
-            receive, send = kept.receive, kept.send
-        try:
-            await self._inner(scope, receive, send)
-        except Exception:  # whoever serves the application logs it, and responds
-            seen.error = InternalError("a defect of the gateway; see its log")
-            seen.status = seen.status or seen.error.status
-            raise
-        finally:
-            seen.ended = clock.now()
-            tell(self._observers, seen)
+        return seen
+
+    def keeping_bodies(
+        self, seen: Observation, receive: Receive, send: Send
+    ) -> tuple[Receive, Send]:
+        """The same, by which the beginnings of both bodies are kept."""
+        kept = _KeptBodies(seen, receive, send, self.keep_bodies)
+        return kept.receive, kept.send
+
+    def fail(self, seen: Observation) -> None:
+        """The application has failed: whoever serves it logs that, and responds."""
+        seen.error = InternalError("a defect of the gateway; see its log")
+        seen.status = seen.status or seen.error.status
+
+    def end(self, seen: Observation) -> None:
+        """The response has ended, or its client has left."""
+        seen.end(clock.now())
+        self._tell(seen)
 
 
 class Counted:

@@ -50,8 +50,10 @@ if TYPE_CHECKING:
     from gateway.front.hosts import KnownHosts
     from gateway.front.limits.permits import Limits
     from gateway.front.mount import Mount
+    from gateway.front.observed import Observing
     from gateway.front.runs.service import Runs
     from gateway.front.runs.wishes import Wish
+    from gateway.observe.observation import Observation
     from gateway.workers.input_checker import InputChecker
 
     ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
@@ -78,9 +80,11 @@ class CallRoutes:
         inputs: Callable[[str], InputChecker | None] = lambda _: None,
         limits: Limits | None = None,
         cors: Cors | None = None,
+        observing: Observing | None = None,
     ) -> None:
         """`inputs` gives what checks the inputs of an agent, None where no schema is declared. It
-        may raise AgentNotFound."""
+        may raise AgentNotFound. `observing`: what is done because requests are observed."""
+        self._observing = observing
         self.cors = cors
         """None where no page of another origin may call."""
         self.calling = Calling(dispatcher, runs, max_body=max_body, inputs=inputs, limits=limits)
@@ -99,12 +103,30 @@ class CallRoutes:
         self.calling.max_body = max_body
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._inner(scope, receive, send)
+            return
+        seen, observing = None, self._observing
+        if observing is not None:
+            seen = observing.begin(scope)
+            if observing.keep_bodies:
+                receive, send = observing.keeping_bodies(seen, receive, send)
         if self.cors is not None:
             send = self.cors.sharing(scope, send)
-        if scope["type"] == "lifespan" or not await self._respond(scope, receive, send):
-            await self._inner(scope, receive, send)
+        try:
+            if not await self._respond(scope, receive, send, seen):
+                await self._inner(scope, receive, send)
+        except Exception:
+            if seen is not None and observing is not None:
+                observing.fail(seen)
+            raise
+        finally:
+            if seen is not None and observing is not None:
+                observing.end(seen)
 
-    async def _respond(self, scope: Any, receive: Receive, send: Send) -> bool:
+    async def _respond(
+        self, scope: Any, receive: Receive, send: Send, seen: Observation | None
+    ) -> bool:
         """Respond to a request, unless `inner` is to: then returns False, with `scope` checked."""
         state = scope.get("state", {})
         head = read_head(scope["headers"])
@@ -115,10 +137,10 @@ class CallRoutes:
             partial(self._encode_error, scope["path"], head.fields),
             limit_unread=state.get(LIMIT_UNREAD, no_limit),
             has_input=state.get(HAS_INPUT, not_known),
-            observation=state.get(OBSERVATION),
+            observation=seen,
         )
-        if request.observation is not None:
-            request.observation.request_id = request.head.request_id
+        if seen is not None:
+            seen.request_id = head.request_id
         try:
             if self.cors is not None and (granted := self.cors.answer_preflight(scope)) is not None:
                 _note_route(request, "preflight")
@@ -128,7 +150,10 @@ class CallRoutes:
             if codec is not None:
                 await self._call(request, scope["method"], scope["path"], codec)
             elif not await self._respond_otherwise(request, scope):
-                scope.setdefault("state", {})[CALLER] = request.caller
+                state = scope.setdefault("state", {})
+                state[CALLER] = request.caller
+                if seen is not None:
+                    state[OBSERVATION] = seen
                 return False
         except GatewayError as error:
             if request.permit is not None:

@@ -40,6 +40,11 @@ class AccessLine(Struct, omit_defaults=True, gc=False):
     chunks: int = 0
 
     @property
+    def number(self) -> int:
+        """That of the level."""
+        return logging.DEBUG if self.level == "debug" else logging.INFO
+
+    @property
     def fields(self) -> dict[str, object]:
         """What it says beside what every record says."""
         empty = structs.asdict(AccessLine(self.timestamp, self.level, self.logger, self.event, ""))
@@ -47,8 +52,7 @@ class AccessLine(Struct, omit_defaults=True, gc=False):
 
     def as_record(self) -> logging.LogRecord:
         """A record that says the same."""
-        level = logging.DEBUG if self.level == "debug" else logging.INFO
-        record = logging.LogRecord(self.logger, level, "", 0, self.event, None, None)
+        record = logging.LogRecord(self.logger, self.number, "", 0, self.event, None, None)
         record.created = self.timestamp.timestamp()
         record.__dict__["fields"] = self.fields
         return record

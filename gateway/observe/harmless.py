@@ -56,9 +56,12 @@ def escaped(text: str) -> str:
     return "".join(json.dumps(char)[1:-1] if _acts(char) else char for char in text)
 
 
-def escaped_bytes(data: bytes) -> bytes:
-    """As `escaped`, of UTF-8. In ASCII, one character that acts is no control character of JSON."""
-    return data if data.isascii() and b"\x7f" not in data else escaped(data.decode()).encode()
+def escaped_lines(lines: bytes) -> bytes:
+    """As `escaped`, of JSON texts in UTF-8, each of which is a line."""
+    # In ASCII, one character that acts is no control character of JSON.
+    if lines.isascii() and b"\x7f" not in lines:
+        return lines
+    return "\n".join(escaped(line) for line in lines.decode().split("\n")).encode()
 
 
 def _acts(char: str) -> bool:

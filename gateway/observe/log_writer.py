@@ -76,18 +76,18 @@ class LogWriter:
     def __repr__(self) -> str:
         return f"<LogWriter {self._lines} queued, {self._dropped} dropped>"
 
-    def write(self, line: bytes, *, urgent: bool = True) -> None:
-        """Queue a line, which must end with a line feed. Never blocks.
+    def write(self, data: bytes, *, lines: int = 1, urgent: bool = True) -> None:
+        """Queue one line or several, each of which must end with a line feed. Never blocks.
 
-        One that is not `urgent` may wait for others, for `REST_SECONDS` at most.
+        What is not `urgent` may wait for others, for `REST_SECONDS` at most.
         """
         with self._lock:
-            if self._lines >= MAX_LINES or len(self._queue) + len(line) > MAX_BYTES:
-                self._dropped += 1
-                self.dropped_in_all += 1
+            if self._lines + lines > MAX_LINES or len(self._queue) + len(data) > MAX_BYTES:
+                self._dropped += lines
+                self.dropped_in_all += lines
                 return
-            self._queue += line
-            self._lines += 1
+            self._queue += data
+            self._lines += lines
             if urgent or self._lines >= MANY or len(self._queue) >= MUCH:
                 self._wake()
             elif self._idle:

@@ -19,7 +19,7 @@ from gateway.observe.formats import TextFormatter, json_formatter
 from gateway.observe.log_writer import LogWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from gateway.observe.access_line import AccessLine
 
@@ -50,8 +50,8 @@ def _record(name: str, level: int, message: str, fields: dict[str, object]) -> l
 class LineKeeper(logging.Handler):
     """A handler that also takes lines of the access log of which no record is made."""
 
-    def keep_line(self, line: AccessLine) -> None:
-        """Keep such a line."""
+    def keep_lines(self, lines: Sequence[AccessLine]) -> None:
+        """Keep such lines."""
         raise NotImplementedError
 
 

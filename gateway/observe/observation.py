@@ -3,12 +3,14 @@
 # Theory of operation
 
 The front makes an `Observation` when a request's head has been read, fills in what it learns, and
-tells each observer of it once, when the response has ended or its client has left. A request that
-starts a run, or comes back for one, is observed as every request is; the run itself is one more
-observation, of its own kind, at its own end. Without an observer nothing of this is made.
+ends it when the response has ended or its client has left. A request that starts a run, or comes
+back for one, is observed as every request is; the run itself is one more observation, of its own
+kind, at its own end. Without an observer nothing of this is made.
 
-Observers are plain functions: they run between the end of a response and what the event loop does
-next, so they must not wait, and must do little. One that fails is logged, and disturbs nobody.
+Observers are told of several that have ended at a time (`observe.batch`). They are plain functions
+which run between what the event loop does, so they must not wait, and must do little. One that
+fails is logged, and disturbs nobody. What has ended keeps nothing of its request's body, call or
+answer: it may wait, and it may be kept.
 
 Whatever may become a label or a column is *bounded*: agents that exist, methods that HTTP knows,
 routes of this gateway (never the path that was sent), the types of errors, names of keys. A client
@@ -17,9 +19,8 @@ can make none of these up.
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.observe.tracecontext import Spans
 
-log = logging.getLogger("gateway")
-
 OBSERVATION = "observation"
 """The key of `scope["state"]` under which a request's observation is, if it is observed."""
 
@@ -42,20 +41,6 @@ METHODS = frozenset(
 
 OTHER_METHOD = "_OTHER"
 """What any other method is called here, as in OpenTelemetry's semantic conventions."""
-
-
-class Measures(Struct, frozen=True, gc=False):
-    """How long a request or a run took, in seconds, and how much its worker said."""
-
-    total: float
-    """From its beginning to its end."""
-    first: float | None
-    """Until the first word of an answer came from the worker; of an answer that came as one result,
-    until the first bytes of the response. None without either."""
-    queued: float | None
-    """Until the call was given to the worker that had it last; None if none had it."""
-    chunks: int
-    """How many words (chunks and events) the worker said before the end of its answer."""
 
 
 class Observation(Struct, kw_only=True):
@@ -98,11 +83,35 @@ class Observation(Struct, kw_only=True):
     client_left: bool = False
     """Whether the client was gone before its response had ended."""
     exchange: Exchange | None = None
-    """The call of an agent that was made of the request. The call of a run is the run's, and not
-    also that of a request which follows it: each call is observed once."""
+    """The call of an agent that was made of the request; None again once it has ended. The call of
+    a run is the run's, and not also that of a request which follows it: each call is observed once.
+    """
     trace: Spans | None = None
     """Its spans, if traces are made."""
-    _measures: Measures | None = None
+
+    # What follows from all else: known from its end on.
+
+    total: float = math.nan
+    """From its beginning to its end."""
+    first: float | None = None
+    """From its beginning until the first word of an answer came from the worker; of an answer that
+    came as one result, until the first bytes of the response. None without either."""
+    queued: float | None = None
+    """From the call's admission until it was given to the worker that had it last; None if none
+    had it."""
+    error_type: str = ""
+    """The error's `type`, as clients see it; empty if all went well."""
+    admitted_at: float | None = None
+    """When there was a call; None if none was made of the request."""
+    given_at: float | None = None
+    spoke_at: float | None = None
+    """These two as in `Exchange`."""
+    chunks: int = 0
+    """How many words (chunks and events) the worker said before the end of its answer."""
+    pid: int | None = None
+    """Of the worker that had the call last; None if none had it."""
+    journal: object = None
+    """What the console has noted of the words, if it has."""
 
     def note_sent(self, data: bytes) -> None:
         """A part of the response's body is being sent."""
@@ -110,49 +119,26 @@ class Observation(Struct, kw_only=True):
             self.body_began = clock.now()
         self.bytes_out += len(data)
 
-    def measure(self) -> Measures:
-        """What follows from all else, once that is complete: reckoned once for all observers."""
-        if self._measures is not None:
-            return self._measures
-        exchange, at = self.exchange, self.body_began
-        queued, words = None, 0
+    def end(self, at: float) -> None:
+        """The request or the run has ended. Reckons once, for all observers, what follows from all
+        else, and lets go of the call, which holds what was asked and answered."""
+        self.ended = at
+        self.total = at - self.began
+        if self.error is not None:
+            self.error_type = self.error.type
+        first, exchange = self.body_began, self.exchange
         if exchange is not None:
-            words = exchange.word_count
+            self.exchange = None
+            self.admitted_at, self.given_at = exchange.admitted_at, exchange.given_at
+            self.chunks, self.journal = exchange.word_count, exchange.journal
+            if exchange.carrier is not None:
+                self.pid = exchange.carrier.pid
             if exchange.given_at is not None:
-                queued = exchange.given_at - exchange.admitted_at
+                self.queued = exchange.given_at - exchange.admitted_at
             if exchange.spoke_at is not None:
-                at = exchange.spoke_at
-        first = None if at is None else max(0.0, at - self.began)
-        self._measures = Measures(self.ended - self.began, first, queued, words)
-        return self._measures
-
-    @property
-    def total(self) -> float:
-        """As in `Measures`, like the next three."""
-        return self.measure().total
-
-    @property
-    def first(self) -> float | None:
-        return self.measure().first
-
-    @property
-    def queued(self) -> float | None:
-        return self.measure().queued
-
-    @property
-    def chunks(self) -> int:
-        return self.measure().chunks
-
-    @property
-    def error_type(self) -> str:
-        """The error's `type`, as clients see it; empty if all went well."""
-        return "" if self.error is None else self.error.type
-
-    @property
-    def pid(self) -> int | None:
-        """Of the worker that had the call last; None if none had it."""
-        carrier = None if self.exchange is None else self.exchange.carrier
-        return None if carrier is None else carrier.pid
+                first = self.spoke_at = exchange.spoke_at
+        if first is not None:
+            self.first = max(0.0, first - self.began)
 
     def of_run(self, run: str, exchange: Exchange) -> Observation:
         """The observation of the run that this request starts."""
@@ -172,19 +158,13 @@ class Observation(Struct, kw_only=True):
         )
 
 
-Observer: TypeAlias = Callable[[Observation], None]
+Tell: TypeAlias = Callable[[Observation], None]
+"""What is told of each that has ended; it never raises."""
+
+Observer: TypeAlias = Callable[[Sequence[Observation]], None]
+"""What is told of several that have ended, in the order of their ends."""
 
 
 def method_of(sent: str) -> str:
     """The method, if it is one that HTTP knows."""
     return sent if sent in METHODS else OTHER_METHOD
-
-
-def tell(observers: Iterable[Observer], observation: Observation) -> None:
-    """Tell each observer. Never raises."""
-    for observe in observers:
-        try:
-            observe(observation)
-        except Exception:  # the boundary: an observer's defect is not the request's
-            fields = {"request": observation.request_id}
-            log.exception("a request could not be observed", extra={"fields": fields})

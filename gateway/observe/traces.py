@@ -72,7 +72,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from gateway.config.settings import TraceSettings
-    from gateway.exchange import Exchange
     from gateway.observe.observation import Observation
 
     Headers = Sequence[tuple[bytes, bytes]]
@@ -118,8 +117,8 @@ class Traces:
         self._most = most
         self._made = self._dropped = 0
         self._origin = 0
-        """The time of day, in nanoseconds, at which running time was 0; set for each request, so
-        that its times fit together though clocks are set."""
+        """The time of day, in nanoseconds, at which running time was 0; set whenever spans are
+        made, so that their times fit together though clocks are set."""
         self._provider.add_span_processor(self._processor)
         self._tracer = self._provider.get_tracer("gateway")
 
@@ -170,17 +169,20 @@ class Traces:
 
     # Its end
 
-    def observe(self, seen: Observation) -> None:
-        """Make the spans of a request that has ended, or of a run; an `Observer`."""
-        trace = seen.trace
-        if trace is None or not trace.recorded or seen.route in PROBES:
-            return
+    def observe(self, ended: Sequence[Observation]) -> None:
+        """Make the spans of requests and runs that have ended; an `Observer`."""
         self._origin = time.time_ns() - int(clock.now() * 1e9)
+        for seen in ended:
+            trace = seen.trace
+            if trace is not None and trace.recorded and seen.route not in PROBES:
+                self._make_spans(seen, trace)
+
+    def _make_spans(self, seen: Observation, trace: Spans) -> None:
         if seen.kind == "request":
             self._make_request_span(seen, trace)
-        if seen.exchange is not None:
+        if seen.admitted_at is not None:
             own = trace_context(trace.trace_id, trace.request_span, trace.state, sampled=True)
-            self._make_call_spans(seen, seen.exchange, trace, _context_of(own))
+            self._make_call_spans(seen, seen.admitted_at, trace, _context_of(own))
 
     def _make_request_span(self, seen: Observation, trace: Spans) -> None:
         attributes: dict[str, Any] = {
@@ -213,16 +215,16 @@ class Traces:
         )
 
     def _make_call_spans(
-        self, seen: Observation, exchange: Exchange, trace: Spans, parent: Context
+        self, seen: Observation, admitted: float, trace: Spans, parent: Context
     ) -> None:
-        given = exchange.given_at
+        given = seen.given_at
         self._make(
             trace,
             _random_id(64),
             parent,
             name="queue",
             kind=SpanKind.INTERNAL,
-            times=(exchange.admitted_at, seen.ended if given is None else given),
+            times=(admitted, seen.ended if given is None else given),
             attributes={"gen_ai.agent.name": seen.agent},
             failed=given is None and seen.error is not None,
         )
@@ -238,8 +240,8 @@ class Traces:
         }
         if seen.pid is not None:
             attributes["process.pid"] = seen.pid
-        if exchange.spoke_at is not None:
-            attributes["gateway.first_word"] = round(exchange.spoke_at - given, 6)
+        if seen.spoke_at is not None:
+            attributes["gateway.first_word"] = round(seen.spoke_at - given, 6)
         self._make(
             trace,
             trace.worker_span,

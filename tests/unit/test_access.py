@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,10 +62,16 @@ def written(pipe: Pipe) -> dict[str, Any]:
     return line
 
 
+def ended(**values: Any) -> Observation:
+    seen = Observation(**values)
+    seen.end(values.get("ended", 1.5))
+    return seen
+
+
 SEEN = [
-    Observation(began=1.0, ended=1.5, request_id="r-1", method="GET", status=404),
-    Observation(kind="run", began=1.0, ended=9.0, request_id="r-2", run="run_1", agent="a"),
-    Observation(
+    ended(began=1.0, request_id="r-1", method="GET", status=404),
+    ended(kind="run", began=1.0, ended=9.0, request_id="r-2", run="run_1", agent="a"),
+    ended(
         began=1.0,
         ended=1.25,
         request_id='quote"\\',
@@ -97,8 +103,8 @@ class KeptLines(logs.LineKeeper):
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
 
-    def keep_line(self, line: AccessLine) -> None:
-        self.lines.append(line)
+    def keep_lines(self, lines: Sequence[AccessLine]) -> None:
+        self.lines += lines
 
 
 @pytest.mark.parametrize("seen", SEEN, ids=["refused", "run", "call"])
@@ -109,13 +115,13 @@ def test_whoever_keeps_lines_gets_what_is_written_without_a_record(
     with logging_to(pipe.writer) as handler:
         with logs.kept_by(keeper):
             assert logs.json_writer(LOGGER) is handler.writer
-            log_access(seen)
+            log_access([seen])
             with_line = written(pipe)
             handler.use("text")  # there must be a record now, and nobody gets the line twice
-            log_access(seen)
+            log_access([seen])
             pipe.read_until(rb"\n")
             handler.use("json")
-        log_access(seen)  # nobody keeps it
+        log_access([seen])  # nobody keeps it
         assert written(pipe) == with_line
     ((line,), (record,)) = keeper.lines, keeper.records
     assert line.as_record().__dict__["fields"] == record.__dict__["fields"]
@@ -129,11 +135,11 @@ def test_a_line_is_the_same_with_a_record_and_without(seen: Observation, pipe: P
     other = Kept()
     with logging_to(pipe.writer) as handler:
         assert logs.json_writer(LOGGER) is handler.writer
-        log_access(seen)
+        log_access([seen])
         without = written(pipe)
         ROOT.addHandler(other)
         assert logs.json_writer(LOGGER) is None
-        log_access(seen)
+        log_access([seen])
     assert list(written(pipe).items()) == list(without.items())
     (record,) = other.records
     assert json.loads(json_formatter().format(record))["event"] == without["event"]
@@ -141,15 +147,15 @@ def test_a_line_is_the_same_with_a_record_and_without(seen: Observation, pipe: P
 
 def test_what_is_below_the_level_is_not_written(pipe: Pipe) -> None:
     with logging_to(pipe.writer):
-        log_access(Observation(began=0, ended=0, request_id="probe", route="/live"))
-        log_access(Observation(began=0, ended=0, request_id="other", route="/agents"))
+        log_access([ended(began=0, request_id="probe", route="/live")])
+        log_access([ended(began=0, request_id="other", route="/agents")])
     assert written(pipe)["request"] == "other"
 
 
 def test_text_is_written_by_way_of_a_record(pipe: Pipe) -> None:
     with logging_to(pipe.writer) as handler:
         handler.use("text")
-        log_access(SEEN[0])
+        log_access([SEEN[0]])
     assert b" INFO request ended request=r-1 method=GET status=404" in pipe.read_until(rb"\n")
 
 
@@ -157,7 +163,7 @@ def test_text_is_written_by_way_of_a_record(pipe: Pipe) -> None:
 def test_no_text_can_end_a_line_or_act(request_id: str) -> None:
     reader, descriptor = os.pipe()
     with logging_to(descriptor):
-        log_access(Observation(began=0, ended=0, request_id=request_id, method="GET"))
+        log_access([ended(began=0, request_id=request_id, method="GET")])
     os.close(descriptor)
     with open(reader, encoding="utf-8") as stream:
         line = stream.read()
@@ -175,17 +181,17 @@ def observation(number: int) -> Observation:
 
 async def test_what_has_ended_waits_for_others_but_not_for_long(autojump_clock: MockClock) -> None:
     told: list[float] = []
-    batch = Batch([lambda seen: told.append(seen.began)])
+    batch = Batch([lambda ended: told.extend(seen.began for seen in ended)])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(batch.run)
         for number in range(3):
-            batch.observe(observation(number))
+            batch.tell(observation(number))
             assert told == []
         await trio.sleep(SECONDS)
         await wait_all_tasks_blocked()
         assert told == [0, 1, 2]
         await trio.sleep(60)
-        batch.observe(observation(3))
+        batch.tell(observation(3))
         await trio.sleep(SECONDS)
         await wait_all_tasks_blocked()
         assert told == [0, 1, 2, 3]
@@ -194,9 +200,9 @@ async def test_what_has_ended_waits_for_others_but_not_for_long(autojump_clock: 
 
 def test_a_full_batch_waits_for_nothing() -> None:
     told: list[float] = []
-    batch = Batch([lambda seen: told.append(seen.began)])
+    batch = Batch([lambda ended: told.extend(seen.began for seen in ended)])
     for number in range(MOST + 1):
-        batch.observe(observation(number))
+        batch.tell(observation(number))
     assert told == list(range(MOST))
     batch.catch_up()
     assert told == list(range(MOST + 1))
@@ -207,12 +213,15 @@ def test_an_observer_that_fails_keeps_no_other_from_being_told(
 ) -> None:
     told: list[float] = []
 
-    def fails(seen: Observation) -> None:
-        raise RuntimeError(seen.began)
+    def fails(ended: Sequence[Observation]) -> None:
+        raise RuntimeError(len(ended))
 
-    batch = Batch([fails, lambda seen: told.append(seen.began)])
+    batch = Batch([fails, lambda ended: told.extend(seen.began for seen in ended)])
     for number in range(2):
-        batch.observe(observation(number))
+        batch.tell(Observation(began=number, request_id=f"r-{number}"))
     batch.catch_up()
     assert told == [0, 1]
-    assert len(caplog.records) == 2
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.message == "requests could not be observed"
+    assert record.__dict__["fields"] == {"request": "r-0,r-1"}

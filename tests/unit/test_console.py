@@ -66,7 +66,6 @@ def call(name: str = "r-1", *, owner: str = "", stream: bool = True) -> Call:
 def observed(name: str = "r-1", *, key: str = "", **more: Any) -> Observation:
     facts: dict[str, Any] = {
         "began": 10.0,
-        "ended": 12.5,
         "request_id": name,
         "handler": "chat",
         "dialect": "native",
@@ -74,7 +73,10 @@ def observed(name: str = "r-1", *, key: str = "", **more: Any) -> Observation:
         "key": key,
         "status": 200,
     }
-    return Observation(**{**facts, **more})
+    ended = more.pop("ended", 12.5)
+    seen = Observation(**{**facts, **more})
+    seen.end(ended)
+    return seen
 
 
 # Requests
@@ -82,9 +84,9 @@ def observed(name: str = "r-1", *, key: str = "", **more: Any) -> Observation:
 
 def test_a_key_cannot_push_out_what_another_asked() -> None:
     requests = LastRequests(most=3)
-    requests.observe(observed("hers", key="ada"))
+    requests.observe([observed("hers", key="ada")])
     for number in range(10):
-        requests.observe(observed(f"his-{number}", key="bob"))
+        requests.observe([observed(f"his-{number}", key="bob")])
     assert [each.view.request_id for each in requests.of("ada")] == ["hers"]
     assert [each.view.request_id for each in requests.of("bob")] == ["his-7", "his-8", "his-9"]
     assert requests.of("nobody") == []
@@ -97,7 +99,7 @@ def test_what_is_kept_is_bounded_in_bytes_of_each_key_and_of_all() -> None:
     requests = LastRequests(most_bytes=50_000, most_in_all=120_000)
     for key in ("ada", "bob", "eve"):
         for number in range(100):
-            requests.observe(observed(f"{key}-{number}", key=key, error=long))
+            requests.observe([observed(f"{key}-{number}", key=key, error=long)])
     kept = {key: len(requests.of(key)) for key in ("ada", "bob", "eve")}
     assert sum(each.cost for key in kept for each in requests.of(key)) <= 120_000
     assert all(1 <= count < 10 for count in kept.values())
@@ -110,9 +112,9 @@ def test_what_is_kept_is_bounded_in_bytes_of_each_key_and_of_all() -> None:
 
 def test_a_busy_agent_pushes_out_nothing_of_another() -> None:
     requests = LastRequests(most=3)
-    requests.observe(observed("rare", agent="b"))
+    requests.observe([observed("rare", agent="b")])
     for number in range(10):
-        requests.observe(observed(f"r-{number}"))
+        requests.observe([observed(f"r-{number}")])
     names = [each.view.request_id for each in requests.of("")]
     assert names == ["rare", "r-7", "r-8", "r-9"]
     assert [each.view.request_id for each in requests.of("", "b")] == ["rare"]
@@ -125,7 +127,7 @@ def test_nothing_of_a_request_lives_on_but_what_is_shown() -> None:
             raise WorkerCrashed("it crashed", setting="sandbox.memory")
         except WorkerCrashed as error:
             seen = observed(exchange=exchange, error=error)
-        requests.observe(seen)
+        requests.observe([seen])
 
     asked = call()
     requests = LastRequests()
@@ -143,13 +145,13 @@ async def test_where_the_time_went_and_how_it_ended(autojump_clock: MockClock) -
     requests = LastRequests()
     exchange = Exchange(call(), Clocks(), 10.5)
     exchange.given_at, exchange.spoke_at, exchange.word_count = 11.0, 12.0, 7
-    requests.observe(observed(exchange=exchange, stream=True))
-    requests.observe(observed("r-2", exchange=exchange, error=ClockRanOut("first", 3, 3)))
-    requests.observe(observed("r-3", status=429, error=Overloaded("no room")))
-    requests.observe(observed("r-4", status=0, client_left=True))
-    requests.observe(observed("r-5", run="run_x"))  # which is told as a run
-    requests.observe(observed("r-6", run="run_x", kind="run", status=0, exchange=exchange))
-    requests.observe(observed("r-7", handler="", agent="a"))  # which calls no agent
+    requests.observe([observed(exchange=exchange, stream=True)])
+    requests.observe([observed("r-2", exchange=exchange, error=ClockRanOut("first", 3, 3))])
+    requests.observe([observed("r-3", status=429, error=Overloaded("no room"))])
+    requests.observe([observed("r-4", status=0, client_left=True)])
+    requests.observe([observed("r-5", run="run_x")])  # which is told as a run
+    requests.observe([observed("r-6", run="run_x", kind="run", status=0, exchange=exchange)])
+    requests.observe([observed("r-7", handler="", agent="a")])  # which calls no agent
     views = [each.view for each in requests.of("")]
     assert [(each.request_id, each.state) for each in views] == [
         ("r-1", "completed"),
@@ -177,7 +179,7 @@ async def test_a_request_has_one_id_while_it_runs_and_when_it_has_ended() -> Non
     exchange = Exchange(call(owner="ada"), Clocks(), trio.current_time())
     view = view_running(exchange)
     assert (view.id, view.state, view.key) == (id_of(exchange), "queued", "ada")
-    requests.observe(observed(key="ada", exchange=exchange))
+    requests.observe([observed(key="ada", exchange=exchange)])
     assert requests.find(view.id, "ada") is not None
     assert requests.find(view.id, None) is not None
     assert requests.find(view.id, "bob") is None
@@ -368,7 +370,7 @@ def test_a_line_of_the_access_log_is_shown_as_its_record_would_be(facts: dict[st
         }
     )
     lines = LastLines()
-    lines.keep_line(said)
+    lines.keep_lines([said])
     lines.handle(said.as_record())
     kept, recorded = lines.find(everything, 9)
     assert kept.show(keys=True) == recorded.show(keys=True) | {"n": kept.n}
@@ -420,12 +422,12 @@ def test_requests_are_counted_in_the_bucket_in_which_they_end() -> None:
     now = [1000.0]
     series = Series(lambda: now[0])
     for seconds in (1, 2, 3, 4):
-        series.observe(observed(ended=10.0 + seconds))
-    series.observe(observed(ended=11.0, error=WorkerCrashed("x")))
+        series.observe([observed(ended=10.0 + seconds)])
+    series.observe([observed(ended=11.0, error=WorkerCrashed("x"))])
     now[0] += 2 * BUCKET
-    series.observe(observed(ended=10.5))
-    series.observe(observed(agent="", ended=10.5))
-    series.observe(observed(run="run_x", ended=10.5))
+    series.observe([observed(ended=10.5)])
+    series.observe([observed(agent="", ended=10.5)])
+    series.observe([observed(run="run_x", ended=10.5)])
     assert series.read("a") == [(1000, 5, 1, 2.0, 4.0), (1010, 1, 0, 0.5, 0.5)]
     assert series.read("a", since=1005) == [(1010, 1, 0, 0.5, 0.5)]
     assert series.read("b") == []
@@ -441,7 +443,7 @@ def test_a_flood_takes_no_more_than_a_trickle() -> None:
     for number in range(BUCKETS * 3):
         now[0] += BUCKET
         for _ in range(3 if number < BUCKETS * 3 - 1 else 10_000):
-            series.observe(observed(ended=10.1))
+            series.observe([observed(ended=10.1)])
     points = series.read("a")
     assert len(points) <= BUCKETS + 1
     assert points[-1][1:4] == (10_000, 0, 0.1)
@@ -683,7 +685,7 @@ async def test_a_slow_reader_is_told_later_and_in_one_step(
         steps = entered.__aiter__()
         assert b'"reset":true' in await steps.__anext__()
         for number in range(2 * MOST_KEPT):
-            console.observe(observed(f"r-{number}"))
+            console.observe([observed(f"r-{number}")])
             if number % 100 == 0:
                 await trio.sleep(5)  # what the reader does not do
         told = []
@@ -763,14 +765,14 @@ async def test_running_requests_are_told_when_they_have_moved() -> None:
     moved = news()
     assert moved is not None
     assert [(each.state, each.words) for each in moved["requests"]] == [("speaking", 1)]
-    console.observe(observed("r-1", key="ada", exchange=hers))
+    console.observe([observed("r-1", key="ada", exchange=hers)])
     del agents.open[hers]
     ended = news()
     assert ended is not None
     assert [each.state for each in ended["requests"]] == ["completed"]
     assert (ended["gone"], ended["running"]) == ([], 0)
     for number in range(MOST_KEPT):
-        console.observe(observed(f"more-{number}", key="ada"))
+        console.observe([observed(f"more-{number}", key="ada")])
     last = news()
     assert last is not None
     assert last["gone"] == [ended["requests"][0].id]

@@ -114,7 +114,9 @@ def exchange(*, queued: float, first: float | None = None, words: int = 0) -> Ex
 
 def observed(**values: Any) -> Observation:
     defaults = {"agent": "echo", "dialect": "native", "handler": "invoke", "status": 200}
-    return Observation(began=10.0, ended=12.0, **{**defaults, **values})
+    seen = Observation(began=10.0, **{**defaults, **values})
+    seen.end(12.0)
+    return seen
 
 
 CALL = 'agent="echo",dialect="native",handler="invoke"'
@@ -123,13 +125,15 @@ CALL = 'agent="echo",dialect="native",handler="invoke"'
 async def test_a_request_counts_in_all_that_is_said_of_requests() -> None:
     scene = Scene()
     scene.metrics.observe(
-        observed(
-            bytes_in=100,
-            bytes_out=50,
-            key="alice",
-            body_began=11.0,
-            exchange=exchange(queued=0.3, first=0.5, words=7),
-        )
+        [
+            observed(
+                bytes_in=100,
+                bytes_out=50,
+                key="alice",
+                body_began=11.0,
+                exchange=exchange(queued=0.3, first=0.5, words=7),
+            )
+        ]
     )
     said = await scene.samples()
     assert said[f'gateway_requests_total{{{CALL},status="200",type=""}}'] == 1
@@ -154,7 +158,7 @@ async def test_a_failure_counts_by_its_status_and_its_type() -> None:
         (200, WorkerCrashed("in the middle of a stream")),
     ]
     for status, error in failures:
-        scene.metrics.observe(observed(status=status, error=error))
+        scene.metrics.observe([observed(status=status, error=error)])
     said = await scene.samples()
     assert said[f'gateway_requests_total{{{CALL},status="503",type="overloaded"}}'] == 1
     assert said[f'gateway_requests_total{{{CALL},status="200",type="worker_crashed"}}'] == 2
@@ -164,18 +168,18 @@ async def test_the_body_of_an_error_is_no_first_word_and_the_words_before_an_err
     scene = Scene()
     crash = WorkerCrashed("ended")
     scene.metrics.observe(
-        observed(status=501, error=crash, body_began=11.0, exchange=exchange(queued=0))
+        [observed(status=501, error=crash, body_began=11.0, exchange=exchange(queued=0))]
     )
     said = await scene.samples()
     assert said[f"gateway_request_first_word_seconds_count{{{CALL}}}"] == 0
-    scene.metrics.observe(observed(error=crash, exchange=exchange(queued=0, first=1, words=1)))
+    scene.metrics.observe([observed(error=crash, exchange=exchange(queued=0, first=1, words=1))])
     said = await scene.samples()
     assert said[f"gateway_request_first_word_seconds_count{{{CALL}}}"] == 1
 
 
 async def test_a_client_that_left_before_there_was_a_status_counts_as_499() -> None:
     scene = Scene()
-    scene.metrics.observe(observed(status=0, client_left=True))
+    scene.metrics.observe([observed(status=0, client_left=True)])
     said = await scene.samples()
     assert said[f'gateway_requests_total{{{CALL},status="499",type=""}}'] == 1
     assert said[f"gateway_requests_abandoned_total{{{CALL}}}"] == 1
@@ -183,9 +187,9 @@ async def test_a_client_that_left_before_there_was_a_status_counts_as_499() -> N
 
 async def test_a_run_is_no_request_and_its_call_is_counted_with_it() -> None:
     scene = Scene()
-    scene.metrics.observe(observed(status=202))
+    scene.metrics.observe([observed(status=202)])
     scene.metrics.observe(
-        observed(kind="run", status=0, exchange=exchange(queued=0.2, first=1.0, words=3))
+        [observed(kind="run", status=0, exchange=exchange(queued=0.2, first=1.0, words=3))]
     )
     said = await scene.samples()
     assert said[f'gateway_requests_total{{{CALL},status="202",type=""}}'] == 1
@@ -200,14 +204,14 @@ async def test_what_was_counted_of_an_agent_or_a_key_that_is_gone_is_forgotten()
     scene.agents = [reading("echo"), reading("other")]
     scene.keys = ["alice", "bob"]
     for agent, key in (("echo", "alice"), ("other", "bob")):
-        scene.metrics.observe(observed(agent=agent, key=key))
-    scene.metrics.observe(observed(agent="", handler="", dialect="", status=404))
+        scene.metrics.observe([observed(agent=agent, key=key)])
+    scene.metrics.observe([observed(agent="", handler="", dialect="", status=404)])
     said = " ".join(await scene.samples())
     assert 'agent="other"' in said
     assert 'key="bob"' in said
     scene.agents, scene.keys = [reading("echo")], ["alice"]
     # One of its requests ends after the agent was removed.
-    scene.metrics.observe(observed(agent="other", key="bob"))
+    scene.metrics.observe([observed(agent="other", key="bob")])
     said = " ".join(await scene.samples())
     assert "other" not in said
     assert "bob" not in said
@@ -219,19 +223,19 @@ async def test_what_was_counted_of_an_agent_or_a_key_that_is_gone_is_forgotten()
 def test_keys_beyond_those_that_may_be_labels_are_counted_together() -> None:
     sums = RequestSums()
     for number in range(MAX_KEYS + 5):
-        sums.observe(observed(key=f"key-{number}"))
+        sums.observe([observed(key=f"key-{number}")])
     counts = sums.read_keys()
     assert len(counts) == MAX_KEYS + 1
     assert counts[OTHERS] == {200: 5}
-    sums.observe(observed(key="key-0"))
+    sums.observe([observed(key="key-0")])
     assert sums.read_keys()["key-0"] == {200: 2}
 
 
 async def test_sums_that_were_read_do_not_change_while_they_are_written() -> None:
     sums = RequestSums()
-    sums.observe(observed())
+    sums.observe([observed()])
     [before] = sums.read().values()
-    sums.observe(observed(bytes_in=10))
+    sums.observe([observed(bytes_in=10)])
     assert before.outcomes == {(200, ""): 1}
     assert sum(before.duration.counts) == 1
     assert before.received == 0
@@ -245,8 +249,8 @@ def documented() -> dict[str, tuple[str, set[str]]]:
 
 async def test_every_metric_is_in_the_readme_with_its_type_and_labels() -> None:
     scene = Scene()
-    scene.metrics.observe(observed(key="alice", exchange=exchange(queued=0)))
-    scene.metrics.observe(observed(kind="run"))
+    scene.metrics.observe([observed(key="alice", exchange=exchange(queued=0))])
+    scene.metrics.observe([observed(kind="run")])
     text = (await scene.metrics.scrape("")).body.decode()
     exposed = {
         family.name + ("_total" if family.type == "counter" else ""): (
@@ -280,7 +284,7 @@ async def test_the_format_is_one_of_two_whatever_is_asked_for(
     accept: str, content_type: str
 ) -> None:
     scene = Scene()
-    scene.metrics.observe(observed(exchange=exchange(queued=0)))
+    scene.metrics.observe([observed(exchange=exchange(queued=0))])
     text = await scene.metrics.scrape(accept)
     assert text.content_type.startswith(content_type)
     read = openmetrics.text_string_to_metric_families if OPENMETRICS in content_type else parse
@@ -401,7 +405,7 @@ async def test_a_loop_that_is_held_up_is_seen_to_be_late(mock_clock: MockClock) 
 def test_an_agent_that_does_not_exist_is_no_label() -> None:
     sums = RequestSums()
     for number in range(100):
-        sums.observe(observed(agent="", status=404, error=AgentNotFound(f"no agent {number}")))
+        sums.observe([observed(agent="", status=404, error=AgentNotFound(f"no agent {number}"))])
     [labels] = sums.read()
     assert labels == ("", "native", "invoke")
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import logging
+from types import MethodType
 from typing import Any
 
 import pytest
 import trio
+from quart import Quart
 
 from gateway.agents.dispatcher import Dispatcher
 from gateway.config import Clocks, RunSettings, ServerSettings
 from gateway.errors import AgentFailed, AgentNotFound, GatewayError
 from gateway.exchange import Exchange
 from gateway.front.app import make_app
-from gateway.front.observed import Observed
+from gateway.front.observed import Observing
 from gateway.front.requests import CallRoutes
 from gateway.front.runs.service import Runs
-from gateway.observe.observation import Observation, Observer
+from gateway.observe.observation import Observation, Tell
 from tests.unit.asgi import DIALECTS, HOSTS, FakeClient, FakeDispatcher, Story
 from tests.unit.runs import ASYNC, Client
 
@@ -71,11 +72,13 @@ async def observe(
     async with trio.open_nursery() as nursery:
         dispatcher = KnowsOneAgent(nursery, story or answer, Clocks(), hands_over=False)
         it: Any = dispatcher
-        runs = Runs(it, RunSettings(), [note])
+        runs = Runs(it, RunSettings(), note)
         dispatcher.agents = {"a": None}
         await nursery.start(runs.run)
         inner: Any = None
-        routes = CallRoutes(inner, it, DIALECTS, HOSTS, runs, max_body=100)
+        routes = CallRoutes(
+            inner, it, DIALECTS, HOSTS, runs, max_body=100, observing=Observing(note)
+        )
         scope = {
             "type": "http",
             "method": method,
@@ -84,7 +87,7 @@ async def observe(
             "server": ("127.0.0.1", 8080),
             "headers": [*headers],
         }
-        nursery.start_soon(Observed(routes, [note]), scope, client.receive, client.send)
+        nursery.start_soon(routes, scope, client.receive, client.send)
         await enough.wait()
         nursery.cancel_scope.cancel()
     return seen
@@ -206,23 +209,6 @@ async def test_a_run_is_one_observation_besides_the_request_that_starts_it(
     assert (run.chunks, run.pid, run.queued, run.total) == (3, 4711, 2, 8)
 
 
-async def test_an_observer_that_fails_is_logged_and_disturbs_nobody(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    told: list[Observation] = []
-
-    def fails(observation: Observation) -> None:
-        raise RuntimeError(observation.route)
-
-    observers: list[Observer] = [fails, told.append]
-    status = await get("/live", observers)
-    assert status == 200
-    assert len(told) == 1
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert record.message == "a request could not be observed"
-
-
 @pytest.mark.parametrize(
     ("path", "status", "error", "route"),
     [
@@ -237,7 +223,7 @@ async def test_a_route_of_the_application_is_observed_by_its_rule(
     path: str, status: int, error: str, route: str
 ) -> None:
     told: list[Observation] = []
-    assert await get(path, [told.append]) == status
+    assert await get(path, told.append) == status
     (seen,) = told
     assert (seen.status, seen.error_type, seen.route, seen.agent) == (status, error, route, "")
     assert seen.bytes_out > 0
@@ -245,16 +231,19 @@ async def test_a_route_of_the_application_is_observed_by_its_rule(
 
 
 async def test_without_observers_nothing_is_wrapped() -> None:
-    assert isinstance(an_app([]).asgi_app, CallRoutes)
+    app = an_app(None)
+    assert app.calls._observing is None
+    assert app.calls._inner == Quart.asgi_app.__get__(app)
+    assert not isinstance(an_app(print).calls._inner, MethodType)
 
 
-def an_app(observers: list[Observer]) -> Any:
+def an_app(tell: Tell | None) -> Any:
     dispatcher = Dispatcher({})
-    runs = Runs(dispatcher, RunSettings(), observers)
-    return make_app(dispatcher, runs, ServerSettings(), observers)
+    runs = Runs(dispatcher, RunSettings(), tell)
+    return make_app(dispatcher, runs, ServerSettings(), tell)
 
 
-async def get(path: str, observers: list[Observer]) -> int:
+async def get(path: str, tell: Tell) -> int:
     client = FakeClient(b"")
     scope = {
         "type": "http",
@@ -270,7 +259,7 @@ async def get(path: str, observers: list[Observer]) -> int:
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
     }
-    await an_app(observers)(scope, client.receive, client.send)
+    await an_app(tell)(scope, client.receive, client.send)
     _, head = client.sent[0]
     return int(head["status"])
 
@@ -281,8 +270,14 @@ async def test_a_defect_of_the_application_is_observed() -> None:
     async def breaks(_scope: Any, _receive: Any, _send: Any) -> None:
         raise RuntimeError("a defect")
 
-    scope = {"type": "http", "method": "GET", "headers": []}
+    dispatcher: Any = Dispatcher({})
+    runs = Runs(dispatcher, RunSettings())
+    observing = Observing(told.append)
+    routes = CallRoutes(
+        breaks, dispatcher, DIALECTS, HOSTS, runs, max_body=100, observing=observing
+    )
+    scope = {"type": "http", "method": "GET", "path": "/other", "raw_path": b"/other"}
     client = FakeClient(b"")
     with pytest.raises(RuntimeError):
-        await Observed(breaks, [told.append])(scope, client.receive, client.send)
+        await routes({**scope, "headers": []}, client.receive, client.send)
     assert (told[0].status, told[0].error_type) == (500, GatewayError.type)

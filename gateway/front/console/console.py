@@ -19,6 +19,8 @@ from gateway.front.sockets import has_console
 from gateway.observe import logs
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import CallerKeys, Settings
     from gateway.front.auth import Caller
@@ -32,8 +34,16 @@ class Console:
     """The console of one gateway."""
 
     def __init__(
-        self, dispatcher: Dispatcher, settings: Settings, keys: CallerKeys, addresses: list[str]
+        self,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        keys: CallerKeys,
+        addresses: list[str],
+        *,
+        catch_up: Callable[[], None] = lambda: None,
     ) -> None:
+        """`catch_up` has all told that has ended."""
+        self.catch_up = catch_up
         self.dispatcher = dispatcher
         self.settings = settings
         self._addresses = addresses
@@ -47,11 +57,10 @@ class Console:
     def __repr__(self) -> str:
         return f"<Console {self.requests!r} {self.lines!r} {self.watch!r}>"
 
-    def observe(self, seen: Observation) -> None:
-        """Be told of a request or a run, which has ended; an `Observer`."""
-        if seen.handler:
-            self.requests.observe(seen)
-            self.series.observe(seen)
+    def observe(self, ended: Sequence[Observation]) -> None:
+        """Be told of requests and runs, which have ended; an `Observer`."""
+        self.requests.observe(ended)
+        self.series.observe(ended)
 
     async def run(self) -> None:
         """Watch, and keep the lines of the log, until cancelled."""

@@ -97,6 +97,8 @@ class Noted(Exchange):
 
     __slots__ = ("journal",)
 
+    journal: Journal
+
     with_text = False
     """Whether the beginnings of the words are noted, too."""
 

@@ -22,7 +22,7 @@ from gateway.observe.harmless import printable, shortened
 from gateway.observe.logs import LineKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
 AGENTS_WORDS = "gateway.agent"
 """The logger of what agents write, which may repeat what any caller has said."""
@@ -201,10 +201,11 @@ class LastLines(LineKeeper):
             self._kept.add(agent, record, cost)
         return True
 
-    def keep_line(self, line: AccessLine) -> None:
-        cost = _ACCESS_COST + len(line.request) + len(line.run)
+    def keep_lines(self, lines: Sequence[AccessLine]) -> None:
         with self._changing:
-            self._kept.add(line.agent, line, cost)
+            for line in lines:
+                cost = _ACCESS_COST + len(line.request) + len(line.run)
+                self._kept.add(line.agent, line, cost)
 
     def keep(self, agents: Collection[str]) -> None:
         """Forget the lines about any other agents."""

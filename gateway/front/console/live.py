@@ -278,6 +278,7 @@ class LiveBody(ResponseBody):
         if not self._watch.current:
             await self._watch.next_look()
         while not self._is_over:
+            self._console.catch_up()
             for topic in self._topics:
                 for name, data in topic.news():
                     yield b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))

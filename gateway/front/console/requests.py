@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from msgspec import Struct
@@ -24,7 +24,7 @@ from gateway.observe.harmless import printable, shortened
 from gateway.observe.observation import Observation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from gateway.errors import GatewayError
     from gateway.exchange import Exchange
@@ -44,7 +44,7 @@ MOST_MESSAGE = 2000
 """Characters of an error's message."""
 
 _COST = 1000
-"""Bytes of a request beside its texts and its journal."""
+"""Bytes of a request beside its error, its bodies and its journal."""
 
 _RUNNING = {
     RequestPhase.QUEUED: "queued",
@@ -95,31 +95,30 @@ class RequestView(Struct, frozen=True, kw_only=True):
     worker: str | None
 
 
-class Ended(Struct, frozen=True):
-    """A request that has ended: as little as can be, from which its view is made when it is asked
-    for. Neither its exchange nor its error lives on in it: both may hold as much as it did."""
+class Ended(Struct, frozen=True, gc=False):
+    """A request that has ended, from which its view is made when somebody asks for it. There is one
+    for every request, whether the console is open or not: an observation that is there anyway, and
+    nothing that is reckoned before it is shown."""
 
     n: int
     seen: Observation
-    """Without these, and without its bodies where they are not to be shown."""
-    error: ErrorView | None
-    cancelled: bool
-    call: _Call | None
-    """None for a request that was refused before there was one."""
+    """Without its error, which may hold as much as the request did, and its spans."""
     offset: float
-    """What running time lacks to Unix time."""
+    """What running time lacked to Unix time when it ended, to within a hundredth of a second."""
     cost: int
+    error: ErrorView | None = None
+    cancelled: bool = False
 
     @property
     def id(self) -> str:
-        began = self.seen.began if self.call is None else self.call.admitted_at
-        return _id(began, self.seen.request_id)
+        seen = self.seen
+        began = seen.began if seen.admitted_at is None else seen.admitted_at
+        return _id(began, seen.request_id)
 
     @property
     def view(self) -> RequestView:
-        seen, call = self.seen, self.call
+        seen = self.seen
         is_request = seen.kind == "request"
-        first = seen.body_began if call is None or call.spoke_at is None else call.spoke_at
         return RequestView(
             id=self.id,
             request_id=seen.request_id,
@@ -134,14 +133,14 @@ class Ended(Struct, frozen=True):
             error=self.error,
             began=round(seen.began + self.offset, 3),
             ended=round(seen.ended + self.offset, 3),
-            queue=_since(None if call is None else call.given_at, seen.began),
-            first=_since(first, seen.began),
+            queue=_since(seen.given_at, seen.began),
+            first=None if seen.first is None else round(seen.first, 6),
             total=_since(seen.ended, seen.began),
-            words=0 if call is None else call.words,
+            words=seen.chunks,
             bytes_in=seen.bytes_in if is_request else None,
             bytes_out=seen.bytes_out if is_request else None,
             client_left=seen.client_left,
-            pid=None if call is None else call.pid,
+            pid=seen.pid,
             worker=None,
         )
 
@@ -151,32 +150,22 @@ class Ended(Struct, frozen=True):
             return "cancelled"
         if self.error is None:
             return "completed"
-        return "refused" if self.call is None else "failed"
+        return "refused" if self.seen.admitted_at is None else "failed"
 
     def show(self) -> dict[str, Any]:
         """Its events and payloads, as JSON."""
-        seen, call = self.seen, self.call
+        seen = self.seen
         events = []
-        if call is not None:
-            events = [Entry(call.admitted_at, "admitted"), Entry(seen.ended, self._state)]
-            if call.given_at is not None:
-                events.insert(1, Entry(call.given_at, "given"))
-        journal = None if call is None else call.journal
+        if seen.admitted_at is not None:
+            events.append(Entry(seen.admitted_at, "admitted"))
+            if seen.given_at is not None:
+                events.append(Entry(seen.given_at, "given"))
+            events.append(Entry(seen.ended, self._state))
+        journal = seen.journal if isinstance(seen.journal, Journal) else None
         payloads = None
         if seen.request_body or seen.response_body:
             payloads = {"request": _text(seen.request_body), "response": _text(seen.response_body)}
         return show_events(events, journal, seen.began) | {"payloads": payloads}
-
-
-class _Call(NamedTuple):
-    """What is kept of an exchange."""
-
-    admitted_at: float
-    given_at: float | None
-    spoke_at: float | None
-    words: int
-    pid: int | None
-    journal: Journal | None
 
 
 def show_events(events: list[Entry], journal: Journal | None, began: float) -> dict[str, Any]:
@@ -212,12 +201,14 @@ class LastRequests:
         """The number of the next request that ends."""
         return self._kept.next
 
-    def observe(self, seen: Observation) -> None:
-        """Keep a request or a run that has called an agent; of a request that has become a run,
+    def observe(self, ended: Sequence[Observation]) -> None:
+        """Keep requests and runs that have called an agent; of a request that has become a run,
         the run is kept."""
-        if seen.handler and not (seen.run and seen.kind == "request"):
-            ended = _end(seen, self._kept.next)
-            self._kept.add((seen.key, seen.agent), ended, ended.cost)
+        offset = time.time() - ended[-1].ended
+        for seen in ended:
+            if seen.handler and not (seen.run and seen.kind == "request"):
+                kept = _keep(seen, self._kept.next, offset)
+                self._kept.add((seen.key, seen.agent), kept, kept.cost)
 
     def of(self, owner: str | None, agent: str | None = None) -> list[Ended]:
         """The last `MOST_SHOWN` of the key with that name, or of all for None, to the agent or to
@@ -250,28 +241,18 @@ def id_of(exchange: Exchange) -> str:
     return _id(exchange.admitted_at, exchange.call.request_id)
 
 
-def _end(seen: Observation, n: int) -> Ended:
-    kept, exchange, error = copy(seen), seen.exchange, seen.error
-    kept.exchange = kept.error = kept.trace = None
-    cost = _COST + len(kept.request_body) + len(kept.response_body)
-    call = shown = None
-    if exchange is not None:
-        carrier = exchange.carrier
-        journal = exchange.journal if isinstance(exchange, Noted) else None
-        cost += 0 if journal is None else journal.cost
-        call = _Call(
-            exchange.admitted_at,
-            exchange.given_at,
-            exchange.spoke_at,
-            exchange.word_count,
-            None if carrier is None else carrier.pid,
-            journal,
-        )
-    if error is not None:
-        shown = ErrorView.of(error)
-        cost += 4 * len(shown.message)
-    cancelled = isinstance(error, Cancelled)
-    return Ended(n, kept, shown, cancelled, call, time.time() - seen.ended, cost)
+def _keep(seen: Observation, n: int, offset: float) -> Ended:
+    cost = _COST + len(seen.request_body) + len(seen.response_body)
+    if isinstance(seen.journal, Journal):
+        cost += seen.journal.cost
+    if seen.error is None and seen.trace is None:  # as nearly all of them
+        return Ended(n, seen, offset, cost)
+    kept = copy(seen)  # others are told of the same one
+    kept.error = kept.trace = None
+    if seen.error is None:
+        return Ended(n, kept, offset, cost)
+    error, cancelled = ErrorView.of(seen.error), isinstance(seen.error, Cancelled)
+    return Ended(n, kept, offset, cost + 4 * len(error.message), error, cancelled)
 
 
 def running(open_requests: Collection[Exchange], owner: str | None) -> Iterator[Exchange]:

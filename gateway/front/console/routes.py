@@ -218,6 +218,7 @@ def _request(console: Console, rights: Rights, wanted: str) -> dict[str, Any]:
     if exchange is not None:
         view, shown = view_running(exchange), show_running(exchange)
     else:
+        console.catch_up()
         ended = console.requests.find(wanted, rights.owner)
         if ended is None:
             raise NotFound("there is no such request, or it is not kept any more")

@@ -13,7 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Sequence
 
     from gateway.observe.observation import Observation
 
@@ -64,17 +64,18 @@ class Series:
     def __repr__(self) -> str:
         return f"<Series of {len(self._buckets)} agents>"
 
-    def observe(self, seen: Observation) -> None:
-        """Add a request or a run, if it was a call of an agent."""
-        if not (seen.agent and seen.handler) or (seen.run and seen.kind == "request"):
-            return
+    def observe(self, ended: Sequence[Observation]) -> None:
+        """Add the requests and runs that were calls of agents."""
         at = int(self._now()) // BUCKET * BUCKET
-        buckets = self._buckets.get(seen.agent)
-        if buckets is None:
-            buckets = self._buckets[seen.agent] = deque(maxlen=BUCKETS)
-        if not buckets or buckets[-1].at != at:
-            buckets.append(_Bucket(at))
-        buckets[-1].add(seen.total, failed=seen.error is not None)
+        for seen in ended:
+            if not (seen.agent and seen.handler) or (seen.run and seen.kind == "request"):
+                continue
+            buckets = self._buckets.get(seen.agent)
+            if buckets is None:
+                buckets = self._buckets[seen.agent] = deque(maxlen=BUCKETS)
+            if not buckets or buckets[-1].at != at:
+                buckets.append(_Bucket(at))
+            buckets[-1].add(seen.total, failed=seen.error is not None)
 
     def read(self, agent: str, since: int = 0) -> list[Point]:
         """The points of an agent whose buckets begin at `since` or later, the oldest first."""

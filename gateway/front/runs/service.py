@@ -31,10 +31,9 @@ from gateway.front.runs.run import Run
 from gateway.front.runs.wishes import read_position
 from gateway.observe import logs
 from gateway.observe.metrics.readings import RunsReading
-from gateway.observe.observation import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.call import Call
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from gateway.front.dialect import Codec, Response
     from gateway.front.limits.permits import Permit
     from gateway.front.runs.wishes import Wish
-    from gateway.observe.observation import Observation, Observer
+    from gateway.observe.observation import Observation, Tell
 
     Ending = tuple[Response | None, GatewayError | None]
     """The one response, if there is one (of a stream, if it failed before its first event), and
@@ -65,11 +64,11 @@ class Runs:
         self,
         dispatcher: Dispatcher,
         settings: RunSettings,
-        observers: Sequence[Observer] = (),
+        tell: Tell | None = None,
     ) -> None:
-        """`observers` are told of each run's end, if the request that started it is observed."""
+        """`tell` is told of each run's end, if the request that started it is observed."""
         self._dispatcher = dispatcher
-        self._observers = observers
+        self._tell = tell
         self._ids = Ids()
         self._most_bytes = settings.memory_bytes // LARGEST_SHARE
         self._registry: Registry[Run] = Registry(
@@ -301,9 +300,10 @@ class Runs:
         self._registry.ended(run)
         self._expires.set()
         self._log_end(run)
-        if seen is not None:
-            seen.ended, seen.error = run.ended_at, error
-            tell(self._observers, seen)
+        if seen is not None and self._tell is not None:
+            seen.error = error
+            seen.end(run.ended_at)
+            self._tell(seen)
 
     async def _collect(self, run: Run, exchange: Exchange, codec: Codec) -> Ending:
         words = await exchange.collect()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.observe.metrics.distribution import Distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
 
     from gateway.observe.observation import Observation
 
@@ -95,32 +95,36 @@ class RequestSums:
     def __repr__(self) -> str:
         return f"<RequestSums of {len(self._sums)} kinds, {len(self._by_key)} keys>"
 
-    def observe(self, seen: Observation) -> None:
-        """Add a request or a run, which has ended."""
+    def observe(self, ended: Sequence[Observation]) -> None:
+        """Add requests and runs, which have ended."""
+        for seen in ended:
+            self._add(seen)
+
+    def _add(self, seen: Observation) -> None:
         labels = (seen.agent, seen.dialect, seen.handler)
         sums = self._sums.get(labels)  # type: ignore[call-overload]  # equal to the named tuple
         if sums is None:
             sums = self._sums[CallLabels(*labels)] = Sums()
-        error, measures = seen.error_type, seen.measure()
+        error = seen.error_type
         if seen.kind == "run":
             sums.run_outcomes[error] = sums.run_outcomes.get(error, 0) + 1
-            sums.run_duration.add(measures.total)
+            sums.run_duration.add(seen.total)
         else:
             status = seen.status or CLIENT_LEFT
             sums.outcomes[status, error] = sums.outcomes.get((status, error), 0) + 1
-            sums.duration.add(measures.total)
+            sums.duration.add(seen.total)
             sums.received += seen.bytes_in
             sums.sent += seen.bytes_out
             sums.abandoned += seen.client_left
             if seen.key:
                 self._count_for_key(seen.key, status)
-        if seen.exchange is not None:
-            sums.chunks += measures.chunks
-            if measures.queued is not None:
-                sums.queue.add(measures.queued)
+        if seen.admitted_at is not None:
+            sums.chunks += seen.chunks
+            if seen.queued is not None:
+                sums.queue.add(seen.queued)
             # Without a word and with an error, what came first is the error.
-            if measures.first is not None and (not error or measures.chunks):
-                sums.first_word.add(measures.first)
+            if seen.first is not None and (not error or seen.chunks):
+                sums.first_word.add(seen.first)
 
     def _count_for_key(self, key: str, status: int) -> None:
         counts = self._by_key.get(key)
