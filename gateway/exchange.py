@@ -88,10 +88,7 @@ class Carrier(Protocol):
 
 
 class Exchange:
-    """See the module's docstring. Also the pool's ticket for the request.
-
-    Times are running time (`gateway.clock`), in seconds.
-    """
+    """Also the pool's ticket for the request. Times are running time, in seconds."""
 
     __slots__ = (
         "_clocks",

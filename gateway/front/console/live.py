@@ -257,6 +257,7 @@ class LiveBody(ResponseBody):
     ) -> None:
         """Raises Overloaded and ShuttingDown."""
         console.watch.check_room(rights.caller.name)
+        self._console = console
         self._watch = console.watch
         self._rights = rights
         self._topics = topics
