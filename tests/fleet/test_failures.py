@@ -1,0 +1,263 @@
+"""What becomes of requests when hosts, NATS, or the way to them fail, with real processes.
+
+Every request has a nonce, which the agent writes down before anything else: none is run twice.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.conftest import need
+from tests.fleet.fleet import Fleet, running_fleet
+from tests.fleet.namespaces import needs_root
+from tests.fleet.nats import NATS_SERVER
+
+AGENTS = Path(__file__).parent / "agents"
+
+SECONDS = 60
+"""For one test, on a loaded machine."""
+
+
+class Work:
+    """The requests of one test, and what the agents say of them."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        """`settings` are lines of `[fleet]`."""
+        self._tally = folder / "tally"
+        self.asked = 0
+        self.toml = f"""
+            [server]
+            sandbox = "off"  # the tally is written outside of it
+            [agents.work]
+            command = ['{sys.executable}', '{AGENTS / "work.py"}', '{self._tally}']
+        """
+        self.settings = "\n".join(settings)
+
+    def nonce(self) -> str:
+        self.asked += 1
+        return str(self.asked)
+
+    def runs(self) -> Counter[str]:
+        """How often each request was run."""
+        return Counter(self._tally.read_text().split() if self._tally.exists() else [])
+
+    async def begun(self, count: int) -> None:
+        """Wait until so many requests are with workers."""
+        with trio.fail_after(SECONDS):
+            while self.runs().total() < count:  # noqa: ASYNC110 - another process writes it
+                await trio.sleep(0.02)
+
+    async def invoke(self, client: httpx.AsyncClient, seconds: float) -> httpx.Response:
+        """Ask once; the answer must be its own."""
+        nonce = self.nonce()
+        body = {"input": {"nonce": nonce, "seconds": seconds}}
+        response = await client.post("/agent/work/invoke", json=body)
+        if response.status_code == 200:
+            assert response.json() == {"output": nonce}
+        return response
+
+    async def stream(self, client: httpx.AsyncClient, words: int, seconds: float) -> str:
+        """Ask for a stream; its whole text."""
+        content = json.dumps({"nonce": self.nonce(), "words": words, "seconds": seconds})
+        body = {"messages": [{"role": "user", "content": content}], "stream": True}
+        response = await client.post("/agent/work/chat", json=body)
+        assert response.status_code == 200, response.text
+        return response.text
+
+
+def whole(words: int) -> str:
+    """The text of a stream of so many words that was not cut."""
+    chunks = "".join(f'data: {{"chunk":"w{number} "}}\n\n' for number in range(words))
+    return f"{chunks}data: [DONE]\n\n"
+
+
+@asynccontextmanager
+async def at_work(folder: Path, work: Work, **options: Any) -> AsyncIterator[Fleet]:
+    need(NATS_SERVER, "nats-server is not installed")
+    with trio.fail_after(SECONDS):
+        hosts = options.get("hosts", 1)
+        async with running_fleet(folder, work.toml, settings=work.settings, **options) as fleet:
+            for front in fleet.fronts:
+                await fleet.until_served("work", by=hosts, front=front)
+            yield fleet
+    assert not {nonce: runs for nonce, runs in work.runs().items() if runs > 1}
+
+
+async def ask_all(
+    work: Work, fleet: Fleet, count: int, seconds: float, answers: list[httpx.Response]
+) -> None:
+    """Ask so many times at once, in turn at each front."""
+    clients = [front.client for front in fleet.fronts.values()]
+
+    async def ask(number: int) -> None:
+        answers.append(await work.invoke(clients[number % len(clients)], seconds))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(count):
+            nursery.start_soon(ask, number)
+
+
+async def test_requests_at_a_host_that_is_killed_fail_at_once_and_the_next_is_served(
+    tmp_path: Path,
+) -> None:
+    """At once: not by the `link` clock, which is too long here to have anything to do with it."""
+    work = Work(tmp_path, "link = 50")
+    answers: list[httpx.Response] = []
+    async with (
+        at_work(tmp_path, work, fronts=2, hosts=3) as fleet,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(ask_all, work, fleet, 30, 5.0, answers)
+        await work.begun(30)
+        fleet.hosts["host1"].process.kill()
+        await fleet.gone("host1")
+        for front in fleet.fronts.values():
+            assert (await work.invoke(front.client, 0)).status_code == 200
+    codes = Counter(answer.status_code for answer in answers)
+    assert codes[501] >= 5
+    assert codes == {200: 30 - codes[501], 501: codes[501]}
+    for answer in answers:
+        if answer.status_code == 501:
+            error = answer.json()["error"]
+            assert (error["type"], error["host"]) == ("worker_crashed", "host1")
+            assert answer.headers["x-should-retry"] == "false"
+    assert work.runs().total() == work.asked
+
+
+async def test_a_host_that_is_stopped_is_given_up_by_the_link_clock(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    answers: list[httpx.Response] = []
+    async with at_work(tmp_path, work, fronts=2, hosts=2) as fleet:
+        host = fleet.hosts["host1"].process
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_all, work, fleet, 20, 3.0, answers)
+            await work.begun(20)
+            host.send_signal(signal.SIGSTOP)
+            while sum(answer.status_code != 200 for answer in answers) < 5:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            for front in fleet.fronts.values():
+                assert (await work.invoke(front.client, 0)).status_code == 200
+        host.send_signal(signal.SIGCONT)
+        await fleet.until_served("work", by=2)
+        await ask_all(work, fleet, 20, 0, answers)
+    failed = [answer for answer in answers if answer.status_code != 200]
+    for answer in failed:
+        error = answer.json()["error"]
+        assert error["host"] == "host1"
+        assert answer.headers["x-should-retry"] == "false"
+    assert len(answers) == 40
+
+
+async def test_nothing_is_lost_when_nats_is_killed_and_comes_back(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    answers: list[httpx.Response] = []
+    streams: list[str] = []
+    async with at_work(tmp_path, work, fronts=2, hosts=3) as fleet:
+        clients = [front.client for front in fleet.fronts.values()]
+
+        async def stream(number: int) -> None:
+            streams.append(await work.stream(clients[number % 2], 200, 4.0))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_all, work, fleet, 20, 4.0, answers)
+            for number in range(10):
+                nursery.start_soon(stream, number)
+            await work.begun(30)
+            fleet.nats.kill()
+            await trio.sleep(1)  # what is tested: it is away for a second
+            fleet.nats.start()
+        for client in clients:
+            await fleet.until_served("work", by=3)
+            assert (await work.invoke(client, 0)).status_code == 200
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert streams == [whole(200)] * 10
+
+
+async def test_requests_end_once_when_nats_stays_away_and_all_is_well_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    work = Work(tmp_path, "grace = 1")
+    answers: list[httpx.Response] = []
+    async with at_work(tmp_path, work, fronts=2, hosts=2) as fleet:
+        client = fleet.fronts["front1"].client
+        assert (await client.get("/ready")).status_code == 200
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_all, work, fleet, 20, 30.0, answers)
+            await work.begun(20)
+            fleet.nats.kill()
+        assert (await client.get("/ready")).status_code == 503
+        for host in fleet.hosts.values():
+            assert (await host.client.get("/ready")).status_code == 503
+            assert (await host.client.get("/live")).status_code == 200
+        refused = await work.invoke(client, 0)
+        assert (refused.status_code, refused.json()["error"]["type"]) == (503, "agent_unavailable")
+        assert "retry-after" in refused.headers
+        fleet.nats.start()
+        await fleet.until_served("work", by=2)
+        assert (await work.invoke(client, 0)).status_code == 200
+    assert len(answers) == 20
+    for answer in answers:
+        assert answer.status_code in {501, 504}
+        assert answer.headers["x-should-retry"] == "false"
+
+
+@needs_root
+async def test_a_host_that_is_cut_off_is_given_up_and_comes_back(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    answers: list[httpx.Response] = []
+    async with at_work(tmp_path, work, fronts=2, hosts=3, machines=True) as fleet:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask_all, work, fleet, 30, 4.0, answers)
+            await work.begun(30)
+            fleet.machines["host1"].cut()
+            while sum(answer.status_code != 200 for answer in answers) < 5:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            for front in fleet.fronts.values():
+                assert (await work.invoke(front.client, 0)).status_code == 200
+        fleet.machines["host1"].join()
+        await fleet.until_served("work", by=3)
+        await ask_all(work, fleet, 30, 0, answers)
+    failed = [answer for answer in answers if answer.status_code != 200]
+    assert {answer.json()["error"]["host"] for answer in failed} == {"host1"}
+    assert len(answers) == 60
+
+
+@pytest.mark.parametrize("machines", [False, pytest.param(True, marks=needs_root)])
+async def test_a_front_that_is_killed_takes_its_own_requests_with_it_and_no_others(
+    machines: bool, tmp_path: Path
+) -> None:
+    work = Work(tmp_path)
+    async with at_work(tmp_path, work, fronts=2, hosts=2, machines=machines) as fleet:
+        lost, kept = fleet.fronts["front1"], fleet.fronts["front2"]
+        answers: list[httpx.Response] = []
+
+        async def ask_in_vain() -> None:
+            with pytest.raises(httpx.TransportError):
+                await work.invoke(lost.client, 30)
+
+        async def ask() -> None:
+            answers.append(await work.invoke(kept.client, 2))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(ask_in_vain)
+                nursery.start_soon(ask)
+            await work.begun(20)
+            lost.process.kill()
+            await fleet.gone("front1")
+        assert [answer.status_code for answer in answers] == [200] * 10
+        # Its hosts notice that nobody waits any more: the requests would last half a minute.
+        with trio.fail_after(20):
+            while (await kept.state("work"))["in_flight"]:  # noqa: ASYNC110 - see its name
+                await trio.sleep(0.05)
