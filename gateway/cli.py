@@ -18,7 +18,7 @@ import click
 import trio
 
 from gateway.commands import Commands
-from gateway.composition.check import check_agents
+from gateway.composition.check import check_agents, check_files
 from gateway.composition.fleet import membership
 from gateway.composition.launchers import LauncherMaker, States
 from gateway.composition.notify import ServiceManager
@@ -156,6 +156,7 @@ def main(
             fleet=({"role": role} if role else {}) | ({"servers": [*servers]} if servers else {}),
         )
         settings = read()
+        check_files(settings)
         keys = read_keys(settings, os.environ)
         if print_config:
             click.echo(print_settings(settings), nl=False)

@@ -1,4 +1,5 @@
 """`gateway --check`: starts one worker of each agent, without a request, and says what it found.
+What is part of a fleet connects to NATS, too.
 
 A worker that has said nothing yet may be one without the handshake, which speaks when it is asked,
 or one that is still loading what it will fail at. So silence is waited for as long as a request
@@ -32,18 +33,37 @@ EXPLAIN_SECONDS = 5.0
 
 
 async def check_agents(settings: Settings, launchers: dict[str, Launcher]) -> int:
-    """Print one JSON object per agent; returns 0 if each could be started, else 1.
+    """Print one JSON object per NATS server and per agent; returns 0 if each could be connected to
+    or started, else 1.
 
     Each agent's sandbox was tried before, when its launcher was made.
     """
     logging.getLogger("gateway").setLevel(logging.ERROR)
     trials = [_Trial(name, agent, launchers[name]) for name, agent in settings.run_here.items()]
+    servers = await _try_servers(settings)
     async with trio.open_nursery() as nursery:
         for trial in trials:
             nursery.start_soon(trial.run)
-    for trial in trials:
-        click.echo(msgspec.json.format(msgspec.json.encode(trial.found), indent=2))
-    return 0 if all(trial.found["ok"] for trial in trials) else 1
+    found = [*servers, *(trial.found for trial in trials)]
+    for each in found:
+        click.echo(msgspec.json.format(msgspec.json.encode(each), indent=2))
+    return 0 if all(each["ok"] for each in found) else 1
+
+
+async def _try_servers(settings: Settings) -> list[dict[str, Any]]:
+    if settings.fleet.role is None:
+        return []
+    from gateway.fleet.nats_try import try_servers  # noqa: PLC0415 - of an extra
+
+    return await try_servers(settings.fleet)
+
+
+def check_files(settings: Settings) -> None:
+    """Raises ConfigError for files of `[fleet]` that cannot be used as they are."""
+    if settings.fleet.role is not None:
+        from gateway.fleet.nats_login import check  # noqa: PLC0415 - of an extra
+
+        check(settings.fleet)
 
 
 class _Trial:

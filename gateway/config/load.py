@@ -386,7 +386,8 @@ def _words(kind: inspect.Type) -> list[object]:
 def _choices(kind: inspect.Type) -> str:
     match kind:
         case inspect.UnionType():
-            return " or ".join(_choices(each) for each in kind.types)
+            said = [each for each in kind.types if not isinstance(each, inspect.NoneType)]
+            return " or ".join(map(_choices, said))
         case inspect.LiteralType():
             return ", ".join(map(repr, kind.values))
         case inspect.BoolType():

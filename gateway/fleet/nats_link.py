@@ -26,7 +26,15 @@ from nats.aio.client import Client
 from nats.errors import Error
 
 from gateway.fleet.bus import Delivery
-from gateway.fleet.nats_login import LoginError, check_server, needs_tls, options, problem
+from gateway.fleet.nats_login import (
+    ENDED,
+    LoginError,
+    check_server,
+    ended_early,
+    needs_tls,
+    options,
+    problem,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -165,6 +173,10 @@ class Link:
         self._works: set[asyncio.Task[Any]] = set()
         self._open = False
 
+    @property
+    def encrypted(self) -> bool:
+        return self._loop.encrypted
+
     # Its life
 
     async def connect(self) -> None:
@@ -175,7 +187,10 @@ class Link:
         except BaseException as error:
             await self.close()
             if isinstance(error, LoginError | Error | OSError | TimeoutError):
-                raise LoginError(problem(error, self._settings)) from None
+                why = problem(error, self._settings)
+                if why == ENDED:
+                    why = ended_early(self._settings, self.server)
+                raise LoginError(why) from None
             raise
 
     async def _connect(self) -> None:

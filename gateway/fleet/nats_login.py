@@ -26,6 +26,8 @@ LEAST_VERSION = (2, 9)
 LEAST_PAYLOAD = 1024 * 1024
 """NATS's own default of `max_payload`."""
 
+ENDED = "has ended the connection"
+
 _MARK = r"-{3,}(?:BEGIN|END) %s-{3,}"
 _JWT = "NATS USER JWT"
 _SEED = "USER NKEY SEED"
@@ -147,23 +149,34 @@ def problem(error: BaseException | None, settings: FleetSettings) -> str:
         case ssl.SSLCertVerificationError():
             return f"has a certificate that is not trusted (fleet.ca): {error.verify_message}"
         case ssl.SSLError():
-            return f"and we cannot agree on TLS (fleet.ca, cert, key): {error.reason or error}"
+            why = error.reason or error
+            return f"does not agree on TLS (fleet.ca, fleet.cert, fleet.key): {why}"
         case ConnectionRefusedError():
             why = error.strerror or str(error)
         case OSError() if not isinstance(error, ConnectionError):
             why = error.strerror or str(error) or "no answer in time"
         case _:
-            return _said(str(error or "").removeprefix("nats: "), settings)
+            return _said(error, settings)
     return f"cannot be reached (fleet.servers): {why}"
 
 
-def _said(text: str, settings: FleetSettings) -> str:
+def _said(error: BaseException | None, settings: FleetSettings) -> str:
     """What a server has said before it ended the connection, if anything."""
+    text = str(error or "").removeprefix("nats: ")
+    if isinstance(error, ConnectionError) or "unexpected EOF" in text or not text:
+        return ENDED
     if "authoriz" in text.lower() or "authenticat" in text.lower():
         return f"refuses {_login(settings)}: {shortened(text, 300)}"
-    if "unexpected EOF" in text or not text:
-        return "has ended the connection"
     return shortened(text, 300)
+
+
+def ended_early(settings: FleetSettings, server: str) -> str:
+    """What may be wrong where a server has ended the connection during the login: its reason can be
+    lost, as the kernel drops it when more is sent to it meanwhile."""
+    certificate = ""
+    if needs_tls(settings, server):
+        certificate = " or fleet.cert" if settings.cert else " or ask for fleet.cert"
+    return f"may refuse {_login(settings)}{certificate}: {ENDED}"
 
 
 def _login(settings: FleetSettings) -> str:
