@@ -15,6 +15,11 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 (documents, images as base64), and both sides hold each one in flight in memory: at 8 MiB, a hundred
 of them stay under one GiB."""
 
+MAX_RELAYED_LINE_BYTES = 2 * MAX_LINE_BYTES + 1024
+"""Bytes of the longest line about what was read from a worker, where somebody in between writes it
+anew: an event that was put on one line (`on_one_line`) is at most twice as long as it was, and the
+members around it may be longer than the worker's."""
+
 MAX_REQUEST_BYTES = MAX_LINE_BYTES - 1024
 """Bytes of the payload and the context of a request together, on one line: the rest of its line
 needs less than 1 KiB, with an id of the request of up to 128 characters."""

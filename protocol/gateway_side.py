@@ -46,7 +46,14 @@ from msgspec import UNSET
 from .decoding import QUOTE, Line, read_burst, read_line, read_ready
 from .errors import LocalProtocolError, RemoteProtocolError, Violation, wrong_shape
 from .events import EventError, RequestEvents
-from .framing import MAX_LINE_BYTES, LineBuffer, on_one_line, split_lines, split_pieces
+from .framing import (
+    MAX_LINE_BYTES,
+    MAX_RELAYED_LINE_BYTES,
+    LineBuffer,
+    on_one_line,
+    split_lines,
+    split_pieces,
+)
 from .ids import unguessable_ids
 from .messages import (
     JSON,
@@ -201,7 +208,7 @@ class GatewayConnection:
         """A connection that reads the answers of many workers together, which somebody in between
         passes on. It is READY, with any number of requests at a time. None is sent as a line:
         `open_request` expects the answer of one that goes another way."""
-        connection = cls(ids=ids)
+        connection = cls(max_line_bytes=MAX_RELAYED_LINE_BYTES, ids=ids)
         connection.worker_state = WorkerState.READY
         connection._concurrency = _ANY_NUMBER
         return connection

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from protocol import Method
-from protocol.framing import MAX_LINE_BYTES
+from protocol.framing import MAX_RELAYED_LINE_BYTES
 from protocol.payloads import MAX_REASON
 
 VERSION = 1
@@ -197,9 +197,9 @@ class AgentDescription(Struct, array_like=True, frozen=True):
     """For a later version."""
 
 
-MAX_FRAME_BYTES = 2 * MAX_LINE_BYTES + 64 * 1024
-"""Of the body of a frame: a line that was put on one line anew (`protocol.framing.on_one_line`) is
-at most twice as long, and a call has short members beside its payload."""
+MAX_FRAME_BYTES = MAX_RELAYED_LINE_BYTES + 64 * 1024
+"""Of the body of a frame: a whole line. A call has less: its payload is at most one line of a
+worker's, and context, tools and answers to questions come from the same body."""
 
 _LENGTH = struct.Struct(">I")
 
