@@ -1,0 +1,156 @@
+"""A fleet of processes: a real nats-server, and fronts and hosts that are started, ended and killed.
+
+async with a_fleet(tmp_path, {"echo": [...]}, hosts=("one", "two")) as fleet:
+    await fleet.front.post("/agent/echo/invoke", input=1)
+    await fleet.hosts["one"].end()
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from tests.fleet.nats import NatsServer
+from tests.harness import RunningGateway, running_gateway
+from tests.http.raw import becomes
+
+
+class Process:
+    """A front or a host. It can be started again when it has ended."""
+
+    gateway: RunningGateway
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        role: str,
+        name: str,
+        *,
+        nats: NatsServer,
+        folder: Path,
+        toml: str,
+    ) -> None:
+        self.role = role
+        self.name = name
+        self._nursery = nursery
+        self._nats = nats
+        self._folder = folder
+        self._toml = toml
+        self._stop = self._ended = trio.Event()
+        folder.mkdir()
+
+    @property
+    def pid(self) -> int:
+        return self.gateway.pid
+
+    async def start(self) -> None:
+        """Returns when it serves HTTP, with or without NATS."""
+        self._stop, self._ended = trio.Event(), trio.Event()
+        self.gateway = await self._nursery.start(self._serve)
+
+    async def end(self) -> None:
+        """SIGTERM, and the end with exit code 0."""
+        self._stop.set()
+        await self._ended.wait()
+
+    async def kill(self) -> None:
+        self.gateway.process.kill()
+        await self.end()
+
+    def pause(self) -> None:
+        self.gateway.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.gateway.process.send_signal(signal.SIGCONT)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[RunningGateway]) -> None:
+        toml = f"""
+            [fleet]
+            role = "{self.role}"
+            name = "{self.name}"
+            servers = ["{self._nats.url}"]
+            {self._toml}
+        """
+        # Its workers end by themselves when it was killed, a moment later.
+        async with running_gateway(None, toml=toml, folder=self._folder, expect_exit=None) as it:
+            task_status.started(it)
+            await self._stop.wait()
+        killed = it.process.returncode == -signal.SIGKILL
+        assert killed or it.process.returncode == 0, "\n".join(it.log[-50:])
+        self._ended.set()
+
+
+class Fleet:
+    """Fronts and hosts by name, and the server between them."""
+
+    def __init__(self, nats: NatsServer) -> None:
+        self.nats = nats
+        self.fronts: dict[str, Process] = {}
+        self.hosts: dict[str, Process] = {}
+
+    @property
+    def front(self) -> RunningGateway:
+        """The first front."""
+        return next(iter(self.fronts.values())).gateway
+
+    async def hosts_of(self, agent: str, front: Process | None = None) -> dict[str, Any]:
+        """What a front says of an agent's hosts, by name."""
+        gateway = self.front if front is None else front.gateway
+        answer = await gateway.client.get(f"/agent/{agent}")
+        return {host["name"]: host for host in answer.json().get("hosts", ())}
+
+    async def knows(self, agent: str, hosts: Sequence[str]) -> None:
+        """Wait until every front knows exactly these hosts of an agent."""
+        for front in self.fronts.values():
+
+            async def known(front: Process = front) -> bool:
+                return set(await self.hosts_of(agent, front)) == set(hosts)
+
+            await becomes(known)
+
+
+@asynccontextmanager
+async def a_fleet(
+    folder: Path,
+    agents: Mapping[str, Sequence[str]],
+    *,
+    hosts: Sequence[str] = ("one", "two"),
+    fronts: Sequence[str] = ("front",),
+    fleet: str = "",
+    server: str = "",
+    more: str = "",
+    of_agents: str = "",
+    toml_of: Callable[[str], str] = lambda _: "",
+) -> AsyncIterator[Fleet]:
+    """Run a fleet until the end of the block; then each of its processes has to end well.
+
+    `fleet`, `server` and `of_agents` are lines of `[fleet]`, `[server]` and each agent's table,
+    `more` are other tables; `toml_of(name)` are more tables of one process.
+    """
+    tables = [fleet, "[server]", 'sandbox = "off"', server]
+    for agent, command in agents.items():
+        tables += [f"[agents.{agent}]", f"command = {json.dumps(list(command))}", of_agents]
+    toml = "\n".join([*tables, more])
+    with NatsServer() as nats:
+        it = Fleet(nats)
+        async with trio.open_nursery() as nursery:
+            make = partial(Process, nursery, nats=nats)
+            for role, names, kept in (("host", hosts, it.hosts), ("front", fronts, it.fronts)):
+                for name in names:
+                    own = f"{toml}\n{toml_of(name)}"
+                    kept[name] = make(role, name, folder=folder / name, toml=own)
+            async with trio.open_nursery() as starting:
+                for process in (*it.hosts.values(), *it.fronts.values()):
+                    starting.start_soon(process.start)
+            for agent in agents:
+                await it.knows(agent, hosts)
+            yield it
+            for process in (*it.fronts.values(), *it.hosts.values()):
+                await process.end()
