@@ -111,6 +111,8 @@ class Dispatcher:
         """Makes what an admitted request becomes; one that keeps more, while anybody looks."""
         self.leaving = False
         """Whether load balancers are to send requests elsewhere, though they are still served."""
+        self.cut_off = False
+        """Whether no request can come: those who submit them at a host are not connected to it."""
         self.draining = False
         """Whether nothing is admitted any more."""
 
@@ -265,7 +267,7 @@ class Dispatcher:
     @property
     def ready(self) -> bool:
         """Whether load balancers are to send requests here."""
-        return self.can_serve and not self.leaving
+        return self.can_serve and not self.leaving and not self.cut_off
 
     # What the metrics and the console are told
 

@@ -1,4 +1,4 @@
-"""A fleet of processes: a real nats-server, and fronts and hosts that are started, ended and killed.
+"""A fleet of processes: a real nats-server; fronts and hosts that are started, ended and killed.
 
 async with a_fleet(tmp_path, {"echo": [...]}, hosts=("one", "two")) as fleet:
     await fleet.front.post("/agent/echo/invoke", input=1)

@@ -52,6 +52,8 @@ class Host:
         self._judge = Judge(self._exchanges)
         self._wires = Wires(bus, subjects, this, role="host", accept=self._accept)
         dispatcher.new_exchange = ForwardedExchange
+        dispatcher.cut_off = True
+        bus.watch(self._connected, self._lost)
 
     def __repr__(self) -> str:
         return f"<Host {self.this} of {len(self._fronts)} fronts>"
@@ -108,6 +110,12 @@ class Host:
         return None
 
     # What is said without being asked
+
+    def _connected(self) -> None:
+        self._dispatcher.cut_off = False
+
+    def _lost(self) -> None:
+        self._dispatcher.cut_off = True
 
     async def _beat(self) -> None:
         while True:
