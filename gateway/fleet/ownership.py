@@ -76,6 +76,9 @@ _claim_decoder = msgspec.msgpack.Decoder(Claim)
 class Claims:
     """The conversations of one host. `tick` is to be called with each beat.
 
+    It must watch the bus before whatever receives requests does: what a front says of the past is
+    of use only if everything that follows is heard.
+
     `displaced(agent, session)`: whatever the agent's pool knows of it counts no more, and it is to
     be told "lost" when it goes on here. `moved(agent, session)`: another host has it now, and its
     requests here must end. Both are called from within any method and any delivery.
@@ -201,10 +204,10 @@ class Claims:
         for its in self._agents.values():
             for conversation in its.ours.values():
                 conversation.sure = False
+                conversation.had = None  # another may have it before there is a connection again
                 if conversation.state is State.OWNED:
                     self.owned -= 1
                     conversation.state = State.AWAY
-                    conversation.had = None
                     if conversation.users:
                         self._claim(conversation)
 
