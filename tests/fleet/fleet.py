@@ -121,8 +121,8 @@ class Fleet:
         if response.status_code != 200:
             return {}
         return {
-            name: host
-            for name, host in response.json().get("hosts", {}).items()
+            host["name"]: host
+            for host in response.json().get("hosts", [])
             if host["state"] == "ready"
         }
 

@@ -39,6 +39,7 @@ class Work:
         self.toml = f"""
             [server]
             sandbox = "off"  # the tally is written outside of it
+            allow_anonymous = true
             [agents.work]
             command = ['{sys.executable}', '{AGENTS / "work.py"}', '{self._tally}']
         """
