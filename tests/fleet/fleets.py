@@ -1,4 +1,5 @@
-"""A fleet of processes: a real nats-server; fronts and hosts that are started, ended and killed.
+"""A fleet of processes: a real nats-server; fronts and hosts that are started, ended and killed, on
+the loopback or on machines of their own.
 
 async with a_fleet(tmp_path, {"echo": [...]}, hosts=("one", "two")) as fleet:
     await fleet.front.post("/agent/echo/invoke", input=1)
@@ -10,16 +11,20 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from tests.fleet.namespaces import Machine, network
 from tests.fleet.nats import NatsServer
 from tests.harness import RunningGateway, running_gateway
 from tests.http.raw import becomes
+
+UNABLE = {"away", "backoff", "draining", "open"}
+"""States in which a host is given no request of an agent."""
 
 
 class Process:
@@ -36,6 +41,7 @@ class Process:
         nats: NatsServer,
         folder: Path,
         toml: str,
+        machine: Machine | None = None,
     ) -> None:
         self.role = role
         self.name = name
@@ -43,6 +49,7 @@ class Process:
         self._nats = nats
         self._folder = folder
         self._toml = toml
+        self.machine = machine
         self._stop = self._ended = trio.Event()
         folder.mkdir()
 
@@ -79,7 +86,14 @@ class Process:
             {self._toml}
         """
         # Its workers end by themselves when it was killed, a moment later.
-        async with running_gateway(None, toml=toml, folder=self._folder, expect_exit=None) as it:
+        async with running_gateway(
+            None,
+            *(() if self.machine is None else ("--host", self.machine.address)),
+            toml=toml,
+            folder=self._folder,
+            expect_exit=None,
+            prefix=() if self.machine is None else self.machine.prefix,
+        ) as it:
             task_status.started(it)
             await self._stop.wait()
         killed = it.process.returncode == -signal.SIGKILL
@@ -107,11 +121,13 @@ class Fleet:
         return {host["name"]: host for host in answer.json().get("hosts", ())}
 
     async def knows(self, agent: str, hosts: Sequence[str]) -> None:
-        """Wait until every front knows exactly these hosts of an agent."""
+        """Wait until every front knows exactly these hosts of an agent, which can serve it."""
         for front in self.fronts.values():
 
             async def known(front: Process = front) -> bool:
-                return set(await self.hosts_of(agent, front)) == set(hosts)
+                found = await self.hosts_of(agent, front)
+                able = {name for name, host in found.items() if host["state"] not in UNABLE}
+                return able == set(hosts)
 
             await becomes(known)
 
@@ -128,24 +144,34 @@ async def a_fleet(
     more: str = "",
     of_agents: str = "",
     toml_of: Callable[[str], str] = lambda _: "",
+    machines: bool = False,
+    jetstream: bool = False,
 ) -> AsyncIterator[Fleet]:
-    """Run a fleet until the end of the block; then each of its processes has to end well.
+    """Run a fleet until the end of the block; then each of its processes that was not killed has to
+    end well. With `machines`, each is in a network namespace with an address of its own.
 
     `fleet`, `server` and `of_agents` are lines of `[fleet]`, `[server]` and each agent's table,
     `more` are other tables; `toml_of(name)` are more tables of one process.
     """
     tables = [fleet, "[server]", 'sandbox = "off"', server]
+    if machines:
+        tables.append("allow_anonymous = true")
     for agent, command in agents.items():
         tables += [f"[agents.{agent}]", f"command = {json.dumps(list(command))}", of_agents]
     toml = "\n".join([*tables, more])
-    with NatsServer() as nats:
+    with ExitStack() as stack:
+        at = stack.enter_context(network("nats", *hosts, *fronts)) if machines else {}
+        where = {"address": at["nats"].address, "prefix": tuple(at["nats"].prefix)} if at else {}
+        nats = stack.enter_context(NatsServer(jetstream=jetstream, **where))
         it = Fleet(nats)
         async with trio.open_nursery() as nursery:
             make = partial(Process, nursery, nats=nats)
             for role, names, kept in (("host", hosts, it.hosts), ("front", fronts, it.fronts)):
                 for name in names:
                     own = f"{toml}\n{toml_of(name)}"
-                    kept[name] = make(role, name, folder=folder / name, toml=own)
+                    kept[name] = make(
+                        role, name, folder=folder / name, toml=own, machine=at.get(name)
+                    )
             async with trio.open_nursery() as starting:
                 for process in (*it.hosts.values(), *it.fronts.values()):
                     starting.start_soon(process.start)
@@ -153,4 +179,4 @@ async def a_fleet(
                 await it.knows(agent, hosts)
             yield it
             for process in (*it.fronts.values(), *it.hosts.values()):
-                await process.end()
+                await process.end()  # one that was killed has ended

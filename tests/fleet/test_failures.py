@@ -6,22 +6,21 @@ Every request has a nonce, which the agent writes down before anything else: non
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trio
 
-from tests.conftest import need
-from tests.fleet.fleet import Fleet, running_fleet
+from tests.fleet.fleets import Fleet, a_fleet
 from tests.fleet.namespaces import needs_root
-from tests.fleet.nats import NATS_SERVER
+from tests.fleet.nats import needs_nats
+
+pytestmark = needs_nats
 
 AGENTS = Path(__file__).parent / "agents"
 
@@ -36,13 +35,7 @@ class Work:
         """`settings` are lines of `[fleet]`."""
         self._tally = folder / "tally"
         self.asked = 0
-        self.toml = f"""
-            [server]
-            sandbox = "off"  # the tally is written outside of it
-            allow_anonymous = true
-            [agents.work]
-            command = ['{sys.executable}', '{AGENTS / "work.py"}', '{self._tally}']
-        """
+        self.agents = {"work": [sys.executable, str(AGENTS / "work.py"), str(self._tally)]}
         self.settings = "\n".join(settings)
 
     def nonce(self) -> str:
@@ -84,22 +77,35 @@ def whole(words: int) -> str:
 
 
 @asynccontextmanager
-async def at_work(folder: Path, work: Work, **options: Any) -> AsyncIterator[Fleet]:
-    need(NATS_SERVER, "nats-server is not installed")
+async def at_work(
+    folder: Path, work: Work, *, hosts: int, machines: bool = False
+) -> AsyncIterator[Fleet]:
+    """A fleet of two fronts, which know their hosts."""
+    names = [f"host{number + 1}" for number in range(hosts)]
     with trio.fail_after(SECONDS):
-        hosts = options.get("hosts", 1)
-        async with running_fleet(folder, work.toml, settings=work.settings, **options) as fleet:
-            for front in fleet.fronts:
-                await fleet.until_served("work", by=hosts, front=front)
+        async with a_fleet(
+            folder,
+            work.agents,
+            hosts=names,
+            fronts=("front1", "front2"),
+            fleet=work.settings,
+            machines=machines,
+        ) as fleet:
             yield fleet
     assert not {nonce: runs for nonce, runs in work.runs().items() if runs > 1}
+
+
+async def next_is_served(work: Work, fleet: Fleet) -> None:
+    """Ask each front once."""
+    for front in fleet.fronts.values():
+        assert (await work.invoke(front.gateway.client, 0)).status_code == 200
 
 
 async def ask_all(
     work: Work, fleet: Fleet, count: int, seconds: float, answers: list[httpx.Response]
 ) -> None:
     """Ask so many times at once, in turn at each front."""
-    clients = [front.client for front in fleet.fronts.values()]
+    clients = [front.gateway.client for front in fleet.fronts.values()]
 
     async def ask(number: int) -> None:
         answers.append(await work.invoke(clients[number % len(clients)], seconds))
@@ -116,15 +122,13 @@ async def test_requests_at_a_host_that_is_killed_fail_at_once_and_the_next_is_se
     work = Work(tmp_path, "link = 50")
     answers: list[httpx.Response] = []
     async with (
-        at_work(tmp_path, work, fronts=2, hosts=3) as fleet,
+        at_work(tmp_path, work, hosts=3) as fleet,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(ask_all, work, fleet, 30, 5.0, answers)
         await work.begun(30)
-        fleet.hosts["host1"].process.kill()
-        await fleet.gone("host1")
-        for front in fleet.fronts.values():
-            assert (await work.invoke(front.client, 0)).status_code == 200
+        await fleet.hosts["host1"].kill()
+        await next_is_served(work, fleet)
     codes = Counter(answer.status_code for answer in answers)
     assert codes[501] >= 5
     assert codes == {200: 30 - codes[501], 501: codes[501]}
@@ -139,18 +143,16 @@ async def test_requests_at_a_host_that_is_killed_fail_at_once_and_the_next_is_se
 async def test_a_host_that_is_stopped_is_given_up_by_the_link_clock(tmp_path: Path) -> None:
     work = Work(tmp_path)
     answers: list[httpx.Response] = []
-    async with at_work(tmp_path, work, fronts=2, hosts=2) as fleet:
-        host = fleet.hosts["host1"].process
+    async with at_work(tmp_path, work, hosts=2) as fleet:
+        host = fleet.hosts["host1"]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_all, work, fleet, 20, 3.0, answers)
             await work.begun(20)
-            host.send_signal(signal.SIGSTOP)
-            while sum(answer.status_code != 200 for answer in answers) < 5:  # noqa: ASYNC110
-                await trio.sleep(0.02)
-            for front in fleet.fronts.values():
-                assert (await work.invoke(front.client, 0)).status_code == 200
-        host.send_signal(signal.SIGCONT)
-        await fleet.until_served("work", by=2)
+            host.pause()
+            await fleet.knows("work", ["host2"])
+            await next_is_served(work, fleet)
+        host.resume()
+        await fleet.knows("work", list(fleet.hosts))
         await ask_all(work, fleet, 20, 0, answers)
     failed = [answer for answer in answers if answer.status_code != 200]
     for answer in failed:
@@ -164,8 +166,8 @@ async def test_nothing_is_lost_when_nats_is_killed_and_comes_back(tmp_path: Path
     work = Work(tmp_path)
     answers: list[httpx.Response] = []
     streams: list[str] = []
-    async with at_work(tmp_path, work, fronts=2, hosts=3) as fleet:
-        clients = [front.client for front in fleet.fronts.values()]
+    async with at_work(tmp_path, work, hosts=3) as fleet:
+        clients = [front.gateway.client for front in fleet.fronts.values()]
 
         async def stream(number: int) -> None:
             streams.append(await work.stream(clients[number % 2], 200, 4.0))
@@ -178,9 +180,8 @@ async def test_nothing_is_lost_when_nats_is_killed_and_comes_back(tmp_path: Path
             fleet.nats.kill()
             await trio.sleep(1)  # what is tested: it is away for a second
             fleet.nats.start()
-        for client in clients:
-            await fleet.until_served("work", by=3)
-            assert (await work.invoke(client, 0)).status_code == 200
+        await fleet.knows("work", list(fleet.hosts))
+        await next_is_served(work, fleet)
     assert [answer.status_code for answer in answers] == [200] * 20
     assert streams == [whole(200)] * 10
 
@@ -190,8 +191,8 @@ async def test_requests_end_once_when_nats_stays_away_and_all_is_well_when_it_is
 ) -> None:
     work = Work(tmp_path, "grace = 1")
     answers: list[httpx.Response] = []
-    async with at_work(tmp_path, work, fronts=2, hosts=2) as fleet:
-        client = fleet.fronts["front1"].client
+    async with at_work(tmp_path, work, hosts=2) as fleet:
+        client = fleet.front.client
         assert (await client.get("/ready")).status_code == 200
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_all, work, fleet, 20, 30.0, answers)
@@ -199,14 +200,14 @@ async def test_requests_end_once_when_nats_stays_away_and_all_is_well_when_it_is
             fleet.nats.kill()
         assert (await client.get("/ready")).status_code == 503
         for host in fleet.hosts.values():
-            assert (await host.client.get("/ready")).status_code == 503
-            assert (await host.client.get("/live")).status_code == 200
+            assert (await host.gateway.client.get("/ready")).status_code == 503
+            assert (await host.gateway.client.get("/live")).status_code == 200
         refused = await work.invoke(client, 0)
         assert (refused.status_code, refused.json()["error"]["type"]) == (503, "agent_unavailable")
         assert "retry-after" in refused.headers
         fleet.nats.start()
-        await fleet.until_served("work", by=2)
-        assert (await work.invoke(client, 0)).status_code == 200
+        await fleet.knows("work", list(fleet.hosts))
+        await next_is_served(work, fleet)
     assert len(answers) == 20
     for answer in answers:
         assert answer.status_code in {501, 504}
@@ -217,17 +218,17 @@ async def test_requests_end_once_when_nats_stays_away_and_all_is_well_when_it_is
 async def test_a_host_that_is_cut_off_is_given_up_and_comes_back(tmp_path: Path) -> None:
     work = Work(tmp_path)
     answers: list[httpx.Response] = []
-    async with at_work(tmp_path, work, fronts=2, hosts=3, machines=True) as fleet:
+    async with at_work(tmp_path, work, hosts=3, machines=True) as fleet:
+        machine = fleet.hosts["host1"].machine
+        assert machine is not None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask_all, work, fleet, 30, 4.0, answers)
             await work.begun(30)
-            fleet.machines["host1"].cut()
-            while sum(answer.status_code != 200 for answer in answers) < 5:  # noqa: ASYNC110
-                await trio.sleep(0.02)
-            for front in fleet.fronts.values():
-                assert (await work.invoke(front.client, 0)).status_code == 200
-        fleet.machines["host1"].join()
-        await fleet.until_served("work", by=3)
+            machine.cut()
+            await fleet.knows("work", ["host2", "host3"])
+            await next_is_served(work, fleet)
+        machine.join()
+        await fleet.knows("work", list(fleet.hosts))
         await ask_all(work, fleet, 30, 0, answers)
     failed = [answer for answer in answers if answer.status_code != 200]
     assert {answer.json()["error"]["host"] for answer in failed} == {"host1"}
@@ -239,13 +240,13 @@ async def test_a_front_that_is_killed_takes_its_own_requests_with_it_and_no_othe
     machines: bool, tmp_path: Path
 ) -> None:
     work = Work(tmp_path)
-    async with at_work(tmp_path, work, fronts=2, hosts=2, machines=machines) as fleet:
-        lost, kept = fleet.fronts["front1"], fleet.fronts["front2"]
+    async with at_work(tmp_path, work, hosts=2, machines=machines) as fleet:
+        lost, kept = fleet.fronts["front1"], fleet.fronts["front2"].gateway
         answers: list[httpx.Response] = []
 
         async def ask_in_vain() -> None:
             with pytest.raises(httpx.TransportError):
-                await work.invoke(lost.client, 30)
+                await work.invoke(lost.gateway.client, 30)
 
         async def ask() -> None:
             answers.append(await work.invoke(kept.client, 2))
@@ -255,8 +256,7 @@ async def test_a_front_that_is_killed_takes_its_own_requests_with_it_and_no_othe
                 nursery.start_soon(ask_in_vain)
                 nursery.start_soon(ask)
             await work.begun(20)
-            lost.process.kill()
-            await fleet.gone("front1")
+            await lost.kill()
         assert [answer.status_code for answer in answers] == [200] * 10
         # Its hosts notice that nobody waits any more: the requests would last half a minute.
         with trio.fail_after(20):
