@@ -6,7 +6,6 @@ application that crashes is only logged by Quart-Trio, and HTTP would go on with
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 from functools import partial
@@ -19,6 +18,7 @@ from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.scope import run_agent
 from gateway.composition.http import HttpServer, raise_descriptor_limit
 from gateway.composition.member import Alone
+from gateway.composition.memory import tune_memory
 from gateway.composition.notify import ServiceManager
 from gateway.composition.observers import Observers, make_console, make_metrics
 from gateway.composition.reload import Part, Reloader, Watcher
@@ -58,11 +58,6 @@ log = logging.getLogger("gateway")
 UNREAD_SECONDS = 30.0
 """A client may leave a response unread that is no agent's, such as a status; agents have their
 `write` clocks."""
-
-YOUNG_OBJECTS = 10_000
-"""More objects than before, after which Python looks for garbage among the new ones. The requests
-in progress are thousands of objects, none of which is garbage: to look at them after every 700
-costs a short request 4 %. Ten thousand take a megabyte or two."""
 
 
 async def serve(
@@ -150,7 +145,7 @@ async def serve(
         dispatcher, reload=reloader.ask, loopback=loopback, stopping=manager.stopping
     )
     parts.append(shutdown.change)
-    _look_for_garbage_seldom()
+    tune_memory()
     roster.open(settings, launchers)
     for change in parts:
         change(settings, keys)
@@ -182,14 +177,6 @@ async def serve(
             nursery.cancel_scope.cancel()  # HTTP and every agent have ended
     await observers.flush()
     return shutdown.exit_code
-
-
-def _look_for_garbage_seldom() -> None:
-    # What stands now, the modules above all, stands to the end, and need not be looked through for
-    # garbage again and again. Nothing that an agent, a worker or a connection has may be among it.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
 def _change_log(settings: Settings, keys: CallerKeys) -> None:

@@ -130,12 +130,17 @@ class ClientRequest:
         """
         if self.head.content_length > most:
             raise RequestTooLarge.beyond(most, setting)
-        body = BytesIO()
+        first = b""
         if self._has_input():
-            # Most bodies come together with their heads: without a wait there is nothing to bound.
-            await self._read_piece(body, most, setting)
-        if not self._body_read:
-            await self._read_in_time(body, most, setting, reading)
+            # Most bodies come together with their heads: without a wait there is nothing to bound,
+            # and nothing to put together.
+            first = await self._read_piece(0, most, setting)
+            if self._body_read:
+                return first
+        body = BytesIO()
+        self._append(body, first)
+        del first
+        await self._read_in_time(body, most, setting, reading)
         body.truncate()
         return body.getvalue()
 
@@ -148,30 +153,35 @@ class ClientRequest:
             deadline = clock.as_deadline(until)
             with trio.CancelScope(deadline=deadline) as scope, _held_in(reading, scope):
                 while not self._body_read:
-                    await self._read_piece(body, most, setting)
+                    self._append(body, await self._read_piece(body.tell(), most, setting))
             if scope.cancelled_caught and trio.current_time() < deadline:
                 raise ShuttingDown("the gateway is shutting down")
             if not self._body_read and clock.now() >= until:
                 raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
 
-    async def _read_piece(self, body: BytesIO, most: float, setting: str | None) -> None:
+    async def _read_piece(self, size: int, most: float, setting: str | None) -> bytes:
+        """Read the next piece, after `size` bytes."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._note_gone()
             raise ClientGoneError
-        piece, length = message["body"], self.head.content_length
+        piece: bytes = message["body"]
+        if self.observation is not None:
+            self.observation.bytes_in += len(piece)
+        size += len(piece)
+        if size > most:
+            raise RequestTooLarge.beyond(most, setting)
+        # The end may come in a message of its own, which need not be waited for if the length was
+        # given.
+        self._body_read = not message["more_body"] or size == self.head.content_length
+        return piece
+
+    def _append(self, body: BytesIO, piece: bytes) -> None:
+        length = self.head.content_length
         if len(piece) < length and not body.tell():
             # A buffer that grows piece by piece is copied each time.
             _preallocate(body, min(length, PREALLOCATION_FACTOR * len(piece)))
-        if self.observation is not None:
-            self.observation.bytes_in += len(piece)
         body.write(piece)
-        size = body.tell()
-        if size > most:
-            raise RequestTooLarge.beyond(most, setting)
-        # The end comes in a message of its own, which need not be waited for if the length
-        # was given (Hypercorn ends a request that is shorter).
-        self._body_read = not message["more_body"] or size == length
 
     async def wait_gone(self) -> None:
         """Return when the client has closed the connection. The body must have been read."""

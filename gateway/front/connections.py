@@ -87,7 +87,7 @@ if TYPE_CHECKING:
 
     from gateway.front.deadlines import Deadlines
 
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 512 * 1024
 """Most bytes per read: each passes through the protocol, and a large body should be few of them."""
 
 _JOINED_BYTES = 64 * 1024

@@ -274,8 +274,11 @@ class Link:
         """
         if self._connection.broken:
             return b""
+        # More of one long line, of which each read costs a turn of the loop. Many short lines are
+        # work, for which all others wait.
+        most = 2 * READ_BYTES if self._connection.partial_bytes >= READ_BYTES else READ_BYTES
         try:
-            data = os.read(self._process.stdout, READ_BYTES)
+            data = os.read(self._process.stdout, most)
         except BlockingIOError:
             return None
         if len(data) >= PIPE_BYTES:
