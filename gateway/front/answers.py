@@ -88,14 +88,17 @@ class Delivery:
                 return
             if await self._is_too_slow():
                 break
-            until = self._writing_since + self._write_seconds
-            self._write_scope = trio.CancelScope(deadline=clock.as_deadline(until))
+            self._write_scope = trio.CancelScope(deadline=self._write_deadline())
         # The send itself is shielded, and ends when TCP_USER_TIMEOUT does; the worker is freed now.
         self.given_up = True
         elapsed = clock.now() - self._writing_since
         error = ClockRanOut("write", elapsed, self._write_seconds)
         self.request.log_error(error)
         give_up(error)
+
+    def _write_deadline(self) -> float:
+        """When the `write` clock of the part that is being sent runs out, on trio's clock."""
+        return clock.as_deadline(self._writing_since + self._write_seconds)
 
     async def _is_too_slow(self) -> bool:
         """Whether the `write` clock has run out, once what the client has read is known."""
@@ -108,11 +111,12 @@ class Delivery:
         """Send a part that is not the last."""
         if self._write_scope is not None:
             self._writing_since = clock.now()
-            until = self._writing_since + self._write_seconds
-            self._write_scope.deadline = clock.as_deadline(until)
+            if self._write_scope.deadline == math.inf:
+                self._write_scope.deadline = self._write_deadline()
         await self.request.send_part(data, last=False)
-        if self._write_scope is not None:
-            self._writing_since = self._write_scope.deadline = math.inf
+        # The watcher's deadline stays, as most parts are sent at once and are many: to move it
+        # twice for each would cost more than a look in vain when it has passed.
+        self._writing_since = math.inf
 
     async def send_last(self, data: bytes) -> None:
         """Send the last part. Not while the client is watched: Hypercorn then says that the client
