@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,15 +78,7 @@ class Bench:
                     servers.gateway(self.folder, agents=agents, sandbox="off", name=NO_SANDBOX)
                 )
             if self.baseline is not None:
-                running[BASELINE] = stack.enter_context(
-                    servers.gateway(
-                        self.folder,
-                        agents=agents,
-                        server={},  # an earlier version may have no access log to switch off
-                        name=BASELINE,
-                        program=[self.baseline],
-                    )
-                )
+                running[BASELINE] = stack.enter_context(self.start_baseline(agents))
             if bare:
                 running["bare"] = stack.enter_context(servers.bare(self.folder))
             if raw_asgi:
@@ -95,6 +87,19 @@ class Bench:
                 if name in self.peers:
                     running[name] = stack.enter_context(self.peers[name](self.folder))
             yield running
+
+    def start_baseline(
+        self, agents: Mapping[str, Mapping[str, Any]]
+    ) -> AbstractContextManager[Server]:
+        """The gateway of `baseline` with these agents."""
+        assert self.baseline is not None
+        return servers.gateway(
+            self.folder,
+            agents=agents,
+            server={},  # an earlier version may have no access log to switch off
+            name=BASELINE,
+            program=[self.baseline],
+        )
 
 
 NO_SANDBOX = "gateway, sandbox off"

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 
 from tests.benchmarks import proc, servers
-from tests.benchmarks.bench import Bench, Measure, Samples
+from tests.benchmarks.bench import BASELINE, Bench, Measure, Samples
 from tests.benchmarks.figures import Figure, Target, percentile
 from tests.benchmarks.servers import Server
 from tests.benchmarks.wire import Request, Stream, watch
@@ -43,7 +43,7 @@ def silent(bench: Bench) -> Iterator[Figure]:
     case = f"{count} open silent streams"
     yield Figure(
         "silent", f"{case}: memory of each", "KiB", taken["memory"],
-        (Target("bare", at_most=1.2),), higher_is_better=False,
+        (Target("bare", at_most=1.0), Target(BASELINE, at_most=1.03)), higher_is_better=False,
     )  # fmt: skip
     yield Figure(
         "silent", f"{case}: CPU at rest", "ms/s", taken["cpu"], higher_is_better=False,
@@ -78,6 +78,8 @@ def _fresh_servers(
         "gateway": partial(servers.gateway, bench.folder, agents=AGENTS),
         "bare": partial(servers.bare, bench.folder),
     }
+    if bench.baseline is not None:
+        starters[BASELINE] = partial(bench.start_baseline, AGENTS)
     if not bench.quick:
         starters["raw ASGI"] = partial(servers.raw_asgi, bench.folder)
 
