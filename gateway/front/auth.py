@@ -169,29 +169,30 @@ class Keys:
         return changed
 
     def identify(self, fields: Mapping[bytes, bytes], path: str) -> Caller:
-        """Who makes a request for `path`; `fields` are as in `RequestHead`. Raises Unauthorized."""
+        """Who makes a request for `path`: `NOBODY` has no good key, and needs none. `fields` are as
+        in `RequestHead`. Raises Unauthorized."""
+        found = self._find(fields)
+        if isinstance(found, Caller):
+            return found
         if path in OPEN_PATHS or path.startswith(OPEN_FILES) or path.endswith(self.open_suffixes):
-            return self.identify_if_possible(fields)
+            return NOBODY
+        raise self._refuse(*found)
+
+    def _find(self, fields: Mapping[bytes, bytes]) -> Caller | tuple[str, str]:
+        """Whose key a request presents; if nobody's, what is said of that in the log and to the
+        client."""
         try:
             key = _presented(fields)
         except ValueError as error:
-            raise self._refuse(str(error), str(error)) from None
+            return str(error), str(error)
         if key is None:
-            raise self._refuse("no key", f"a key is needed: {EXPECTED}")
+            return "no key", f"a key is needed: {EXPECTED}"
         known = self._look_up(key)
         if known is self._none:
-            raise self._refuse("an unknown key", _NOT_GOOD)
+            return "an unknown key", _NOT_GOOD
         if known.expires_at < math.inf and known.expires_at <= time.time():
-            raise self._refuse(f"the key {known.caller.name!r}, which has expired", _NOT_GOOD)
+            return f"the key {known.caller.name!r}, which has expired", _NOT_GOOD
         return known.caller
-
-    def identify_if_possible(self, fields: Mapping[bytes, bytes]) -> Caller:
-        """As `identify`, for what needs no key: `NOBODY` is whoever has no good one."""
-        try:
-            known = self._look_up(_presented(fields) or b"")
-        except ValueError:
-            return NOBODY
-        return known.caller if known.expires_at > time.time() else NOBODY
 
     def _look_up(self, key: bytes) -> _Known:
         if not is_key(key):

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
-import trio
-
+from gateway import clock
 from gateway.config import LimitSettings
 from gateway.errors import RateLimited, RequestTooLarge
 from gateway.front.dialect import rate_limit_fields
@@ -64,9 +63,11 @@ class Limits:
         `key` is the name of its caller's, and `agent` None where only the body names it. A request
         that `resumes` a run takes no place among those in progress.
         """
-        known = [self.of_keys[key]] if key in self.of_keys else []
-        if agent in self.of_agents:
-            known.append(self.of_agents[agent])
+        known = []
+        if (quota := self.of_keys.get(key)) is not None:
+            known.append(quota)
+        if agent is not None and (quota := self.of_agents.get(agent)) is not None:
+            known.append(quota)
         return Permit(self, known, in_progress=not resumes)
 
 
@@ -87,7 +88,8 @@ class Permit:
         for quota in quotas:
             if not quota.has_room(in_progress=in_progress):
                 self._refuse_beyond((), quotas)
-        self._take_places(quotas)
+        if in_progress:
+            self._take_places(quotas)
         self._looked_at = limits.version
 
     def __repr__(self) -> str:
@@ -114,7 +116,8 @@ class Permit:
             if size > quota.most_body:
                 raise RequestTooLarge.beyond(quota.most_body, quota.body_setting)
             self._refuse_beyond(self._quotas, (quota,))
-            self._take_places((quota,))
+            if self._in_progress:
+                self._take_places((quota,))
             self._quotas.append(quota)
         self._count()
 
@@ -137,7 +140,7 @@ class Permit:
             self._quotas = []  # of which nothing is counted or told
         if not self._counted:
             self._count()
-        if self._held and not self._kept:
+        if not self._kept:
             self.release()
 
     def release(self) -> None:
@@ -148,13 +151,14 @@ class Permit:
 
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
-        now = trio.current_time()
-        policies, left = b"", b""
+        now = clock.trio_now()
+        policies = left = b""
         for quota in self._quotas:
-            if quota.policies:
-                between = b", " if policies else b""
-                policies += between + quota.policies
-                left += between + quota.left(now)
+            if not quota.policies:
+                continue
+            if policies:
+                policies, left = policies + b", ", left + b", "
+            policies, left = policies + quota.policies, left + quota.left(now)
         return rate_limit_fields(policies, left)
 
     def _refuse_beyond(self, known: Sequence[Quota], new: Sequence[Quota]) -> None:
@@ -165,23 +169,22 @@ class Permit:
             quota.has_room(in_progress=in_progress) for quota in new
         ):
             return
-        now = trio.current_time()
+        now = clock.trio_now()
         met = [each for quota in known for each in quota.met(now, in_progress=False)]
         met += [each for quota in new for each in quota.met(now, in_progress=in_progress)]
         if met:  # not if a window ended at this very moment
             raise _refusal(met)
 
     def _take_places(self, quotas: Sequence[Quota]) -> None:
-        if self._in_progress:
-            for quota in quotas:
-                if (places := quota.places) is not None:
-                    places.taken += 1
-                    self._held.append(places)
+        for quota in quotas:
+            if (places := quota.places) is not None:
+                places.taken += 1
+                self._held.append(places)
 
     def _count(self) -> None:
         self._counted = True
         self._limits.version += 1
-        now = trio.current_time()
+        now = clock.trio_now()
         for quota in self._quotas:
             for rate in quota.rates:
                 if len(rate.times) < rate.most or rate.has_room():

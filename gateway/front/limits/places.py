@@ -77,4 +77,4 @@ class Places:
     def left(self) -> int:
         """How many are free."""
         # Fewer than none, once there are fewer places than were taken before.
-        return max(0, self.most - self.taken)
+        return self.most - self.taken if self.most > self.taken else 0

@@ -66,9 +66,9 @@ class Quota:
 
     def left(self, now: float) -> bytes:
         """What is left, as `RateLimit` lists it."""
-        left: list[int] = []
+        left: tuple[int, ...] = ()
         for rate in self.rates:
             left += rate.left(now)
         if self.places is not None:
-            left.append(self.places.left)
-        return self._left_form % (*left,)
+            left += (self.places.left,)
+        return self._left_form % left

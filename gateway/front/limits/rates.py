@@ -12,12 +12,11 @@ each time, reads the clock each time, and its memory copies all times and starts
 
 from __future__ import annotations
 
-import math
 from collections import deque
+from math import ceil
 from typing import TYPE_CHECKING
 
-import trio
-
+from gateway import clock
 from gateway.front.limits.places import Met, requests
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Rate:
     def has_room(self) -> bool:
         """Whether one more request is allowed now."""
         if len(self.times) >= self.most:  # seldom: old ones need not be looked at before
-            self.left(trio.current_time())  # forgets old ones
+            self.left(clock.trio_now())  # forgets old ones
         return len(self.times) < self.most
 
     def met(self, now: float) -> Met:
@@ -77,4 +76,4 @@ class Rate:
         times, since = self.times, now - self._seconds
         while times and times[0] <= since:
             times.popleft()
-        return self.most - len(times), math.ceil(times[0] - since) if times else 0
+        return self.most - len(times), ceil(times[0] - since) if times else 0
