@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page, expect
 
-from tests.browser import CHROMIUM, Page, browser
+from tests.browser import Tab, chromium, needs_chromium
 from tests.clients.clients import NODE, RUN_SECONDS
 from tests.clients.runners import KEY
 from tests.harness import GatewayInThread
 from tests.javascript import MODULES, need_package, need_runtime
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is not installed"),
+    needs_chromium,
     pytest.mark.timeout(RUN_SECONDS),
 ]
 
@@ -60,26 +61,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(
-    site: str, gateway: GatewayInThread, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Page]:
-    with browser(tmp_path_factory.mktemp("browser")) as chromium:
-        page = chromium.open(f"{site}/#api={gateway.url}/ui/told&key={KEY}")
-        page.wait_for("document.querySelector('main[data-status=ready] input')")
+def page(site: str, gateway: GatewayInThread) -> Iterator[Page]:
+    with chromium() as browser:
+        page = Tab(browser, f"{site}/#api={gateway.url}/ui/told&key={KEY}").page
+        expect(page.locator("main[data-status=ready] input")).to_be_visible()
         yield page
 
 
 def say(page: Page, text: str) -> None:
     """Write what the user says, and send it."""
-    page.evaluate("document.querySelector('input').focus()")
-    page.type(text)
-    page.press("Enter")
+    page.get_by_role("textbox").fill(text)
+    page.get_by_role("textbox").press("Enter")
 
 
 def see(page: Page, text: str) -> None:
     """Wait until the last answer has that text and is whole."""
-    last = "[...document.querySelectorAll('.assistant')].at(-1).textContent"
-    page.wait_for(f"{last} === {text!r} && document.querySelector('[data-status=ready]')")
+    expect(page.locator(".assistant").last).to_have_text(text)
+    expect(page.locator("[data-status=ready]")).to_be_visible()
+    expect(page.locator(".assistant").last).to_have_text(text)
 
 
 def test_a_person_chats_with_an_agent(page: Page) -> None:
@@ -87,37 +86,38 @@ def test_a_person_chats_with_an_agent(page: Page) -> None:
     see(page, "Hello, Wörld!")
     say(page, "think")
     see(page, "First this, then that.Done.")
-    assert page.text("i") == "First this, then that."
+    expect(page.locator("i").first).to_have_text("First this, then that.")
     say(page, "work")
     see(page, "Done.")
-    assert page.text("output") == "Writing"
+    expect(page.locator("output")).to_have_text("Writing")
 
 
 def test_the_page_runs_its_tool_and_the_person_answers_and_allows(page: Page) -> None:
     say(page, "weather")
     see(page, "It is 12 °C.")
     say(page, "ask-when")
-    page.click(".answer")
+    page.locator("button.answer").click()
     see(page, "On Tuesday, then.")
     say(page, "ask-leave")
-    page.click(".allow")
+    page.locator("button.allow").click()
     see(page, "It is gone.")
 
 
 def test_a_person_sees_what_went_wrong(page: Page) -> None:
     say(page, "refuse")
-    page.wait_for("document.querySelector('[role=alert]').textContent === 'no such city'")
+    expect(page.get_by_role("alert")).to_have_text("no such city")
     say(page, "fail-later")
-    page.wait_for("document.querySelector('[role=alert]').textContent === 'no luck'")
+    expect(page.get_by_role("alert")).to_have_text("no luck")
 
 
 def test_a_page_that_is_loaded_again_shows_the_answer_that_goes_on(page: Page) -> None:
     say(page, "hold")
-    so_far = "[...document.querySelectorAll('.assistant')].at(-1).textContent === 'so far, so good'"
-    page.wait_for(so_far)
+    expect(page.locator(".assistant").last).to_have_text("so far, so good")
     page.evaluate("window.isOld = true")
-    page.call("Page.reload")
-    page.wait_for(f"!window.isOld && {so_far} && document.querySelector('[data-status=streaming]')")
-    assert page.evaluate("document.querySelectorAll('p').length") == 1
-    page.click("#stop")
+    page.reload()
+    expect(page.locator(".assistant").last).to_have_text("so far, so good")
+    expect(page.locator("[data-status=streaming]")).to_be_visible()
+    assert page.evaluate("window.isOld") is None
+    expect(page.locator("p")).to_have_count(1)
+    page.locator("#stop").click()
     see(page, "so far, so good")

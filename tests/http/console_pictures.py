@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import sys
-import tempfile
 from pathlib import Path
+from typing import Any
 
-from tests.browser import Browser, Page, browser
+from playwright.sync_api import Browser, expect
+
+from tests.browser import Tab, chromium
 from tests.http.console_fake import FakeConsole, Fleet, fake_console
 
 README = Path(__file__).parent / "pictures"
@@ -19,33 +21,27 @@ README = Path(__file__).parent / "pictures"
 WIDE, NARROW = (1280, 860), (390, 844)
 
 
+def options(*, dark: bool, size: tuple[int, int]) -> dict[str, Any]:
+    """A tab's: how wide the page is, and which colours its reader prefers."""
+    return {
+        "viewport": {"width": size[0], "height": size[1]},
+        "color_scheme": "dark" if dark else "light",
+        "is_mobile": size[0] < 500,
+    }
+
+
 def opened(
-    chromium: Browser, fake: FakeConsole, part: str, *, dark: bool, size: tuple[int, int]
-) -> Page:
-    """A page that shows a part, drawn to its end."""
-    page = chromium.open("about:blank")
-    look(page, dark=dark, size=size)
-    page.call("Page.navigate", url=f"{fake.url}/console#/{part}")
-    page.wait_for("document.querySelector('#link').dataset.state === 'live'")
-    page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(done), 400))")
-    return page
-
-
-def look(page: Page, *, dark: bool, size: tuple[int, int], scale: float = 1) -> None:
-    """How wide the page is, and which colours its reader prefers."""
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    page.call("Emulation.setEmulatedMedia", features=[scheme])
-    page.call(
-        "Emulation.setDeviceMetricsOverride",
-        width=size[0],
-        height=size[1],
-        deviceScaleFactor=scale,
-        mobile=size[0] < 500,
-    )
+    browser: Browser, fake: FakeConsole, part: str, *, dark: bool, size: tuple[int, int]
+) -> Tab:
+    """A tab that shows a part, drawn to its end."""
+    tab = Tab(browser, f"{fake.url}/console#/{part}", **options(dark=dark, size=size))
+    expect(tab.page.locator("#link")).to_have_text("Live")
+    tab.page.wait_for_timeout(600)
+    return tab
 
 
 def everything(folder: Path, only: str) -> None:
-    with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as chromium:
+    with chromium() as browser:
         for count, workers in ((1, 12), (30, 8), (300, 40)):
             with fake_console(Fleet.of(count, workers)) as fake:
                 parts = {"agents": "agents", "agent": f"agents/{fake.fleet.agents[0]['name']}"}
@@ -61,22 +57,20 @@ def everything(folder: Path, only: str) -> None:
                     ):
                         picture = f"{part}-{count}-{name}"
                         if only in picture:
-                            page = opened(chromium, fake, place, dark=dark, size=size)
-                            page.screenshot(folder / f"{picture}.png")
-                            for complaint in page.complaints:
+                            tab = opened(browser, fake, place, dark=dark, size=size)
+                            tab.page.screenshot(path=folder / f"{picture}.png")
+                            for complaint in tab.complaints:
                                 print(picture, complaint)
+                            tab.page.close()
 
 
 def for_the_readme() -> None:
     README.mkdir(exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as profile,
-        browser(Path(profile)) as chromium,
-        fake_console(Fleet.of(30, 14)) as fake,
-    ):
+    with chromium() as browser, fake_console(Fleet.of(30, 14)) as fake:
         for name, dark in (("agents", False), ("requests", True)):
-            page = opened(chromium, fake, name, dark=dark, size=(1280, 720))
-            shot = page.call("Page.captureScreenshot", format="webp", quality=80)
+            tab = opened(browser, fake, name, dark=dark, size=(1280, 720))
+            session = tab.page.context.new_cdp_session(tab.page)
+            shot = session.send("Page.captureScreenshot", {"format": "webp", "quality": 80})
             (README / f"console-{name}.webp").write_bytes(base64.b64decode(shot["data"]))
 
 

@@ -4,20 +4,19 @@ can use it, and that nothing an agent writes is ever markup."""
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, Page, expect
 
-from tests.browser import Browser, Page, browser
+from tests.browser import Tab, chromium, needs_chromium
 from tests.http.console_axe import in_both_schemes
 from tests.http.console_fake import FakeConsole, Fleet, fake_console
-from tests.http.console_pictures import NARROW, WIDE, look
+from tests.http.console_pictures import NARROW, WIDE, options
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="Debian's package chromium is not installed"
-)
+pytestmark = needs_chromium
 
 HOSTILE = "<img src=x onerror='pwned=1'><script>pwned=1</script>\"'&lt;javascript:pwned=1"
 TURNED = "\u202egnp.exe\u2066"
@@ -46,16 +45,21 @@ WATCHED = """
     }).observe(document.querySelector("main"), {
         subtree: true, childList: true, attributes: true, characterData: true,
     });
-    row = document.querySelector("[data-name=claims] a");
-    row.focus();
 """
 """Notes the names of the rows where anything changes but what changes as time goes on."""
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("chromium")) as chromium:
-        yield chromium
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(autouse=True)
+def _closed_tabs(browser: Browser) -> Iterator[None]:
+    yield
+    for context in browser.contexts:
+        context.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,41 +74,48 @@ TIMEOUT = {"type": "timeout", "message": "the clock 'first' ran out", "setting":
 
 
 def shown(
-    chromium: Browser,
+    browser: Browser,
     fake: FakeConsole,
     part: str,
     *,
     dark: bool = False,
     size: tuple[int, int] = WIDE,
-) -> Page:
-    """A page that shows a part of what the fake tells."""
-    page = chromium.open("about:blank")
-    look(page, dark=dark, size=size)
-    page.call("Page.navigate", url=f"{fake.url}/console#/{part}")
-    page.wait_for("document.querySelector('#link').dataset.state === 'live'")
-    page.wait_for(SHOWN[part.split("?", maxsplit=1)[0].split("/", maxsplit=1)[0]])
-    return page
+) -> Tab:
+    """A tab that shows a part of what the fake tells."""
+    tab = Tab(browser, f"{fake.url}/console#/{part}", **options(dark=dark, size=size))
+    expect(tab.page.locator("#link")).to_have_text("Live")
+    kind = part.split("?", maxsplit=1)[0].split("/", maxsplit=1)[0]
+    expect(tab.page.locator(SHOWN[kind]).first).to_be_visible()
+    return tab
 
 
 SHOWN = {
-    "agents": "document.querySelector('.agent-row, .worker-name')",
-    "try": "document.querySelector('.input-panel')",
-    "requests": "document.querySelector('.request-table tbody tr, .event-table tbody tr')",
-    "log": "document.querySelector('.log-line')",
+    "agents": ".agent-row, .worker-name",
+    "try": ".input-panel",
+    "requests": ".request-table tbody tr, .event-table tbody tr",
+    "log": ".log-line",
 }
 
 
+def rows_of(page: Page) -> Any:
+    return page.get_by_role("list", name="Agents").get_by_role("listitem")
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_axe_finds_no_violation_on_any_part(chromium: Browser, few: FakeConsole, part: str) -> None:
-    page = shown(chromium, few, part)
+def test_axe_finds_no_violation_on_any_part(browser: Browser, few: FakeConsole, part: str) -> None:
+    tab = shown(browser, few, part)
+    open_details(tab.page)
+    assert in_both_schemes(tab) == {}
+    assert tab.complaints == []
+
+
+def open_details(page: Page) -> None:
     page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-    assert in_both_schemes(page) == {}
-    assert page.complaints == []
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_nothing_is_wider_than_a_telephone(chromium: Browser, few: FakeConsole, part: str) -> None:
-    page = shown(chromium, few, part, size=(360, NARROW[1]))
+def test_nothing_is_wider_than_a_telephone(browser: Browser, few: FakeConsole, part: str) -> None:
+    page = shown(browser, few, part, size=(360, NARROW[1])).page
     wide = page.evaluate(
         "[...document.querySelectorAll('main *')].filter((each) => "
         "each.getBoundingClientRect().right > innerWidth + 1 && !each.closest("
@@ -159,7 +170,7 @@ def hostile_fleet() -> Fleet:
     return fleet
 
 
-def test_what_agents_write_is_text_on_every_part(chromium: Browser) -> None:
+def test_what_agents_write_is_text_on_every_part(browser: Browser) -> None:
     fleet = hostile_fleet()
     with fake_console(fleet) as fake:
         for part in (
@@ -170,32 +181,36 @@ def test_what_agents_write_is_text_on_every_part(chromium: Browser) -> None:
             "requests/r-0",
             "log",
         ):
-            page = shown(chromium, fake, part)
-            page.wait_for(f"document.body.textContent.includes({json.dumps(HOSTILE)})")
-            assert page.evaluate("document.querySelectorAll('main img, main script').length") == 0
+            tab = shown(browser, fake, part)
+            page = tab.page
+            tab.wait_for(f"document.body.textContent.includes({json.dumps(HOSTILE)})")
+            expect(page.locator("main img, main script")).to_have_count(0)
             assert page.evaluate("typeof pwned") == "undefined"
             assert page.evaluate("typeof ({}).title") == "undefined"
-            assert page.complaints == []
-            assert all(url.startswith(fake.url) for url in page.requests if url != "about:blank")
+            assert tab.complaints == []
+            assert all(url.startswith(fake.url) for url in tab.requests)
 
 
-def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(chromium: Browser) -> None:
+def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(browser: Browser) -> None:
     with fake_console(Fleet.of(300, workers=60)) as fake:
-        page = shown(chromium, fake, "agents")
-        page.wait_for("document.querySelectorAll('.agent-row').length === 300")
-        page.wait_for("document.querySelector('.totals dd').textContent === '283 of 300'")
-        assert page.evaluate("document.querySelectorAll('*').length") < 20_000
+        tab = shown(browser, fake, "agents")
+        page = tab.page
+        rows = rows_of(page)
+        expect(rows).to_have_count(300)
+        # The last of them is filled last.
+        tab.wait_for("document.querySelector('.agent-row:last-child .badge').textContent")
+        assert page.evaluate("document.querySelectorAll('*').length") < 15_000
         page.evaluate(WATCHED)
+        claims = page.get_by_role("link", name="claims", exact=True)
+        claims.focus()
         change = {"name": "claims", "state": "backoff", "cells": "rrf"}
         fake.tell("agents", {"agents": [change], "removed": []})
-        page.wait_for(
-            "document.querySelector('[data-name=claims] .badge').textContent"
-            " === 'waiting to restart'"
-        )
-        assert set(page.evaluate("[...touched].filter((each) => each)")) <= {"claims"}
-        assert page.evaluate("document.activeElement === row")
+        row = rows.filter(has=claims)
+        expect(row.locator(".badge")).to_have_text("waiting to restart")
+        assert set(page.evaluate("[...touched].filter((each) => each)")) == {"claims"}
+        expect(claims).to_be_focused()
         fake.tell("agents", {"agents": [], "removed": ["claims"]})
-        page.wait_for("document.querySelectorAll('.agent-row').length === 299")
+        expect(rows).to_have_count(299)
 
 
 def fleet_of_one(count: int) -> Fleet:
@@ -217,57 +232,69 @@ COUNTED = """
 """How many cells of a state there are in the grid: one piece of a path each."""
 
 
-def test_thousands_of_workers_are_cells_that_arrow_keys_walk_through(chromium: Browser) -> None:
+def test_thousands_of_workers_are_cells_that_arrow_keys_walk_through(browser: Browser) -> None:
     with fake_console(fleet_of_one(4000)) as fake:
-        page = shown(chromium, fake, "agents/billing")
+        tab = shown(browser, fake, "agents/billing")
+        page = tab.page
         page.evaluate(COUNTED)
-        page.wait_for("counted('ready') === 4000")
+        tab.wait_for("counted('ready') === 4000")
         assert page.evaluate("document.querySelectorAll('*').length") < 1500
-        page.evaluate("grid = document.querySelector('[role=listbox]'), grid.focus()")
-        page.press("ArrowRight")
-        page.press("ArrowRight")
-        page.wait_for("document.querySelector('.told').textContent.includes('pid 10002')")
-        option = "document.getElementById(grid.getAttribute('aria-activedescendant'))"
-        assert "pid 10002" in page.evaluate(f"{option}.textContent")
-        assert (
-            page.evaluate(f"{option}.ariaPosInSet + ' of ' + {option}.ariaSetSize") == "3 of 4000"
-        )
-        page.press("ArrowDown")
-        page.wait_for("document.querySelector('.told').textContent.includes('pid 10012')")
-        page.press("End")
-        page.wait_for("document.querySelector('.told').textContent.includes('pid 13999')")
-        page.wait_for("document.querySelector('tbody').textContent.includes('13999')")
-        page.press("Home")
-        page.press("ArrowRight")
-        page.wait_for("document.querySelector('.told').textContent.includes('pid 10001')")
+        cells = page.get_by_role("listbox", name="Workers")
+        told = page.locator(".told")
+        cells.focus()
+        cells.press("ArrowRight")
+        cells.press("ArrowRight")
+        expect(told).to_contain_text("pid 10002")
+        option = cells.get_by_role("option", selected=True)
+        expect(option).to_have_count(1)
+        expect(option).to_contain_text("pid 10002")
+        expect(option).to_have_attribute("aria-posinset", "3")
+        expect(option).to_have_attribute("aria-setsize", "4000")
+        expect(cells).to_have_attribute("aria-activedescendant", "worker-2")
+        assert option.get_attribute("id") == "worker-2"
+        cells.press("ArrowDown")
+        expect(told).to_contain_text("pid 10012")
+        cells.press("End")
+        expect(told).to_contain_text("pid 13999")
+        table = page.get_by_role("region", name="Table of the workers")
+        expect(table.get_by_role("row").last).to_contain_text("13999")
+        cells.press("Home")
+        cells.press("ArrowRight")
+        expect(told).to_contain_text("pid 10001")
         workers = {"1": worker(1, "failing"), "3": None}
         fake.tell("workers", {"workers": workers}, "billing")
-        page.wait_for("counted('ready') === 3998 && counted('failing') === 1")
-        page.wait_for(
-            "document.querySelector('.told').textContent.startsWith('failing, pid 10001')"
-        )
+        tab.wait_for("counted('ready') === 3998 && counted('failing') === 1")
+        expect(told).to_have_text(re.compile("^failing, pid 10001"))
+        page.mouse.move(0, 0)
+        box = page.locator(".cell-block").nth(1).bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 1, box["y"] + 1)
+        expect(told).to_contain_text("pid 10101")  # the hundredth, as one is gone
 
 
-def test_a_table_tells_of_as_many_workers_as_there_are(chromium: Browser) -> None:
+def test_a_table_tells_of_as_many_workers_as_there_are(browser: Browser) -> None:
     with fake_console(fleet_of_one(60)) as fake:
-        page = shown(chromium, fake, "agents/billing")
-        page.wait_for("document.querySelectorAll('.pages ~ *, tbody tr').length >= 25")
-        pids = "[...document.querySelectorAll('.worker-name .dim')].map((each) => each.textContent)"
-        assert page.evaluate(pids) == [str(10_000 + n) for n in range(25)]
-        page.click(".pages button:nth-of-type(2)")
-        page.click(".pages button:nth-of-type(2)")
-        assert page.evaluate(pids) == [str(10_000 + n) for n in range(50, 60)]
-        assert page.text(".pages .dim") == "Workers 51 to 60 of 60"
+        page = shown(browser, fake, "agents/billing").page
+        pids = page.locator(".worker-name .dim")
+        expect(pids).to_have_text([str(10_000 + n) for n in range(25)])
+        parts = page.get_by_role("group", name="Part of the table")
+        expect(parts.get_by_role("button", name="Previous")).to_be_disabled()
+        for _ in range(2):
+            parts.get_by_role("button", name="Next").click()
+        expect(pids).to_have_text([str(10_000 + n) for n in range(50, 60)])
+        expect(parts.get_by_role("button", name="Next")).to_be_disabled()
+        expect(parts).to_contain_text("Workers 51 to 60 of 60")
         gone = {str(n): None for n in range(20, 60)}
         fake.tell("workers", {"workers": gone}, "billing")
-        page.wait_for(f"{pids}.length === 20")
-        assert page.evaluate("document.querySelector('.pages').checkVisibility()") is False
+        expect(pids).to_have_count(20)
+        expect(parts).to_be_hidden()
 
 
-def test_what_is_told_again_after_a_lost_connection_stays_where_it_is(chromium: Browser) -> None:
+def test_what_is_told_again_after_a_lost_connection_stays_where_it_is(browser: Browser) -> None:
     with fake_console(Fleet.of(120)) as fake:
-        page = shown(chromium, fake, "agents")
-        page.wait_for("document.querySelectorAll('.agent-row').length === 120")
+        tab = shown(browser, fake, "agents")
+        page = tab.page
+        expect(rows_of(page)).to_have_count(120)
         page.evaluate(
             "removed = [], new MutationObserver((all) => all.forEach(({ removedNodes }) => "
             "removed.push(...[...removedNodes].map((each) => each.dataset?.name))))"
@@ -275,37 +302,38 @@ def test_what_is_told_again_after_a_lost_connection_stays_where_it_is(chromium: 
         )
         gone = fake.fleet.agents.pop()["name"]
         fake.cut()
-        page.wait_for("removed.length > 0 && link.dataset.state === 'live'")
+        tab.wait_for("removed.length > 0 && link.dataset.state === 'live'")
         assert page.evaluate("removed") == [gone]
 
 
-def test_a_lost_connection_is_told_and_taken_up_again(chromium: Browser, few: FakeConsole) -> None:
-    page = shown(chromium, few, "agents")
-    page.evaluate(
+def test_a_lost_connection_is_told_and_taken_up_again(browser: Browser, few: FakeConsole) -> None:
+    tab = shown(browser, few, "agents")
+    tab.page.evaluate(
         "states = [], new MutationObserver(() => states.push(link.dataset.state))"
         ".observe(link, { attributes: true }), true"
     )
     before = len(few.opened)
     few.cut()
-    page.wait_for("states.includes('lost') && link.dataset.state === 'live'")
+    tab.wait_for("states.includes('lost') && link.dataset.state === 'live'")
     assert len(few.opened) > before
-    assert page.text("#link") == "Live"
+    expect(tab.page.locator("#link")).to_have_text("Live")
 
 
-def test_the_log_holds_still_while_it_is_paused(chromium: Browser, few: FakeConsole) -> None:
-    page = shown(chromium, few, "log?agent=billing")
+def test_the_log_holds_still_while_it_is_paused(browser: Browser, few: FakeConsole) -> None:
+    page = shown(browser, few, "log?agent=billing").page
     assert any("agent=billing" in path for path in few.opened)
-    count = page.evaluate("document.querySelectorAll('.log-line').length")
-    page.click("[aria-pressed=false]")
+    lines = page.get_by_role("list", name="Lines of the log").get_by_role("listitem")
+    count = lines.count()
+    page.get_by_role("button", name="Pause").click()
     line = {**few.fleet.lines[0], "n": 1000, "message": "while it is paused"}
     few.tell("log", {"lines": [line], "skipped": 0})
-    page.wait_for("document.querySelector('main').textContent.includes('1 lines wait')")
-    assert page.evaluate("document.querySelectorAll('.log-line').length") == count
-    page.click("[aria-pressed=true]")
-    page.wait_for("document.querySelector('.lines').textContent.includes('while it is paused')")
-    page.evaluate("document.querySelector('#log-level').value = 'error'")
-    page.evaluate("document.querySelector('#log-level').dispatchEvent(new Event('change'))")
-    page.wait_for("document.querySelector('.log-line')")
+    expect(page.get_by_text("1 lines wait")).to_be_visible()
+    assert lines.count() == count
+    page.get_by_role("button", name="Go on").click()
+    expect(lines.filter(has_text="while it is paused")).to_have_count(1)
+    page.get_by_label("From level").select_option("error")
+    expect(lines.filter(has_text="while it is paused")).to_have_count(0)
+    expect(lines).to_have_count(count)
     assert any("level=error" in path for path in few.opened)
 
 
@@ -314,8 +342,8 @@ def in_page(page: Page, module: str, expression: str) -> Any:
     return page.evaluate(f"import('/console/page/{module}').then((m) => {expression})")
 
 
-def test_schemas_become_forms_or_else_nothing(chromium: Browser, few: FakeConsole) -> None:
-    page = shown(chromium, few, "log")
+def test_schemas_become_forms_or_else_nothing(browser: Browser, few: FakeConsole) -> None:
+    page = shown(browser, few, "log").page
     good: dict[str, Any] = {
         "type": "object",
         "$defs": {"Money": {"type": "number", "default": 12}},
@@ -357,8 +385,8 @@ def test_schemas_become_forms_or_else_nothing(chromium: Browser, few: FakeConsol
         assert in_page(page, "form.js", f"m.schemaForm({json.dumps(odd)})") is None, odd
 
 
-def test_ages_are_reckoned_by_the_gateways_clock(chromium: Browser, few: FakeConsole) -> None:
-    page = shown(chromium, few, "log")
+def test_ages_are_reckoned_by_the_gateways_clock(browser: Browser, few: FakeConsole) -> None:
+    page = shown(browser, few, "log").page
     ahead = (
         "(m.learn(new Date(Date.now() + 3600e3).toUTCString()), [m.now() - Date.now() / 1000, "
         "m.learn(new Date().toUTCString()), m.now() - Date.now() / 1000])"

@@ -5,27 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser import Browser, Page, browser
+from tests.browser import Tab, chromium, needs_chromium
 from tests.harness import AGENTS, GatewayInThread, gateway_in_thread
 from tests.http.conftest import SCRIPTED
 from tests.http.console_axe import in_both_schemes
 from tests.javascript import need_runtime
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="Debian's package chromium is not installed"
-)
+pytestmark = needs_chromium
 
 ADA, BOB = "agw_the-key-of-ada-who-may-call-all", "agw_the-key-of-bob-who-may-call-one"
 HOSTILE = "<img src=x onerror='pwned=1'><script>pwned=1</script>"
@@ -47,9 +44,16 @@ CITY = {
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with browser(tmp_path_factory.mktemp("chromium")) as chromium:
-        yield chromium
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(autouse=True)
+def _closed_tabs(browser: Browser) -> Iterator[None]:
+    yield
+    for context in browser.contexts:
+        context.close()
 
 
 @pytest.fixture(scope="module")
@@ -88,56 +92,64 @@ def gateway(folder: Path) -> Iterator[GatewayInThread]:
         yield gateway
 
 
-def opened(chromium: Browser, gateway: GatewayInThread, part: str) -> Page:
-    page = chromium.open(f"{gateway.url}/console#/{part}")
-    page.wait_for("document.querySelector('#link').dataset.state === 'live'")
-    return page
+def opened(browser: Browser, gateway: GatewayInThread, part: str) -> Tab:
+    tab = Tab(browser, f"{gateway.url}/console#/{part}")
+    expect(tab.page.locator("#link")).to_have_text("Live")
+    return tab
 
 
 def chat(page: Page, script: list[Any]) -> None:
     """Send a message as a person does: by typing it, and the key Enter."""
-    page.wait_for("document.querySelector('#chat-text')")
-    page.evaluate("document.querySelector('#chat-text').focus()")
-    page.type(json.dumps(script))
-    page.press("Enter")
+    box = page.get_by_label("Message")
+    box.click()
+    page.keyboard.insert_text(json.dumps(script))
+    box.press("Enter")
 
 
-def said(page: Page, text: str, where: str = "main") -> None:
-    """Wait until a part of the page shows a text."""
-    place = f"document.querySelector({json.dumps(where)})"
-    page.wait_for(f"{place}.textContent.includes({json.dumps(text)})")
+def answer_of(page: Page, agent: str) -> Locator:
+    """The last answer of an agent."""
+    return page.get_by_role("article", name=f"Answer of {agent}").last
 
 
-def spotless(page: Page, url: str) -> None:
-    assert page.complaints == []
-    assert page.evaluate("typeof pwned") == "undefined"
-    assert all(each.startswith((url, "data:", "about:", "blob:")) for each in page.requests)
+def row_of(page: Page, agent: str) -> Locator:
+    rows = page.get_by_role("list", name="Agents").get_by_role("listitem")
+    return rows.filter(has=page.get_by_role("link", name=agent, exact=True))
+
+
+def spotless(tab: Tab, url: str) -> None:
+    assert tab.complaints == []
+    assert tab.page.evaluate("typeof pwned") == "undefined"
+    assert all(each.startswith((url, "data:", "blob:")) for each in tab.requests)
 
 
 def test_an_agent_is_seen_to_crash_and_to_come_back(
-    chromium: Browser, gateway: GatewayInThread, folder: Path
+    browser: Browser, gateway: GatewayInThread, folder: Path
 ) -> None:
-    page = opened(chromium, gateway, "agents")
-    said(page, "ready", "[data-name=phoenix] .badge")
+    tab = opened(browser, gateway, "agents")
+    page = tab.page
+    row = row_of(page, "phoenix")
+    expect(row.locator(".badge")).to_have_text("ready")
     (folder / "alive").unlink()
     crashed = httpx.post(f"{gateway.url}/agent/phoenix/invoke", json={"input": [["exit", 7]]})
     assert crashed.status_code == 501
-    said(page, "failing", "[data-name=phoenix] .badge")
-    said(page, "exited with status 7", "[data-name=phoenix] .trouble")
-    page.click("[data-name=phoenix] a")
-    said(page, "The last failure of a worker")
-    assert in_both_schemes(page) == {}
+    expect(row.locator(".badge")).to_have_text("failing")
+    expect(row).to_contain_text("exited with status 7")
+    page.get_by_role("link", name="phoenix").click()
+    expect(page.get_by_role("heading", name="The last failure of a worker")).to_be_visible()
+    assert in_both_schemes(tab) == {}
     (folder / "alive").touch()
-    said(page, "ready", ".head .badge")
-    said(page, "ready", ".worker-name")
-    said(page, "Workers can reach")
-    spotless(page, gateway.url)
+    expect(page.locator(".head .badge")).to_have_text("ready")
+    workers = page.get_by_role("region", name="Table of the workers")
+    expect(workers.get_by_role("rowheader")).to_contain_text("ready")
+    expect(page.get_by_role("heading", name="Workers can reach")).to_be_visible()
+    spotless(tab, gateway.url)
 
 
 def test_a_chat_shows_reasoning_tools_files_and_text_as_they_come(
-    chromium: Browser, gateway: GatewayInThread
+    browser: Browser, gateway: GatewayInThread
 ) -> None:
-    page = opened(chromium, gateway, "try/scripted?handler=chat")
+    tab = opened(browser, gateway, "try/scripted?handler=chat")
+    page = tab.page
     svg = base64.b64encode(f"<svg>{HOSTILE}</svg>".encode()).decode()
     events: list[dict[str, Any]] = [
         {"type": "status", "text": HOSTILE, "progress": 1, "total": 2},
@@ -155,74 +167,87 @@ def test_a_chat_shows_reasoning_tools_files_and_text_as_they_come(
     usage = {"input_tokens": 7, "output_tokens": 3}
     script += [["say", f"Hello {HOSTILE}"], ["wait", "reader"], ["say", ", world"]]
     chat(page, [*script, ["end", {"finish": "stop", "usage": usage}]])
-    said(page, f"Hello {HOSTILE}", ".answer")
-    assert page.evaluate("document.querySelector('.agent-turn').ariaBusy") == "true"
-    said(page, '{"city":"Oslo"}', ".tool")
-    said(page, f"Need the weather. {HOSTILE}", ".reasoning")
+    answer = answer_of(page, "scripted")
+    expect(answer.locator(".answer")).to_contain_text(f"Hello {HOSTILE}")
+    expect(answer).to_have_attribute("aria-busy", "true")
+    tool = answer.locator(".tool").first
+    expect(tool).to_contain_text('{"city":"Oslo"}')
+    expect(answer.locator(".reasoning")).to_contain_text(f"Need the weather. {HOSTILE}")
     httpx.post(
         f"{gateway.url}/agent/scripted/invoke", json={"input": [["open", "reader"], ["end"]]}
     )
-    said(page, ", world", ".answer")
-    said(page, "Whole", ".turn-foot")
-    said(page, "7 input tokens", ".turn-foot")
-    images = "[...document.images].map((each) => each.src)"
-    assert page.evaluate(images) == [f"data:image/png;base64,{PNG}"]
-    page.wait_for("document.images[0].naturalWidth === 1")
-    assert page.evaluate("document.querySelectorAll('main script, main svg').length") == 0
-    said(page, f"<svg>{HOSTILE}</svg>", ".file pre")
-    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
-    assert in_both_schemes(page) == {}
-    spotless(page, gateway.url)
+    expect(answer.locator(".answer")).to_contain_text(", world")
+    expect(answer).to_contain_text("Whole")
+    expect(answer).to_contain_text("7 input tokens")
+    expect(answer).to_have_attribute("aria-busy", "false")
+    image = page.get_by_role("img", name="dot.png, made by the agent")
+    expect(image).to_have_attribute("src", f"data:image/png;base64,{PNG}")
+    assert page.evaluate("document.images.length") == 1
+    tab.wait_for("document.images[0].naturalWidth === 1")
+    expect(page.locator("main script, main .turns svg")).to_have_count(0)
+    expect(answer.locator(".file pre")).to_contain_text(f"<svg>{HOSTILE}</svg>")
+    folded = answer.locator("details:not([open]) > summary")
+    while folded.count():
+        folded.first.click()
+    assert in_both_schemes(tab) == {}
+    spotless(tab, gateway.url)
 
 
 def test_a_stream_is_stopped_and_its_worker_is_told(
-    chromium: Browser, gateway: GatewayInThread
+    browser: Browser, gateway: GatewayInThread
 ) -> None:
-    page = opened(chromium, gateway, "try/scripted?handler=chat")
+    tab = opened(browser, gateway, "try/scripted?handler=chat")
+    page = tab.page
     chat(page, [["say", "begun"], ["hold"]])
-    said(page, "begun", ".answer")
-    page.click(".controls .danger")
-    said(page, "Stopped", ".turn-foot")
+    expect(answer_of(page, "scripted").locator(".answer")).to_contain_text("begun")
+    page.get_by_role("button", name="Stop").click()
+    expect(answer_of(page, "scripted")).to_contain_text("Stopped")
     gateway.logged("cancelled")
-    assert page.evaluate("document.querySelector('.controls .main-action').disabled") is False
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()
     chat(page, [["say", "half"], ["error", -32000, HOSTILE]])
-    said(page, HOSTILE, ".turn-error")
-    assert in_both_schemes(page) == {}
-    spotless(page, gateway.url)
+    expect(answer_of(page, "scripted").locator(".turn-error")).to_contain_text(HOSTILE)
+    assert in_both_schemes(tab) == {}
+    spotless(tab, gateway.url)
 
 
 def test_questions_are_answered_by_buttons_and_fields_and_the_turn_goes_on(
-    chromium: Browser, gateway: GatewayInThread
+    browser: Browser, gateway: GatewayInThread
 ) -> None:
-    page = opened(chromium, gateway, "try/asking")
+    tab = opened(browser, gateway, "try/asking")
+    page = tab.page
     chat(page, [])
-    said(page, "Are you <b>sure</b>?", ".ask")
-    assert in_both_schemes(page) == {}
-    page.click(".ask:nth-child(1) .ask-buttons button")
-    page.evaluate("document.querySelector('.ask:nth-child(2) input').focus()")
-    page.type("Monday")
-    page.press("Tab")
-    page.type("not a number")
-    page.press("Enter")
-    said(page, "hour: expected a whole number", ".asks .refusal")
-    page.evaluate("document.activeElement.value = '9'")
-    page.press("Enter")
-    page.wait_for("document.querySelector('.ask:nth-child(2)').textContent.includes('Answered')")
-    page.click(".ask:nth-child(3) .quiet")
-    page.wait_for("document.querySelectorAll('.agent-turn .answer').length === 1")
-    said(page, "Whole", ".agent-turn:last-of-type .turn-foot")
-    assert json.loads(page.text(".agent-turn .answer")) == [
+    sure = page.get_by_role("group", name="Are you <b>sure</b>?")
+    expect(sure).to_contain_text("Are you <b>sure</b>?")
+    assert in_both_schemes(tab) == {}
+    sure.get_by_role("button", name="Yes").click()
+    when = page.locator(".ask").nth(1)
+    when.get_by_label("day").fill("Monday")
+    hour = when.get_by_label("hour")
+    hour.fill("not a number")
+    hour.press("Enter")
+    expect(page.get_by_text("hour: expected a whole number")).to_be_visible()
+    expect(hour).to_be_focused()
+    hour.fill("9")
+    hour.press("Enter")
+    expect(when).to_contain_text("Answered")
+    page.locator(".ask").nth(2).get_by_role("button", name="Decline").click()
+    expect(page.get_by_role("article", name="Answer of asking")).to_have_count(2)
+    expect(answer_of(page, "asking")).to_contain_text("Whole")
+    answers = page.locator(".agent-turn .answer")
+    expect(answers).to_have_count(1)
+    assert json.loads(answers.inner_text()) == [
         {"id": "sure", "status": "resolved", "payload": True},
         {"id": "when", "status": "resolved", "payload": {"day": "Monday", "hour": 9}},
         {"id": "why", "status": "cancelled"},
     ]
-    spotless(page, gateway.url)
+    spotless(tab, gateway.url)
 
 
 def test_the_slow_request_is_found_explained_and_cancelled(
-    chromium: Browser, gateway: GatewayInThread
+    browser: Browser, gateway: GatewayInThread
 ) -> None:
-    page = opened(chromium, gateway, "requests")
+    tab = opened(browser, gateway, "requests")
+    page = tab.page
     script = [["log", f"a slow disk {HOSTILE}"], ["say", "one"], ["hold"]]
     answers: list[httpx.Response] = []
 
@@ -234,53 +259,56 @@ def test_the_slow_request_is_found_explained_and_cancelled(
     asking.start()
     late = httpx.post(f"{gateway.url}/agent/hasty/invoke", json={"input": [["hold"]]})
     assert late.json()["error"]["clock"] == "first"
-    errors = "[...document.querySelectorAll('.row-error')]"
-    page.wait_for(f"{errors}.some((each) => each.textContent)")
-    page.evaluate("document.querySelector('#requests-which').value = 'running'")
-    page.evaluate("document.querySelector('#requests-which').dispatchEvent(new Event('change'))")
-    page.wait_for("document.querySelectorAll('.request-table tbody tr').length === 1")
-    page.click(".request-table tbody a")
-    said(page, "answering", ".head .badge")
-    said(page, "given to a worker", ".event-table")
-    said(page, "text", ".event-table")
-    said(page, f"a slow disk {HOSTILE}", ".lines")
-    assert "slow disk" not in page.evaluate("document.querySelector('.event-table').textContent")
-    page.click(".head .danger")
-    said(page, "cancelled", ".head .badge")
+    rows = page.locator(".request-table tbody").get_by_role("row")
+    hasty = rows.filter(has_text="hasty")
+    expect(hasty.locator(".row-error")).not_to_be_empty()
+    page.get_by_label("Show").select_option("running")
+    expect(rows).to_have_count(1)
+    rows.get_by_role("link").click()
+    expect(page.locator(".head .badge")).to_have_text("answering")
+    events = page.get_by_role("region", name="Table of the events")
+    expect(events).to_contain_text("given to a worker")
+    expect(events).to_contain_text("text")
+    lines = page.get_by_role("list", name="Lines")
+    expect(lines).to_contain_text(f"a slow disk {HOSTILE}")
+    expect(events).not_to_contain_text("slow disk")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".head .badge")).to_have_text("cancelled")
     asking.join()
     assert answers[0].json()["error"]["type"] == "cancelled"
-    page.click(".crumb a")
-    page.wait_for("document.querySelector('.request-table .row-error')")
-    page.evaluate(
-        "[...document.querySelectorAll('.request-table tr')].find((each) => "
-        "each.textContent.includes('hasty')).querySelector('a').click()"
-    )
-    said(page, "clocks.first", ".failure")
-    assert in_both_schemes(page) == {}
-    spotless(page, gateway.url)
+    page.get_by_role("link", name="All requests").click()
+    hasty.get_by_role("link").click()
+    why = page.get_by_role("region", name="Why it failed")
+    expect(why).to_contain_text("clocks.first")
+    assert in_both_schemes(tab) == {}
+    spotless(tab, gateway.url)
 
 
 def test_an_input_is_a_form_and_the_same_request_as_programs(
-    chromium: Browser, gateway: GatewayInThread, folder: Path
+    browser: Browser, gateway: GatewayInThread, folder: Path
 ) -> None:
-    page = opened(chromium, gateway, "try/weather?handler=invoke")
-    page.wait_for("document.querySelector('.form input')")
+    tab = opened(browser, gateway, "try/weather?handler=invoke")
+    page = tab.page
     city = 'O\'slo "$(id)" \\ ${x} \\n é\u2028 true null %s `id`'
-    page.evaluate("document.querySelector('.form input').focus()")
-    page.type(city)
-    page.press("Tab")
-    page.type("12345678901234567890")
-    page.press("Enter")
-    said(page, "Whole", ".turn-foot")
+    page.get_by_label("city").click()
+    page.keyboard.insert_text(city)
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("days")).to_be_focused()
+    page.keyboard.insert_text("12345678901234567890")
+    page.keyboard.press("Enter")
+    answer = answer_of(page, "weather")
+    expect(answer).to_contain_text("Whole")
     sent = {"city": city, "days": 12345678901234567890}
-    shown = json.loads(page.text(".answer"))["input"]
+    shown = json.loads(answer.locator(".answer").text_content() or "")["input"]
     assert shown == sent  # to the last digit
-    page.evaluate("document.querySelector('.code-panel').open = true")
+    code = page.get_by_label("The request as a program")
+    if not code.is_visible():
+        page.get_by_text("The same request as a program").click()
     programs = {}
-    for place, language in enumerate(("curl", "Python", "TypeScript"), 1):
-        page.click(f".code-panel .choice button:nth-child({place})")
-        page.wait_for("document.querySelector('pre.code').textContent.includes('weather')")
-        programs[language] = page.text("pre.code")
+    for language in ("curl", "Python", "TypeScript"):
+        page.get_by_role("button", name=language).click()
+        expect(code).to_contain_text("weather")
+        programs[language] = code.text_content() or ""
     source = folder / "request.ts"
     source.write_text(f"{programs['TypeScript']}\nexport {{}};\n")
     for command in (
@@ -291,60 +319,63 @@ def test_an_input_is_a_form_and_the_same_request_as_programs(
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         first = done.stdout.split("\n")[0].removeprefix("data: ")
         assert json.loads(json.loads(first)["chunk"])["input"] == sent, command
-    spotless(page, gateway.url)
+    spotless(tab, gateway.url)
 
 
 def test_the_console_is_used_by_the_keyboard_alone(
-    chromium: Browser, gateway: GatewayInThread
+    browser: Browser, gateway: GatewayInThread
 ) -> None:
-    page = opened(chromium, gateway, "agents")
-    page.wait_for("document.querySelectorAll('.agent-row').length === 5")
+    tab = opened(browser, gateway, "agents")
+    page = tab.page
+    expect(page.get_by_role("list", name="Agents").get_by_role("listitem")).to_have_count(5)
 
-    def walk_to(condition: str) -> None:
+    def walk_to(wanted: Locator) -> None:
         for _ in range(60):
-            page.press("Tab")
-            if page.evaluate(f"((at) => Boolean({condition}))(document.activeElement)"):
-                outline = "getComputedStyle(document.activeElement).outlineStyle"
-                assert page.evaluate(outline) != "none"
+            page.keyboard.press("Tab")
+            if wanted.count() == 1 and wanted.evaluate("(at) => at === document.activeElement"):
+                assert wanted.evaluate("(at) => getComputedStyle(at).outlineStyle") != "none"
                 return
-        raise AssertionError(f"the key Tab never comes to {condition}")
+        raise AssertionError(f"the key Tab never comes to {wanted}")
 
-    walk_to("at.classList.contains('skip')")
-    page.press("Enter")
-    assert page.evaluate("document.activeElement.id") == "main"
-    walk_to("at.closest('[data-name=scripted]')")
-    page.press("Enter")
-    page.wait_for("location.hash === '#/agents/scripted'")
-    page.wait_for("document.activeElement.tagName === 'H1'")
-    walk_to("at.textContent === 'Try it'")
-    page.press("Enter")
-    page.wait_for("document.querySelector('.choice [data-handler=chat]')")
-    walk_to("at.dataset.handler === 'chat'")
-    page.press("Enter")
-    walk_to("at.id === 'chat-text'")
-    page.type('[["say", "heard"], ["hold"]]')
-    page.press("Enter")
-    said(page, "heard", ".answer")
-    walk_to("at.textContent === 'Stop'")
-    page.press("Enter")
-    said(page, "Stopped", ".turn-foot")
-    page.wait_for("document.querySelector('#said').textContent.includes('stopped')")
-    spotless(page, gateway.url)
+    walk_to(page.get_by_role("link", name="Skip to the content"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    walk_to(page.get_by_role("link", name="scripted"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="scripted")).to_be_focused()
+    assert page.evaluate("location.hash") == "#/agents/scripted"
+    walk_to(page.get_by_role("main").get_by_role("link", name="Try it"))
+    page.keyboard.press("Enter")
+    chatting = page.get_by_role("button", name="Chat")
+    expect(chatting).to_be_visible()
+    walk_to(chatting)
+    page.keyboard.press("Enter")
+    walk_to(page.get_by_label("Message"))
+    page.keyboard.insert_text('[["say", "heard"], ["hold"]]')
+    page.keyboard.press("Enter")
+    expect(answer_of(page, "scripted").locator(".answer")).to_contain_text("heard")
+    walk_to(page.get_by_role("button", name="Stop"))
+    page.keyboard.press("Enter")
+    expect(answer_of(page, "scripted")).to_contain_text("Stopped")
+    expect(page.locator("#said")).to_contain_text("stopped")
+    spotless(tab, gateway.url)
 
 
 def test_the_log_is_filtered_by_the_request_that_an_answer_names(
-    chromium: Browser, gateway: GatewayInThread
+    browser: Browser, gateway: GatewayInThread
 ) -> None:
-    page = opened(chromium, gateway, "log")
+    tab = opened(browser, gateway, "log")
+    page = tab.page
     url = f"{gateway.url}/agent/scripted/invoke"
     failed = httpx.post(url, json={"input": [["error", -32000, "on purpose"]]})
     request = failed.json()["error"]["request_id"]
-    said(page, request, ".log-lines")
-    page.evaluate(f"document.querySelector('#log-request').value = '{request}'")
-    page.evaluate("document.querySelector('.filters').requestSubmit()")
-    lines = "[...document.querySelectorAll('.log-line')]"
-    page.wait_for(f"{lines}.length && {lines}.every((e) => e.textContent.includes('{request}'))")
-    spotless(page, gateway.url)
+    lines = page.get_by_role("list", name="Lines of the log").get_by_role("listitem")
+    expect(lines.filter(has_text=request).first).to_be_visible()
+    page.get_by_label("Request id").fill(request)
+    page.get_by_label("Request id").press("Enter")
+    expect(lines.filter(has_not_text=request)).to_have_count(0)
+    expect(lines.filter(has_text=request).first).to_be_visible()
+    spotless(tab, gateway.url)
 
 
 @pytest.fixture(scope="module")
@@ -368,56 +399,47 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayInThread]
 
 
 def give(page: Page, key: str) -> None:
-    page.wait_for("document.querySelector('#key-dialog').open")
-    page.evaluate("document.querySelector('#key').focus()")
-    page.type(key)
-    page.press("Enter")
-
-
-def loaded_again(page: Page) -> None:
-    """Wait for a page that replaces the one where `loadedBefore` was set."""
-    for _ in range(100):
-        # A question to the old page has no answer once that is gone.
-        with suppress(RuntimeError):
-            page.wait_for("typeof loadedBefore === 'undefined'")
-            return
-    raise AssertionError("the page is not loaded again")
+    """Type a key where the page asks for one."""
+    dialog = page.get_by_role("dialog", name="This gateway asks for a key")
+    dialog.get_by_label("Key").fill(key)
+    dialog.get_by_label("Key").press("Enter")
 
 
 def test_a_key_is_asked_for_and_shows_what_it_may_see(
-    chromium: Browser, keyed: GatewayInThread
+    browser: Browser, keyed: GatewayInThread
 ) -> None:
     httpx.post(
         f"{keyed.url}/agent/echo/invoke",
         json={"input": 1},
         headers={"authorization": f"Bearer {ADA}"},
     )
-    page = chromium.open(f"{keyed.url}/console")
+    tab = Tab(browser, f"{keyed.url}/console")
+    page = tab.page
+    rows = page.get_by_role("list", name="Agents").get_by_role("listitem")
     give(page, "agw_a-key-that-nobody-has-made-before")
-    said(page, "not good", "#key-refusal")
-    assert in_both_schemes(page) == {}
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("not good")
+    assert in_both_schemes(tab) == {}
     give(page, BOB)
-    page.wait_for("document.querySelectorAll('.agent-row').length === 1")
-    said(page, "bob", "#forget")
-    page.evaluate("location.hash = '#/try/echo?handler=chat'")
+    expect(rows).to_have_count(1)
+    expect(page.get_by_role("button", name="Forget the key bob")).to_be_visible()
+    page.goto(f"{keyed.url}/console#/try/echo?handler=chat")
     chat(page, ["mine"])
-    said(page, "mine", ".answer")
-    page.evaluate("location.hash = '#/requests'")
-    page.wait_for("document.querySelectorAll('.request-table tbody tr').length === 1")
-    page.evaluate("location.hash = '#/agents/secret'")
-    page.wait_for("document.querySelector('.empty').checkVisibility()")
-    assert page.evaluate("document.querySelector('main').innerText").count("secret") == 1
-    assert all(BOB not in url for url in page.requests)
+    expect(answer_of(page, "echo").locator(".answer")).to_contain_text("mine")
+    page.get_by_role("link", name="Requests").click()
+    expect(page.locator(".request-table tbody").get_by_role("row")).to_have_count(1)
+    page.goto(f"{keyed.url}/console#/agents/secret")
+    expect(page.get_by_text("There is no such agent here.")).to_be_visible()
+    assert page.get_by_role("main").inner_text().count("secret") == 1
+    assert all(BOB not in url for url in tab.requests)
     assert BOB not in page.evaluate(
         "document.documentElement.outerHTML + location + document.cookie"
     )
-    page.evaluate("loadedBefore = true")
-    page.click("#forget")
-    loaded_again(page)
+    with page.expect_navigation():
+        page.get_by_role("button", name="Forget the key bob").click()
     give(page, ADA)
-    page.wait_for("document.querySelector('#link').dataset.state === 'live'")
-    page.evaluate("location.hash = '#/agents'")
-    page.wait_for("document.querySelectorAll('.agent-row').length === 2")
+    page.get_by_role("link", name="Agents", exact=True).click()
+    expect(page.locator("#link")).to_have_text("Live")
+    expect(rows).to_have_count(2)
     # The browser tells of what was refused: no key, a wrong one, and the agent of another.
-    assert all("401" in each or "403" in each for each in page.complaints)
-    assert sum("403" in each for each in page.complaints) == 1
+    assert all("401" in each or "403" in each for each in tab.complaints)
+    assert sum("403" in each for each in tab.complaints) == 1

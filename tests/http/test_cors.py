@@ -7,14 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from gateway.config.keys import hash_key, new_key
-from tests.browser import CHROMIUM, browser
+from tests.browser import Tab, chromium, needs_chromium
 from tests.harness import GatewayInThread, gateway_in_thread
 from tests.http.conftest import SCRIPTED
 
@@ -127,15 +127,15 @@ fetch('%s/agent/a/invoke', {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is not installed")
+@needs_chromium
 def test_a_browser_lets_only_pages_of_the_named_origin_call(
-    gateway: GatewayInThread, allowed: str, tmp_path: Path
+    gateway: GatewayInThread, allowed: str
 ) -> None:
     good = INVOKE % (gateway.url, KEY, json.dumps({"input": 1}))
     streamed = {"input": [["say", "one"], ["end"]], "stream": True}
-    with browser(tmp_path) as chromium, site() as stranger:
-        page = chromium.open(allowed)
-        page.wait_for("document.title == 'page'")
+    with chromium() as browser, site() as stranger:
+        page = Tab(browser, allowed).page
+        expect(page).to_have_title("page")
         answer = page.evaluate(good)
         assert (answer["status"], json.loads(answer["text"])) == (200, {"output": 1})
         assert answer["id"]
@@ -147,9 +147,9 @@ def test_a_browser_lets_only_pages_of_the_named_origin_call(
         # A frame without an origin, on the same page.
         in_frame = page.evaluate(_in_sandboxed_frame(good))
         assert in_frame == {"failed": "TypeError"}
-        other = chromium.open(stranger)
-        other.wait_for("document.title == 'page'")
-        assert other.evaluate(good) == {"failed": "TypeError"}
+        other = Tab(browser, stranger)
+        expect(other.page).to_have_title("page")
+        assert other.page.evaluate(good) == {"failed": "TypeError"}
         assert any("CORS" in complaint for complaint in other.complaints)
 
 

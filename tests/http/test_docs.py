@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,9 @@ import httpx
 import jsonschema_rs
 import pytest
 from openapi_spec_validator import validate
+from playwright.sync_api import Page, expect
 
-from tests.browser import browser
+from tests.browser import Tab, chromium, needs_chromium
 from tests.harness import AGENTS, GatewayInThread, gateway_in_thread
 
 KEY = "agw_a-key-that-is-long-enough-to-be-one"
@@ -172,60 +172,59 @@ def test_what_is_off_is_not_imported() -> None:
     assert done.stdout.strip() == "[]"
 
 
-needs_browser = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="Debian's package chromium is not installed"
-)
-
-
-@needs_browser
+@needs_chromium
 def test_a_call_is_made_from_the_page(gateway: GatewayInThread, tmp_path: Path) -> None:
-    with browser(tmp_path) as chromium:
-        page = chromium.open(f"{gateway.url}/docs")
+    with chromium() as browser:
+        tab = Tab(browser, f"{gateway.url}/docs")
+        page = tab.page
         assert try_out(page, "invoke_echo") == "200"
         # What an agent writes is shown, and cannot have the browser go anywhere.
-        page.click("#operations-agents-invoke_agent0 .opblock-summary-control")
-        page.click("#operations-agents-invoke_agent0 .tab li:nth-child(2) button")
+        operation = page.locator("#operations-agents-invoke_agent0")
+        operation.locator(".opblock-summary-control").click()
+        operation.get_by_role("tab", name="Schema").first.click()
+        expect(operation.get_by_role("tabpanel").first).to_contain_text("input")
         assert try_out(page, "chat_echo") == "200"
-        page.evaluate("document.querySelector('.live-responses-table').scrollIntoView()")
-        page.screenshot(tmp_path / "docs.png")
+        page.locator(".live-responses-table").first.scroll_into_view_if_needed()
+        page.screenshot(path=tmp_path / "docs.png")
         assert (tmp_path / "docs.png").read_bytes().startswith(b"\x89PNG")
-        assert not foreign(page.requests, gateway.url)
-        assert page.complaints == []
+        assert not foreign(tab.requests, gateway.url)
+        assert tab.complaints == []
 
 
-@needs_browser
+@needs_chromium
 def test_the_page_asks_for_a_key_and_calls_with_it(
     with_keys: GatewayInThread, tmp_path: Path
 ) -> None:
-    with browser(tmp_path) as chromium:
-        page = chromium.open(f"{with_keys.url}/docs")
-        page.wait_for("!document.querySelector('#key-form').hidden")
+    with chromium() as browser:
+        tab = Tab(browser, f"{with_keys.url}/docs")
+        page = tab.page
         enter_key(page, "agw_another-key-that-is-long-enough-too")
-        assert "not good" in page.text("#refusal")
+        expect(page.locator("#refusal")).to_contain_text("not good")
         enter_key(page, KEY)
         assert try_out(page, "invoke_echo") == "200"
-        assert "agent0" not in page.evaluate("document.body.innerText")
-        page.evaluate("document.querySelector('.live-responses-table').scrollIntoView()")
-        page.screenshot(tmp_path / "keys.png")
-        assert not foreign(page.requests, with_keys.url)
+        assert "agent0" not in page.locator("body").inner_text()
+        page.locator(".live-responses-table").first.scroll_into_view_if_needed()
+        page.screenshot(path=tmp_path / "keys.png")
+        assert not foreign(tab.requests, with_keys.url)
         # The browser itself tells of what was refused.
-        assert all("401" in complaint for complaint in page.complaints)
-        assert len(page.complaints) == 2
+        assert all("401" in complaint for complaint in tab.complaints)
+        assert len(tab.complaints) == 2
 
 
-def enter_key(page: Any, key: str) -> None:
-    page.evaluate(f"document.querySelector('#key').value = {json.dumps(key)}")
-    page.click("#key-form button")
+def enter_key(page: Page, key: str) -> None:
+    page.locator("#key").fill(key)
+    page.locator("#key").press("Enter")
 
 
-def try_out(page: Any, operation: str) -> str:
+def try_out(page: Page, operation: str) -> str:
     """Execute an operation with the body that the page proposes; the status that it shows."""
-    block = f"#operations-agents-{operation}"
-    page.click(f"{block} .opblock-summary-control")
-    page.click(f"{block} .try-out__btn")
-    page.click(f"{block} .execute")
-    status: str = page.text(f"{block} .live-responses-table .response .response-col_status")
-    return status.strip()[:3]
+    block = page.locator(f"#operations-agents-{operation}")
+    block.locator(".opblock-summary-control").click()
+    block.get_by_role("button", name="Try it out").click()
+    block.get_by_role("button", name="Execute").click()
+    status = block.locator(".live-responses-table .response .response-col_status")
+    expect(status).not_to_be_empty()
+    return status.inner_text().strip()[:3]
 
 
 def foreign(requests: list[str], url: str) -> list[str]:

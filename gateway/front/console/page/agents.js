@@ -12,6 +12,7 @@ import { Drawing } from "./slices.js";
 import { trafficLines } from "./spark.js";
 
 const RECENT_SECONDS = 600; // how long a failure that is over stays in the list
+const LATENCY_WORDS = "Median and 95th percentile of the last minute";
 const WORST_FIRST = ["away", "open", "backoff", "draining", "busy", "starting", "ready", "cold"];
 
 export function showAgents(place, { signal, linked }) {
@@ -57,6 +58,8 @@ export function showAgents(place, { signal, linked }) {
   signal.addEventListener("abort", () => visible.disconnect());
 
   function* draw() {
+    totals.update();
+    showOnly();
     if (unordered) {
       unordered = false;
       const names = ORDERS[order.value](matching(filter.value));
@@ -74,8 +77,6 @@ export function showAgents(place, { signal, linked }) {
         yield;
       }
     }
-    totals.update();
-    showOnly();
   }
 
   const drawing = new Drawing(draw, signal);
@@ -189,7 +190,9 @@ function agentRow(name) {
   const lines = trafficLines();
   const rates = h("span");
   const failed = h("span", { class: "below" });
-  const latencies = h("span", { class: "figure" });
+  const median = h("span");
+  const high = h("span", { class: "below dim" });
+  const latencies = h("span", { class: "figure" }, median, high);
   const element = h("li", { class: "agent-row", "data-name": name },
     h("div", { class: "row-name" },
       h("a", { href: `#/agents/${encodeURIComponent(name)}` }, said(name)), badge, description),
@@ -218,9 +221,9 @@ function agentRow(name) {
       const minute = lastMinute(name);
       setText(rates, minute.count === 0 ? "–" : rate(minute.rate));
       setText(failed, minute.errors > 0 ? counted(minute.errors, "error") : "");
-      setText(latencies, minute.median === null ? "–" : `${duration(minute.median)} · ${duration(minute.high)}`);
-      setAttribute(latencies, "aria-label", minute.median === null ? null
-        : `median ${duration(minute.median)}, 95th percentile ${duration(minute.high)}`);
+      setText(median, duration(minute.median));
+      setText(high, minute.high === null ? "" : duration(minute.high));
+      setAttribute(latencies, "title", minute.median === null ? null : LATENCY_WORDS);
     },
     draw() {
       lines.update(recentPoints(name));
