@@ -155,8 +155,8 @@ class Exchange:
         self.outcome: Outcome | None = None
         """How the answer ended, where events were asked for and the worker told."""
         self.error: GatewayError | None = None
-        self.output_begun = False
-        """Whether any word of the answer has come."""
+        self.output_begun: bool | None = False
+        """Whether any word of the answer has come; None: its host has not admitted it."""
         self.session: Session | None = None
         self.worker_id: int | None = None
         """The pool's: the worker that has the request."""

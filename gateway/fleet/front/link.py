@@ -104,6 +104,7 @@ class Link:
         call = request.exchange.call
         request.link, request.at, request.taken = self, at, 0
         request.tried.append(self.host.peer)
+        request.exchange.output_begun = False
         request.id = self._connection.open_request(call.method, events=call.events)
         self._requests[request.id] = request
         at.mine += 1
@@ -237,6 +238,8 @@ class Link:
         self._connection.close_request(message.id)
         error = made_anew(message.error, self.host.peer)
         if isinstance(message, Refused):
+            if not (request.exchange.handed_over or request.exchange.ended):
+                request.exchange.output_begun = None
             if message.elsewhere and not request.exchange.handed_over:
                 self._elsewhere(request, error)
                 return

@@ -1,0 +1,606 @@
+"""A front: what becomes of a request at hosts that do as they should, and at others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from gateway import clock
+from gateway.agents.agent import Agent
+from gateway.agents.status import AgentState
+from gateway.errors import (
+    AgentNotFound,
+    AgentUnavailable,
+    Cancelled,
+    ClockRanOut,
+    HandlerNotImplemented,
+    InvalidAgentResponse,
+    Overloaded,
+    ShuttingDown,
+    WorkerCrashed,
+)
+from gateway.exchange import CHUNK_COST
+from gateway.fleet.front import front as module
+from gateway.fleet.front.link import MOST_AHEAD
+from gateway.fleet.messages import AgentBeat, Cancel, Error, Submit, Told, Took
+from gateway.fleet.wire import BEAT
+from tests.fleet.front_scene import READY, a_call, a_scene, description, line
+
+CRASHED = Error("worker_crashed", "the worker was ended by SIGKILL", None, {"signal": "SIGKILL"})
+
+
+async def test_a_request_goes_to_the_host_and_its_answer_comes_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit()
+        [submitted] = host.submitted
+        assert (submitted.agent, submitted.payload, submitted.total) == ("echo", b'"hello"', None)
+        request_id = host.give(session="kept")
+        host.say(line(request_id, output={"a": 1}))
+        await scene.settle()
+        assert (exchange.result, exchange.error) == (b'{"a": 1}', None)
+        assert exchange.session == "kept"
+        assert exchange.carrier is not None
+        assert exchange.carrier.pid == 77
+
+
+async def test_words_come_in_order_and_the_host_is_told_what_the_client_took(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit(a_call(stream=True))
+        request_id = host.give()
+        host.say(*(line(request_id, chunk=str(each)) for each in range(5)))
+        await scene.settle()
+        assert exchange.take() == [b'"%d"' % each for each in range(5)]
+        assert not any(isinstance(each, Took) for each in host.heard)
+        await scene.settle(1)
+        assert host.heard[-1] == Took(request_id, 5 * (3 + CHUNK_COST))
+        host.say(line(request_id, chunk="x" * 65536))
+        await scene.settle()
+        exchange.take()
+        await scene.settle()
+        assert host.heard[-1] == Took(request_id, 65538 + CHUNK_COST)
+        host.say(line(request_id))
+        await scene.settle()
+        assert exchange.drained
+        assert exchange.error is None
+
+
+async def test_what_is_left_of_the_callers_time_travels(autojump_clock: MockClock) -> None:
+    async with a_scene("h1", "h2") as scene:
+        exchange = await scene.submit(a_call(total=10.0))
+        [first] = [host for host in scene.hosts if host.submitted]
+        total = first.submitted[0].total
+        assert total is not None
+        assert 9.9 < total <= 10
+        await trio.sleep(4)
+        first.refuse()
+        await scene.settle()
+        [second] = [host for host in scene.hosts if host is not first]
+        total = second.submitted[0].total
+        assert total is not None
+        assert 5.9 < total < 6.1
+        assert not exchange.ended
+
+
+async def test_a_request_whose_host_forgets_its_time_ends_a_little_later(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        exchange = await scene.submit(a_call(total=10.0))
+        scene.hosts[0].give()
+        began = trio.current_time()
+        await exchange.collect()
+        assert isinstance(exchange.error, ClockRanOut)
+        assert exchange.error.clock == "total"
+        assert 11 < trio.current_time() - began < 13
+
+
+async def test_a_client_that_leaves_has_its_request_cancelled_at_the_host(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit()
+        request_id = host.give()
+        scene.dispatcher.leave(exchange)
+        await scene.settle()
+        assert host.heard[-1] == Cancel(request_id)
+        assert isinstance(exchange.error, Cancelled)
+        host.fail(Error("cancelled", "the request was cancelled"))
+        await scene.settle()
+        assert scene.front.hosts.of("echo")
+        assert [at.mine for at in scene.front.hosts.of("echo")] == [0]
+
+
+async def test_an_error_at_the_host_is_the_clients(autojump_clock: MockClock) -> None:
+    async with a_scene("h1") as scene:
+        exchange = await scene.submit()
+        scene.hosts[0].fail(CRASHED)
+        await scene.settle()
+        assert isinstance(exchange.error, WorkerCrashed)
+        assert exchange.error.details == {"signal": "SIGKILL"}
+        assert exchange.handed_over
+
+
+async def test_a_failure_before_a_worker_had_the_request_is_told_as_such(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        exchange = await scene.submit()
+        scene.hosts[0].fail(Error("timeout", "late", None, {"clock": "queue"}), handed_over=False)
+        await scene.settle()
+        assert isinstance(exchange.error, ClockRanOut)
+        assert not exchange.handed_over
+
+
+# Another host
+
+
+async def test_a_refused_request_is_given_to_another_host_three_at_most(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2", "h3", "h4") as scene:
+        exchange = await scene.submit()
+        asked = []
+        for _ in range(3):
+            [host] = [each for each in scene.hosts if each.submitted and each not in asked]
+            asked.append(host)
+            assert not exchange.ended
+            host.refuse()
+            await scene.settle()
+        assert sum(len(each.submitted) for each in scene.hosts) == 3
+        assert isinstance(exchange.error, Overloaded)
+        assert exchange.error.retry_after == 7
+        assert asked[-1].peer.name in exchange.error.message
+        assert exchange.output_begun is None
+        assert not exchange.handed_over
+
+
+async def test_what_no_other_host_may_be_asked_is_the_answer(autojump_clock: MockClock) -> None:
+    async with a_scene("h1", "h2") as scene:
+        exchange = await scene.submit()
+        [host] = [each for each in scene.hosts if each.submitted]
+        host.refuse(elsewhere=False)
+        await scene.settle()
+        assert isinstance(exchange.error, Overloaded)
+        assert sum(len(each.submitted) for each in scene.hosts) == 1
+
+
+async def test_a_request_that_a_worker_has_is_not_given_to_another_whatever_the_host_says(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        exchange = await scene.submit()
+        [host] = [each for each in scene.hosts if each.submitted]
+        host.give()
+        host.refuse()
+        await scene.settle()
+        assert isinstance(exchange.error, Overloaded)
+        assert sum(len(each.submitted) for each in scene.hosts) == 1
+
+
+async def test_the_killed_hosts_requests_fail_at_once_and_name_it_and_the_next_is_served(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        first, second = await scene.submit(), await scene.submit()
+        dead, alive = scene.hosts
+        assert (len(dead.submitted), len(alive.submitted)) == (1, 1)
+        dead.give()
+        alive.give()
+        await scene.settle()
+        began = trio.current_time()
+        scene.kill(dead)
+        await scene.settle(1)
+        [failed] = [each for each in (first, second) if each.error is not None]
+        assert isinstance(failed.error, WorkerCrashed)
+        assert failed.error.details["host"] == dead.peer.name
+        assert failed.handed_over
+        assert trio.current_time() - began < 0.3
+        await scene.submit()
+        assert len(alive.submitted) == 2
+
+
+async def test_a_request_that_nobody_received_is_given_to_another_host(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        one, other = scene.hosts
+        one.agents = {"echo": AgentBeat("ready", 8, 7, 0, 1)}
+        await scene.settle(2)
+        scene.kill(other)  # the front does not know yet
+        exchange = await scene.submit()
+        await scene.settle(2)
+        assert not other.submitted
+        assert len(one.submitted) == 1
+        request_id = one.give()
+        one.say(line(request_id, output=1))
+        await scene.settle()
+        assert exchange.result == b"1"
+
+
+async def test_a_host_that_stands_still_is_given_up_after_the_link_clock_and_comes_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", link=0.7) as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit()
+        host.give()
+        await scene.settle()
+        began = trio.current_time()
+        scene.stop(host)
+        await exchange.collect()
+        assert 0.7 <= trio.current_time() - began < 1.0
+        assert isinstance(exchange.error, WorkerCrashed)
+        assert "silent" in exchange.error.message
+        with pytest.raises(AgentUnavailable, match="no host"):
+            scene.dispatcher.submit(a_call())
+        assert scene.dispatcher.agent("echo").state is AgentState.AWAY
+        assert not scene.dispatcher.ready
+        scene.nats.release(host.bus)
+        await scene.settle(2)
+        assert scene.dispatcher.ready
+        await scene.submit()
+        assert len(host.submitted) == 2
+        assert [each.epoch for each in host.ends]
+
+
+async def test_the_answer_of_a_host_that_was_given_up_is_not_taken(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit()
+        request_id = host.give()
+        await scene.settle()
+        scene.stop(host)
+        await exchange.collect()
+        host.say(line(request_id, output="late"))
+        scene.nats.release(host.bus)
+        await scene.settle(3)
+        assert isinstance(exchange.error, WorkerCrashed)
+        again = await scene.submit()
+        host.say(line(host.give(), output="new"))
+        await scene.settle()
+        assert again.result == b'"new"'
+
+
+async def test_a_host_that_does_not_take_a_request_in_time_is_named_with_the_clock(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", accept=2.0) as scene:
+        [host] = scene.hosts
+        scene.stop(host)
+        exchange = scene.dispatcher.submit(a_call())
+
+        async def beat() -> None:
+            while True:  # it beats, and takes nothing
+                link = scene.front._links[host.peer]
+                link.beat_at = clock.now()
+                await trio.sleep(BEAT)
+
+        scene.nursery.start_soon(beat)
+        began = trio.current_time()
+        await exchange.collect()
+        assert isinstance(exchange.error, ClockRanOut)
+        assert (exchange.error.clock, exchange.error.details["host"]) == ("accept", "h1")
+        assert 2.0 <= trio.current_time() - began < 2.5
+        assert exchange.handed_over  # it may arrive still
+
+
+# NATS
+
+
+async def test_without_nats_requests_are_refused_and_those_under_way_go_on_when_it_is_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        exchanges = [await scene.submit() for _ in range(4)]
+        scene.nats.stop()
+        await scene.settle(5)
+        assert not scene.dispatcher.ready
+        with pytest.raises(AgentUnavailable, match="no connection") as raised:
+            scene.dispatcher.submit(a_call())
+        assert raised.value.retry_after == 1
+        scene.nats.start()
+        await scene.settle(2)
+        assert scene.dispatcher.ready
+        for host in scene.hosts:
+            for number in range(len(host.submitted)):
+                host.say(line(host.give(number), output=number))
+        await scene.settle(2)
+        assert [each.error for each in exchanges] == [None] * 4
+        assert all(each.ended for each in exchanges)
+
+
+async def test_hosts_that_come_back_later_than_the_front_are_not_blamed(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit()
+        host.give()
+        scene.nats.stop()
+        await scene.settle()
+        scene.nats.restore(scene.bus)
+        await trio.sleep(module.GRACE_AFTER_RETURN - 0.5)
+        assert not exchange.ended
+        scene.nats.restore(host.bus)
+        await scene.settle(5)
+        host.say(line(host.submitted[0].id, output=1))
+        await scene.settle(1)
+        assert exchange.result == b"1"
+
+
+async def test_after_the_grace_without_nats_every_request_ends(autojump_clock: MockClock) -> None:
+    async with a_scene("h1", grace=10) as scene:
+        exchange = await scene.submit()
+        scene.hosts[0].give()
+        await scene.settle()
+        began = trio.current_time()
+        scene.nats.stop()
+        await exchange.collect()
+        assert 10 <= trio.current_time() - began < 10.5
+        assert isinstance(exchange.error, WorkerCrashed)
+        assert "no connection to NATS for 10 s" in exchange.error.message
+        scene.nats.start()
+        await scene.settle(3)
+        assert scene.dispatcher.ready
+        await scene.submit()
+        assert len(scene.hosts[0].submitted) == 2
+
+
+async def test_a_network_that_is_away_here_is_not_taken_for_a_host(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        exchange = await scene.submit()
+        scene.hosts[0].give()
+        await scene.settle()
+        scene.nats.hold(scene.bus)  # nothing comes, and the connection does not end
+        await trio.sleep(5)
+        assert not exchange.ended
+        scene.nats.release(scene.bus)
+        await scene.settle(3)
+        assert not exchange.ended
+
+
+# Agents
+
+
+async def test_an_agent_whose_last_host_is_gone_is_known_for_a_while(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        scene.kill(scene.hosts[0])
+        await scene.settle(10)
+        with pytest.raises(AgentUnavailable):
+            scene.dispatcher.submit(a_call())
+        await trio.sleep(module.LINGER_SECONDS)
+        await scene.settle(2)
+        with pytest.raises(AgentNotFound):
+            scene.dispatcher.submit(a_call())
+        scene.host("h1")
+        await scene.settle(3)
+        await scene.submit()
+
+
+async def test_an_agent_that_is_new_at_a_host_is_served(autojump_clock: MockClock) -> None:
+    async with a_scene("h1") as scene:
+        scene.hosts[0].agents["other"] = AgentBeat("ready", 8, 0, 0, 1)
+        await scene.settle(3)
+        await scene.submit(a_call("other"))
+        assert scene.hosts[0].submitted[0].agent == "other"
+
+
+async def test_hosts_serve_only_what_the_configuration_lets_them(autojump_clock: MockClock) -> None:
+    async with a_scene("h1", "h2", hosts={"h1": ["echo"], "h2": ["other-*"]}) as scene:
+        for _ in range(4):
+            await scene.submit()
+        assert len(scene.hosts[0].submitted) == 4
+
+
+async def test_what_workers_declare_is_known_and_checked_by_the_front(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        only_chat = READY.replace(b'"chat","invoke"', b'"chat"')
+        host.descriptions["echo"] = description(ready=only_chat, session="sticky", continues=True)
+        host.agents = {"echo": AgentBeat("ready", 8, 0, 0, 2)}
+        await scene.settle(3)
+        agent: Agent = scene.dispatcher.agent("echo")
+        assert agent.summary.handlers == ("chat",)
+        assert (agent.settings.session, agent.settings.on_disconnect) == ("sticky", "continue")
+        with pytest.raises(HandlerNotImplemented):
+            scene.dispatcher.submit(a_call())
+
+
+async def test_a_conversation_stays_at_its_host(autojump_clock: MockClock) -> None:
+    async with a_scene("h1", "h2", "h3") as scene:
+        for host in scene.hosts:
+            host.descriptions["echo"] = description(session="sticky")
+            host.agents = {"echo": AgentBeat("ready", 8, 0, 0, 2)}
+        await scene.settle(3)
+        for _ in range(6):
+            await scene.submit(a_call(conversation="c1"))
+        assert sorted(len(host.submitted) for host in scene.hosts) == [0, 0, 6]
+
+
+async def test_a_draining_front_admits_nothing_and_what_is_refused_still_goes_elsewhere(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        exchange = await scene.submit()
+        [host] = [each for each in scene.hosts if each.submitted]
+        scene.nursery.start_soon(scene.dispatcher.drain)
+        await scene.settle()
+        with pytest.raises(ShuttingDown):
+            scene.dispatcher.submit(a_call())
+        host.refuse()
+        await scene.settle()
+        [other] = [each for each in scene.hosts if each is not host]
+        other.say(line(other.give(), output=1))
+        await scene.settle()
+        assert exchange.result == b"1"
+        scene.dispatcher.leave(exchange)
+
+
+async def test_a_front_that_ends_tells_its_hosts_that_nobody_waits(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit()
+        request_id = host.give()
+        await scene.settle()
+        scene.nursery.start_soon(scene.dispatcher.stop, 1.0)
+        await scene.settle()
+        assert isinstance(exchange.error, ShuttingDown)
+        scene.dispatcher.leave(exchange)
+        await scene.front.end()
+        await scene.settle()
+        assert Cancel(request_id) in host.heard
+
+
+# What is told
+
+
+async def test_the_status_is_that_of_all_hosts_together(autojump_clock: MockClock) -> None:
+    worker = {
+        "pid": 5,
+        "state": "ready",
+        "age": 1.0,
+        "served": 2,
+        "in_flight": 0,
+        "capacity": 8,
+        "memory": 100,
+    }
+    failure = {"message": "it died", "at": 7.0, "pid": 4, "setting": None}
+    async with a_scene("h1", "h2", "h3") as scene:
+        first, second, _silent = scene.hosts
+        told = {
+            "workers": [worker],
+            "started": 3,
+            "failures": 1,
+            "last_failure": failure,
+            "last_limit": None,
+            "sandbox": {"level": "strict"},
+        }
+        first.status = json.dumps(told).encode()
+        second.status = json.dumps(told | {"workers": [worker, worker]}).encode()
+        first.draining = True
+        await scene.settle(2)
+        body = msgspec.json.encode(await scene.dispatcher.agent("echo").status())
+        status = json.loads(body)
+        assert [each["host"] for each in status["workers"]] == ["h1", "h2", "h2"]
+        assert (status["started"], status["failures"]) == (6, 2)
+        assert status["last_failure"]["message"] == "it died"
+        hosts = {each["name"]: each for each in status["hosts"]}
+        assert [hosts[name]["answered"] for name in ("h1", "h2", "h3")] == [True, True, False]
+        assert [hosts[name]["draining"] for name in ("h1", "h2", "h3")] == [True, False, False]
+        assert {each["version"] for each in hosts.values()} == {"1.2.3"}
+
+
+# Hostile hosts
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\n",
+        b'{"jsonrpc":"2.0","id":1,"result":{}}\n',
+        b'{"jsonrpc":"2.0","method":"ready","params":{"protocol":1,"handlers":["chat"]}}\n',
+    ],
+)
+async def test_what_names_no_request_ends_all_of_that_host_and_no_other(
+    autojump_clock: MockClock, data: bytes
+) -> None:
+    async with a_scene("bad", "good") as scene:
+        exchanges = [await scene.submit() for _ in range(2)]
+        bad, good = scene.hosts
+        bad.give()
+        good_id = good.give()
+        bad.say(data)
+        await scene.settle()
+        [failed] = [each for each in exchanges if each.error is not None]
+        assert failed.error is not None
+        assert failed.error.details["host"] == "bad"
+        good.say(line(good_id, output=1))
+        await scene.settle()
+        assert [each.result for each in exchanges if each is not failed] == [b"1"]
+        for _ in range(3):
+            await scene.submit()
+        assert len(bad.submitted) == 1  # it is left alone for a while
+        await trio.sleep(module.AVOID_SECONDS)
+        for _ in range(8):
+            await scene.submit()
+        assert len(bad.submitted) > 1
+
+
+async def test_a_stream_that_is_sent_faster_than_it_is_taken_is_ended(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        exchange = await scene.submit(a_call(stream=True))
+        request_id = bad.give()
+        for _ in range(MOST_AHEAD // 500_000 + 2):
+            bad.say(line(request_id, chunk="x" * 500_000))
+            await scene.settle()
+        assert isinstance(exchange.error, InvalidAgentResponse)
+        assert exchange.buffered_bytes < MOST_AHEAD + 1_000_000
+
+
+async def test_what_is_said_of_requests_that_are_not_there_is_ignored(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        exchange = await scene.submit()
+        for wrong in (0, 12345, 2**60):
+            bad.wire.send(Told(wrong, b"x"))
+            bad.heard.append(
+                Submit(wrong, *[getattr(bad.submitted[0], f) for f in Submit.__struct_fields__[1:]])
+            )
+            bad.give()
+            bad.refuse()
+            bad.fail(CRASHED)
+        await scene.settle()
+        assert not exchange.ended
+
+
+@pytest.mark.parametrize("body", [None, b"", b"nonsense", description(ready=b"x\n")])
+async def test_an_agent_that_is_not_described_is_not_served(
+    autojump_clock: MockClock, body: Any
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        bad.descriptions["other"] = body
+        bad.agents["other"] = AgentBeat("ready", 8, 0, 0, 1)
+        await scene.settle(50)
+        with pytest.raises(AgentNotFound):
+            scene.dispatcher.submit(a_call("other"))
+        await scene.submit()  # others of it are
+
+
+async def test_no_more_agents_come_than_a_front_has_room_for(
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_AGENTS", 5)
+    async with a_scene("bad") as scene:
+        for number in range(20):
+            scene.hosts[0].agents[f"a{number}"] = AgentBeat("ready", 8, 0, 0, 1)
+        await scene.settle(5)
+        assert len(scene.dispatcher.agents) == 5
