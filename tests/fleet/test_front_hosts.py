@@ -42,6 +42,18 @@ def test_the_least_loaded_host_gets_a_request() -> None:
     assert chosen(hosts) == C
 
 
+@pytest.mark.parametrize("state", ["cold", "starting"])
+def test_a_host_whose_workers_are_still_to_start_is_asked_when_the_others_are_full(
+    state: str,
+) -> None:
+    hosts = Hosts()
+    hosts.heard(A, beat(echo=agent(state=state)))
+    hosts.heard(B, beat(echo=agent(in_flight=7)))
+    assert chosen(hosts) == B
+    hosts.heard(B, beat(echo=agent(state="busy", in_flight=8, waiting=1)))
+    assert chosen(hosts) == A
+
+
 def test_what_a_front_has_given_counts_before_the_host_tells_of_it() -> None:
     hosts = Hosts()
     hosts.heard(A, beat(echo=agent(capacity=2)))

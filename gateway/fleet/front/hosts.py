@@ -44,6 +44,10 @@ _STATES = {each.value: each for each in AgentState}
 
 _NOT_NOW = frozenset({AgentState.OPEN, AgentState.BACKOFF, AgentState.DRAINING})
 
+_NOT_YET = frozenset({AgentState.COLD, AgentState.STARTING})
+"""A request would wait for a worker's start: as long as it would for a place at a busy host, or
+longer. So a host that was just started gets the first ones when the others are full."""
+
 _decode = msgspec.msgpack.Decoder(Beat).decode
 
 
@@ -87,7 +91,7 @@ class At:
     def load(self) -> tuple[bool, float, int]:
         """The smaller, the sooner a request is served. The last member takes turns."""
         busy = max(self.mine, self.in_flight + self.waiting) / self.capacity
-        return (self.state in _NOT_NOW, busy, self.served)
+        return (self.state in _NOT_NOW, busy + (self.state in _NOT_YET), self.served)
 
 
 class Host:
