@@ -52,6 +52,10 @@ class Agent(Protocol):
     def wind_down(self) -> None:
         """Let each worker end as soon as it has no request. Those that come are served still."""
 
+    def displace(self, session: str) -> None:
+        """Another host of a fleet has had a session (`call.session_key`) since: what is known of it
+        here counts no more, and it is told that it was lost."""
+
     def drain(self) -> None:
         """Admit nothing more; what is running goes on."""
 

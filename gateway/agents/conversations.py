@@ -61,6 +61,14 @@ class Conversations:
             self._workers = OrderedDict.fromkeys(other._workers, _GONE)
             self._counts[_GONE] = len(self._workers)
 
+    def displace(self, conversation: Hashable) -> int | None:
+        """Another process has had the conversation since: to this one it is lost. Returns the
+        worker that it was last handed to."""
+        before = self._workers.get(conversation)
+        if before != _GONE:
+            self.hand_over(conversation, _GONE)
+        return before
+
     def _leave(self, worker_id: int) -> None:
         self._counts[worker_id] -= 1
         if not self._counts[worker_id]:

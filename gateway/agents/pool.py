@@ -313,6 +313,13 @@ class Pool(Generic[T]):
         """Take the place of another pool of the same agent, before any request is submitted."""
         self._conversations.inherit(other._conversations)
 
+    def displace(self, conversation: str, now: float) -> Plan[T]:
+        """Forget what a worker knows of a conversation: another process has had it since."""
+        worker = self._workers.get(self._conversations.displace(conversation) or ANY)
+        if worker is not None and worker.alive and worker.bound_to == conversation:
+            self._crew.end(worker, WorkerPhase.RETIRING)
+        return self._settle(now)
+
     def wind_down(self, now: float) -> Plan[T]:
         """Stop every worker as soon as it has no request. Those that come are served still."""
         self._crew.wind_down()

@@ -164,6 +164,10 @@ class AgentSupervisor:
         """End each worker as soon as it has no request. Those that come are served still."""
         self._step(self._pool.wind_down, clock.now())
 
+    def displace(self, session: str) -> None:
+        """As `Agent.displace`."""
+        self._step(self._pool.displace, session, clock.now())
+
     def drain(self) -> None:
         """Admit nothing more; what is running goes on."""
         self._pool.drain()
@@ -420,13 +424,9 @@ class AgentSupervisor:
     @property
     def summary(self) -> AgentSummary:
         """The agent's entry in the list of all."""
+        ready = self.declared.ready
         return summarize(
-            self.name,
-            self.settings,
-            self.declared.ready,
-            pool=self._pool,
-            restart=self._restart,
-            now=clock.now(),
+            self.name, self.settings, ready, pool=self._pool, restart=self._restart, now=clock.now()
         )
 
     async def status(self) -> AgentStatus:

@@ -1,18 +1,14 @@
-"""Where conversations are, as one front knows it, and where new ones go. It may be wrong: hosts own
-them (`ownership`), and say so. Pure."""
+"""Where conversations are, as one front knows it. It may be wrong: hosts own them, and say so
+(`ownership`). Pure."""
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from gateway.fleet.subjects import digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from gateway.fleet.subjects import Peer
 
 REMEMBERED = 10_000
@@ -60,15 +56,3 @@ class Lookup:
         known.move_to_end(digest)
         if len(known) > REMEMBERED:
             known.popitem(last=False)
-
-
-def ranked(session: str, hosts: Mapping[Peer, int]) -> list[Peer]:
-    """Which of these hosts is to get a conversation that nobody has, the first before the others:
-    every front finds the same (weighted rendezvous hashing). The weights are capacities."""
-    digest = digest_of(session)
-
-    def score(host: Peer) -> float:
-        drawn = int.from_bytes(sha256(digest + str(host).encode()).digest()[:6], "big")
-        return -max(hosts[host], 1) / math.log((drawn + 0.5) / 2**48)
-
-    return sorted(hosts, key=score, reverse=True)

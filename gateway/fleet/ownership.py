@@ -58,7 +58,7 @@ from gateway.fleet.messages import Claim
 from gateway.fleet.subjects import Peer, digest_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from gateway.fleet.bus import Bus, Delivery
     from gateway.fleet.subjects import Subjects
@@ -111,14 +111,22 @@ class Claims:
 
     # What the host does
 
-    def add(self, agent: str) -> None:
-        """The host has this agent from now on; conversations of no other may be entered."""
+    def serve(self, agents: Collection[str]) -> None:
+        """These are the host's agents now: hear of their conversations."""
+        for agent in agents:
+            if agent not in self._agents:
+                self._add(agent)
+        if len(self._agents) > len(agents):
+            for agent in self._agents.keys() - agents:
+                self._remove(agent)
+
+    def _add(self, agent: str) -> Agent:
         its = self._agents[agent] = Agent()
         if self._connected:
             self._listen(agent, its)
+        return its
 
-    def remove(self, agent: str) -> None:
-        """The host has it no more, and it has no requests."""
+    def _remove(self, agent: str) -> None:
         its = self._agents.pop(agent)
         if self._connected:
             self._bus.unsubscribe(its.subscription)
@@ -138,7 +146,7 @@ class Claims:
         `settle` is called once, now or later: with the Conversation, if the host has it, and then
         `leave` has to be called when the request ends; otherwise with who has it.
         """
-        its = self._agents[agent]
+        its = self._agents.get(agent) or self._add(agent)
         digest = digest_of(session)
         conversation = its.ours.get(digest)
         is_new = conversation is None
@@ -160,11 +168,17 @@ class Claims:
         if is_new:
             self._bound(its)
 
-    def leave(self, conversation: Conversation) -> None:
-        """A request that was told that the host has the conversation has ended."""
+    def leave(self, conversation: Conversation, *, release: bool = False) -> bool:
+        """A request that was told that the host has the conversation has ended. `release`: this
+        host cannot serve it, and another may. Returns whether this host still has it, be it for
+        other requests."""
         conversation.users -= 1
-        if self._draining and not conversation.users and conversation.state is State.OWNED:
-            self._let_go(conversation)
+        if conversation.state is not State.OWNED:
+            return False
+        if conversation.users or not (release or self._draining):
+            return True
+        self._let_go(conversation)
+        return False
 
     def drain(self) -> None:
         """Let others have every conversation as soon as it has no request here."""
@@ -271,13 +285,11 @@ class Claims:
             self._recall(its, conversation)
         # Else it was claimed for requests that go on: the next one says what its front knows.
         self._settle(conversation, conversation)
-        if conversation.state is not State.OWNED:
-            return  # whoever was told that has let it go
         if not conversation.users and not was_known:
             # Refused by the agent: whoever gets it instead is not to be told that it was lost.
             self._let_go(conversation)
-            del its.ours[conversation.digest]
-        elif conversation.sure:
+            its.ours.pop(conversation.digest, None)
+        elif conversation.sure and conversation.state is State.OWNED:
             self._announce(conversation)
             if self._draining and not conversation.users:
                 self._let_go(conversation)

@@ -99,6 +99,9 @@ class RemoteAgent:
     def wind_down(self) -> None:
         """Hosts do."""
 
+    def displace(self, session: str) -> None:
+        """Hosts do."""
+
     def drain(self) -> None:
         """As `Agent.drain`."""
         self._draining = True

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from gateway import clock
-from gateway.call import Call
-from gateway.errors import GatewayError, InternalError
+from gateway.call import Call, session_key
+from gateway.errors import Cancelled, GatewayError, InternalError, Overloaded, WorkerCrashed
+from gateway.fleet.conversation import Elsewhere
 from gateway.fleet.host.exchange import ForwardedExchange
-from gateway.fleet.host.request import Forwarded, refusal
+from gateway.fleet.host.request import Forwarded, referral, refusal
 from gateway.fleet.messages import Ask, Cancel, Lines, Submit, Told, Took
 from gateway.observe import logs
 from gateway.observe.tracecontext import TraceContext
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.fleet.conversation import Conversation
     from gateway.fleet.messages import Down, Up
+    from gateway.fleet.ownership import Claims
     from gateway.fleet.pipe import Ended
     from gateway.fleet.wire import Wire
 
@@ -42,6 +45,11 @@ RETURN_SECONDS = 2.0
 """A front to which NATS finds no way may be on its way back: it has this time."""
 
 
+MOVED = WorkerCrashed(
+    "the host that had the request was cut off, and its conversation has gone on at another one"
+)
+
+
 class Front:
     """A front; the owner of its wire (`gateway.fleet.wire.Owner`). `run` must be running.
 
@@ -52,6 +60,7 @@ class Front:
         self,
         wire: Wire,
         dispatcher: Dispatcher,
+        claims: Claims,
         *,
         answer: Callable[[str, str], Awaitable[bytes | None]],
         see: Callable[[float], None],
@@ -61,6 +70,9 @@ class Front:
         self.requests: dict[int, Forwarded] = {}
         """Those that have not ended, by their ids."""
         self._dispatcher = dispatcher
+        self._claims = claims
+        self._claiming: dict[int, Call] = {}
+        """Requests whose conversations are being claimed, by their ids."""
         self._answer = answer
         self._see = see
         self._changed: dict[Forwarded, None] = {}
@@ -104,9 +116,10 @@ class Front:
         self._epochs += 1
         requests, self.requests = self.requests, {}
         self._changed.clear()
+        self._claiming.clear()
         for request in requests.values():
             request.abandon()
-            self._dispatcher.leave(request.exchange)
+            self._leave(request)
 
     def unheard(self) -> None:
         """NATS found nobody to give a message to."""
@@ -133,11 +146,7 @@ class Front:
                 if request is not None and request.took(message.size):
                     self._note(request)
             elif isinstance(message, Cancel):
-                request = self.requests.get(message.id)
-                if request is not None:
-                    request.abandon()
-                    self._dispatcher.leave(request.exchange)
-                    self._note(request)
+                self._cancel(message.id)
             elif not isinstance(message, Ask):
                 continue
             elif self._nursery is None:
@@ -146,19 +155,74 @@ class Front:
                 self._nursery.start_soon(self._tell, message, self._epochs)
 
     def _submit(self, said: Submit) -> None:
+        call = _call(said)
+        session = self._session(call)
+        if session is None:
+            self._admit(said.id, call)
+        else:
+            self._claiming[said.id] = call
+            settled = partial(self._claimed, said.id, call)
+            self._claims.enter(call.agent, session, said.had, settled)
+
+    def _session(self, call: Call) -> str | None:
+        """What binds a request to the host that has it; None: nothing does."""
+        agent = self._dispatcher.agents.get(call.agent)
+        if agent is None or agent.settings.session == "none":
+            return None
+        return session_key(call, agent.settings.session_by)
+
+    def _claimed(self, request_id: int, call: Call, outcome: Conversation | Elsewhere) -> None:
+        waits = self._claiming.get(request_id) is call
+        if waits:
+            del self._claiming[request_id]
+        if isinstance(outcome, Elsewhere):
+            if waits:
+                self.wire.send(referral(request_id, outcome))
+        elif waits:
+            self._admit(request_id, call, outcome)
+        else:
+            self._claims.leave(outcome)
+
+    def _admit(self, request_id: int, call: Call, conversation: Conversation | None = None) -> None:
+        error: GatewayError
         try:
-            exchange = self._dispatcher.submit(_call(said))
-        except GatewayError as error:
-            self.wire.send(refusal(said.id, error))
-            return
+            exchange = self._dispatcher.submit(call)
+        except GatewayError as refused:
+            error = refused
         except Exception:  # the boundary: a defect of ours is logged, and ends the request alone
-            log.exception("internal error", extra={"fields": {"request": said.request_id}})
-            defect = InternalError("a defect of the gateway; see the log of its host")
-            self.wire.send(refusal(said.id, defect))
+            log.exception("internal error", extra={"fields": {"request": call.request_id}})
+            error = InternalError("a defect of the gateway; see the log of its host")
+        else:
+            assert isinstance(exchange, ForwardedExchange)
+            request = self.requests[request_id] = Forwarded(request_id, exchange, conversation)
+            exchange.watch(partial(self._note, request), self._see)
             return
-        assert isinstance(exchange, ForwardedExchange)
-        request = self.requests[said.id] = Forwarded(said.id, exchange)
-        exchange.watch(partial(self._note, request), self._see)
+        # What is only full keeps its conversations. Else others may have them.
+        release = not isinstance(error, Overloaded)
+        bound = conversation is not None and self._claims.leave(conversation, release=release)
+        self.wire.send(refusal(request_id, error, bound=bound))
+
+    def _cancel(self, request_id: int) -> None:
+        if self._claiming.pop(request_id, None) is not None:
+            self.wire.send(refusal(request_id, Cancelled()))
+        request = self.requests.get(request_id)
+        if request is not None:
+            request.abandon()
+            self._dispatcher.leave(request.exchange)
+            self._note(request)
+
+    def _leave(self, request: Forwarded) -> None:
+        """A request has ended."""
+        self._dispatcher.leave(request.exchange)
+        if request.conversation is not None:
+            self._claims.leave(request.conversation, release=request.left_unread)
+
+    def moved(self, agent: str, session: str) -> None:
+        """Another host has a conversation now: its requests here must end."""
+        for request in self.requests.values():
+            its = request.conversation
+            if its is not None and (its.agent, its.session) == (agent, session):
+                request.exchange.fail(MOVED)
 
     async def _tell(self, asked: Ask, epochs: int) -> None:
         body = await self._answer(asked.what, asked.agent)
@@ -194,7 +258,7 @@ class Front:
             request.advance(messages, lines, ends)
             if request.over:
                 del self.requests[request.id]
-                self._dispatcher.leave(request.exchange)
+                self._leave(request)
             elif not request.exchange.ended:
                 self._see(request.exchange.deadline)
         if messages or lines or ends:

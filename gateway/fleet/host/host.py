@@ -17,6 +17,7 @@ from gateway.fleet.host.beats import Beats, describe
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.front import Front
 from gateway.fleet.host.judge import Judge
+from gateway.fleet.ownership import Claims
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
 
@@ -50,6 +51,8 @@ class Host:
         self._nursery: trio.Nursery | None = None
         self._beats = Beats(dispatcher)
         self._judge = Judge(self._exchanges)
+        # Before the wires: what it hears has to begin before what is asked of it.
+        self._claims = Claims(this, subjects, bus, displaced=self._displaced, moved=self._moved)
         self._wires = Wires(bus, subjects, this, role="host", accept=self._accept)
         dispatcher.new_exchange = ForwardedExchange
         dispatcher.cut_off = True
@@ -61,6 +64,7 @@ class Host:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve fronts, until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._claims.serve(self._dispatcher.agents)
             self._nursery.start_soon(self._wires.run)
             self._nursery.start_soon(self._judge.run)
             self._nursery.start_soon(self._beat)
@@ -76,7 +80,9 @@ class Host:
     # Fronts
 
     def _accept(self, wire: Wire) -> Front:
-        front = Front(wire, self._dispatcher, answer=self._answer, see=self._judge.see)
+        front = Front(
+            wire, self._dispatcher, self._claims, answer=self._answer, see=self._judge.see
+        )
         logs.event(log, logging.INFO, "a front has come", front=str(wire.peer))
         assert self._nursery is not None
         scope = self._fronts[front] = trio.CancelScope()
@@ -96,6 +102,14 @@ class Host:
         for front in self._fronts:
             for request in front.requests.values():
                 yield request.exchange
+
+    def _displaced(self, agent: str, session: str) -> None:
+        if agent in self._dispatcher.agents:
+            self._dispatcher.agents[agent].displace(session)
+
+    def _moved(self, agent: str, session: str) -> None:
+        for front in self._fronts:
+            front.moved(agent, session)
 
     async def _answer(self, what: str, name: str) -> bytes | None:
         try:
@@ -119,6 +133,10 @@ class Host:
 
     async def _beat(self) -> None:
         while True:
+            self._claims.serve(self._dispatcher.agents)
+            self._claims.tick()
+            if self.draining:
+                self._claims.drain()
             if self._bus.connected:
                 beat = self._beats.encode(draining=self.draining)
                 self._bus.publish(self._subjects.beat(self.this), beat)

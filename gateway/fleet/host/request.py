@@ -28,6 +28,7 @@ from gateway.fleet.messages import Error, Failed, Given, Refused
 
 if TYPE_CHECKING:
     from gateway.errors import GatewayError
+    from gateway.fleet.conversation import Conversation, Elsewhere
     from gateway.fleet.host.exchange import ForwardedExchange
     from gateway.fleet.messages import Down
 
@@ -42,11 +43,15 @@ another host may be asked."""
 class Forwarded:
     """See the module's docstring. `advance` says what there is to say now."""
 
-    __slots__ = ("_abandoned", "_ahead", "_given_at", "checking", "exchange", "id")
+    __slots__ = ("_abandoned", "_ahead", "_given_at", "checking", "conversation", "exchange", "id")
 
-    def __init__(self, request_id: int, exchange: ForwardedExchange) -> None:
+    def __init__(
+        self, request_id: int, exchange: ForwardedExchange, conversation: Conversation | None = None
+    ) -> None:
         self.id = request_id
         self.exchange = exchange
+        self.conversation = conversation
+        """The one that it is of, which this host owns; None: it is of none."""
         self._ahead = 0
         """What was sent and the client has not taken, in bytes."""
         self._given_at: float | None = None
@@ -116,15 +121,32 @@ class Forwarded:
         self._ahead += cost - exchange.buffered_bytes
         return words
 
+    @property
+    def left_unread(self) -> bool:
+        """Whether it has ended without a worker, for a reason that does not hold at other hosts."""
+        return not self.exchange.handed_over and isinstance(self.exchange.error, _ELSEWHERE)
+
     def _failure(self, error: GatewayError) -> Failed | Refused:
-        if not self.exchange.handed_over and isinstance(error, _ELSEWHERE):
+        if self.left_unread:
             return Refused(self.id, as_said(error), elsewhere=True)
         return Failed(self.id, as_said(error), self.exchange.handed_over)
 
 
-def refusal(request_id: int, error: GatewayError) -> Refused:
-    """What is said of a request that was not admitted."""
-    return Refused(request_id, as_said(error), isinstance(error, _ELSEWHERE))
+def refusal(request_id: int, error: GatewayError, *, bound: bool = False) -> Refused:
+    """What is said of a request that was not admitted. `bound`: it is of a conversation that this
+    host has, and keeps."""
+    return Refused(request_id, as_said(error), not bound and isinstance(error, _ELSEWHERE))
+
+
+def referral(request_id: int, elsewhere: Elsewhere) -> Refused:
+    """What is said of a request whose conversation another host has."""
+    error = AgentUnavailable(
+        "another host of the fleet has the conversation, and does not answer", retry_after=1.0
+    )
+    owner = elsewhere.owner
+    if owner is None:
+        return Refused(request_id, as_said(error), elsewhere=False)
+    return Refused(request_id, as_said(error), elsewhere=True, owner=str(owner))
 
 
 def as_said(error: GatewayError) -> Error:
