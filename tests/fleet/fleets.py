@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -42,6 +43,7 @@ class Process:
         folder: Path,
         toml: str,
         machine: Machine | None = None,
+        port: int = 0,
     ) -> None:
         self.role = role
         self.name = name
@@ -50,6 +52,9 @@ class Process:
         self._folder = folder
         self._toml = toml
         self.machine = machine
+        self._where = ["--port", str(port)]
+        if machine is not None:
+            self._where += ["--host", machine.address]
         self._stop = self._ended = trio.Event()
         folder.mkdir()
 
@@ -88,7 +93,7 @@ class Process:
         # Its workers end by themselves when it was killed, a moment later.
         async with running_gateway(
             None,
-            *(() if self.machine is None else ("--host", self.machine.address)),
+            *self._where,
             toml=toml,
             folder=self._folder,
             expect_exit=None,
@@ -146,9 +151,11 @@ async def a_fleet(
     toml_of: Callable[[str], str] = lambda _: "",
     machines: bool = False,
     jetstream: bool = False,
+    ports: Mapping[str, int] = MappingProxyType({}),
 ) -> AsyncIterator[Fleet]:
     """Run a fleet until the end of the block; then each of its processes that was not killed has to
-    end well. With `machines`, each is in a network namespace with an address of its own.
+    end well. With `machines`, each is in a network namespace with an address of its own. Processes
+    in `ports` keep these when they are started again.
 
     `fleet`, `server` and `of_agents` are lines of `[fleet]`, `[server]` and each agent's table,
     `more` are other tables; `toml_of(name)` are more tables of one process.
@@ -170,7 +177,12 @@ async def a_fleet(
                 for name in names:
                     own = f"{toml}\n{toml_of(name)}"
                     kept[name] = make(
-                        role, name, folder=folder / name, toml=own, machine=at.get(name)
+                        role,
+                        name,
+                        folder=folder / name,
+                        toml=own,
+                        machine=at.get(name),
+                        port=ports.get(name, 0),
                     )
             async with trio.open_nursery() as starting:
                 for process in (*it.hosts.values(), *it.fronts.values()):

@@ -27,6 +27,11 @@ AGENTS = Path(__file__).parent / "agents"
 SECONDS = 60
 """For one test, on a loaded machine."""
 
+EVERYWHERE = pytest.mark.parametrize(
+    "machines", [False, pytest.param(True, marks=needs_root)], ids=["loopback", "machines"]
+)
+"""As processes of this machine, and each in a network namespace with an address of its own."""
+
 
 class Work:
     """The requests of one test, and what the agents say of them."""
@@ -115,14 +120,15 @@ async def ask_all(
             nursery.start_soon(ask, number)
 
 
+@EVERYWHERE
 async def test_requests_at_a_host_that_is_killed_fail_at_once_and_the_next_is_served(
-    tmp_path: Path,
+    machines: bool, tmp_path: Path
 ) -> None:
     """At once: not by the `link` clock, which is too long here to have anything to do with it."""
     work = Work(tmp_path, "link = 50")
     answers: list[httpx.Response] = []
     async with (
-        at_work(tmp_path, work, hosts=3) as fleet,
+        at_work(tmp_path, work, hosts=3, machines=machines) as fleet,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(ask_all, work, fleet, 30, 5.0, answers)
@@ -162,11 +168,14 @@ async def test_a_host_that_is_stopped_is_given_up_by_the_link_clock(tmp_path: Pa
     assert len(answers) == 40
 
 
-async def test_nothing_is_lost_when_nats_is_killed_and_comes_back(tmp_path: Path) -> None:
+@EVERYWHERE
+async def test_nothing_is_lost_when_nats_is_killed_and_comes_back(
+    machines: bool, tmp_path: Path
+) -> None:
     work = Work(tmp_path)
     answers: list[httpx.Response] = []
     streams: list[str] = []
-    async with at_work(tmp_path, work, hosts=3) as fleet:
+    async with at_work(tmp_path, work, hosts=3, machines=machines) as fleet:
         clients = [front.gateway.client for front in fleet.fronts.values()]
 
         async def stream(number: int) -> None:
@@ -235,7 +244,7 @@ async def test_a_host_that_is_cut_off_is_given_up_and_comes_back(tmp_path: Path)
     assert len(answers) == 60
 
 
-@pytest.mark.parametrize("machines", [False, pytest.param(True, marks=needs_root)])
+@EVERYWHERE
 async def test_a_front_that_is_killed_takes_its_own_requests_with_it_and_no_others(
     machines: bool, tmp_path: Path
 ) -> None:
