@@ -99,8 +99,8 @@ class HTTP1Protocol:
                     self._begin(event)
                 elif self.call is None:
                     return  # the client's end; or a body that its application did not wait for
-                elif isinstance(event, h11.Data):
-                    self.call.add(event.data)
+                elif isinstance(event, bytes):
+                    self.call.add(event)
                 elif isinstance(event, h11.EndOfMessage):
                     self.call.end_input()
         except h11.RemoteProtocolError:

@@ -79,7 +79,8 @@ _END = h11.EndOfMessage()
 class HTTP1Requests:
     """The bytes of one connection, from both sides.
 
-    Events are a `Request` and h11's for all that follows a head; states and errors are h11's.
+    Events are a `Request`, the bytes of its body, and h11's for the end of either. States and
+    errors are h11's.
 
     A *cycle* is one request: its head, its body, and `answering`, until the next one begins.
     """
@@ -152,7 +153,7 @@ class HTTP1Requests:
         """The client sends nothing more after what was received."""
         self._ended = True
 
-    def next_event(self) -> Request | h11.Event | type[h11.NEED_DATA]:
+    def next_event(self) -> Request | bytes | h11.Event | type[h11.NEED_DATA]:
         """The next part of a request, or h11.NEED_DATA, as there is nothing to do while
         `answering`; h11.ConnectionClosed after the end of all requests.
 
@@ -161,6 +162,7 @@ class HTTP1Requests:
         self.pending = False
         if self.answering:
             return h11.NEED_DATA
+        event: Request | bytes | h11.Event | type[h11.NEED_DATA]
         try:
             event = self._next_head() if self._unfed_body is None else self._next_of_body()
         except h11.RemoteProtocolError as error:
@@ -202,8 +204,9 @@ class HTTP1Requests:
         request = cast("h11.Request", self._h11.next_event())  # the head is whole
         return Request(request.method, request.target, request.http_version, [*request.headers])
 
-    def _next_of_body(self) -> h11.Event | type[h11.NEED_DATA]:
+    def _next_of_body(self) -> bytes | h11.Event | type[h11.NEED_DATA]:
         assert self._unfed_body is not None
+        event: bytes | h11.Event | type[h11.NEED_DATA]
         if self._unfed_body == math.inf:
             event = self._next_of_chunks()
         elif self._unfed_body == 0:
@@ -211,19 +214,19 @@ class HTTP1Requests:
         elif self._unfed:
             data = self._take(min(len(self._unfed), int(self._unfed_body)))
             self._unfed_body -= len(data)
-            return h11.Data(data=data)
+            return data
         else:
             event = h11.NEED_DATA
         if event is h11.NEED_DATA and self._ended:
             raise self._refuse(InvalidRequest("the request's body is not complete"))
         return event
 
-    def _next_of_chunks(self) -> h11.Event | type[h11.NEED_DATA]:
+    def _next_of_chunks(self) -> bytes | h11.Event | type[h11.NEED_DATA]:
         event = self._h11.next_event()
         while event is h11.NEED_DATA and self._unfed:
             self._h11.receive_data(self._take(self._slice_length()))
             event = self._h11.next_event()
-        return cast("h11.Event", event)
+        return bytes(event.data) if isinstance(event, h11.Data) else cast("h11.Event", event)
 
     def _slice_length(self) -> int:
         """How much of a chunked body h11 may get at once."""

@@ -33,9 +33,9 @@ def in_pieces(data: bytes) -> list[bytes]:
 split = pytest.mark.parametrize("split", [whole, byte_by_byte])
 
 
-def events(requests: HTTP1Requests) -> list[Request | h11.Event]:
+def events(requests: HTTP1Requests) -> list[Request | bytes | h11.Event]:
     """Everything until more is needed."""
-    found: list[Request | h11.Event] = []
+    found: list[Request | bytes | h11.Event] = []
     while (event := requests.next_event()) is not h11.NEED_DATA:
         assert not isinstance(event, type), "it never pauses"
         found.append(event)
@@ -44,7 +44,7 @@ def events(requests: HTTP1Requests) -> list[Request | h11.Event]:
     return found
 
 
-def receive(requests: HTTP1Requests, pieces: Iterable[bytes]) -> list[Request | h11.Event]:
+def receive(requests: HTTP1Requests, pieces: Iterable[bytes]) -> list[Request | bytes | h11.Event]:
     found = []
     for piece in pieces:
         requests.receive_data(piece)
@@ -57,8 +57,8 @@ def respond(requests: HTTP1Requests) -> None:
     requests.end_response()
 
 
-def body(found: list[Request | h11.Event]) -> bytes:
-    return b"".join(bytes(event.data) for event in found if isinstance(event, h11.Data))
+def body(found: list[Request | bytes | h11.Event]) -> bytes:
+    return b"".join(event for event in found if isinstance(event, bytes))
 
 
 def head(*lines: str, request: str = "GET / HTTP/1.1") -> bytes:
