@@ -15,6 +15,7 @@ from tests.browser import Tab, chromium, needs_chromium
 from tests.http.console_axe import in_both_schemes
 from tests.http.console_fake import FakeConsole, Fleet, fake_console
 from tests.http.console_pictures import NARROW, WIDE, options
+from tests.http.console_smooth import LONG, large_agent, large_fleet, tasks_of
 
 pytestmark = needs_chromium
 
@@ -213,12 +214,19 @@ def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(browser: B
         expect(rows).to_have_count(299)
 
 
-def fleet_of_one(count: int) -> Fleet:
-    """An agent with so many workers, which are ready."""
-    fleet = Fleet.of(1)
-    fleet.workers["billing"] = {str(n): worker(n, "ready") for n in range(count)}
-    fleet.agents[0]["cells"] = "r" * count
-    return fleet
+@pytest.mark.parametrize(
+    ("fleet", "part"),
+    [(large_fleet(), "agents"), (large_agent(), "agents/billing")],
+    ids=["agents", "agent"],
+)
+def test_thousands_of_workers_that_all_change_keep_the_page_busy_for_moments_alone(
+    browser: Browser, fleet: Fleet, part: str
+) -> None:
+    assert sum(len(agent["cells"]) for agent in fleet.agents) >= 4000
+    with fake_console(fleet) as fake:
+        tasks = tasks_of(browser, fake, part, steps=3)
+    assert len(tasks.own) > 10
+    assert tasks.own[0] < LONG
 
 
 def worker(number: int, state: str) -> list[Any]:
@@ -233,7 +241,7 @@ COUNTED = """
 
 
 def test_thousands_of_workers_are_cells_that_arrow_keys_walk_through(browser: Browser) -> None:
-    with fake_console(fleet_of_one(4000)) as fake:
+    with fake_console(large_agent(4000)) as fake:
         tab = shown(browser, fake, "agents/billing")
         page = tab.page
         page.evaluate(COUNTED)
@@ -273,7 +281,7 @@ def test_thousands_of_workers_are_cells_that_arrow_keys_walk_through(browser: Br
 
 
 def test_a_table_tells_of_as_many_workers_as_there_are(browser: Browser) -> None:
-    with fake_console(fleet_of_one(60)) as fake:
+    with fake_console(large_agent(60)) as fake:
         page = shown(browser, fake, "agents/billing").page
         pids = page.locator(".worker-name .dim")
         expect(pids).to_have_text([str(10_000 + n) for n in range(25)])
