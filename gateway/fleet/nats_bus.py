@@ -242,7 +242,7 @@ class NatsBus:
                 function(argument)
                 if time.perf_counter() > until and heard:
                     assert self._token is not None
-                    self._token.run_sync_soon(self._hear)
+                    self._token.run_sync_soon(self._hear, idempotent=True)
                     break
         except Exception as error:  # noqa: BLE001 - a boundary: ends the gateway, as `keep` says
             self._failed = error
@@ -287,7 +287,7 @@ class NatsBus:
     def _call(self) -> None:
         assert self._token is not None
         with suppress(trio.RunFinishedError):
-            self._token.run_sync_soon(self._hear)
+            self._token.run_sync_soon(self._hear, idempotent=True)
 
     async def _connect_always(self, loop: Loop, stop: asyncio.Future[None]) -> None:
         """One connection after the other, until told to stop."""

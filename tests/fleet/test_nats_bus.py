@@ -2,106 +2,35 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+import queue
+import socket
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
-from gateway.config import FleetSettings
-from gateway.fleet.nats_bus import NatsBus
+from gateway.fleet import nats_link
+from gateway.fleet.nats_bus import NotConnectedError
+from tests.fleet.buses import PATIENCE, Ends, Heard, flushed, running, settings, subscribed
 from tests.fleet.nats import NatsServer, needs_nats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
+
+    from nats.js import JetStreamContext
 
     from gateway.fleet.bus import Delivery
 
 pytestmark = needs_nats
-
-PATIENCE = 20.0
 
 
 @pytest.fixture
 def nats() -> Iterator[NatsServer]:
     with NatsServer() as server:
         yield server
-
-
-class Heard:
-    """Collects what is received, and wakes who waits for it."""
-
-    def __init__(self) -> None:
-        self.all: list[Delivery] = []
-        self._more = trio.Event()
-
-    def __call__(self, delivery: Delivery) -> None:
-        self.all.append(delivery)
-        self._more.set()
-        self._more = trio.Event()
-
-    async def wait(self, count: int) -> list[Delivery]:
-        """All, once there are so many."""
-        with trio.fail_after(PATIENCE):
-            while len(self.all) < count:
-                await self._more.wait()
-        return self.all
-
-
-class Ends:
-    """What a watcher is told."""
-
-    def __init__(self, bus: NatsBus) -> None:
-        self.all: list[str] = []
-        self._more = trio.Event()
-        bus.watch(lambda: self._say("connected"), lambda: self._say("lost"))
-
-    def _say(self, word: str) -> None:
-        self.all.append(word)
-        self._more.set()
-        self._more = trio.Event()
-
-    async def wait(self, *words: str) -> None:
-        with trio.fail_after(PATIENCE):
-            while self.all != [*words]:
-                await self._more.wait()
-
-
-def settings(*urls: str, **other: object) -> FleetSettings:
-    return FleetSettings(role="front", servers=[*urls], **other)  # type: ignore[arg-type]
-
-
-@asynccontextmanager
-async def running(*made: FleetSettings) -> AsyncIterator[list[NatsBus]]:
-    """Buses that are connected."""
-    async with trio.open_nursery() as nursery:
-        buses = [
-            NatsBus(each, name=f"bus {number}", inbox=f"js.{number}")
-            for number, each in enumerate(made)
-        ]
-        for bus in buses:
-            await nursery.start(bus.keep)
-        for bus in buses:
-            await Ends(bus).wait("connected")
-        yield buses
-        nursery.cancel_scope.cancel()
-
-
-async def subscribed(bus: NatsBus, pattern: str) -> Heard:
-    """Returns when the server has the subscription."""
-    heard = Heard()
-    bus.subscribe(pattern, heard)
-    await flushed(bus)
-    return heard
-
-
-async def flushed(bus: NatsBus) -> None:
-    """The server has read what was said."""
-    heard = Heard()
-    number = bus.subscribe("flushed.>", heard)
-    bus.publish("nobody.is.there", b"", "flushed.x")
-    await heard.wait(1)
-    bus.unsubscribe(number)
 
 
 async def test_messages_arrive_in_order_and_not_at_the_one_who_published_them(
@@ -216,3 +145,178 @@ async def test_a_callback_that_fails_ends_the_bus(nats: NatsServer) -> None:
     with trio.fail_after(PATIENCE), pytest.raises(ExceptionGroup) as raised:
         await run()
     assert raised.value.subgroup(LookupError) is not None
+
+
+async def test_jetstream_is_used_in_the_same_connection() -> None:
+    async def remember(context: JetStreamContext) -> int:
+        bucket = await context.create_key_value(bucket="runs", ttl=60)
+        await bucket.put("a", b"1")
+        return (await bucket.put("b", b"2")) or 0
+
+    async def recall(context: JetStreamContext) -> bytes | None:
+        return (await (await context.key_value("runs")).get("b")).value
+
+    async def fail(context: JetStreamContext) -> None:
+        await (await context.key_value("runs")).get("c")
+
+    with NatsServer(jetstream=True) as nats:
+        async with running(settings(nats.url)) as (bus,):
+            ends = Ends(bus)
+            assert await bus.run(remember) == 2
+            assert await bus.run(recall) == b"2"
+            with pytest.raises(Exception, match="nats: key not found"):
+                await bus.run(fail)
+            nats.kill()
+            await ends.wait("connected", "lost")
+            with pytest.raises(NotConnectedError):
+                await bus.run(recall)
+            nats.start()
+            await ends.wait("connected", "lost", "connected")
+            assert await bus.run(recall) == b"2"
+
+
+async def test_what_jetstream_was_asked_ends_with_the_connection(nats: NatsServer) -> None:
+    async def wait_for_ever(context: JetStreamContext) -> None:
+        del context
+        started.put_nowait(None)
+        await asyncio.Event().wait()
+
+    async def fails() -> None:
+        with pytest.raises(NotConnectedError):
+            await bus.run(wait_for_ever)
+
+    started: queue.Queue[None] = queue.Queue()
+    async with running(settings(nats.url)) as (bus,), trio.open_nursery() as nursery:
+        nursery.start_soon(fails)
+        await trio.to_thread.run_sync(started.get)
+        nats.kill()
+
+
+async def test_who_does_not_wait_for_jetstream_any_more_cancels_it(nats: NatsServer) -> None:
+    async def wait_for_ever(context: JetStreamContext) -> None:
+        del context
+        said.put_nowait("started")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            said.put_nowait("ended")
+
+    said: queue.Queue[str] = queue.Queue()
+    async with running(settings(nats.url)) as (bus,), trio.open_nursery() as nursery:
+        nursery.start_soon(bus.run, wait_for_ever)
+        assert await trio.to_thread.run_sync(said.get) == "started"
+        nursery.cancel_scope.cancel()
+    assert said.get(timeout=PATIENCE) == "ended"
+
+
+async def test_a_server_that_says_nothing_is_given_up(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_link, "SILENCE_SECONDS", 0.5)
+    async with running(settings(nats.url)) as (bus,):
+        ends = Ends(bus)
+        nats.pause()
+        await ends.wait("connected", "lost")
+        assert bus.problem is not None
+        assert "has been silent for 0.5 s" in bus.problem
+        nats.resume()
+        await ends.wait("connected", "lost", "connected")
+        assert bus.problem is None
+
+
+async def test_a_server_that_takes_nothing_is_cut_off(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_link, "SILENCE_SECONDS", 3600)
+    async with running(settings(nats.url)) as (bus,):
+        ends = Ends(bus)
+        nats.pause()
+        for _ in range(40):
+            bus.publish("a", bytes(1024 * 1024))
+        await ends.wait("connected", "lost")
+        assert bus.problem is not None
+        assert "does not take what is said" in bus.problem
+        nats.resume()
+        await ends.wait("connected", "lost", "connected")
+        await flushed(bus)
+
+
+async def test_a_process_that_does_not_listen_is_cut_off(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+    end = nats_link.Link.end
+
+    def noticed(link: nats_link.Link, reason: str) -> None:
+        end(link, reason)
+        given_up.set()
+
+    monkeypatch.setattr(nats_link, "MAX_WAITING", 256 * 1024)
+    monkeypatch.setattr(nats_link.Link, "end", noticed)
+    async with running(settings(nats.url)) as (bus,):
+        ends = Ends(bus)
+        await subscribed(bus, "a")
+        with socket.create_connection((nats.address, nats.port)) as other:
+            other.sendall(b"CONNECT {}\r\n" + b"PUB a 102400\r\n%b\r\n" % bytes(102400) * 4)
+            assert given_up.wait(PATIENCE)  # trio's loop stands still
+        await ends.wait("connected", "lost")
+        assert bus.problem is not None
+        assert "was not listened to" in bus.problem
+        await ends.wait("connected", "lost", "connected")
+
+
+async def test_callbacks_leave_turns_to_others(nats: NatsServer) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    taken: list[int] = []
+
+    def take(_: Delivery) -> None:
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+        taken.append(turns)
+        if len(taken) == 100:
+            done.set()
+
+    done = trio.Event()
+    async with running(settings(nats.url), settings(nats.url)) as (one, two):
+        two.subscribe("a", take)
+        await flushed(two)
+        for _ in range(100):
+            one.publish("a", b"")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            with trio.fail_after(PATIENCE):
+                await done.wait()
+            nursery.cancel_scope.cancel()
+    assert len(set(taken)) > 20
+
+
+async def test_what_a_user_may_not_do_is_logged_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    may = 'permissions: { publish: ["nr.>", "nobody.>"] }'
+    users = f'authorization {{ users: [ {{ user: "h", password: "p", {may} }} ] }}'
+    with NatsServer(users) as nats:
+        async with running(settings(nats.url, user="h", password="p")) as (bus,):
+            bus.publish("gw.hb.other", b"forged")
+            await flushed(bus)
+    (warning,) = [each.message for each in caplog.records if "may not do" in each.message]
+    assert "gw.hb.other" in warning
+
+
+def test_the_name_of_a_server_is_looked_up_where_nobody_waits_for_it() -> None:
+    async def find() -> object:
+        return await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 4222)
+
+    loop = nats_link.Loop()
+    try:
+        assert loop.run_until_complete(find()) == socket.getaddrinfo("127.0.0.1", 4222)
+    finally:
+        loop.close()

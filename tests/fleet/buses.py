@@ -1,0 +1,94 @@
+"""Buses on a real nats-server, and what is heard on them."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway.config import FleetSettings
+from gateway.fleet.nats_bus import NatsBus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gateway.fleet.bus import Delivery
+
+PATIENCE = 20.0
+
+
+class Heard:
+    """Collects what is received, and wakes who waits for it."""
+
+    def __init__(self) -> None:
+        self.all: list[Delivery] = []
+        self._more = trio.Event()
+
+    def __call__(self, delivery: Delivery) -> None:
+        self.all.append(delivery)
+        self._more.set()
+        self._more = trio.Event()
+
+    async def wait(self, count: int) -> list[Delivery]:
+        """All, once there are so many."""
+        with trio.fail_after(PATIENCE):
+            while len(self.all) < count:
+                await self._more.wait()
+        return self.all
+
+
+class Ends:
+    """What a watcher is told."""
+
+    def __init__(self, bus: NatsBus) -> None:
+        self.all: list[str] = []
+        self._more = trio.Event()
+        bus.watch(lambda: self._say("connected"), lambda: self._say("lost"))
+
+    def _say(self, word: str) -> None:
+        self.all.append(word)
+        self._more.set()
+        self._more = trio.Event()
+
+    async def wait(self, *words: str) -> None:
+        with trio.fail_after(PATIENCE):
+            while self.all != [*words]:
+                await self._more.wait()
+
+
+def settings(*urls: str, **other: object) -> FleetSettings:
+    return FleetSettings(role="front", servers=[*urls], **other)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def running(*made: FleetSettings) -> AsyncIterator[list[NatsBus]]:
+    """Buses that are connected."""
+    async with trio.open_nursery() as nursery:
+        buses = [
+            NatsBus(each, name=f"bus {number}", inbox=f"js.{number}")
+            for number, each in enumerate(made)
+        ]
+        for bus in buses:
+            await nursery.start(bus.keep)
+        for bus in buses:
+            await Ends(bus).wait("connected")
+        yield buses
+        nursery.cancel_scope.cancel()
+
+
+async def subscribed(bus: NatsBus, pattern: str) -> Heard:
+    """Returns when the server has the subscription."""
+    heard = Heard()
+    bus.subscribe(pattern, heard)
+    await flushed(bus)
+    return heard
+
+
+async def flushed(bus: NatsBus) -> None:
+    """The server has read what was said."""
+    heard = Heard()
+    number = bus.subscribe("flushed.>", heard)
+    bus.publish("nobody.is.there", b"", "flushed.x")
+    await heard.wait(1)
+    bus.unsubscribe(number)
