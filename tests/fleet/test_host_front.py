@@ -30,8 +30,10 @@ from gateway.fleet.messages import (
     Told,
     Took,
 )
+from gateway.fleet.ownership import Claims
 from gateway.fleet.pipe import Ended, Why
-from gateway.fleet.subjects import Peer
+from gateway.fleet.subjects import Peer, Subjects
+from tests.fleet.fakes import FakeNats
 from tests.unit.workers import AgentScene, Crew, FakeWorker
 
 
@@ -69,7 +71,16 @@ class Scene:
         self.wire = KeptWire()
         self.judge = Judge(lambda: [each.exchange for each in self.front.requests.values()])
         wire: Any = self.wire
-        self.front = Front(wire, self.dispatcher, answer=self._answer, see=self.judge.see)
+        self.claims = Claims(
+            Peer("host", "0"),
+            Subjects(),
+            FakeNats().bus(),
+            displaced=lambda _, session: agent.agent.displace(session),
+            moved=lambda *its: self.front.moved(*its),  # noqa: PLW0108 - it is made below
+        )
+        self.front = Front(
+            wire, self.dispatcher, self.claims, answer=self._answer, see=self.judge.see
+        )
 
     async def _answer(self, what: str, agent: str) -> bytes | None:
         return f"{what} of {agent}".encode()

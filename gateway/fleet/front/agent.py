@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from gateway.fleet.front.described import Described
     from gateway.fleet.front.hosts import At, Hosts
     from gateway.fleet.front.link import Link
+    from gateway.fleet.lookup import Lookup
 
 MOST_HOSTS_ASKED = 3
 """Of one request."""
+
+MOST_REFERRALS = 2
+"""Hosts that are asked beyond these because another one has said that they have the session."""
 
 
 class RemoteAgent:
@@ -47,6 +51,7 @@ class RemoteAgent:
         hosts: Hosts,
         described: Described,
         *,
+        lookup: Lookup,
         connected: Callable[[], bool],
         link_to: Callable[[At], Link],
         status_of: Callable[[RemoteAgent], Awaitable[AgentStatus]],
@@ -57,6 +62,7 @@ class RemoteAgent:
         self.last_failure: LastFailure | None = None
         self.last_limit: LimitMet | None = None
         self._hosts = hosts
+        self._lookup = lookup
         self._connected = connected
         self._link_to = link_to
         self._status_of = status_of
@@ -126,7 +132,8 @@ class RemoteAgent:
             call = structs.replace(call, total=call.total + BACKSTOP)
         settings = self.settings
         exchange = new(call, settings.clocks, clock.now(), settings.session_by)
-        request = RemoteRequest(exchange)
+        session = None if settings.session == "none" else exchange.conversation
+        request = RemoteRequest(exchange, self._lookup, session)
         if not self._place(request):
             raise nowhere(self.name) if self._connected() else cut_off()
         self._requests[exchange] = request
@@ -149,26 +156,30 @@ class RemoteAgent:
         """A host has not run a request: give it to another, or end it with `error`."""
         if request.exchange.ended:
             return
-        if len(request.tried) >= MOST_HOSTS_ASKED or not self._place(request):
+        most = MOST_HOSTS_ASKED if request.owner is None else MOST_HOSTS_ASKED + MOST_REFERRALS
+        if len(request.tried) >= most or not self._place(request):
             request.exchange.fail(error)
 
     def _place(self, request: RemoteRequest) -> bool:
         """Give a request to a host; False: there is none that can be asked."""
         if not self._connected():
             return False
-        at = self._hosts.choose(
+        if request.session is not None:
+            request.had = self._lookup.last(self.name, request.session)
+        at = None
+        if request.owner is not None:  # which is asked even if it drains
+            at, request.owner = self._hosts.at(self.name, request.owner), None
+        at = at or self._hosts.choose(
             self.name,
             clock.now(),
-            session=self._session(request.exchange),
+            session=request.session,
+            last=request.had,
             without=request.tried,
         )
         if at is None:
             return False
         self._link_to(at).submit(request, at)
         return True
-
-    def _session(self, exchange: Exchange) -> str | None:
-        return None if self.settings.session == "none" else exchange.conversation
 
     # What is told of it
 

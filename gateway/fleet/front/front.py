@@ -40,6 +40,7 @@ from gateway.fleet.front.described import read_description
 from gateway.fleet.front.hosts import Hosts
 from gateway.fleet.front.link import Link
 from gateway.fleet.front.status import ask_all, merge
+from gateway.fleet.lookup import Lookup
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
 
@@ -102,6 +103,7 @@ class Front:
         self._dispatcher = dispatcher
         self._settings = settings
         self._wires = Wires(bus, subjects, this, role="front")
+        self._lookup = Lookup()
         self._links: dict[Peer, Link] = {}
         self._agents: dict[str, RemoteAgent] = {}
         """Those that are served, or are about to be."""
@@ -147,6 +149,7 @@ class Front:
             self._judging_from = clock.now() + GRACE_AFTER_RETURN
         self._lost_at = None
         self._bus.subscribe(self._subjects.beats(), self._heard)
+        self._bus.subscribe(self._subjects.all_owned(), self._heard_owner)
 
     def _lost(self) -> None:
         self._lost_at = clock.now()
@@ -179,6 +182,13 @@ class Front:
                     self._asked[peer, name] = now
                     answer = partial(self._described, peer, name, at.beat.revision)
                     link.ask("describe", name, answer)
+
+    def _heard_owner(self, delivery: Delivery) -> None:
+        """A host has come to own conversations."""
+        peer = self._subjects.peer_at_end(delivery.subject)
+        agent = delivery.subject.rsplit(".", 3)[1]
+        if peer is not None and self.hosts.at(agent, peer) is not None:
+            self._lookup.heard(agent, peer, delivery.data)
 
     def _described(self, peer: Peer, name: str, revision: int, body: bytes | None) -> None:
         self._asked.pop((peer, name), None)
@@ -233,6 +243,7 @@ class Front:
             name,
             self.hosts,
             described,
+            lookup=self._lookup,
             connected=lambda: self._lost_at is None,
             link_to=lambda at: self._links[at.host.peer],
             status_of=self._status,
@@ -282,6 +293,7 @@ class Front:
 
     def _go(self, name: str) -> None:
         del self._agents[name], self._away_since[name]
+        self._lookup.forget(name)
         logs.event(log, logging.WARNING, "an agent is at no host any more", agent=name)
         if name in self._dispatcher.agents:
             self._dispatcher.remove(name, REMOVE_SECONDS)

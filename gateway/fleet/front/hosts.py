@@ -207,6 +207,10 @@ class Hosts:
 
     # Choice
 
+    def at(self, agent: str, peer: Peer) -> At | None:
+        """The agent at a host; None: it is not there."""
+        return self._at.get(agent, {}).get(peer)
+
     def candidates(self, agent: str, now: float, without: Collection[Peer] = ()) -> list[At]:
         """Where a request may be given to, in no order. `without` are hosts that have refused it.
         `now` is running time."""
@@ -222,13 +226,18 @@ class Hosts:
         now: float,
         *,
         session: str | None = None,
+        last: Peer | None = None,
         without: Collection[Peer] = (),
     ) -> At | None:
-        """The host for a request: the least loaded; that of its session, if it has one."""
+        """The host for a request: the least loaded. If it has a session, the one that had this
+        `last`, or else the first by rank."""
         found = self.candidates(agent, now, without)
         if not found:
             return None
         if session is not None:
+            for at in found:
+                if at.host.peer == last:
+                    return at
             return min(found, key=lambda at: rank(at.host.peer, session))
         return found[0] if len(found) == 1 else min(found, key=lambda at: at.load)
 

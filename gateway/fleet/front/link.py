@@ -15,6 +15,7 @@ from gateway.fleet.front.errors import broke_the_protocol, lost, made_anew, not_
 from gateway.fleet.front.request import TELL_TAKEN
 from gateway.fleet.messages import Ask, Cancel, Failed, Given, Lines, Refused, Took
 from gateway.fleet.pipe import Why
+from gateway.fleet.subjects import Peer
 from gateway.observe import logs
 from gateway.workers.failures import agents_error
 from protocol import Burst, Chunk, End, Event, Failure, Malformed, Result
@@ -240,6 +241,8 @@ class Link:
         if isinstance(message, Refused):
             if not (request.exchange.handed_over or request.exchange.ended):
                 request.exchange.output_begun = None
+            if message.owner is not None:
+                request.owner = Peer.parse(message.owner)
             if message.elsewhere and not request.exchange.handed_over:
                 self._elsewhere(request, error)
                 return

@@ -12,6 +12,7 @@ from gateway.fleet.messages import Submit
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.fleet.front.hosts import At
+    from gateway.fleet.lookup import Lookup
     from gateway.fleet.subjects import Peer
 
 TELL_TAKEN = 64 * 1024
@@ -33,10 +34,32 @@ class RemoteRequest:
     """A request from its submission to its end, at one host after another. It is the `Carrier` of
     its exchange once a worker may have read it."""
 
-    __slots__ = ("_pid", "at", "exchange", "id", "link", "position", "sent_at", "taken", "tried")
+    __slots__ = (
+        "_lookup",
+        "_pid",
+        "at",
+        "exchange",
+        "had",
+        "id",
+        "link",
+        "owner",
+        "position",
+        "sent_at",
+        "session",
+        "taken",
+        "tried",
+    )
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, lookup: Lookup, session: str | None = None) -> None:
+        """`lookup` is told which host has the session."""
         self.exchange = exchange
+        self._lookup = lookup
+        self.session = session
+        """What binds it to one host (`call.session_key`)."""
+        self.had: Peer | None = None
+        """The host that had its session last, as far as was known when it was sent."""
+        self.owner: Peer | None = None
+        """The host that has its session, as another one says."""
         self.link: Way | None = None
         """To the host that has it, or had it last; None: it was given to none."""
         self.at: At | None = None
@@ -81,11 +104,14 @@ class RemoteRequest:
             trace=None if call.trace is None else (call.trace.parent, call.trace.state),
             needs=sorted(call.needs),
             continues=call.continues,
+            had=None if self.had is None else str(self.had),
         )
 
     def given(self, pid: int | None) -> None:
         """A worker has it."""
         self._pid = pid
+        if self.session is not None:
+            self._lookup.note(self.exchange.call.agent, self.session, self.tried[-1])
         self.exchange.given(clock.now(), self, worker_spoke=True)
         self.exchange.forget_payload()
 
