@@ -58,6 +58,8 @@ class Submit(Struct, array_like=True, frozen=True, tag="submit"):
     """`traceparent` and `tracestate`."""
     needs: list[str]
     continues: bool
+    described: int | None = None
+    """By which revision of the agent's description the front has checked it; None: by none."""
     had: str | None = None
     """The process that had the conversation last, as far as the front knows: `str(Peer)`."""
 

@@ -79,7 +79,12 @@ class Scene:
             moved=lambda *its: self.front.moved(*its),  # noqa: PLW0108 - it is made below
         )
         self.front = Front(
-            wire, self.dispatcher, self.claims, answer=self._answer, see=self.judge.see
+            wire,
+            self.dispatcher,
+            self.claims,
+            answer=self._answer,
+            revision=lambda _: 1,
+            see=self.judge.see,
         )
 
     async def _answer(self, what: str, agent: str) -> bytes | None:

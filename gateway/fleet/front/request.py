@@ -104,6 +104,7 @@ class RemoteRequest:
             trace=None if call.trace is None else (call.trace.parent, call.trace.state),
             needs=sorted(call.needs),
             continues=call.continues,
+            described=None if self.at is None else self.at.revision,
             had=None if self.had is None else str(self.had),
         )
 

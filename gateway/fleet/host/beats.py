@@ -68,10 +68,11 @@ class Beats:
             capacity(agent),
             summary.in_flight,
             summary.waiting,
-            self._revision(agent),
+            self.revision(agent),
         )
 
-    def _revision(self, agent: Agent) -> int:
+    def revision(self, agent: Agent) -> int:
+        """Of what `describe` says of the agent now."""
         last = self._revisions.get(agent.name)
         ready = agent.declared.ready
         if last is None or last.agent is not agent or (last.ready is not ready != last.ready):

@@ -28,12 +28,14 @@ from gateway.observe.tracecontext import TraceContext
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
     from gateway.fleet.conversation import Conversation
     from gateway.fleet.messages import Down, Up
     from gateway.fleet.ownership import Claims
     from gateway.fleet.pipe import Ended
     from gateway.fleet.wire import Wire
+    from gateway.workers.input_checker import InputChecker
 
 log = logging.getLogger("gateway.fleet")
 
@@ -53,7 +55,8 @@ MOVED = WorkerCrashed(
 class Front:
     """A front; the owner of its wire (`gateway.fleet.wire.Owner`). `run` must be running.
 
-    `answer` gives the answer to an `Ask` about an agent. `see` is told of deadlines of exchanges.
+    `answer` gives the answer to an `Ask` about an agent, and `revision` that of its description.
+    `see` is told of deadlines of exchanges.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Front:
         claims: Claims,
         *,
         answer: Callable[[str, str], Awaitable[bytes | None]],
+        revision: Callable[[Agent], int],
         see: Callable[[float], None],
     ) -> None:
         """`dispatcher` makes every exchange a `ForwardedExchange`."""
@@ -74,12 +78,15 @@ class Front:
         self._claiming: dict[int, Call] = {}
         """Requests whose conversations are being claimed, by their ids."""
         self._answer = answer
+        self._revision = revision
         self._see = see
         self._changed: dict[Forwarded, None] = {}
         self._woken = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._questions: list[Ask] = []
-        """Those that came before `run`: a wire begins with what its front has said first."""
+        self._early: list[Callable[[], Awaitable[None]]] = []
+        """What is to be done once `run` runs: a wire begins with what its front has said first."""
+        self._checking: dict[int, trio.CancelScope] = {}
+        """Requests whose inputs are checked before they are submitted, by their ids."""
         self._epochs = 0
         """How many have ended."""
         self._unheard_at: float | None = None
@@ -91,8 +98,8 @@ class Front:
         """Say what there is to say, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            for question in self._questions:
-                self._nursery.start_soon(self._tell, question, self._epochs)
+            for task in self._early:
+                self._nursery.start_soon(task)
             while True:
                 await self._woken.wait()
                 await self.wire.room()
@@ -117,6 +124,9 @@ class Front:
         requests, self.requests = self.requests, {}
         self._changed.clear()
         self._claiming.clear()
+        for scope in self._checking.values():
+            scope.cancel()
+        self._checking.clear()
         for request in requests.values():
             request.abandon()
             self._leave(request)
@@ -147,14 +157,44 @@ class Front:
                     self._note(request)
             elif isinstance(message, Cancel):
                 self._cancel(message.id)
-            elif not isinstance(message, Ask):
-                continue
-            elif self._nursery is None:
-                self._questions.append(message)
-            else:
-                self._nursery.start_soon(self._tell, message, self._epochs)
+            elif isinstance(message, Ask):
+                self._do(partial(self._tell, message, self._epochs))
+
+    def _do(self, task: Callable[[], Awaitable[None]]) -> None:
+        if self._nursery is None:
+            self._early.append(task)
+        else:
+            self._nursery.start_soon(task)
 
     def _submit(self, said: Submit) -> None:
+        agent = self._dispatcher.agents.get(said.agent)
+        inputs = None if agent is None or said.method != "invoke" else agent.declared.inputs
+        if agent is None or inputs is None or said.described == self._revision(agent):
+            self._enter(said)
+        else:  # its workers have declared themselves since the front was told of them
+            scope = self._checking[said.id] = trio.CancelScope()
+            self._do(partial(self._check_first, said, inputs, scope))
+
+    async def _check_first(
+        self, said: Submit, inputs: InputChecker, scope: trio.CancelScope
+    ) -> None:
+        """Go on if the input is what the agent declares: a front does that if it knows."""
+        error: GatewayError | None = Cancelled()
+        with scope:
+            try:
+                await inputs.check(said.payload, math.inf if said.total is None else said.total)
+                error = None
+            except GatewayError as found:
+                error = found
+        if self._checking.get(said.id) is not scope:
+            return  # its epoch has ended
+        del self._checking[said.id]
+        if error is None:
+            self._enter(said)
+        else:
+            self.wire.send(refusal(said.id, error))
+
+    def _enter(self, said: Submit) -> None:
         call = _call(said)
         session = self._session(call)
         if session is None:
@@ -203,6 +243,8 @@ class Front:
         self.wire.send(refusal(request_id, error, bound=bound))
 
     def _cancel(self, request_id: int) -> None:
+        if (scope := self._checking.get(request_id)) is not None:
+            scope.cancel()
         if self._claiming.pop(request_id, None) is not None:
             self.wire.send(refusal(request_id, Cancelled()))
         request = self.requests.get(request_id)

@@ -81,7 +81,12 @@ class Host:
 
     def _accept(self, wire: Wire) -> Front:
         front = Front(
-            wire, self._dispatcher, self._claims, answer=self._answer, see=self._judge.see
+            wire,
+            self._dispatcher,
+            self._claims,
+            answer=self._answer,
+            revision=self._beats.revision,
+            see=self._judge.see,
         )
         logs.event(log, logging.INFO, "a front has come", front=str(wire.peer))
         assert self._nursery is not None
