@@ -73,7 +73,7 @@ PAGE_PATHS = (
 )
 """The page that shows the API, which is the same for everybody: a browser sends no key with it."""
 
-OPEN_PATHS = frozenset({"/console", "/live", "/metrics", "/ready", *PAGE_PATHS})
+OPEN_PATHS = frozenset({"/console", "/console/", "/live", "/metrics", "/ready", *PAGE_PATHS})
 """What needs no key: whoever watches the gateway or balances load has none. Who may read the
 metrics, their route decides (`gateway.front.metrics`)."""
 

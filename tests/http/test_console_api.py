@@ -526,6 +526,10 @@ async def test_the_page_comes_with_a_policy_that_makes_no_text_markup(
         assert directive in policy
     assert "unsafe" not in policy
     assert page.headers["x-content-type-options"] == "nosniff"
+    slashed = await keyed.get("/console/")
+    assert slashed.status_code == 308
+    assert urljoin("/console/", slashed.headers["location"]) == "/console"
+    assert slashed.headers["content-security-policy"] == policy
     known = {"if-none-match": page.headers["etag"]}
     assert (await keyed.get("/console", headers=known)).status_code == 304
     linked = re.findall(r'(?:href|src)="([^"#]+\.\w+)"', page.text)

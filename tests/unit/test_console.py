@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 from werkzeug.datastructures import Headers
 
+from gateway import clock
 from gateway.call import Call
-from gateway.config import CallerKeys, Clocks, ServerSettings, Settings
+from gateway.config import AgentSettings, CallerKeys, Clocks, ServerSettings, Settings
 from gateway.config.keys import KeySettings, hash_key
 from gateway.errors import ClockRanOut, Forbidden, Overloaded, UnsupportedMediaType, WorkerCrashed
 from gateway.exchange import Exchange
@@ -30,8 +31,15 @@ from gateway.front.auth import ANONYMOUS, Caller
 from gateway.front.console.agents import Glances, SeenAgents
 from gateway.front.console.console import Console
 from gateway.front.console.journal import FIRST, LAST, Noted, NotedWithText
-from gateway.front.console.lines import MOST_TEXT, LastLines, Line, LineFilter
+from gateway.front.console.lines import (
+    LINES_OF_A_STEP,
+    MOST_TEXT,
+    LastLines,
+    Line,
+    LineFilter,
+)
 from gateway.front.console.live import (
+    MOST_NEW_LINES,
     MOST_REQUESTS,
     AgentsTopic,
     LiveBody,
@@ -53,6 +61,7 @@ from gateway.workers.events import Reason
 from tests.unit.test_supervisor import running
 from tests.unit.workers import AgentScene
 
+SOME_AGENTS = {"a": AgentSettings(command="echo")}
 KEYS = CallerKeys({"ada": KeySettings(hash=hash_key(b"agw_" + b"k" * 43))}, on=True)
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\u202e\u2028\n"
 
@@ -244,19 +253,34 @@ def everything(line: Line) -> bool:
     return True
 
 
+def after(lines: LastLines, n: int, wanted: Any, most: int) -> tuple[list[Line], int]:
+    """What is found from the line with that number on, in as many steps as it takes."""
+    steps = lines.after(n, wanted, most)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: tuple[list[Line], int] = end.value
+            return found
+
+
+def find(lines: LastLines, wanted: Any, most: int) -> list[Line]:
+    return after(lines, 0, wanted, most)[0]
+
+
 def test_the_last_lines_are_kept_within_bounds(log: tuple[logging.Logger, LastLines]) -> None:
     logger, lines = log
     for number in range(80):
         say(logger, f"line {number}")
-    found, passed = lines.after(0, everything, 1000)
+    found, passed = after(lines, 0, everything, 1000)
     assert [line.n for line in found] == list(range(30, 80))
     assert passed == 30
-    assert [line.n for line in lines.after(70, everything, 4)[0]] == [76, 77, 78, 79]
-    assert lines.after(70, everything, 4)[1] == 6
-    assert lines.after(80, everything, 4) == ([], 0)
+    assert [line.n for line in after(lines, 70, everything, 4)[0]] == [76, 77, 78, 79]
+    assert after(lines, 70, everything, 4)[1] == 6
+    assert after(lines, 80, everything, 4) == ([], 0)
     for _ in range(20):
         say(logger, "x" * 30_000, more="y" * 1000)
-    assert len(lines.find(everything, 1000)) == 3
+    assert len(find(lines, everything, 1000)) == 3
     assert "3 things" in repr(lines)
 
 
@@ -268,11 +292,48 @@ def test_an_agent_that_logs_without_end_pushes_out_nothing_of_another(
     say(logger, "rare", agent="b")
     for number in range(200):
         say(logger, f"{number}", agent="a")
-    found, passed = lines.after(0, everything, 1000)
+    found, passed = after(lines, 0, everything, 1000)
     assert [line.record.msg for line in found[:3]] == ["of the gateway", "rare", "150"]
     assert passed == 150
-    lines.keep({"b"})
-    assert [line.record.msg for line in lines.find(everything, 9)] == ["of the gateway", "rare"]
+    lines.keep(None, {"b"})
+    assert [line.record.msg for line in find(lines, everything, 9)] == ["of the gateway", "rare"]
+
+
+def test_a_caller_that_asks_without_end_pushes_out_no_line_of_another_one_of_its_agent(
+    log: tuple[logging.Logger, LastLines],
+) -> None:
+    logger, lines = log
+    say(logger, "worker started", agent="a")
+    say(logger, "hers", agent="a", key="ada", request="r")
+    for number in range(200):
+        say(logger, f"his-{number}", agent="a", key="bob", request="r")
+        say(logger, f"both-{number}", agent="a", request="r,s")
+        ended = {"request": f"r-{number}", "agent": "a", "key": "bob"}
+        now = datetime.now(UTC)
+        lines.keep_lines([AccessLine(now, "info", "gateway.access", "request ended", **ended)])
+    kept = [line.record.msg for line in find(lines, everything, 9999) if type(line) is Line]
+    assert kept[:2] == ["worker started", "hers"]
+    assert len(find(lines, lambda line: line.key == "bob", 9999)) == 50
+    lines.keep({"bob"}, {"a"})
+    assert find(lines, lambda line: line.key == "ada", 9) == []
+    assert len(find(lines, lambda line: line.key == "bob", 9999)) == 50
+
+
+async def test_lines_are_looked_for_in_steps(nursery: trio.Nursery) -> None:
+    lines = LastLines()
+    now = datetime.now(UTC)
+    for agent in "abc":
+        for _ in range(1000):
+            said = AccessLine(now, "info", "gateway.access", "request ended", "r", agent=agent)
+            lines.keep_lines([said])
+    assert len(list(lines.after(0, everything, 5))) == 3000 // LINES_OF_A_STEP
+    assert [line.n for line in await lines.find(everything, 2)] == [2998, 2999]
+    console = console_of(Agents())
+    console.lines = lines
+    topic = LogTopic(console, Rights(ANONYMOUS, keys=False), LineFilter())
+    told = [each for each in topic.news() if each is not None]
+    assert sum(len(data["lines"]) for _, data in told) == MOST_NEW_LINES
+    assert list(topic.news()) == []
 
 
 @given(
@@ -310,7 +371,7 @@ def test_a_line_is_harmless_and_short_whatever_was_logged(
         raise ValueError(HOSTILE)
     except ValueError:
         logger.exception("failed %s", HOSTILE)
-    first, second = lines.find(everything, 10)
+    first, second = find(lines, everything, 10)
     shown = first.show(keys=False)
     assert shown["message"].isprintable()
     assert len(shown["message"]) < MOST_TEXT + 200
@@ -331,7 +392,7 @@ def test_lines_of_threads_have_one_number_each(log: tuple[logging.Logger, LastLi
     for thread in threads:
         thread.join()
     assert lines.next == 800
-    assert [line.n for line in lines.find(everything, 100)] == list(range(750, 800))
+    assert [line.n for line in find(lines, everything, 100)] == list(range(750, 800))
 
 
 def test_lines_are_filtered(log: tuple[logging.Logger, LastLines]) -> None:
@@ -341,7 +402,7 @@ def test_lines_are_filtered(log: tuple[logging.Logger, LastLines]) -> None:
     say(logger, "3", logging.ERROR, agent="b", request="r-12")
 
     def found(**wanted: Any) -> list[str]:
-        return [line.record.msg for line in lines.find(LineFilter(**wanted).takes, 10)]
+        return [line.record.msg for line in find(lines, LineFilter(**wanted).takes, 10)]
 
     assert found() == ["1", "3"]
     assert found(agent="a") == ["1"]
@@ -372,7 +433,7 @@ def test_a_line_of_the_access_log_is_shown_as_its_record_would_be(facts: dict[st
     lines = LastLines()
     lines.keep_lines([said])
     lines.handle(said.as_record())
-    kept, recorded = lines.find(everything, 9)
+    kept, recorded = find(lines, everything, 9)
     assert kept.show(keys=True) == recorded.show(keys=True) | {"n": kept.n}
     for name in ("level", "logger", "agent", "request", "key", "pid", "stderr"):
         assert getattr(kept, name) == getattr(recorded, name)
@@ -718,6 +779,43 @@ async def test_a_stream_ends_with_the_key_that_it_was_opened_with(
             await steps.__anext__()
         await steps.aclose()  # type: ignore[attr-defined]
     nursery.cancel_scope.cancel()
+
+
+async def test_whoever_gets_a_key_of_an_earlier_name_sees_nothing_of_its_holder() -> None:
+    agents = Agents()
+    console = console_of(agents, KEYS)
+    running = Exchange(call("r-1", owner="ada"), Clocks(), clock.now() - 10)
+    console.observe([observed("r-2", key="ada", began=clock.now() - 5, ended=clock.now())])
+    said = AccessLine(
+        datetime.now(UTC) - timedelta(seconds=5), "info", "gateway.access", "x", "r-2", key="ada"
+    )
+    console.lines.keep_lines([said])
+    agents.open = {running: None}
+
+    def shown() -> list[int]:
+        rights = console.rights_of(ADA)
+        requests = RequestsTopic(console, rights, None)
+        log = LogTopic(console, rights, LineFilter())
+        events = [event for topic in (requests, log) for event in topic.news()]
+        return [len(data.get("requests", data.get("lines", []))) for _, data in events if data]
+
+    assert shown() == [2, 1]
+    first, second = (f"agw_{letter * 43}".encode() for letter in "mn")
+    both = KeySettings(hash=(*KEYS.by_name["ada"].hashes, hash_key(first)))
+    rotated = KeySettings(hash=hash_key(first))
+    for key in (both, rotated):  # the same holder gets another key, step by step
+        console.change(Settings(agents=SOME_AGENTS), CallerKeys({"ada": key}, on=True))
+        assert shown() == [2, 1]
+    console.change(
+        Settings(agents=SOME_AGENTS),
+        CallerKeys({"ada": KeySettings(hash=hash_key(second))}, on=True),
+    )
+    assert shown() == [0, 0]
+    # What the earlier holder has asked for ends later, and is another's still.
+    console.observe([observed("r-1", key="ada", began=running.admitted_at, ended=clock.now())])
+    assert shown() == [0, 0]
+    console.observe([observed("r-3", key="ada", began=clock.now(), ended=clock.now())])
+    assert shown() == [1, 0]
 
 
 async def test_a_defect_of_the_console_ends_no_gateway(

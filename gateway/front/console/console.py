@@ -12,7 +12,7 @@ from gateway.errors import NotFound
 from gateway.front.console.journal import Noted, NotedWithText
 from gateway.front.console.lines import LastLines
 from gateway.front.console.requests import LastRequests
-from gateway.front.console.rights import Rights
+from gateway.front.console.rights import ALWAYS, Moment, Rights
 from gateway.front.console.series import Series
 from gateway.front.console.watch import Watch
 from gateway.front.sockets import has_console
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import CallerKeys, Settings
+    from gateway.config.keys import KeySettings
     from gateway.front.auth import Caller
     from gateway.observe.observation import Observation
 
@@ -48,6 +49,8 @@ class Console:
         self.settings = settings
         self._addresses = addresses
         self._keys = keys
+        self._made: dict[str, Moment] = {}
+        """When the keys were made that were not there at first, by their names."""
         self.payloads = settings.server.log_payloads
         self.requests = LastRequests()
         self.series = Series()
@@ -76,10 +79,16 @@ class Console:
         """Go by these settings and keys from now on. Whoever reads has to begin anew."""
         if keys != self._keys:
             self.watch.generation += 1
+            self._made = {
+                name: Moment.now() if _is_another(self._keys.by_name.get(name), key) else made
+                for name, key in keys.by_name.items()
+                for made in [self._made.get(name, ALWAYS)]
+            }
         self.settings, self._keys = settings, keys
+        names = keys.by_name if keys.on else None
         self.series.keep(settings.agents)
-        self.lines.keep(settings.agents)
-        self.requests.keep(keys.by_name if keys.on else None, settings.agents)
+        self.lines.keep(names, settings.agents)
+        self.requests.keep(names, settings.agents)
 
     @property
     def keys(self) -> bool:
@@ -92,4 +101,9 @@ class Console:
             raise NotFound("there is no console: [server] console")
 
     def rights_of(self, caller: Caller) -> Rights:
-        return Rights(caller, keys=self._keys.on)
+        return Rights(caller, self._keys.on, self._made.get(caller.name, ALWAYS))
+
+
+def _is_another(former: KeySettings | None, key: KeySettings) -> bool:
+    """Whether a key is not the former one of its name, nor one that replaces it step by step."""
+    return former is None or not set(former.hashes) & set(key.hashes)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import trio
 from msgspec import Struct
 
 from gateway.front.console.rings import Rings
@@ -22,13 +24,16 @@ from gateway.observe.harmless import printable, shortened
 from gateway.observe.logs import LineKeeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Generator, Sequence
 
 AGENTS_WORDS = "gateway.agent"
 """The logger of what agents write, which may repeat what any caller has said."""
 
+LINES_OF_A_STEP = 500
+"""That are looked at before others have their turn."""
+
 MOST_LINES = 1000
-"""About one agent: ten seconds of one that writes as much as may be logged of a worker."""
+"""About one agent and one key: ten seconds of a worker that writes as much as may be logged."""
 
 MOST_CHARACTERS = 2 * 1024 * 1024
 """Of these lines together, with `_COST` for each."""
@@ -85,6 +90,11 @@ class Line:
         return _text(self._fields.get("key"))
 
     @property
+    def at(self) -> float:
+        """In Unix seconds."""
+        return self.record.created
+
+    @property
     def pid(self) -> int | None:
         pid = self._fields.get("pid")
         return pid if type(pid) is int else None
@@ -104,7 +114,7 @@ class Line:
         left_out = _OWN_MEMBERS | ({"stderr"} if keys else set())
         return {
             "n": self.n,
-            "at": self.record.created,
+            "at": self.at,
             "level": self.record.levelname.lower(),
             "logger": self.logger,
             "message": _harmless(self.record.getMessage()),
@@ -150,6 +160,10 @@ class EndLine(Line):
         return self._line.key or None
 
     @property
+    def at(self) -> float:
+        return self._line.timestamp.timestamp()
+
+    @property
     def pid(self) -> int | None:
         return self._line.pid
 
@@ -172,15 +186,25 @@ class LineFilter(Struct, frozen=True):
         )
 
 
+class _Concern(NamedTuple):
+    """Whom a line concerns: those of each are kept by themselves, so that no agent and no caller
+    can push out what others have to see."""
+
+    agent: str
+    key: str
+    """Empty where there are no keys, or where it is about requests with several of them."""
+    request: bool
+    """Whether it is about a request, and not about the agent or the gateway."""
+
+
 class LastLines(LineKeeper):
     """The handler, for the root logger."""
 
     def __init__(self, most_lines: int = MOST_LINES, most_text: int = MOST_CHARACTERS) -> None:
         super().__init__()
-        self._kept: Rings[str, logging.LogRecord | AccessLine] = Rings(
+        self._kept: Rings[_Concern, logging.LogRecord | AccessLine] = Rings(
             most=most_lines, most_cost=most_text, most_cost_in_all=MOST_CHARACTERS_IN_ALL
         )
-        """By the names of agents; those that name none are together."""
         self._changing = threading.Lock()
 
     def __repr__(self) -> str:
@@ -195,36 +219,60 @@ class LastLines(LineKeeper):
         """Keep a record. There is no filter to ask here, and no stream to lock."""
         if record.args or record.exc_info:
             record = _without_objects(record)
-        agent = record.__dict__.get("fields", _NONE).get("agent") or ""
+        fields = record.__dict__.get("fields", _NONE)
+        key, request = fields.get("key") or "", fields.get("request") is not None
+        concern = _Concern(fields.get("agent") or "", key, request)
         cost = _COST + _size(record)
         with self._changing:
-            self._kept.add(agent, record, cost)
+            self._kept.add(concern, record, cost)
         return True
 
     def keep_lines(self, lines: Sequence[AccessLine]) -> None:
         with self._changing:
             for line in lines:
                 cost = _ACCESS_COST + len(line.request) + len(line.run)
-                self._kept.add(line.agent, line, cost)
+                self._kept.add(_Concern(line.agent, line.key, request=True), line, cost)
 
-    def keep(self, agents: Collection[str]) -> None:
-        """Forget the lines about any other agents."""
+    def keep(self, keys: Collection[str] | None, agents: Collection[str]) -> None:
+        """Forget the lines about any other agents, and about requests with any other keys, which
+        were revoked. Without `keys` there are none any more: then everybody sees everything."""
         with self._changing:
-            self._kept.keep(lambda agent: not agent or agent in agents)
+            self._kept.keep(
+                lambda of: (
+                    (not of.agent or of.agent in agents)
+                    and (not of.key or keys is None or of.key in keys)
+                )
+            )
 
-    def after(self, n: int, wanted: Callable[[Line], bool], most: int) -> tuple[list[Line], int]:
+    def after(
+        self, n: int, wanted: Callable[[Line], bool], most: int
+    ) -> Generator[None, None, tuple[list[Line], int]]:
         """The last lines from the number `n` on that are wanted, at most `most`, the oldest first;
-        and how many were passed over: wanted ones, and any that are not kept any more."""
+        and how many were passed over: wanted ones, and any that are not kept any more. Looked for
+        in steps, each of a millisecond at most."""
         with self._changing:
             kept = self._kept.since(n, _any)
             lost = self._kept.next - n - len(kept)
-        found = [line for at, said in kept if wanted(line := _line(at, said))]
-        left_out = max(0, len(found) - most)
-        return found[left_out:], left_out + lost
+        found: deque[Line] = deque(maxlen=most)
+        count = 0
+        for place, (at, said) in enumerate(kept, 1):
+            if wanted(line := _line(at, said)):
+                found.append(line)
+                count += 1
+            if place % LINES_OF_A_STEP == 0:
+                yield
+        return list(found), count - len(found) + lost
 
-    def find(self, wanted: Callable[[Line], bool], most: int) -> list[Line]:
+    async def find(self, wanted: Callable[[Line], bool], most: int) -> list[Line]:
         """The last lines that are wanted, the oldest first."""
-        return self.after(0, wanted, most)[0]
+        steps = self.after(0, wanted, most)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found: list[Line] = end.value[0]
+                return found
+            await trio.lowlevel.checkpoint()
 
 
 def _line(n: int, said: logging.LogRecord | AccessLine) -> Line:
@@ -254,8 +302,8 @@ def _size(record: logging.LogRecord) -> int:
     return size
 
 
-def _any(agent: str) -> bool:
-    del agent
+def _any(concern: _Concern) -> bool:
+    del concern
     return True
 
 

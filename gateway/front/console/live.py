@@ -51,11 +51,11 @@ _encode = msgspec.json.encode
 class Topic(Protocol):
     """What one reader is told of one thing."""
 
-    def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def news(self) -> Iterator[tuple[str, dict[str, Any]] | None]:
         """The events that are new: their names and data. At first, everything.
 
         Each is made when it is asked for, and is small enough that this takes no time that others
-        would miss; they may run in between."""
+        would miss; they may run in between. None is no event, but a time for them to do so."""
 
 
 def _events(
@@ -172,9 +172,11 @@ class RequestsTopic:
 
         yield from _events("requests", told(), nothing)
 
-    def _shows(self, agent: str) -> bool:
-        return (self._agent is None or agent == self._agent) and (
-            not agent or self._rights.may_call(agent)
+    def _shows(self, agent: str, began: float) -> bool:
+        return (
+            self._agent in {None, agent}
+            and (not agent or self._rights.may_call(agent))
+            and self._rights.may_see(began)
         )
 
     def _new_ended(self) -> list[Ended]:
@@ -182,7 +184,7 @@ class RequestsTopic:
         if self._next == requests.next and self._begun:
             return []
         every = requests.of(self._rights.owner, self._agent)
-        kept = [each for each in every if self._shows(each.seen.agent)]
+        kept = [each for each in every if self._shows(each.seen.agent, each.seen.began)]
         new = [each for each in kept if each.n >= self._next]
         self._next = requests.next
         self._ended = dict.fromkeys(each.id for each in kept)
@@ -192,7 +194,7 @@ class RequestsTopic:
         found: dict[str, tuple[object, ...]] = {}
         changed = []
         for exchange in running(self._console.dispatcher.open, self._rights.owner):
-            if self._shows(exchange.call.agent):
+            if self._shows(exchange.call.agent, exchange.admitted_at):
                 key, now = id_of(exchange), progress(exchange)
                 found[key] = now
                 if self._running.get(key) != now:
@@ -205,7 +207,7 @@ class RequestsTopic:
     def _count_running(self) -> tuple[int, bool]:
         """How many there are, and whether that is another number than was told."""
         every = running(self._console.dispatcher.open, self._rights.owner)
-        count = sum(self._shows(exchange.call.agent) for exchange in every)
+        count = sum(self._shows(exchange.call.agent, exchange.admitted_at) for exchange in every)
         changed, self._count = count != self._count, count
         return count, changed
 
@@ -220,10 +222,12 @@ class LogTopic:
         self._next = 0
         self._begun = False
 
-    def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def news(self) -> Iterator[tuple[str, dict[str, Any]] | None]:
         if self._next == self._lines.next and self._begun:
             return
-        found, skipped = self._lines.after(self._next, self._is_for_reader, MOST_NEW_LINES)
+        found, skipped = yield from self._lines.after(
+            self._next, self._is_for_reader, MOST_NEW_LINES
+        )
         self._next = self._lines.next
         nothing = None if self._begun else {"lines": [], "skipped": 0}
         if not self._begun:
@@ -281,9 +285,11 @@ class LiveBody(ResponseBody):
         while not self._is_over:
             self._console.catch_up()
             for topic in self._topics:
-                for name, data in topic.news():
-                    yield b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))
-                    quiet_since = trio.current_time()
+                for event in topic.news():
+                    if event is not None:
+                        name, data = event
+                        yield b"event: %b\ndata: %b\n\n" % (name.encode(), _encode(data))
+                        quiet_since = trio.current_time()
                     await trio.lowlevel.checkpoint()
             if trio.current_time() - quiet_since >= QUIET_SECONDS:
                 yield KEEP_ALIVE

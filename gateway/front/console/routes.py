@@ -115,6 +115,12 @@ def make_console_blueprint(console: Console) -> Blueprint:
     async def page() -> Response:
         return _file("index.html")
 
+    @routes.get("/console/")
+    async def with_slash() -> Response:
+        # Relative, as a proxy may serve the gateway below another path; and the page's own links
+        # are relative to the path without the slash.
+        return Response(b"", 308, {"Location": "../console", **_HEADERS})
+
     @routes.get("/console/page/<name>")
     async def file(name: str) -> Response:
         return _file(name)
@@ -143,7 +149,7 @@ def make_console_blueprint(console: Console) -> Blueprint:
 
     @routes.get("/console/api/requests/<wanted>")
     async def one(wanted: str) -> Response:
-        return _json(_request(console, console.rights_of(caller()), wanted))
+        return _json(await _request(console, console.rights_of(caller()), wanted))
 
     @routes.post("/console/api/requests/<wanted>/cancel")
     async def cancel(wanted: str) -> Response:
@@ -154,7 +160,7 @@ def make_console_blueprint(console: Console) -> Blueprint:
             exchange.spill()  # a run waits for its readers
             console.dispatcher.leave(exchange)
             return _json({"request": view_running(exchange)})
-        return _json({"request": _request(console, rights, wanted)["request"]})
+        return _json({"request": (await _request(console, rights, wanted))["request"]})
 
     return routes
 
@@ -212,7 +218,7 @@ async def _agent(console: Console, agent: Agent) -> dict[str, Any]:
     }
 
 
-def _request(console: Console, rights: Rights, wanted: str) -> dict[str, Any]:
+async def _request(console: Console, rights: Rights, wanted: str) -> dict[str, Any]:
     """Raises NotFound."""
     exchange = _find_running(console, rights, wanted)
     if exchange is not None:
@@ -220,19 +226,17 @@ def _request(console: Console, rights: Rights, wanted: str) -> dict[str, Any]:
     else:
         console.catch_up()
         ended = console.requests.find(wanted, rights.owner)
-        if ended is None:
+        if ended is None or not rights.may_see(ended.seen.began):
             raise NotFound("there is no such request, or it is not kept any more")
         view, shown = ended.view, ended.show()
-    lines = console.lines.find(
+    lines = await console.lines.find(
         lambda line: line.stderr and line.is_about(view.request_id) and rights.may_read(line),
         MOST_STDERR,
     )
     return {
         "request": view,
         **shown,
-        "stderr": [
-            line.show(keys=rights.keys) for line in lines if _is_while(line.record.created, view)
-        ],
+        "stderr": [line.show(keys=rights.keys) for line in lines if _is_while(line.at, view)],
     }
 
 
@@ -243,7 +247,9 @@ def _is_while(at: float, view: RequestView) -> bool:
 
 def _find_running(console: Console, rights: Rights, wanted: str) -> Exchange | None:
     every = running(console.dispatcher.open, rights.owner)
-    return next((each for each in every if id_of(each) == wanted), None)
+    return next(
+        (each for each in every if id_of(each) == wanted and rights.may_see(each.admitted_at)), None
+    )
 
 
 def _json(value: object) -> Response:
