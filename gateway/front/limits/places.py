@@ -56,7 +56,10 @@ class Places:
         self.taken = 0
         """`Permit` counts who takes one, and who gives it back."""
         self.left_form = f"{self._name};r=%d"
-        """What is left, as `RateLimit` lists it, for the number that `left` is."""
+        """What is left, as `RateLimit` lists it, for the number that `left` returns."""
+
+    def __repr__(self) -> str:
+        return f"<Places of {self._owner}: {self.taken} of {self.most}>"
 
     @property
     def policy(self) -> str:
@@ -67,14 +70,18 @@ class Places:
         """So many there are from now on. Who has one keeps it."""
         self.most = most
 
+    def has_room(self) -> bool:
+        """Whether one more request is allowed now."""
+        return self.taken < self.most
+
     def met(self) -> Met:
         """The limit, where it has no room."""
         sentence = f"{self._owner} allows {requests(self.most)} at a time"
         setting = f"{self._owner.table}.concurrent"
-        return Met(sentence, setting, FULL_SECONDS, self.policy, self.left_form % self.left)
+        return Met(sentence, setting, FULL_SECONDS, self.policy, self.left_form % self.left())
 
-    @property
-    def left(self) -> int:
-        """How many are free."""
+    def left(self, now: float = 0) -> tuple[int]:
+        """How many are free; `now` is as in `Rate.left`, and counts for nothing."""
+        del now
         # Fewer than none, once there are fewer places than were taken before.
-        return self.most - self.taken if self.most > self.taken else 0
+        return (max(0, self.most - self.taken),)

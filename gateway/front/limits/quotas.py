@@ -1,9 +1,11 @@
-"""One table of limits, with what is taken of it."""
+"""Tables of limits, with what is taken of them."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from gateway import clock
 from gateway.front.limits.places import Places
 from gateway.front.limits.rates import rates_of
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.config import LimitSettings
-    from gateway.front.limits.places import Met, Owner
+    from gateway.front.limits.places import Owner
     from gateway.front.limits.rates import Rate
 
 
@@ -25,7 +27,7 @@ class Quota:
         self.change(settings)
 
     def __repr__(self) -> str:
-        return f"<Quota of {self.owner}: {self.policies.decode() or 'of sizes only'}>"
+        return f"<Quota of {self.owner}: {self.limits or 'of sizes only'}>"
 
     def change(self, settings: LimitSettings) -> None:
         """These are the limits from now on. What was counted for those that stay goes on."""
@@ -41,34 +43,37 @@ class Quota:
         self.most_body = settings.max_body_bytes
         """Bytes; infinity for no limit."""
         self.body_setting = f"{self.owner.table}.max_body"
-        limits: list[Rate | Places] = [*self.rates]
+        self.limits: list[Rate | Places] = [*self.rates]
+        """Those on numbers of requests, in the order in which they are listed."""
         if self.places is not None:
-            limits.append(self.places)
-        self.policies = ", ".join(each.policy for each in limits).encode()
+            self.limits.append(self.places)
+
+
+class Terms:
+    """The limits of some quotas together: what holds for one kind of request. Made once and looked
+    at by each request, and made again when settings change."""
+
+    def __init__(self, quotas: Sequence[Quota]) -> None:
+        self.limits = [each for quota in quotas for each in quota.limits]
+        self.rates = [rate for quota in quotas for rate in quota.rates]
+        self.places = [quota.places for quota in quotas if quota.places is not None]
+        strictest = min(quotas, key=lambda quota: quota.most_body, default=None)
+        self.most_body = math.inf if strictest is None else strictest.most_body
+        self.body_setting = "" if strictest is None else strictest.body_setting
+        self.policies = ", ".join(each.policy for each in self.limits).encode()
         """As `RateLimit-Policy` lists them; empty where only sizes are limited."""
-        self._left_form = ", ".join(each.left_form for each in limits).encode()
+        self._left_form = ", ".join(each.left_form for each in self.limits).encode()
 
-    def has_room(self, *, in_progress: bool) -> bool:
-        """Whether one more request is allowed, which is to be one of those `in_progress`."""
-        for rate in self.rates:
-            if len(rate.times) >= rate.most and not rate.has_room():
-                return False
-        places = self.places
-        return not in_progress or places is None or places.taken < places.most
+    def __repr__(self) -> str:
+        return f"<Terms {self.policies.decode() or 'of sizes only'}>"
 
-    def met(self, now: float, *, in_progress: bool) -> list[Met]:
-        """The limits that leave no room. `now` is on trio's clock."""
-        met = [rate.met(now) for rate in self.rates if not rate.has_room()]
-        places = self.places
-        if in_progress and places is not None and places.taken >= places.most:
-            met.append(places.met())
-        return met
-
-    def left(self, now: float) -> bytes:
+    def left(self) -> bytes:
         """What is left, as `RateLimit` lists it."""
+        now = clock.trio_now()
         left: tuple[int, ...] = ()
-        for rate in self.rates:
-            left += rate.left(now)
-        if self.places is not None:
-            left += (self.places.left,)
+        for each in self.limits:
+            left += each.left(now)
         return self._left_form % left
+
+
+NO_TERMS = Terms(())
