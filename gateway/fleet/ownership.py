@@ -175,7 +175,7 @@ class Claims:
         conversation.users -= 1
         if conversation.state is not State.OWNED:
             return False
-        if conversation.users or not (release or self._draining):
+        if conversation.users or (conversation.known and not release and not self._draining):
             return True
         self._let_go(conversation)
         return False
@@ -280,12 +280,12 @@ class Claims:
         del self._claiming[conversation]
         conversation.state = State.OWNED
         self.owned += 1
-        was_known = conversation.known
         if conversation.waiters or not conversation.users or conversation.digest in its.elsewhere:
             self._recall(its, conversation)
         # Else it was claimed for requests that go on: the next one says what its front knows.
         self._settle(conversation, conversation)
-        if not conversation.users and not was_known:
+        conversation.known = conversation.known or conversation.users > 0
+        if not conversation.known:
             # Refused by the agent: whoever gets it instead is not to be told that it was lost.
             self._let_go(conversation)
             its.ours.pop(conversation.digest, None)
@@ -300,7 +300,7 @@ class Claims:
         displaced = its.elsewhere.pop(conversation.digest, None) is not None
         if not conversation.sure and not displaced:
             displaced = conversation.known if had is None else had != str(self._me)
-        conversation.known = conversation.sure = True
+        conversation.sure = True
         if displaced:
             if conversation.users:
                 self._moved(conversation.agent, conversation.session)

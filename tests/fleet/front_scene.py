@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -202,13 +202,18 @@ class Scene:
 
 
 @asynccontextmanager
-async def a_scene(*hosts: str, **settings: Any) -> AsyncIterator[Scene]:
-    """A front with hosts of these names, all of which have the agent `echo`."""
+async def a_scene(
+    *hosts: str, before: Callable[[ScriptedHost], None] = lambda _: None, **settings: Any
+) -> AsyncIterator[Scene]:
+    """A front with hosts of these names, all of which have the agent `echo`; `before` gets each
+    before it beats."""
     told = FleetSettings(role="front", servers=["nats://127.0.0.1:4222"], **settings)
     async with trio.open_nursery() as nursery:
         scene = Scene(FakeNats(), nursery, told)
         await nursery.start(scene.dispatcher.run)
         made = [scene.host(name) for name in hosts]
+        for host in made:
+            before(host)
         await nursery.start(scene.front.run)
         await scene.settle(2)
         scene.hosts = made

@@ -71,13 +71,16 @@ class Scene:
         self.wire = KeptWire()
         self.judge = Judge(lambda: [each.exchange for each in self.front.requests.values()])
         wire: Any = self.wire
+        self.nats = FakeNats()
+        self.bus = self.nats.bus("host")
         self.claims = Claims(
             Peer("host", "0"),
             Subjects(),
-            FakeNats().bus(),
+            self.bus,
             displaced=lambda _, session: agent.agent.displace(session),
             moved=lambda *its: self.front.moved(*its),  # noqa: PLW0108 - it is made below
         )
+        self.claims.serve(["a"])
         self.front = Front(
             wire,
             self.dispatcher,
@@ -113,6 +116,7 @@ class Scene:
 
     async def said(self) -> list[Down]:
         """What was said since the last time, once the loop has come round."""
+        await self.nats.settled()
         await wait_all_tasks_blocked()
         said, self.wire.said = self.wire.said, []
         return said
