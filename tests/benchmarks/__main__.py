@@ -50,6 +50,8 @@ def main() -> int:
                 failed = True
                 skipped[measure.name] = "failed"
                 print(f"\n{measure.name}: failed\n{traceback.format_exc()}", file=sys.stderr)
+    if options.table:
+        print(f"\n{report.as_table(figures)}")
     if options.json:
         command = " ".join(["python -m tests.benchmarks", *sys.argv[1:]])
         told = report.as_json(figures, command=command, skipped=skipped, quick=options.quick)
@@ -83,6 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=2.0, help="of load per server and round [default: 2]"
     )
+    parser.add_argument("--table", action="store_true", help="end with a table of all targets")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to it")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw plots in it, as SVG")
     return parser.parse_args()

@@ -54,6 +54,31 @@ def as_json(
     }
 
 
+def as_table(figures: Sequence[Figure]) -> str:
+    """A table in Markdown with a row for each target that was measured."""
+    rows = ["| measure | it | beside | ratio | target |", "| --- | --- | --- | --- | --- |"]
+    for figure in figures:
+        for target in figure.targets:
+            verdict = figure.judge(target)
+            if verdict is None:
+                continue
+            name, spread = verdict.reference, _spread(verdict.ratio)
+            beside = f"{name} {_spread(Spread.of(figure.series[name]))}" if name else ""
+            cells = (
+                f"`{figure.measure}`, {figure.case} ({figure.unit})",
+                _spread(Spread.of(figure.series[target.subject])),
+                beside,
+                spread if name else "",
+                f"{target}: {'reached' if verdict.met else '**missed**'}",
+            )
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _spread(spread: Spread) -> str:
+    return f"{_number(spread.median)} [{_number(spread.low)} - {_number(spread.high)}]"
+
+
 def _relative(figure: Figure, name: str) -> str:
     if name == "gateway" or "gateway" not in figure.series:
         return ""

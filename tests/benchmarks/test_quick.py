@@ -16,6 +16,7 @@ from tests.benchmarks.figures import Figure, Spread, Target, percentile
 from tests.benchmarks.measures import ALL
 from tests.benchmarks.measures.growth import fit
 from tests.benchmarks.plots import draw, margin
+from tests.benchmarks.report import as_table
 from tests.benchmarks.servers import ROOT
 from tests.conftest import need
 from tests.javascript import need_runtime
@@ -70,6 +71,15 @@ def test_a_target_without_a_reference_is_judged_by_the_figure_itself() -> None:
     verdict = Figure("m", "c", "ms", {"gateway": [10.0, 20.0, 12.0]}, (target,)).judge(target)
     assert verdict is not None
     assert (verdict.ratio, verdict.met) == (Spread(12, 10, 20), True)
+
+
+def test_a_table_has_a_row_for_each_target_that_was_measured() -> None:
+    targets = (Target("bare", at_least=1.0), Target("absent", at_least=1.0), Target(at_most=15.0))
+    figure = Figure("m", "c", "ms", {"gateway": [1.0, 2.0], "bare": [2.0, 2.0]}, targets)
+    assert as_table([figure]).splitlines()[2:] == [
+        "| `m`, c (ms) | 1.5 [1 - 2] | bare 2 [2 - 2] | 0.75 [0.5 - 1] | ≥ 1 x bare: **missed** |",
+        "| `m`, c (ms) | 1.5 [1 - 2] |  |  | ≤ 15: reached |",
+    ]
 
 
 def test_a_percentile_is_a_sample_that_so_many_do_not_exceed() -> None:
