@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from gateway.front import asgi
 from gateway.front import connections as http
-from tests.http.carrier import application, bare_server
+from tests.http.carrier import application, bare_server, with_lifespan
 from tests.http.raw import connected
 
 PART = 300_000
@@ -73,6 +74,92 @@ async def test_a_field_that_is_more_than_one_line_is_a_defect_and_never_sent(
             assert answer.status == 500
             assert "set-cookie" not in answer.headers
     assert caplog.text.count("a field holds an end of line") >= 2
+
+
+async def test_an_application_that_says_nothing_is_a_500_and_ends_its_connection() -> None:
+    @application
+    async def app(send: Any) -> None:
+        pass
+
+    async with bare_server(app) as port, connected(port) as connection:
+        await connection.request("/", method="GET")
+        answer = await connection.answer()
+        assert (answer.status, answer.headers["connection"]) == (500, "close")
+        assert await connection.has_ended()
+
+
+async def test_what_is_sent_after_a_response_is_a_defect_and_never_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    @application
+    async def app(send: Any) -> None:
+        for _ in range(2):
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b""})
+
+    async with bare_server(app) as port, connected(port) as connection:
+        for _ in range(2):
+            await connection.request("/", method="GET", version="1.1")
+            assert (await connection.answer()).status == 200
+    assert caplog.text.count("expected nothing more") == 2
+
+
+async def test_an_application_reads_a_body_while_it_comes_and_no_more_than_it_asks_for() -> None:
+    """A client that sends more than all buffers hold is stopped, until it is asked for the rest."""
+    size, pieces = 4_000_000, 16
+    go_on = trio.Event()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await go_on.wait()
+        length, more = 0, True
+        while more:
+            message = await receive()
+            length, more = length + len(message["body"]), message["more_body"]
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"%d" % length})
+
+    async with bare_server(with_lifespan(app)) as port, connected(port) as connection:
+        await connection.send(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (size * pieces)
+        )
+        all_sent = trio.Event()
+
+        async def send() -> None:
+            for _ in range(pieces):
+                await connection.send(b"x" * size)
+            all_sent.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert not all_sent.is_set()
+            go_on.set()
+            assert (await connection.answer()).body == b"%d" % (size * pieces)
+
+
+async def test_an_application_that_still_waits_for_its_client_holds_up_no_next_request() -> None:
+    """Nor does it get the beginning of that one."""
+    waiting = trio.Event()
+    messages = []
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+        async def wait() -> None:
+            waiting.set()
+            messages.append(await receive())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await waiting.wait()
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b""})
+
+    async with bare_server(with_lifespan(app)) as port, connected(port) as connection:
+        for _ in range(3):
+            await connection.request("/", method="GET")
+            assert (await connection.answer()).status == 200
+    assert {message["type"] for message in messages} == {"http.disconnect"}
 
 
 class Wire:
