@@ -345,6 +345,40 @@ def test_the_log_holds_still_while_it_is_paused(browser: Browser, few: FakeConso
     assert any("level=error" in path for path in few.opened)
 
 
+def test_a_line_about_several_requests_leads_to_each_of_them(browser: Browser) -> None:
+    fleet = Fleet.of(1)
+    fleet.lines.append({**fleet.lines[0], "n": 999, "request": "r-a,r-b", "message": "of two"})
+    with fake_console(fleet) as fake:
+        page = shown(browser, fake, "log").page
+        line = page.get_by_role("listitem").filter(has_text="of two")
+        for name in ("r-a", "r-b"):
+            link = line.get_by_role("link", name=name, exact=True)
+            expect(link).to_have_attribute("href", f"#/log?request={name}")
+
+
+@pytest.mark.parametrize("size", [WIDE, (961, 860), NARROW, (360, 800)])
+def test_figures_stay_in_their_columns_however_long_they_are(
+    browser: Browser, size: tuple[int, int]
+) -> None:
+    fleet = Fleet.of(3)
+    for points in fleet.series.values():
+        for point in points:
+            point[1:] = [100_000_000, 12_345_678, 3580 * 24 + 3540, 360_000]
+    with fake_console(fleet) as fake:
+        page = shown(browser, fake, "agents", size=size).page
+        expect(page.get_by_text("4 d 4 h").first).to_be_visible()
+        wide = page.evaluate(
+            "[...document.querySelectorAll('.agent-row .figure *, .agent-row .row-queue')].filter("
+            "(each) => each.getBoundingClientRect().right > each.closest('.row-line, .agent-row')"
+            ".getBoundingClientRect().right + 1 || each.scrollWidth > each.clientWidth + 1 && "
+            "each.clientWidth).map((each) => each.outerHTML)"
+        )
+        assert wide == []
+        lines = "[...document.querySelectorAll('.agent-row .figure > *')].filter((each) => "
+        lines += "each.getClientRects().length > 1).map((each) => each.textContent)"
+        assert page.evaluate(lines) == []
+
+
 def in_page(page: Page, module: str, expression: str) -> Any:
     """The value of an expression of what a module of the page exports, `m`."""
     return page.evaluate(f"import('/console/page/{module}').then((m) => {expression})")

@@ -68,7 +68,10 @@ def gateway(folder: Path) -> Iterator[GatewayInThread]:
     alive.touch()
     phoenix = f"test -e {alive} || exit 7; exec {' '.join(SCRIPTED)}"
     declaring = [sys.executable, "-u", str(AGENTS / "declaring.py"), json.dumps(CITY)]
-    asking = [sys.executable, str(Path(__file__).parent / "agents" / "asking.py")]
+    asking, calling = (
+        [sys.executable, str(Path(__file__).parent / "agents" / name)]
+        for name in ("asking.py", "calling.py")
+    )
     toml = f"""
         [server]
         sandbox = "off"
@@ -87,6 +90,8 @@ def gateway(folder: Path) -> Iterator[GatewayInThread]:
         command = {json.dumps(declaring)}
         [agents.asking]
         command = {json.dumps(asking)}
+        [agents.calling]
+        command = {json.dumps(calling)}
     """
     with gateway_in_thread(toml, folder) as gateway:
         yield gateway
@@ -243,6 +248,42 @@ def test_questions_are_answered_by_buttons_and_fields_and_the_turn_goes_on(
     spotless(tab, gateway.url)
 
 
+def test_a_tool_of_the_readers_is_called_and_its_result_goes_on(
+    browser: Browser, gateway: GatewayInThread
+) -> None:
+    tab = opened(browser, gateway, "try/calling")
+    page = tab.page
+    tools = [{"name": "weather", "parameters": {"type": "object"}}]
+    page.get_by_text("Tools of yours").click()
+    page.get_by_label("Tools (JSON)").fill('{"name": "weather"}')
+    chat(page, [])
+    expect(page.get_by_text("Tools are a list of objects, each with a name")).to_be_visible()
+    page.get_by_label("Tools (JSON)").fill(json.dumps(tools))
+    page.get_by_label("Message").press("Enter")
+    turn = answer_of(page, "calling")
+    expect(turn).to_contain_text("It waits for tools of yours")
+    result = turn.get_by_role("textbox", name="Result of")
+    expect(result).to_have_count(1)  # the agent's own tool is its own
+    expect(result).to_be_focused()
+    expect(turn.locator(".ask")).to_contain_text('{"city":"Oslo"}')
+    assert in_both_schemes(tab) == {}
+    page.keyboard.insert_text(f"12 °C {HOSTILE}")
+    turn.get_by_role("button", name="Send results").click()
+    expect(page.get_by_role("article", name="Answer of calling")).to_have_count(2)
+    last = answer_of(page, "calling")
+    expect(last).to_contain_text("Whole")
+    called = {"name": "weather", "arguments": '{"city":"Oslo"}'}
+    assert json.loads(last.locator(".answer").inner_text()) == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": called}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": f"12 °C {HOSTILE}"},
+    ]
+    spotless(tab, gateway.url)
+
+
 def test_the_slow_request_is_found_explained_and_cancelled(
     browser: Browser, gateway: GatewayInThread
 ) -> None:
@@ -327,7 +368,7 @@ def test_the_console_is_used_by_the_keyboard_alone(
 ) -> None:
     tab = opened(browser, gateway, "agents")
     page = tab.page
-    expect(page.get_by_role("list", name="Agents").get_by_role("listitem")).to_have_count(5)
+    expect(page.get_by_role("list", name="Agents").get_by_role("listitem")).to_have_count(6)
 
     def walk_to(wanted: Locator) -> None:
         for _ in range(60):
@@ -416,6 +457,8 @@ def test_a_key_is_asked_for_and_shows_what_it_may_see(
     tab = Tab(browser, f"{keyed.url}/console")
     page = tab.page
     rows = page.get_by_role("list", name="Agents").get_by_role("listitem")
+    give(page, "agw_a-key-with-a-wörd-that-was-copied")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("the character ö")
     give(page, "agw_a-key-that-nobody-has-made-before")
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("not good")
     assert in_both_schemes(tab) == {}

@@ -75,19 +75,34 @@ async function refusal(response) {
   return new Refused(response.status, error, response.headers.get("x-request-id"));
 }
 
+/** What no field of a request can hold, and so no key: anything but visible ASCII (RFC 6750, 2.1). */
+const UNFIT = /[^!-~]/u;
+
+/** What is wrong with a key that was typed, or an empty text. */
+function wrongWith(typed) {
+  const odd = UNFIT.exec(typed)?.[0];
+  if (odd === undefined) return "";
+  const name = /\s/.test(odd) ? "a space" : `the character ${odd}`;
+  return `A key is of ASCII letters, digits and signs, and this one has ${name} in it. Copy it again, as a whole and alone.`;
+}
+
 /** Ask for a key, once for all requests that wait for one. */
 function askForKey(why) {
   asking ??= new Promise((given) => {
     keep("");
     const dialog = document.getElementById("key-dialog");
     const form = document.getElementById("key-form");
-    document.getElementById("key-refusal").textContent = why;
+    const refusal = document.getElementById("key-refusal");
+    refusal.textContent = why;
     dialog.addEventListener("cancel", stay);
     form.addEventListener("submit", function take(event) {
       event.preventDefault();
+      const typed = document.getElementById("key").value.trim();
+      refusal.textContent = wrongWith(typed);
+      if (refusal.textContent) return;
       form.removeEventListener("submit", take);
       dialog.removeEventListener("cancel", stay);
-      keep(document.getElementById("key").value.trim());
+      keep(typed);
       form.reset();
       dialog.close();
       document.getElementById("forget").hidden = false;

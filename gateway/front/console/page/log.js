@@ -79,7 +79,10 @@ export function logLine(line) {
   if (line.skipped) return h("li", { class: "log-line dim" }, `… ${number(line.skipped)} lines came too fast to be shown …`);
   const about = [];
   if (line.agent) about.push(h("a", { href: `#/agents/${encodeURIComponent(line.agent)}` }, said(line.agent)));
-  if (line.request) about.push(h("a", { href: `#/log?request=${encodeURIComponent(line.request)}` }, said(line.request)));
+  // A line of a worker with several requests names all of them, with commas.
+  for (const request of line.request?.split(",") ?? []) {
+    about.push(h("a", { href: `#/log?request=${encodeURIComponent(request)}` }, said(request)));
+  }
   if (line.pid) about.push(h("span", { class: "dim" }, `pid ${line.pid}`));
   const fields = Object.entries(line.fields ?? {}).map(([name, value]) =>
     h("span", { class: "field" }, said(name, "span", { class: "dim" }), "=", said(value)));

@@ -10,6 +10,7 @@ import { byName, counted } from "./format.js";
 import { agents, hello, shownState, watchAgents } from "./live.js";
 import { snippets } from "./snippets.js";
 import { events } from "./stream.js";
+import { messagesOf, resultsForm, toolsField } from "./tools.js";
 import { Turn } from "./turn.js";
 
 const NEAR_THE_END = 320; // pixels from the end of the page that count as reading along
@@ -138,7 +139,7 @@ class Caller {
   }
 }
 
-const ENDS = { stop: "Whole", length: "Cut at a limit", refused: "The agent refused", tool_calls: "It waits for tools of the client", input_required: "It has questions" };
+const ENDS = { stop: "Whole", length: "Cut at a limit", refused: "The agent refused", tool_calls: "It waits for tools of yours", input_required: "It has questions" };
 
 /** Scroll on with an answer that grows, unless its reader has scrolled away from the end. */
 function keepInView() {
@@ -222,14 +223,28 @@ function chatPane(agent, signal) {
   const log = h("div", { class: "turns", role: "log", "aria-live": "off", "aria-label": "Conversation" });
   const box = h("textarea", { id: "chat-text", rows: "2", placeholder: "Write a message" });
   const history = [];
+  const tools = toolsField();
+  tools.element.hidden = true;
+  get(`console/api/agents/${encodeURIComponent(agent.name)}`, { signal })
+    .then((about) => { tools.element.hidden = !about.tools; }).catch(() => {});
   const conversation = crypto.randomUUID?.() ?? `console-${Date.now()}`;
   const bodyOf = (resume = "", draft = box.value) => {
     const messages = draft === null ? history : [...history, { role: "user", content: draft || "Hello" }];
-    return `{\n  "messages": ${JSON.stringify(messages, null, 2).replaceAll("\n", "\n  ")},\n  "context": ${JSON.stringify({ conversation_id: conversation })},\n  "stream": ${caller.streams.checked},\n  "events": true${resume}\n}`;
+    const declared = tools.read();
+    const more = declared ? `,\n  "tools": ${declared.replaceAll("\n", "\n  ")}${resume}` : resume;
+    return `{\n  "messages": ${JSON.stringify(messages, null, 2).replaceAll("\n", "\n  ")},\n  "context": ${JSON.stringify({ conversation_id: conversation })},\n  "stream": ${caller.streams.checked},\n  "events": true${more}\n}`;
   };
   const caller = new Caller(agent, "chat", signal, { bodyOf, log });
   async function run(resume) {
     const turn = await caller.ask(bodyOf(resume, null));
+    const calls = turn.outcome?.finish === "tool_calls" ? turn.waitingFor(tools.names()) : [];
+    if (calls.length > 0) {
+      turn.add(resultsForm(calls, (results) => {
+        history.push(...messagesOf(turn.text, calls, results));
+        run("");
+      }))?.querySelector("textarea").focus();
+      return;
+    }
     if (turn.text) history.push({ role: "assistant", content: turn.text });
     const asks = turn.outcome?.asks;
     if (asks?.length) turn.add(askForm(asks, (answers) => run(`,\n  "resume": ${answers}`)))?.querySelector("button, input, textarea")?.focus();
@@ -238,6 +253,13 @@ function chatPane(agent, signal) {
   function speak() {
     const text = box.value;
     if (text.trim() === "" || caller.go.disabled) return;
+    try {
+      tools.read();
+      setText(caller.problem, "");
+    } catch (error) {
+      tools.element.open = true;
+      return showInvalid(error, caller.problem);
+    }
     box.value = "";
     history.push({ role: "user", content: text });
     log.append(h("article", { class: "turn own-turn", "aria-label": "You" }, h("p", { class: "who" }, "You"), h("div", { class: "said pre", dir: "auto" }, text)));
@@ -255,7 +277,7 @@ function chatPane(agent, signal) {
   caller.stop.before(h("span", { class: "hint keys" }, "Enter sends, Shift and Enter begins a line"));
   return h("div", { class: "pane chat", oninput: caller.code.draw }, log,
     h("form", { class: "panel input-panel", onsubmit: (event) => { event.preventDefault(); speak(); } },
-      h("label", { for: "chat-text", class: "unseen" }, "Message"), box, caller.problem, controls),
+      h("label", { for: "chat-text", class: "unseen" }, "Message"), box, tools.element, caller.problem, controls),
     caller.code.element);
 }
 

@@ -100,13 +100,21 @@ export class Turn {
   call(id, name) {
     let call = this.#calls.get(id);
     if (call === undefined) {
-      call = { arguments: said("", "pre"), result: h("div"), state: h("span", { class: "badge" }, "called"), drawn: 0 };
+      call = { name, returned: false, arguments: said("", "pre"), result: h("div"), state: h("span", { class: "badge" }, "called"), drawn: 0 };
       this.add(h("details", { class: "tool" },
         h("summary", {}, h("span", { class: "dim" }, "Tool "), said(name, "code"), " ", call.state),
         h("p", { class: "hint" }, "Arguments"), call.arguments, call.result));
       this.#calls.set(id, call);
     }
     return call;
+  }
+
+  /** The calls of these tools that have no result: `{ id, name, given }`, with the arguments as
+   * they were given. */
+  waitingFor(names) {
+    return [...this.#calls]
+      .filter(([, { name, returned }]) => names.has(name) && !returned)
+      .map(([id, { name, arguments: shown }]) => ({ id, name, given: shown.textContent }));
   }
 
   /** The answer has ended: well, with an error, or because it was stopped. */
@@ -145,6 +153,7 @@ const EVENTS = {
   },
   tool_result(turn, { call, content, is_error: failed }) {
     const shown = turn.call(call, "");
+    shown.returned = true;
     setText(shown.state, failed ? "failed" : "returned");
     shown.state.dataset.tone = failed ? "bad" : "good";
     shown.result.replaceChildren(h("p", { class: "hint" }, "Result"), said(typeof content === "string" ? content : pretty(content), "pre"));
