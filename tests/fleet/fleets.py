@@ -149,6 +149,8 @@ async def a_fleet(
     more: str = "",
     of_agents: str = "",
     toml_of: Callable[[str], str] = lambda _: "",
+    fleet_of: Callable[[str], str] = lambda _: "",
+    nats: NatsServer | None = None,
     machines: bool = False,
     jetstream: bool = False,
     ports: Mapping[str, int] = MappingProxyType({}),
@@ -158,7 +160,8 @@ async def a_fleet(
     in `ports` keep these when they are started again.
 
     `fleet`, `server` and `of_agents` are lines of `[fleet]`, `[server]` and each agent's table,
-    `more` are other tables; `toml_of(name)` are more tables of one process.
+    `more` are other tables; `fleet_of(name)` are more lines of one process's `[fleet]`, and
+    `toml_of(name)` more tables. `nats` is a server that runs; the default is one of its own.
     """
     tables = [fleet, "[server]", 'sandbox = "off"', server]
     if machines:
@@ -169,13 +172,14 @@ async def a_fleet(
     with ExitStack() as stack:
         at = stack.enter_context(network("nats", *hosts, *fronts)) if machines else {}
         where = {"address": at["nats"].address, "prefix": tuple(at["nats"].prefix)} if at else {}
-        nats = stack.enter_context(NatsServer(jetstream=jetstream, **where))
+        if nats is None:
+            nats = stack.enter_context(NatsServer(jetstream=jetstream, **where))
         it = Fleet(nats)
         async with trio.open_nursery() as nursery:
             make = partial(Process, nursery, nats=nats)
             for role, names, kept in (("host", hosts, it.hosts), ("front", fronts, it.fronts)):
                 for name in names:
-                    own = f"{toml}\n{toml_of(name)}"
+                    own = f"{fleet_of(name)}\n{toml}\n{toml_of(name)}"
                     kept[name] = make(
                         role,
                         name,

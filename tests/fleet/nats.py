@@ -96,6 +96,7 @@ class NatsServer:
             seen.append(line)
             if found := re.search(pattern, line):
                 return found
+        self._log.put(None)  # for `kill`
         raise AssertionError(f"no {pattern!r} in {seen}")
 
     def configure(self, configuration: str) -> None:

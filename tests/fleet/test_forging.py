@@ -1,0 +1,228 @@
+"""Hosts that are not trusted, by the NATS configuration that is shipped: each has a user of its
+own, whose permissions keep it from speaking, or listening, for another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trustme
+
+from gateway.fleet.subjects import Peer, Subjects
+from tests.deploy.conftest import PROJECT, tool
+from tests.fleet.buses import Heard, running, settings
+from tests.fleet.fleets import a_fleet
+from tests.fleet.nats import NatsServer, needs_nats
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from gateway.config import FleetSettings
+    from gateway.fleet.nats_bus import NatsBus
+
+pytestmark = needs_nats
+
+SHIPPED = PROJECT / "gateway" / "deploy" / "nats-server.conf"
+
+S = Subjects()
+FRONT, SELF, OTHER = (Peer(name, "n1") for name in ("front", "host1", "host2"))
+
+
+class Shipped:
+    """A server with the shipped configuration, and how its users log in."""
+
+    def __init__(self, nats: NatsServer, ca: str) -> None:
+        self.nats = nats
+        self._ca = ca
+
+    def lines(self, user: str) -> str:
+        """Of `[fleet]`."""
+        return f'user = "{user}"\npassword = "{password(user)}"\nca = "{self._ca}"'
+
+    def settings(self, user: str) -> FleetSettings:
+        return settings(self.nats.tls_url, user=user, password=password(user), ca=self._ca)
+
+
+def password(user: str) -> str:
+    """Some begin with digits, and are no numbers."""
+    return f"7e{user}-secret"
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
+    folder = tmp_path_factory.mktemp("nats")
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1")
+    for name, content in (
+        ("ca.pem", authority.cert_pem.bytes()),
+        ("server.pem", made.cert_chain_pems[0].bytes()),
+        ("server.key", made.private_key_pem.bytes()),
+    ):
+        (folder / name).write_bytes(content)
+    text = SHIPPED.read_text(encoding="utf-8")
+    for written, here in (
+        ("/etc/nats/", f"{folder}/"),
+        ("/var/lib/nats", f"{folder}/store"),
+        ('listen: "0.0.0.0:4222"', ""),
+        ('http: "127.0.0.1:8222"', 'http: "127.0.0.1:-1"'),
+    ):
+        assert written in text
+        text = text.replace(written, here)
+    nats = NatsServer(text)
+    (nats.folder / "passwords.conf").write_text(
+        "".join(
+            f'{user.upper()}_PASSWORD: "{password(user)}"\n' for user in ("front", "host1", "host2")
+        )
+    )
+    with nats:
+        yield Shipped(nats, str(folder / "ca.pem"))
+
+
+def refusals(log: pytest.LogCaptureFixture) -> list[str]:
+    """What NATS has refused, in order."""
+    return [each.getMessage() for each in log.records if "may not do" in each.getMessage()]
+
+
+FORGED = {
+    "an answer of another host": S.down(FRONT, OTHER),
+    "a beat of another host": S.beat(OTHER),
+    "a request to another host, as a front": S.up(OTHER, FRONT),
+    "a request to itself, as a front": S.up(SELF, FRONT),
+    "that nobody has got a message": f"{S.undelivered(FRONT, OTHER)}.1.1",
+    "that another host owns a conversation": S.owned("echo", OTHER),
+    "that it owns one of an agent that it has not": S.owned("secret", SELF),
+    "a claim of such a conversation": S.conversation("secret", bytes(16)),
+    "anything at all": "other.subject",
+    "to the server's own account": "$SYS.REQ.SERVER.PING",
+    "to JetStream": "$JS.API.STREAM.LIST",
+}
+
+LISTENED = {
+    "everything": ">",
+    "everything of the fleet": "gw.>",
+    "requests to another host": S.ups(OTHER),
+    "requests to all hosts": "gw.up.*.>",
+    "answers to a front": S.downs(FRONT),
+    "beats of all hosts": S.beats(),
+    "answers to others": "gw.nr.>",
+    "what another host is answered": S.all_undelivered(OTHER),
+    "conversations of an agent that it has not": S.conversation("secret", bytes(16)),
+    "conversations of all agents": "gw.c.>",
+    "inboxes": "_INBOX.>",
+    "JetStream": "$JS.>",
+}
+
+
+async def test_a_host_can_neither_speak_nor_listen_for_another(
+    shipped: Shipped, caplog: pytest.LogCaptureFixture
+) -> None:
+    users = ("host1", "host2", "front")
+    async with running(*map(shipped.settings, users)) as (forger, other, front):
+        by_front = await listening(
+            front, FRONT, "gw.dn.>", "gw.hb.>", "gw.up.>", "gw.own.>", S.all_undelivered(FRONT)
+        )
+        by_other = await listening(other, OTHER, S.ups(OTHER))
+        for what, subject in FORGED.items():
+            before = len(refusals(caplog))
+            forger.publish(subject, b"forged")
+            await answered(forger, SELF)
+            assert len(refusals(caplog)) == before + 1, what
+        heard = Heard()
+        for what, pattern in LISTENED.items():
+            before = len(refusals(caplog))
+            forger.subscribe(pattern, heard)
+            await answered(forger, SELF)
+            assert len(refusals(caplog)) == before + 1, what
+        front.publish(S.up(OTHER, FRONT), b"a request")
+        other.publish(S.down(FRONT, OTHER), b"an answer")
+        other.publish(S.beat(OTHER), b"a beat")
+        assert [each.data for each in await by_front.wait(2)] == [b"an answer", b"a beat"]
+        assert [each.data for each in await by_other.wait(1)] == [b"a request"]
+        await answered(forger, SELF)
+        assert heard.all == []
+
+
+async def test_a_host_can_do_all_that_a_host_does(
+    shipped: Shipped, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(shipped.settings("host1"), shipped.settings("front")) as (host, front):
+        heard = await listening(
+            front,
+            FRONT,
+            *("gw.dn.>", "gw.hb.>", "gw.c.>", "gw.own.>"),
+            S.answer(FRONT, "token"),
+        )
+        said = [
+            S.down(FRONT, SELF),
+            S.beat(SELF),
+            S.conversation("echo", bytes(16)),
+            S.owned("echo", SELF),
+            S.answer(FRONT, "token"),
+        ]
+        for subject in said:
+            host.publish(subject, b"")
+        assert [each.subject for each in await heard.wait(len(said))] == said
+    async with running(shipped.settings("host1"), shipped.settings("front")) as (host, front):
+        heard = await listening(
+            host,
+            SELF,
+            S.ups(SELF),
+            S.all_undelivered(SELF),
+            S.conversation("echo", bytes(16)),
+            S.all_owned("echo"),
+        )
+        said = [
+            S.up(SELF, FRONT),
+            f"{S.undelivered(SELF, FRONT)}.1.2",
+            S.conversation("echo", bytes(16)),
+            S.owned("echo", OTHER),
+        ]
+        for subject in said:
+            front.publish(subject, b"")
+        assert [each.subject for each in await heard.wait(len(said))] == said
+    assert refusals(caplog) == []
+
+
+async def listening(bus: NatsBus, peer: Peer, *patterns: str) -> Heard:
+    """Returns when the server has the subscriptions."""
+    heard = Heard()
+    for pattern in patterns:
+        bus.subscribe(pattern, heard)
+    await answered(bus, peer)
+    return heard
+
+
+async def answered(bus: NatsBus, peer: Peer) -> None:
+    """The server has read what was said: a claim that nobody else hears is answered by it."""
+    heard = Heard()
+    number = bus.subscribe(S.answer(peer, "done"), heard)
+    bus.publish(S.conversation("echo", b"nobody's"), b"", S.answer(peer, "done"))
+    await heard.wait(1)
+    bus.unsubscribe(number)
+
+
+ECHO = [tool("agent-worker"), "worker.examples.echo:agent"]
+
+
+async def test_a_fleet_works_with_the_permissions_that_are_shipped(
+    shipped: Shipped, tmp_path: Path
+) -> None:
+    async with a_fleet(
+        tmp_path,
+        {"echo": ECHO},
+        hosts=("host1", "host2"),
+        nats=shipped.nats,
+        fleet_of=shipped.lines,
+    ) as fleet:
+        for number in range(10):
+            body = {"input": number, "context": {"conversation_id": f"c{number % 3}"}}
+            with trio.fail_after(20):
+                answer = await fleet.front.client.post("/agent/echo/invoke", json=body)
+            assert answer.status_code == 200, answer.text
+        log = [
+            *fleet.front.log,
+            *(line for host in fleet.hosts.values() for line in host.gateway.log),
+        ]
+    assert not [line for line in log if "may not do" in line]
