@@ -19,7 +19,8 @@ on every beat, so a loss is noticed within one beat, and a lost N is said again 
 end that has a new connection says N at once: it does not know what it has missed. A peer that keeps
 asking for what it has acknowledged cannot be helped: the epoch ends.
 
-A sender keeps each D until it is acknowledged, and sends it again when the peer says N, at most
+A sender keeps each D until it is acknowledged, of which at most a window is on its way
+(`WINDOW_BYTES`), and sends it again when the peer says N, at most
 once per beat from the same number: an N that crosses the repetition asks for nothing new. Whatever
 arrives twice, late, or in another order harms nobody, but costs a repetition.
 
@@ -62,10 +63,15 @@ if TYPE_CHECKING:
 MAX_DATA_BYTES = 512 * 1024
 """Of one message: half of what NATS takes by default, so that many pairs share its buffers."""
 
+WINDOW_BYTES = 2 * 1024 * 1024
+"""Of data that has left and is not acknowledged; what is said beyond it waits here. A connection to
+NATS that takes nothing is cut with 32 MiB waiting at this end, and with 64 MiB at the server's, and
+all that was on its way leaves again with the next one: together, it must be less."""
+
 ACK_MESSAGES = 64
-ACK_BYTES = 1024 * 1024
+ACK_BYTES = 512 * 1024
 """After so much, a receiver acknowledges without waiting for the beat: several times within the
-sender's window (`wire.WINDOW_BYTES`)."""
+window, so that the sender need not wait for it."""
 
 MAX_BEHIND = 16
 """K and N in a row, three seconds of them, that take back what the peer has said before. A few are
@@ -156,7 +162,7 @@ class Pipe:
         """Bytes that `send` was given in this epoch."""
         self.acknowledged = 0
         """Bytes of `sent` that the peer has certainly received."""
-        self._queue: list[bytes] = []
+        self._queue: deque[bytes | memoryview] = deque()
         self._cut = 0
         """Bytes of `sent` that were put into messages; the rest is in `_queue`."""
         self._number = 0
@@ -184,7 +190,12 @@ class Pipe:
     @property
     def pending(self) -> bool:
         """Whether `flush` has something to return."""
-        return self._say is not None or bool(self._queue) or self._repeat
+        return self._say is not None or self._repeat or (bool(self._queue) and self._room > 0)
+
+    @property
+    def _room(self) -> int:
+        """Bytes that may leave now."""
+        return WINDOW_BYTES - (self._cut - self.acknowledged)
 
     def send(self, data: bytes) -> int:
         """Append to the stream; returns the position of its end: `sent`. Nothing leaves before
@@ -200,7 +211,8 @@ class Pipe:
 
         Not to be called without a connection: what it returns counts as having left.
         """
-        if self._say is _K and self._queue:
+        data = self._take(self._room) if self._queue else b""
+        if self._say is _K and data:
             self._say = None  # a D says as much
         leaving: list[tuple[int, bytes]] = []
         if self._say is not None:
@@ -209,8 +221,8 @@ class Pipe:
         if self._repeat:
             self._repeat = False
             leaving += self._again()
-        if self._queue:
-            leaving += self._cut_queue()
+        if data:
+            leaving += self._cut_up(data)
         return leaving
 
     def _header(self, kind: bytes, number: int) -> bytes:
@@ -224,10 +236,24 @@ class Pipe:
             leaving.append((number, message.data))
         return leaving
 
-    def _cut_queue(self) -> list[tuple[int, bytes]]:
+    def _take(self, room: int) -> bytes:
+        """The beginning of what is queued."""
         queue = self._queue
-        data = queue[0] if len(queue) == 1 else b"".join(queue)
-        queue.clear()
+        if self.sent - self._cut <= room:
+            data = b"".join(queue)
+            queue.clear()
+            return data
+        parts: list[bytes | memoryview] = []
+        while room > 0:
+            part = queue.popleft()
+            if len(part) > room:
+                queue.appendleft(memoryview(part)[room:])
+                part = part[:room]
+            parts.append(part)
+            room -= len(part)
+        return b"".join(parts)
+
+    def _cut_up(self, data: bytes) -> list[tuple[int, bytes]]:
         leaving = []
         for start in range(0, len(data), MAX_DATA_BYTES):
             piece = data if len(data) <= MAX_DATA_BYTES else data[start : start + MAX_DATA_BYTES]

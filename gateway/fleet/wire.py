@@ -18,7 +18,7 @@ import trio
 from gateway import clock
 from gateway.fleet import pipe as pipes
 from gateway.fleet.messages import FrameError, Reader, encode
-from gateway.fleet.pipe import Ended, Pipe, Why
+from gateway.fleet.pipe import WINDOW_BYTES, Ended, Pipe, Why
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
 BEAT = 0.2
 """Seconds between two beats of a wire."""
-
-WINDOW_BYTES = 4 * 1024 * 1024
-"""Of what was sent and not acknowledged, on one wire: `Wire.room` waits beyond it. Sixteen wires
-that send to one process stay within what NATS lets wait for one connection (64 MiB)."""
 
 MAX_WIRES = 4096
 """At one process. A fleet has tens of processes; a message of one more is ignored."""
@@ -133,7 +129,8 @@ class Wire:
 
         The peer has received all of it once `acknowledged` reaches the position, and has certainly
         not received the last message, and never will, when the position is beyond `Ended.reached`.
-        Never refuses, whatever waits: who sends much waits for `room` first.
+        Never refuses, and holds what does not fit into the window: who sends much waits for `room`
+        first.
         """
         for message in messages:
             self._pipe.send(encode(message))
@@ -141,7 +138,7 @@ class Wire:
         return self._pipe.sent
 
     async def room(self) -> None:
-        """Wait until at most `WINDOW_BYTES` are unacknowledged, or the epoch has ended."""
+        """Wait until no more than a window is unacknowledged, or the epoch has ended."""
         await self._at_most(WINDOW_BYTES)
 
     async def settled(self) -> None:

@@ -35,12 +35,16 @@ UNKNOWN = 2**64 - 1
 MAX_DATA = 8
 """Bytes of a message in these tests, so that much is said with few bytes."""
 
+WINDOW = 50
+
 
 @pytest.fixture(autouse=True)
 def small_messages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MAX_DATA_BYTES", MAX_DATA)
         patch.setattr(module, "ACK_MESSAGES", 4)
+        patch.setattr(module, "ACK_BYTES", 2 * MAX_DATA)
+        patch.setattr(module, "WINDOW_BYTES", WINDOW)
         yield
 
 
@@ -229,10 +233,33 @@ def test_a_message_of_data_needs_no_beat_and_no_acknowledgement_beside_it() -> N
     assert (sent.kind, sent.received) == (b"D", 2)
 
 
+def test_no_more_than_a_window_is_on_its_way() -> None:
+    network = agreed()
+    network.say("front", 3)
+    network.say("front", 2 * WINDOW)
+    network.say("front", 2)
+    on_its_way = network.flush("front")
+    assert sum(len(sent.message) - HEADER.size for sent in on_its_way) == WINDOW
+    assert not network.pipes["front"].pending
+    assert [sent.kind for sent in network.beat("front")] == [b"K"]
+    network.quiet()
+    assert network.heard["front", 1] == network.said["front", 1], "without another beat"
+    assert len(network.heard["front", 1]) == 8 + 2 * WINDOW
+
+
+def test_what_waits_for_the_window_has_certainly_not_been_received() -> None:
+    network = agreed()
+    before = network.pipes["front"].sent
+    network.say("front", 2 * WINDOW)
+    network.flush("front")
+    assert reached(network) == before + WINDOW
+
+
 def test_who_receives_much_acknowledges_without_waiting_for_a_beat() -> None:
     network = agreed()
-    network.say("front", 4 * MAX_DATA)
-    assert len(network.flush("front")) == 4
+    for _ in range(4):
+        network.say("front", 1)
+        network.flush("front")
     for _ in range(3):
         network.deliver("front")
         assert network.flush("host") == []
@@ -507,6 +534,7 @@ SITUATIONS = {
     "data is certainly not received",
     "data that may have been received was not",
     "a window is repeated",
+    "data waits for the window",
     "somebody forges a message",
 }
 REACHED: Counter[str] = Counter()
@@ -545,6 +573,7 @@ class PipeMachine(RuleBasedStateMachine):
         self.network.say(side, size)
         if leaves:
             self.network.flush(side)
+            situation("data waits for the window", self.network.pipes[side]._queue)
 
     @rule(side=sides)
     def beat(self, side: Side) -> None:
@@ -702,6 +731,7 @@ class PipeMachine(RuleBasedStateMachine):
         for pipe in self.network.pipes.values():
             window = pipe._window
             held = sum(len(message.data) - HEADER.size for message in window)
+            assert held <= WINDOW
             assert held + sum(map(len, pipe._queue)) <= pipe.sent - pipe.acknowledged
 
     def teardown(self) -> None:

@@ -9,9 +9,9 @@ import trio
 
 from gateway.fleet import wire as module
 from gateway.fleet.messages import Cancel, Down, Lines, Told, Up
-from gateway.fleet.pipe import MAX_DATA_BYTES, Ended, Why
+from gateway.fleet.pipe import MAX_DATA_BYTES, WINDOW_BYTES, Ended, Why
 from gateway.fleet.subjects import Peer, Subjects
-from gateway.fleet.wire import BEAT, WINDOW_BYTES, Wire, Wires
+from gateway.fleet.wire import BEAT, Wire, Wires
 from tests.fleet.fakes import FakeNats, Publish
 
 if TYPE_CHECKING:

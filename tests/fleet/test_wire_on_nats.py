@@ -11,8 +11,8 @@ import trio
 from gateway.fleet.messages import Cancel, Down, Lines, Took, Up
 from gateway.fleet.subjects import Peer, Subjects
 from gateway.fleet.wire import Wire, Wires
+from tests.fleet.buses import running, settings
 from tests.fleet.nats import NatsServer, needs_nats
-from tests.fleet.test_nats_bus import running, settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -66,6 +66,11 @@ class Pair:
         self.at_front, self.at_host = Owner(), Owner()
         self.accepted: list[Wire] = []
         self.known = trio.Event()
+        self.host_ends: list[str] = []
+        """What has become of the host's connection."""
+        host.watch(
+            lambda: self.host_ends.append("connected"), lambda: self.host_ends.append("lost")
+        )
         self.fronts = Wires(front, subjects, self.front, role="front")
         self.hosts = Wires(host, subjects, self.host, role="host", accept=self._accept)
 
@@ -141,3 +146,14 @@ async def test_a_message_of_any_size_passes(size: int) -> None:
             host.send(Lines(bytes(size)))
             await made.at_front.until(lambda: bool(made.at_front.received))
             assert made.at_front.received == [Lines(bytes(size))]
+
+
+async def test_more_than_a_connection_may_hold_back_passes_in_windows() -> None:
+    with NatsServer() as nats:
+        async with pair(nats) as (made, _, host):
+            line = bytes(8 * 1024 * 1024)
+            for _ in range(8):
+                host.send(Lines(line))
+            await made.at_front.until(lambda: len(made.at_front.received) == 8)
+            assert made.at_front.received == [Lines(line)] * 8
+            assert made.host_ends == ["connected"]
