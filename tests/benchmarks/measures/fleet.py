@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,23 @@ import msgspec
 from tests.benchmarks import proc, servers, wrk
 from tests.benchmarks.bench import Bench, Measure, Samples
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.measures.requests import SMALL
+from tests.benchmarks.measures.requests import MIB, SMALL
 from tests.benchmarks.measures.streams import words
 from tests.benchmarks.servers import START_SECONDS, UNOBSERVED, Server, StartError
-from tests.benchmarks.wire import Client, count_events
+from tests.benchmarks.wire import Client, connect, count_events
 
-AGENTS: Mapping[str, Mapping[str, Any]] = {"echo": {}, "words": {}}
+AGENTS: Mapping[str, Mapping[str, Any]] = {"echo": {}, "words": {}, "firehose": {}}
 
 LOCAL, FLEET, BOTH = "gateway", "front and host", "front, host and NATS"
 
 MOST_ADDED_MS = 1.5
 """Two ways through NATS, each with a thread at both ends."""
+
+MOST_MIB = 16
+"""What a client that reads nothing may take of a front and of a host each."""
+
+FLOOD_SECONDS = 1.0
+"""Until a worker that nobody reads from is held back."""
 
 
 @dataclass
@@ -47,6 +53,7 @@ def fleet(bench: Bench) -> Iterator[Figure]:
         yield from _latency(bench, local, far)
         for connections in (1, 4):
             yield from _stream(bench, local, far, connections)
+        yield from _silent(bench, far)
 
 
 def _invoke(bench: Bench, local: Server, far: Fleet) -> Iterator[Figure]:
@@ -119,6 +126,41 @@ def _stream(bench: Bench, local: Server, far: Fleet, connections: int) -> Iterat
     yield Figure(
         "fleet", f"{case}, CPU of the gateway or host", "µs/1,000 chunks", taken["cpu"],
         higher_is_better=False,
+    )  # fmt: skip
+
+
+def _silent(bench: Bench, far: Fleet) -> Iterator[Figure]:
+    """A neighbour of a client that asks for a long stream and reads nothing of it."""
+    chunks = bench.scaled(2_000_000, 100_000)
+    flood = far.front.invoke({"chunks": chunks}, agent="firehose", stream=True)
+
+    def p50() -> float:
+        return wrk.load(
+            far.front.port, far.front.invoke(SMALL),
+            connections=1, seconds=bench.seconds, folder=bench.folder,
+        ).p50_ms  # fmt: skip
+
+    def beside() -> Samples:
+        before = [proc.resident_bytes(each.pid) for each in (far.front, far.host)]
+        with closing(connect(far.front.port)) as silent:
+            silent.sendall(flood.encode())
+            time.sleep(FLOOD_SECONDS)
+            taken = p50()
+            after = [proc.resident_bytes(each.pid) for each in (far.front, far.host)]
+        more = max(now - then for then, now in zip(before, after, strict=True))
+        return {"p50": taken, "more": more / MIB}
+
+    subjects = {"alone": lambda: {"p50": p50()}, "beside": beside}
+    # Without a rehearsal, after which the memory of the first time would be there already.
+    taken = bench.interleave(subjects, rehearse=False)
+    case = f"a client that reads nothing of {chunks:,} chunks"
+    yield Figure(
+        "fleet", f"{case}: a neighbour's p50", "ms", taken["p50"],
+        (Target("alone", at_most=2.0, subject="beside"),), higher_is_better=False,
+    )  # fmt: skip
+    yield Figure(
+        "fleet", f"{case}: more memory in front or host", "MiB", taken["more"],
+        (Target(at_most=MOST_MIB, subject="beside"),), higher_is_better=False,
     )  # fmt: skip
 
 
