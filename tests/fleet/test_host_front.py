@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.exchange import CHUNK_COST, Exchange
+from gateway.fleet.host import request
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.front import Front
 from gateway.fleet.host.judge import Judge
@@ -44,6 +45,7 @@ class KeptWire:
         self.peer = Peer("front", "0")
         self.heard_at = clock.now()
         self.said: list[Down] = []
+        self.given_up: list[str] = []
         self.turns = 0
         """How often something was said."""
         self.has_room = trio.Event()
@@ -53,6 +55,9 @@ class KeptWire:
         self.said += messages
         self.turns += 1
         return 0
+
+    def end(self, detail: str) -> None:
+        self.given_up.append(detail)
 
     async def room(self) -> None:
         await self.has_room.wait()
@@ -470,3 +475,33 @@ async def test_a_front_that_is_silent_for_the_grace_is_gone(autojump_clock: Mock
         assert not scene.front.is_gone(10)
         await trio.sleep(0.2)
         assert scene.front.is_gone(10)
+
+
+async def test_a_front_that_says_an_id_twice_has_to_begin_anew(autojump_clock: MockClock) -> None:
+    async with a_front() as scene:
+        scene.submit(1, "hold")
+        scene.submit(1, "hold")
+        assert scene.wire.given_up == ["request 1 came twice"]
+
+
+async def test_a_defect_ends_one_request_and_not_its_host(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_front() as scene:
+        scene.submit(1, "hold", stream=True)
+        await scene.said()
+
+        def broken(*_: object) -> bytes:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(request, "encode_words", broken)
+            scene.exchange(1).add_words([b'"word"'], clock.now())
+            scene.submit(2)
+            said = await scene.said()
+        assert [line["id"] for line in lines_of(said)] == [2]
+        (failed,) = (each for each in said if isinstance(each, Failed))
+        assert (failed.id, failed.error.type, failed.handed_over) == (1, "internal_error", True)
+        assert scene.worker.cancelled == ["r-1"]
+        assert not scene.dispatcher.open
+        assert "ZeroDivisionError" in caplog.text

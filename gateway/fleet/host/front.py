@@ -52,6 +52,9 @@ MOVED = WorkerCrashed(
 )
 
 
+DEFECT = InternalError("a defect of the gateway; see the log of its host")
+
+
 class Front:
     """A front; the owner of its wire (`gateway.fleet.wire.Owner`). `run` must be running.
 
@@ -150,6 +153,10 @@ class Front:
         """Do what the front says."""
         for message in messages:
             if isinstance(message, Submit):
+                if self._has(message.id):
+                    # Two answers under one id: which requests there are is not certain any more.
+                    self.wire.end(f"request {message.id} came twice")
+                    return
                 self._submit(message)
             elif isinstance(message, Took):
                 request = self.requests.get(message.id)
@@ -159,6 +166,13 @@ class Front:
                 self._cancel(message.id)
             elif isinstance(message, Ask):
                 self._do(partial(self._tell, message, self._epochs))
+
+    def _has(self, request_id: int) -> bool:
+        return (
+            request_id in self.requests
+            or request_id in self._claiming
+            or request_id in self._checking
+        )
 
     def _do(self, task: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is None:
@@ -231,7 +245,7 @@ class Front:
             error = refused
         except Exception:  # the boundary: a defect of ours is logged, and ends the request alone
             log.exception("internal error", extra={"fields": {"request": call.request_id}})
-            error = InternalError("a defect of the gateway; see the log of its host")
+            error = DEFECT
         else:
             assert isinstance(exchange, ForwardedExchange)
             request = self.requests[request_id] = Forwarded(request_id, exchange, conversation)
@@ -297,7 +311,13 @@ class Front:
             if request.exchange.late_check is not None or request.checking:
                 self._check(request)
                 continue
-            request.advance(messages, lines, ends)
+            try:
+                request.advance(messages, lines, ends)
+            except Exception:  # the boundary: a defect of ours ends the request alone
+                request_id = request.exchange.call.request_id
+                log.exception("internal error", extra={"fields": {"request": request_id}})
+                request.give_up()
+                ends.append(request.failure(DEFECT))
             if request.over:
                 del self.requests[request.id]
                 self._leave(request)

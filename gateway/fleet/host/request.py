@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from gateway.errors import (
     AgentNotFound,
     AgentUnavailable,
+    Cancelled,
     Overloaded,
     ShuttingDown,
     WorkerCrashed,
@@ -72,6 +73,12 @@ class Forwarded:
         """Nobody takes its words any more; its end is still told."""
         self._abandoned = True
 
+    def give_up(self) -> None:
+        """End it here: its words and its result cannot be told."""
+        self.abandon()
+        self.exchange.fail(Cancelled())
+        self.exchange.take()
+
     @property
     def over(self) -> bool:
         """Whether `advance` has nothing to say any more once it was called."""
@@ -99,7 +106,7 @@ class Forwarded:
         if not exchange.drained:
             return
         if exchange.error is not None:
-            ends.append(self._failure(exchange.error))
+            ends.append(self.failure(exchange.error))
         else:
             lines.append(
                 encode_answer(self.id, exchange.call.method, exchange.result, exchange.outcome)
@@ -126,7 +133,8 @@ class Forwarded:
         """Whether it has ended without a worker, for a reason that does not hold at other hosts."""
         return not self.exchange.handed_over and isinstance(self.exchange.error, _ELSEWHERE)
 
-    def _failure(self, error: GatewayError) -> Failed | Refused:
+    def failure(self, error: GatewayError) -> Failed | Refused:
+        """What is said of its bad end."""
         if self.left_unread:
             return Refused(self.id, as_said(error), elsewhere=True)
         return Failed(self.id, as_said(error), self.exchange.handed_over)
