@@ -276,6 +276,17 @@ async def test_a_short_loss_of_nats_loses_nothing(autojump_clock: MockClock) -> 
         assert front.ends == []
 
 
+async def test_a_host_without_nats_is_not_ready(autojump_clock: MockClock) -> None:
+    async with a_host() as scene:
+        assert scene.dispatcher.ready
+        scene.nats.stop()
+        await trio.sleep(0.1)
+        assert not scene.dispatcher.ready
+        scene.nats.start()
+        await trio.sleep(0.1)
+        assert scene.dispatcher.ready
+
+
 async def test_a_long_loss_of_nats_cancels_what_nobody_can_be_told(
     autojump_clock: MockClock,
 ) -> None:
