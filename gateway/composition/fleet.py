@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gateway.composition.member import Join
     from gateway.config import FleetSettings, Settings
     from gateway.fleet.nats_bus import NatsBus
+    from gateway.observe.metrics.readings import FleetReading
 
 
 def membership(settings: Settings) -> Join:
@@ -58,3 +59,8 @@ class _Connected:
     async def end(self) -> None:
         """As `Member.end`."""
         await self._part.end()
+
+    @property
+    def reading(self) -> FleetReading | None:
+        """As `Member.reading`."""
+        return self._part.reading

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.observe.metrics.readings import FleetReading
 
 
 class Member(Protocol):
@@ -22,6 +23,10 @@ class Member(Protocol):
     async def end(self) -> None:
         """Say what is still to be said. Every request has ended and was left; takes a second at
         most."""
+
+    @property
+    def reading(self) -> FleetReading | None:
+        """What the metrics are told; None: there is no fleet."""
 
 
 class Alone:
@@ -36,6 +41,10 @@ class Alone:
 
     async def end(self) -> None:
         """As `Member.end`."""
+
+    @property
+    def reading(self) -> None:
+        """As `Member.reading`."""
 
 
 Join: TypeAlias = "Callable[[Dispatcher], Member]"

@@ -13,6 +13,7 @@ from gateway.observe.batch import Batch
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.composition.member import Member
     from gateway.config import CallerKeys, ServerSettings, Settings
     from gateway.front.auth import Keys
     from gateway.front.console.console import Console
@@ -93,7 +94,13 @@ def make_console(
 
 
 def make_metrics(
-    observers: Observers, dispatcher: Dispatcher, runs: Runs, places: Places, keys: Keys
+    observers: Observers,
+    dispatcher: Dispatcher,
+    runs: Runs,
+    places: Places,
+    keys: Keys,
+    *,
+    member: Member,
 ) -> Metrics:
     """The metrics of these, which are also told of every request."""
     from gateway.observe.metrics.exposition import Metrics, Sources  # noqa: PLC0415 - only if used
@@ -106,6 +113,8 @@ def make_metrics(
             connections=lambda: places.reading,
             runs=lambda: runs.reading,
             log_dropped=logs.dropped,
+            names=lambda: dispatcher.agents,
+            fleet=lambda: member.reading,
             keys=lambda: keys.names,
             catch_up=observers.batch.catch_up,
         )

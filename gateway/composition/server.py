@@ -102,7 +102,7 @@ async def serve(
     runs = Runs(dispatcher, settings.server.runs, observers.batch.tell)
     places = Places(math.inf, AddressCounts(settings.server.connections_per_address))
     metrics = (
-        make_metrics(observers, dispatcher, runs, places, callers)
+        make_metrics(observers, dispatcher, runs, places, callers, member=member)
         if settings.server.metrics
         else None
     )

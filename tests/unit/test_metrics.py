@@ -33,6 +33,8 @@ from gateway.observe.metrics.loop_delay import LOOK_SECONDS, LoopDelay
 from gateway.observe.metrics.readings import (
     AgentReading,
     ConnectionsReading,
+    FleetReading,
+    PlaceReading,
     RunsReading,
     TrafficReading,
 )
@@ -72,12 +74,19 @@ def reading(name: str = "echo", **changes: Any) -> AgentReading:
     return AgentReading(**{**values, **changes})
 
 
+def place() -> PlaceReading:
+    return PlaceReading(
+        agent="echo", host="h1", draining=False, capacity=8, in_flight=2, waiting=1, given=3
+    )
+
+
 class Scene:
     """Metrics of a gateway that does not exist."""
 
     def __init__(self) -> None:
         self.agents = [reading()]
         self.keys = ["alice"]
+        self.fleet: FleetReading | None = None
         self.measured = 0
         self.metrics = Metrics(
             Sources(
@@ -87,6 +96,8 @@ class Scene:
                 connections=lambda: ConnectionsReading(open=3, most=1000, refused=1),
                 runs=lambda: RunsReading(going_on=1, kept=2, size=300),
                 log_dropped=lambda: 4,
+                names=lambda: {each.name for each in self.agents},
+                fleet=lambda: self.fleet,
                 keys=lambda: self.keys,
             )
         )
@@ -231,6 +242,18 @@ def test_keys_beyond_those_that_may_be_labels_are_counted_together() -> None:
     assert sums.read_keys()["key-0"] == {200: 2}
 
 
+async def test_a_front_tells_of_its_hosts_and_keeps_what_it_has_counted_of_agents_there() -> None:
+    scene = Scene()
+    assert not any(name.startswith("gateway_fleet") for name in await scene.samples())
+    scene.fleet = FleetReading(connected=True, peers=1, places=[place()], lost=4, again=5)
+    samples = await scene.samples()
+    labels = '{agent="echo",host="h1"}'
+    assert samples[f"gateway_fleet_host_capacity{labels}"] == 8
+    assert samples[f"gateway_fleet_host_given{labels}"] == 3
+    assert samples["gateway_fleet_hosts_lost_total"] == 4
+    assert samples["gateway_fleet_requests_moved_total"] == 5
+
+
 async def test_sums_that_were_read_do_not_change_while_they_are_written() -> None:
     sums = RequestSums()
     sums.observe([observed()])
@@ -249,6 +272,7 @@ def documented() -> dict[str, tuple[str, set[str]]]:
 
 async def test_every_metric_is_in_the_readme_with_its_type_and_labels() -> None:
     scene = Scene()
+    scene.fleet = FleetReading(connected=True, peers=1, places=[place()])
     scene.metrics.observe([observed(key="alice", exchange=exchange(queued=0))])
     scene.metrics.observe([observed(kind="run")])
     text = (await scene.metrics.scrape("")).body.decode()

@@ -43,6 +43,7 @@ from gateway.fleet.front.status import ask_all, merge
 from gateway.fleet.lookup import Lookup
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
+from gateway.observe.metrics.readings import FleetReading, PlaceReading
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
@@ -114,6 +115,10 @@ class Front:
         self._judging_from = -math.inf
         self._lost_at: float | None = clock.now()
         """When the connection was lost; None while there is one."""
+        self._lost_count = 0
+        """Hosts that were given up."""
+        self._again = 0
+        """Requests that were to be given to another host."""
         self._came = trio.Event()
         """An agent has come."""
         self._nursery: trio.Nursery | None = None
@@ -209,6 +214,7 @@ class Front:
             self._come(name, described)
 
     def _elsewhere(self, request: RemoteRequest, error: GatewayError) -> None:
+        self._again += 1
         agent = self._agents.get(request.exchange.call.agent)
         if agent is None:
             request.exchange.fail(error)
@@ -229,6 +235,7 @@ class Front:
             return
         message = f"a host {how}; it had {link.open_requests} requests"
         logs.event(log, logging.WARNING, message, host=str(peer))
+        self._lost_count += 1
         del self._links[peer]
         self.hosts.lost(peer)
         link.give_up(how)
@@ -299,6 +306,30 @@ class Front:
             self._dispatcher.remove(name, REMOVE_SECONDS)
 
     # What is told of it
+
+    @property
+    def reading(self) -> FleetReading:
+        """As `composition.member.Member.reading`."""
+        return FleetReading(
+            connected=self._lost_at is None,
+            peers=len(self.hosts),
+            places=[
+                PlaceReading(
+                    agent=name,
+                    host=host.peer.name,
+                    draining=host.draining,
+                    capacity=at.capacity,
+                    in_flight=at.in_flight,
+                    waiting=at.waiting,
+                    given=at.mine,
+                )
+                for host in self.hosts.latest
+                for name, at in host.agents.items()
+                if name in self._agents
+            ],
+            lost=self._lost_count,
+            again=self._again,
+        )
 
     async def _status(self, agent: RemoteAgent) -> AgentStatus:
         places = [(at, self._links[at.host.peer]) for at in self.hosts.of(agent.name)]

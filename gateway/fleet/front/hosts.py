@@ -135,6 +135,11 @@ class Hosts:
         return self._hosts.values()
 
     @property
+    def latest(self) -> Collection[Host]:
+        """Those that have come last of each name."""
+        return {host.peer.name: host for host in self._hosts.values()}.values()
+
+    @property
     def agents(self) -> Collection[str]:
         """The names of agents that any host has."""
         return self._at.keys()

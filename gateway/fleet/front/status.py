@@ -88,6 +88,7 @@ class Told(Struct, frozen=True, kw_only=True):
     sandbox: dict[str, Any]
     services: dict[str, Any] = {}
     network: dict[str, Any] = {}
+    input_unchecked: str | None = None
 
 
 _decode = msgspec.json.Decoder(Told).decode
@@ -145,7 +146,7 @@ def merge(
         handlers=summary.handlers,
         input=None if ready is None or ready.input is None else msgspec.Raw(ready.input),
         output=None if ready is None or ready.output is None else msgspec.Raw(ready.output),
-        input_unchecked=None if declared.inputs is None else declared.inputs.unusable,
+        input_unchecked=_unchecked(declared, known),
         modes=() if ready is None else ready.modes,
         tools=ready is not None and ready.tools,
         asks=ready is not None and ready.asks,
@@ -170,6 +171,13 @@ def merge(
         network={} if newest is None else newest.network,
         hosts=_hosts(places, told),
     )
+
+
+def _unchecked(declared: Declared, known: Sequence[Told]) -> str | None:
+    """Why inputs are not checked, here or at a host."""
+    here = None if declared.inputs is None else declared.inputs.unusable
+    there = (each.input_unchecked for each in known if each.input_unchecked is not None)
+    return here or shortened(next(there, ""), MOST_MESSAGE) or None
 
 
 def _worker(worker: WorkerStatus, host: str) -> HostedWorker:

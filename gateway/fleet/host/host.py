@@ -20,6 +20,7 @@ from gateway.fleet.host.judge import Judge
 from gateway.fleet.ownership import Claims
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
+from gateway.observe.metrics.readings import FleetReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,6 +151,11 @@ class Host:
             for front in self._fronts:
                 front.tell_given()
             await trio.sleep(BEAT)
+
+    @property
+    def reading(self) -> FleetReading:
+        """As `composition.member.Member.reading`."""
+        return FleetReading(connected=self._bus.connected, peers=len(self._fronts))
 
     @property
     def draining(self) -> bool:

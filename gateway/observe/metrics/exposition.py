@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from gateway.observe.metrics.readings import AgentReading, ConnectionsReading, RunsReading
+    from gateway.observe.metrics.readings import (
+        AgentReading,
+        ConnectionsReading,
+        FleetReading,
+        RunsReading,
+    )
 
 MEMORY_SECONDS = 10.0
 """Between two looks at the memory of workers, which takes up to a millisecond for each of them."""
@@ -48,6 +53,9 @@ class Sources(NamedTuple):
     connections: Callable[[], ConnectionsReading]
     runs: Callable[[], RunsReading]
     log_dropped: Callable[[], int]
+    names: Callable[[], Collection[str]]
+    """Of the agents that there are."""
+    fleet: Callable[[], FleetReading | None] = lambda: None
     keys: Callable[[], Collection[str]] = tuple
     """The names of the keys that there are."""
     catch_up: Callable[[], None] = lambda: None
@@ -114,7 +122,7 @@ class Metrics:
         sources = self._sources
         sources.catch_up()
         agents = sources.agents()
-        self._requests.keep({agent.name for agent in agents})
+        self._requests.keep(sources.names())
         self._requests.keep_keys(sources.keys())
         return Readings(
             requests=self._requests.read(),
@@ -126,6 +134,7 @@ class Metrics:
             runs=sources.runs(),
             log_dropped=sources.log_dropped(),
             loop_delay=self._delay.seconds.copy(),
+            fleet=sources.fleet(),
         )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.observe.metrics.readings import (
         AgentReading,
         ConnectionsReading,
+        FleetReading,
         Readings,
         RunsReading,
         TrafficReading,
@@ -57,6 +58,8 @@ def families(now: Readings, version: str) -> Iterator[Metric]:
     yield from _of_services(now.agents)
     yield from _of_networks(now.agents)
     yield from _of_connections(now.connections)
+    if now.fleet is not None:
+        yield from _of_fleet(now.fleet)
     yield _counter(
         "gateway_log_lines_dropped",
         "Lines of the log that were lost, because stderr did not take them.",
@@ -313,6 +316,46 @@ def _bytes_of(used: Mapping[Labels, TrafficReading]) -> Iterator[tuple[Labels, f
     for labels, traffic in used.items():
         yield (*labels, "sent"), traffic.sent
         yield (*labels, "received"), traffic.received
+
+
+def _of_fleet(fleet: FleetReading) -> Iterator[Metric]:
+    yield _gauge(
+        "gateway_fleet_connected",
+        "Whether there is a connection to NATS.",
+        (),
+        [((), fleet.connected)],
+    )
+    yield _gauge(
+        "gateway_fleet_peers",
+        "Hosts that a front knows, or fronts that a host knows.",
+        (),
+        [((), fleet.peers)],
+    )
+    yield _counter(
+        "gateway_fleet_hosts_lost",
+        "How often a front has given up a host that was gone or silent.",
+        (),
+        [((), fleet.lost)],
+    )
+    yield _counter(
+        "gateway_fleet_requests_moved",
+        "How often a request of a front was to be given to another host: no worker had it.",
+        (),
+        [((), fleet.again)],
+    )
+    for name, what in (
+        ("capacity", "Requests that all workers of an agent at a host can have at a time."),
+        ("in_flight", "Requests at the workers of an agent at a host."),
+        ("waiting", "Requests that wait for a worker of an agent at a host."),
+        ("given", "Requests of this front at an agent of a host."),
+        ("draining", "Whether a host drains."),
+    ):
+        yield _gauge(
+            f"gateway_fleet_host_{name}",
+            what,
+            ("agent", "host"),
+            (((each.agent, each.host), getattr(each, name)) for each in fleet.places),
+        )
 
 
 def _of_connections(connections: ConnectionsReading) -> Iterator[Metric]:

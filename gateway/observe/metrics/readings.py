@@ -76,6 +76,34 @@ class RunsReading(Struct, frozen=True, kw_only=True):
     """Bytes that are kept of their answers."""
 
 
+class PlaceReading(Struct, frozen=True, kw_only=True):
+    """One agent at one host, as a front sees it."""
+
+    agent: str
+    host: str
+    draining: bool
+    capacity: int
+    in_flight: int
+    waiting: int
+    given: int
+    """Requests of this front among them."""
+
+
+class FleetReading(Struct, frozen=True, kw_only=True):
+    """What a front or a host has to do with its fleet."""
+
+    connected: bool
+    """Whether there is a connection to NATS."""
+    peers: int
+    """Hosts of a front, fronts of a host."""
+    places: list[PlaceReading] = []
+    """Of a front."""
+    lost: int = 0
+    """Of a front: how often a host was given up."""
+    again: int = 0
+    """Of a front: how often a request was given to another host."""
+
+
 class Readings(Struct, frozen=True, kw_only=True):
     """Everything, at one moment."""
 
@@ -92,3 +120,5 @@ class Readings(Struct, frozen=True, kw_only=True):
     log_dropped: int
     """Lines of the log that could not be written."""
     loop_delay: Distribution
+    fleet: FleetReading | None = None
+    """None: the gateway is of no fleet."""
