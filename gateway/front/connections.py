@@ -87,15 +87,16 @@ if TYPE_CHECKING:
 
     from gateway.front.deadlines import Deadlines
 
-_READ_BYTES = 512 * 1024
-"""Most bytes per read: each passes through the protocol, and a large body should be few of them."""
+_READ_BYTES = 448 * 1024
+"""Most bytes per read: each costs a turn of the loop, and a large body should be few of them. Two
+are held at a time: what was sent ahead, and what comes after it."""
 
 _JOINED_BYTES = 64 * 1024
 """Up to this size, joining parts costs less than giving the kernel several."""
 
 MAX_HELD_PER_CONNECTION = 1024 * 1024
-"""Bytes that one connection can make the gateway hold besides its request: a read, a head, what was
-sent ahead (`http1.MAX_AHEAD_BYTES`), and the objects and tasks that serve it."""
+"""Bytes that one connection can make the gateway hold besides its request: two reads, a head, and
+the objects and the task that serve it."""
 
 _HEAD_SECONDS = 15.0
 """For the head of a request, from its first byte."""

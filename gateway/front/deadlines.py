@@ -11,6 +11,7 @@ Connections are looked at in slots of time, so each is found, and forgotten, wit
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +21,8 @@ from gateway import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+log = logging.getLogger("gateway.http")
 
 _SLOT_SECONDS = 0.05
 """By which a deadline may be late."""
@@ -93,6 +96,9 @@ class Deadlines:
     def _look(self, timed: Timed, now: float) -> None:
         self.forget(timed)
         if timed.deadline <= now:
-            timed.time_is_up()
+            try:
+                timed.time_is_up()
+            except Exception:  # the boundary: a defect in one connection is no other's
+                log.exception("internal error: the deadline of a connection was lost")
         elif timed.deadline < math.inf:
             self.moved(timed)

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 import trio.testing
 
@@ -112,3 +113,18 @@ async def test_all_that_have_a_deadline_are_told_of_the_drain(
         draining.set()
         await trio.sleep(100)
     assert all(is_at(timed.up_at[0], began + 6) for timed in several)
+
+
+async def test_a_defect_of_one_is_logged_and_no_other_is_late_for_it(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ValueError("met a defect")
+
+    async with kept() as deadlines:
+        several = [Timed(deadlines, then=fail) for _ in range(3)]
+        for timed in several:
+            timed.set(10)
+        await trio.sleep(100)
+    assert [len(timed.up_at) for timed in several] == [1, 1, 1]
+    assert caplog.text.count("met a defect") >= 3
