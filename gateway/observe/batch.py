@@ -63,6 +63,7 @@ class Batch:
         """Let nothing wait for more than `SECONDS`, until cancelled."""
         while True:
             await self._begun.wait()
+            while self._waiting:
+                await trio.sleep(SECONDS)
+                self.catch_up()
             self._begun = trio.Event()
-            await trio.sleep(SECONDS)
-            self.catch_up()

@@ -530,3 +530,27 @@ async def test_fields_are_lists_of_strings_with_parameters(which: str) -> None:
         ask(limits)
     assert FIELD.fullmatch(getattr(caught.value, which))
     assert all(FIELD.fullmatch(value.decode()) for _, value in held.fields())
+
+
+async def test_limits_that_change_while_a_body_is_read_count_for_it() -> None:
+    limits = limits_of(LimitSettings(requests_per_second=5, concurrent=2))
+    permit = limits.enter("", "a")
+    limits.change({"a": LimitSettings(requests_per_second=3, concurrent=1)}, {})
+    permit.admit("a", 0)
+    told = dict(permit.fields())
+    assert told[b"ratelimit"] == b'"agent-per-second";r=2;t=1, "agent-concurrent";r=0'
+    assert is_refused(limits)
+    permit.leave()
+    assert in_progress(limits) == [0]
+    assert not is_refused(limits)
+
+
+async def test_a_place_is_given_back_whose_limit_was_removed_meanwhile() -> None:
+    limits = limits_of(LimitSettings(concurrent=1))
+    permit = ask(limits)
+    limits.change({"a": LimitSettings()}, {})
+    assert not is_refused(limits)
+    limits.change({"a": LimitSettings(concurrent=1)}, {})
+    permit.leave()
+    assert in_progress(limits) == [0]
+    assert not is_refused(limits)

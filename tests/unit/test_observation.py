@@ -127,6 +127,7 @@ async def test_a_call_is_observed_with_its_times_sizes_and_worker(autojump_clock
     assert (seen.bytes_in, seen.bytes_out) == (len(body), len(client.body))
     assert (seen.queued, seen.first, round(seen.total, 3)) == (2, 5, 5)
     assert (seen.pid, seen.chunks, seen.stream) == (4711, 0, False)
+    assert seen.exchange is None  # which has what was asked
 
 
 async def test_the_first_word_of_a_stream_is_when_the_worker_said_it(
