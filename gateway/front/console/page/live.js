@@ -74,7 +74,7 @@ class Batch {
 
 /** A map that is told anew by an event with `reset` and all that follow it with `more`: what is
  * not told again goes only then. */
-class Kept {
+export class Kept {
   #old = null;
 
   /** `only` is the one key that is told of, or null. */

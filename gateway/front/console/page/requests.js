@@ -2,6 +2,8 @@
 
 import { h, Keyed, said, setAttribute, setText } from "./dom.js";
 import { duration, number, time } from "./format.js";
+import { Kept } from "./live.js";
+import { Drawing } from "./slices.js";
 import { follow } from "./stream.js";
 import { timeBar, timeLegend, totalOf } from "./timebar.js";
 
@@ -20,9 +22,9 @@ export const isRunning = (request) => request.ended === null;
 export function showRequests(place, { query, signal, linked }) {
   const known = new Map();
   const agent = h("input", { type: "search", id: "requests-agent", value: query.get("agent") ?? "", oninput: () => soon() });
-  const which = h("select", { id: "requests-which", onchange: () => list() },
+  const which = h("select", { id: "requests-which", onchange: () => soon() },
     ...[["all", "all"], ["running", "running"], ["failed", "failed"]].map(([value, word]) => h("option", { value }, word)));
-  const order = h("select", { id: "requests-order", onchange: () => list() },
+  const order = h("select", { id: "requests-order", onchange: () => soon() },
     h("option", { value: "new" }, "newest first"), h("option", { value: "slow" }, "slowest first"));
   const count = h("span", { class: "dim" });
   const body = h("tbody");
@@ -42,33 +44,32 @@ export function showRequests(place, { query, signal, linked }) {
   );
   const rows = new Keyed(body, () => requestRow());
   let running = 0;
-  let frame = 0;
-  const soon = () => { frame ||= requestAnimationFrame(() => { frame = 0; list(); }); };
+  const drawing = new Drawing(draw, signal);
+  const soon = () => drawing.soon();
 
-  function list() {
+  function* draw() {
     const wanted = agent.value.trim();
     const passing = [...known.values()].filter((each) =>
       (!wanted || each.agent.includes(wanted)) && FILTERS[which.value](each));
     passing.sort(ORDERS[order.value]);
     const shown = passing.slice(0, MOST_ROWS);
     const scale = Math.max(...shown.map(totalOf), 0.001);
-    rows.update(shown.map((request) => ({ request, scale })), ({ request }) => request.id);
     nothing.hidden = known.size > 0;
     panel.hidden = known.size === 0;
     const beyond = passing.length > MOST_ROWS ? `, the first ${MOST_ROWS} of ${number(passing.length)} shown` : "";
     setText(count, `${number(running)} running${beyond}`);
+    yield* rows.updating(shown.map((request) => ({ request, scale })), ({ request }) => request.id);
   }
 
   const tick = setInterval(() => running > 0 && soon(), REDRAW);
-  signal.addEventListener("abort", () => { clearInterval(tick); cancelAnimationFrame(frame); });
+  signal.addEventListener("abort", () => clearInterval(tick));
+  const kept = new Kept(known);
   follow("console/api/live?topics=requests", {
     signal, linked,
     heard(event, data) {
       if (event !== "requests") return;
-      if (data.reset) known.clear();
-      for (const request of data.requests ?? []) known.set(request.id, request);
-      for (const gone of data.gone ?? []) known.delete(gone);
-      running = data.running ?? running;
+      kept.take(data, [...data.requests.map((each) => [each.id, each]), ...data.gone.map((id) => [id, null])]);
+      running = data.running;
       soon();
     },
   });
