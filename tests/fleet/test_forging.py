@@ -3,11 +3,12 @@ own, whose permissions keep it from speaking, or listening, for another."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-import trustme
 
 from gateway.fleet.subjects import Peer, Subjects
 from tests.deploy.conftest import PROJECT, tool
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = needs_nats
 
-SHIPPED = PROJECT / "gateway" / "deploy" / "nats-server.conf"
+DEPLOY = PROJECT / "gateway" / "deploy"
 
 S = Subjects()
 FRONT, SELF, OTHER = (Peer(name, "n1") for name in ("front", "host1", "host2"))
@@ -33,37 +34,37 @@ FRONT, SELF, OTHER = (Peer(name, "n1") for name in ("front", "host1", "host2"))
 class Shipped:
     """A server with the shipped configuration, and how its users log in."""
 
-    def __init__(self, nats: NatsServer, ca: str) -> None:
+    def __init__(self, nats: NatsServer, secrets: Path) -> None:
         self.nats = nats
-        self._ca = ca
+        self._ca = secrets / "ca.pem"
+        lines = (secrets / "environment").read_text().split()
+        self._passwords = dict(line.split("=") for line in lines)
+
+    def password(self, user: str) -> str:
+        return self._passwords[f"{user.upper()}_PASSWORD"]
 
     def lines(self, user: str) -> str:
         """Of `[fleet]`."""
-        return f'user = "{user}"\npassword = "{password(user)}"\nca = "{self._ca}"'
+        return f'user = "{user}"\npassword = "{self.password(user)}"\nca = "{self._ca}"'
 
     def settings(self, user: str) -> FleetSettings:
-        return settings(self.nats.tls_url, user=user, password=password(user), ca=self._ca)
-
-
-def password(user: str) -> str:
-    """Some begin with digits, and are no numbers."""
-    return f"7e{user}-secret"
+        login = {"user": user, "password": self.password(user), "ca": str(self._ca)}
+        return settings(self.nats.tls_url, **login)
 
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
-    folder = tmp_path_factory.mktemp("nats")
-    authority = trustme.CA()
-    made = authority.issue_cert("127.0.0.1")
-    for name, content in (
-        ("ca.pem", authority.cert_pem.bytes()),
-        ("server.pem", made.cert_chain_pems[0].bytes()),
-        ("server.key", made.private_key_pem.bytes()),
-    ):
-        (folder / name).write_bytes(content)
-    text = SHIPPED.read_text(encoding="utf-8")
+    folder = tmp_path_factory.mktemp("fleet")
+    subprocess.run(
+        ["sh", str(DEPLOY / "fleet-secrets.sh"), "nats.example", "front", "host1", "host2"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    secrets = folder / "nats"
+    text = (DEPLOY / "nats-server.conf").read_text(encoding="utf-8")
     for written, here in (
-        ("/etc/nats/", f"{folder}/"),
+        ("/etc/nats/", f"{secrets}/"),
         ("/var/lib/nats", f"{folder}/store"),
         ('listen: "0.0.0.0:4222"', ""),
         ('http: "127.0.0.1:8222"', 'http: "127.0.0.1:-1"'),
@@ -71,13 +72,9 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
         assert written in text
         text = text.replace(written, here)
     nats = NatsServer(text)
-    (nats.folder / "passwords.conf").write_text(
-        "".join(
-            f'{user.upper()}_PASSWORD: "{password(user)}"\n' for user in ("front", "host1", "host2")
-        )
-    )
+    shutil.copy(secrets / "passwords.conf", nats.folder)  # is included from the folder beside it
     with nats:
-        yield Shipped(nats, str(folder / "ca.pem"))
+        yield Shipped(nats, secrets)
 
 
 def refusals(log: pytest.LogCaptureFixture) -> list[str]:
