@@ -22,11 +22,12 @@ def membership(settings: Settings) -> Join:
     fleet = settings.fleet
     if fleet.role is None:
         return Alone
-    return lambda dispatcher: _join(fleet, dispatcher)
+    return lambda dispatcher: _join(fleet, dispatcher, settings.server.runs.ttl)
 
 
-def _join(settings: FleetSettings, dispatcher: Dispatcher) -> Member:
+def _join(settings: FleetSettings, dispatcher: Dispatcher, runs_ttl: float) -> Member:
     # Of an extra, and read by nobody who is alone.
+    from gateway.fleet.background import Store  # noqa: PLC0415
     from gateway.fleet.front.front import Front  # noqa: PLC0415
     from gateway.fleet.host.host import Host  # noqa: PLC0415
     from gateway.fleet.nats_bus import NatsBus  # noqa: PLC0415
@@ -34,11 +35,12 @@ def _join(settings: FleetSettings, dispatcher: Dispatcher) -> Member:
 
     this, subjects = Peer.new(settings.process_name), Subjects(settings.prefix)
     bus = NatsBus(settings, name=f"{settings.role} {this}", inbox=f"{subjects.prefix}.nr.{this}.j")
+    store = Store(bus, subjects.prefix, ttl=runs_ttl)
     part: Member
     if settings.role == "front":
-        part = Front(bus, subjects, this, dispatcher, settings)
+        part = Front(bus, subjects, this, dispatcher, settings, store=store)
     else:
-        part = Host(bus, subjects, this, dispatcher, grace=settings.grace)
+        part = Host(bus, subjects, this, dispatcher, grace=settings.grace, store=store)
     return _Connected(bus, part)
 
 
@@ -48,6 +50,7 @@ class _Connected:
     def __init__(self, bus: NatsBus, part: Member) -> None:
         self._bus = bus
         self._part = part
+        self.background = part.background
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As `Member.run`."""

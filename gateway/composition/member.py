@@ -10,11 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.fleet.front.jobs import Jobs
     from gateway.observe.metrics.readings import FleetReading
 
 
 class Member(Protocol):
     """A front's part of a fleet, or a host's."""
+
+    @property
+    def background(self) -> Jobs | None:
+        """A front's requests that outlive it."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part, until cancelled. Begun while the dispatcher runs and before HTTP is served,
@@ -31,6 +36,8 @@ class Member(Protocol):
 
 class Alone:
     """The member that a gateway is that is of no fleet."""
+
+    background = None
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         del dispatcher

@@ -125,6 +125,7 @@ async def serve(
         scrape=None if metrics is None else metrics.scrape,
         console=console,
         probes_only=settings.fleet.role == "host",
+        background=member.background,
     )
     roster.ports = [listener.getsockname()[1] for listener in listeners]
     address = url_of(settings.server.host, listeners)

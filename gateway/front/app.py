@@ -23,6 +23,7 @@ from gateway.front.status import make_agents_blueprint, make_blueprint
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import CallerKeys, ServerSettings, Settings
+    from gateway.fleet.front.jobs import Jobs
     from gateway.front.auth import Keys
     from gateway.front.console.console import Console
     from gateway.front.limits.permits import Limits
@@ -108,11 +109,13 @@ def make_app(
     scrape: Scrape | None = None,
     console: Console | None = None,
     probes_only: bool = False,
+    background: Jobs | None = None,
 ) -> App:
     """The application, ready to be served by Hypercorn's trio worker. `tell` is told of every
     request, for which `begin` is called first; without it, none is observed. `keys` are those of
     callers. `scrape` makes what `/metrics` is answered with, where there are metrics; `/console`
-    shows the `console`. `probes_only`: nothing tells of the agents but the metrics."""
+    shows the `console`. `probes_only`: nothing tells of the agents but the metrics. `background`
+    are requests that outlive a front of a fleet."""
     max_body = settings.max_body_bytes
     app = App("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -166,6 +169,10 @@ def make_app(
         cors=make_cors(settings.cors),
         observing=observing,
     )
+    if background is not None:
+        from gateway.front.runs.afar import Afar  # noqa: PLC0415 - the same
+
+        runs.afar = Afar(runs, background, dispatcher, app.calls.codec_of)
     for each in served:
         if each.mount is not None:
             mount = each.mount(dispatcher, app.calls.calling, runs, app.calls.keys)

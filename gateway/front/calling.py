@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.front.client import ClientRequest
     from gateway.front.dialect import Codec
     from gateway.front.limits.permits import Limits
+    from gateway.front.runs.afar import Asked
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
     from gateway.front.runs.wishes import Wish
@@ -82,12 +83,13 @@ class Calling:
         wish: Wish | None,
         *,
         after: Run | None = None,
+        as_it_came: Asked | None = None,
     ) -> Exchange | Run:
         """Check a call as its caller's own and begin it: as a run if it is one (or the run that it
         repeats), else as an exchange, which must be left (`leave`).
 
         `size` is that of the body in bytes; `codec` encodes the answer of a run, and `after` is
-        the run that it goes on from.
+        the run that it goes on from. `as_it_came`: of a request that may outlive this process.
         """
         caller, seen = request.caller, request.observation
         if seen is not None:
@@ -103,7 +105,12 @@ class Calling:
         if asked.method == "invoke" and (inputs := self._inputs(asked.agent)) is not None:
             await inputs.check(asked.payload, asked.total)
         if wish is not None or asked.continues or self._runs.continues(asked.agent):
-            fields = request.head.fields
+            fields, afar = request.head.fields, self._runs.afar
+            left = after is None and afar is not None and afar.takes(asked, codec, wish)
+            if left and afar is not None and as_it_came is not None and wish is not None:
+                return await afar.begin(
+                    asked, codec, request.head, as_it_came, wish, seen=seen, permit=permit
+                )
             return self._runs.begin(
                 asked, codec, fields, wish, after=after, seen=seen, permit=permit
             )

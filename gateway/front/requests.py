@@ -192,7 +192,7 @@ class CallRoutes:
         What counts as the path from here on is put into the scope.
         """
         scope["path"], authority = read_target(scope)
-        codec = self._match(scope["path"])
+        codec = self.codec_of(scope["path"])
         if codec is not None:
             request.encode_error = codec.encode_error
             if codec.route.has_runs:
@@ -225,7 +225,7 @@ class CallRoutes:
         """Write an error of a request that has no codec."""
         return dialect_of(self._dialects, path, fields).encode_error(error, request_id)
 
-    def _match(self, path: str) -> Codec | None:
+    def codec_of(self, path: str) -> Codec | None:
         for dialect in self._dialects:
             codec = dialect.match(path)
             if codec is not None:
@@ -261,6 +261,9 @@ class CallRoutes:
         asked = codec.decode(request.head, body)
         if wish is not None:
             wish = wish.of_body(fields, body)
+        as_it_came = None
+        if wish is not None and wish.respond_async and (afar := self._runs.afar) is not None:
+            as_it_came = afar.as_it_came(path, body)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
         after = None
@@ -270,8 +273,10 @@ class CallRoutes:
                 return
             asked, going_on = going_on, None
         in_background = asked.continues and not asked.stream
-        begun = await self.calling.begin(request, asked, size, codec, wish, after=after)
-        del asked, after
+        begun = await self.calling.begin(
+            request, asked, size, codec, wish, after=after, as_it_came=as_it_came
+        )
+        del asked, after, as_it_came
         if isinstance(begun, Run):
             await respond_with_run(
                 request, self._runs, begun, wish, codec, in_background=in_background

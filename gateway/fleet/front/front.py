@@ -38,9 +38,11 @@ from gateway.errors import ShuttingDown
 from gateway.fleet.front.agent import RemoteAgent
 from gateway.fleet.front.described import read_description
 from gateway.fleet.front.hosts import Hosts
+from gateway.fleet.front.jobs import Jobs
 from gateway.fleet.front.link import Link
 from gateway.fleet.front.status import ask_all, merge
 from gateway.fleet.lookup import Lookup
+from gateway.fleet.subjects import Peer
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
 from gateway.observe.metrics.readings import FleetReading, PlaceReading
@@ -50,10 +52,11 @@ if TYPE_CHECKING:
     from gateway.agents.status import AgentStatus
     from gateway.config.fleet import FleetSettings
     from gateway.errors import GatewayError
+    from gateway.fleet.background import Store
     from gateway.fleet.bus import Bus, Delivery
     from gateway.fleet.front.described import Described
     from gateway.fleet.front.request import RemoteRequest
-    from gateway.fleet.subjects import Peer, Subjects
+    from gateway.fleet.subjects import Subjects
 
 log = logging.getLogger("gateway.fleet")
 
@@ -96,7 +99,10 @@ class Front:
         this: Peer,
         dispatcher: Dispatcher,
         settings: FleetSettings,
+        *,
+        store: Store | None = None,
     ) -> None:
+        """`store` has background runs."""
         self.hosts = Hosts(settings.may_serve)
         self._bus = bus
         self._subjects = subjects
@@ -105,6 +111,9 @@ class Front:
         self._settings = settings
         self._wires = Wires(bus, subjects, this, role="front")
         self._lookup = Lookup()
+        self.background: Jobs | None = None
+        if store is not None:
+            self.background = Jobs(bus, store, dispatcher, is_there=self._is_there)
         self._links: dict[Peer, Link] = {}
         self._agents: dict[str, RemoteAgent] = {}
         """Those that are served, or are about to be."""
@@ -132,6 +141,8 @@ class Front:
             self._nursery.start_soon(self._wires.run)
             self._bus.watch(self._connected, self._lost)
             self._nursery.start_soon(self._beat)
+            if self.background is not None:
+                self._nursery.start_soon(self.background.run)
             with trio.move_on_after(FIRST_SECONDS):
                 await self._came.wait()
                 await trio.sleep(BEAT)  # others, too
@@ -242,6 +253,11 @@ class Front:
 
     def _may_judge(self, now: float) -> bool:
         return self._lost_at is None and now >= self._judging_from
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a host is, by what `str` makes of it."""
+        peer = Peer.parse(name)
+        return peer is not None and self.hosts.get(peer) is not None
 
     # Agents
 

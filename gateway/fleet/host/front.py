@@ -209,7 +209,7 @@ class Front:
             self.wire.send(refusal(said.id, error))
 
     def _enter(self, said: Submit) -> None:
-        call = _call(said)
+        call = call_of(said)
         session = self._session(call)
         if session is None:
             self._admit(said.id, call)
@@ -338,7 +338,7 @@ class Front:
         self._note(request)
 
 
-def _call(said: Submit) -> Call:
+def call_of(said: Submit) -> Call:
     return Call(
         agent=said.agent,
         method=said.method,

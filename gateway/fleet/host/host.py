@@ -16,6 +16,7 @@ from gateway.errors import AgentNotFound
 from gateway.fleet.host.beats import Beats, describe
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.front import Front
+from gateway.fleet.host.jobs import Jobs
 from gateway.fleet.host.judge import Judge
 from gateway.fleet.ownership import Claims
 from gateway.fleet.wire import BEAT, Wires
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.fleet.background import Store
     from gateway.fleet.bus import Bus
     from gateway.fleet.subjects import Peer, Subjects
     from gateway.fleet.wire import Wire
@@ -40,9 +42,17 @@ class Host:
     """See the module's docstring. `run` must be running, and the dispatcher's, too."""
 
     def __init__(
-        self, bus: Bus, subjects: Subjects, this: Peer, dispatcher: Dispatcher, *, grace: float
+        self,
+        bus: Bus,
+        subjects: Subjects,
+        this: Peer,
+        dispatcher: Dispatcher,
+        *,
+        grace: float,
+        store: Store | None = None,
     ) -> None:
-        """A front that says nothing for `grace` seconds is gone."""
+        """A front that says nothing for `grace` seconds is gone. `store` has background runs."""
+        self.background = None
         self.this = this
         self.grace = grace
         self._bus = bus
@@ -52,6 +62,9 @@ class Host:
         self._nursery: trio.Nursery | None = None
         self._beats = Beats(dispatcher)
         self._judge = Judge(self._exchanges)
+        self._jobs: Jobs | None = None
+        if store is not None:
+            self._jobs = Jobs(bus, store, this, dispatcher, see=self._judge.see)
         # Before the wires: what it hears has to begin before what is asked of it.
         self._claims = Claims(this, subjects, bus, displaced=self._displaced, moved=self._moved)
         self._wires = Wires(bus, subjects, this, role="host", accept=self._accept)
@@ -69,6 +82,8 @@ class Host:
             self._nursery.start_soon(self._wires.run)
             self._nursery.start_soon(self._judge.run)
             self._nursery.start_soon(self._beat)
+            if self._jobs is not None:
+                self._nursery.start_soon(self._jobs.run)
             task_status.started()
 
     async def end(self) -> None:
@@ -77,6 +92,8 @@ class Host:
             async with trio.open_nursery() as nursery:
                 for front in self._fronts:
                     nursery.start_soon(front.settled)
+                if self._jobs is not None:
+                    nursery.start_soon(self._jobs.settled)
 
     # Fronts
 
@@ -108,6 +125,8 @@ class Host:
         for front in self._fronts:
             for request in front.requests.values():
                 yield request.exchange
+        if self._jobs is not None:
+            yield from self._jobs.open.values()
 
     def _displaced(self, agent: str, session: str) -> None:
         if agent in self._dispatcher.agents:

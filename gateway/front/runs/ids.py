@@ -33,6 +33,12 @@ _SEAL_BYTES = 8
 
 _TOKEN = re.compile(rf"[0-9a-f]{{{_INCARNATION_DIGITS + 2 * (_SECRET_BYTES + _SEAL_BYTES)}}}\Z")
 
+
+def is_token(text: str) -> bool:
+    """Whether a text has the form of an id, whoever gave it out."""
+    return _TOKEN.match(text) is not None
+
+
 CREDENTIALS = (b"authorization", b"x-api-key")
 
 

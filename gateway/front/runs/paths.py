@@ -50,7 +50,10 @@ async def respond_on_path(
         return
     if request.head.has_body:
         await request.read_body(MOST_BODY_BYTES, reading)
-    run = runs.find(path.token, credential_of(fields, request.caller.name))
+    credential = credential_of(fields, request.caller.name)
+    if runs.afar is not None:
+        await runs.afar.look_for(path.token, credential)
+    run = runs.find(path.token, credential)
     request.caller.check(run.agent)
     if (seen := request.observation) is not None:
         seen.run, seen.agent, seen.stream = RUN_PREFIX + run.token, run.agent, run.stream

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.front.dialect import Codec, Response
     from gateway.front.limits.permits import Permit
+    from gateway.front.runs.afar import Afar
     from gateway.front.runs.wishes import Wish
     from gateway.observe.observation import Observation, Tell
 
@@ -67,6 +68,8 @@ class Runs:
         tell: Tell | None = None,
     ) -> None:
         """`tell` is told of each run's end, if the request that started it is observed."""
+        self.afar: Afar | None = None
+        """In a fleet: the runs that outlive this process."""
         self._dispatcher = dispatcher
         self._tell = tell
         self._ids = Ids()
@@ -183,8 +186,48 @@ class Runs:
             self._registry.replace(after)
         if wish is not None and wish.key is not None:
             fingerprints[wish.key] = wish.fingerprint
-        run = Run(
+        run = self.keep(
             self._ids.new(credential) if after is None else after.token,
+            credential,
+            exchange,
+            codec,
+            key=key,
+            fingerprints=fingerprints,
+            seen=seen,
+            permit=permit,
+        )
+        if after is not None:
+            after.give_way(run)
+        return run
+
+    def make_place(self, *, has_key: bool) -> None:
+        """Make sure that one more run can be kept. Raises Overloaded."""
+        self._registry.make_place(clock.now(), has_key=has_key)
+
+    def new_token(self, credential: bytes) -> str:
+        """The id of a run that is about to begin, without its prefix."""
+        return self._ids.new(credential)
+
+    def has(self, token: str) -> bool:
+        """Whether a run with this id is kept."""
+        return self._registry.find(token) is not None
+
+    def keep(
+        self,
+        token: str,
+        credential: bytes,
+        exchange: Exchange,
+        codec: Codec,
+        *,
+        key: bytes | None,
+        fingerprints: Mapping[bytes, bytes],
+        seen: Observation | None = None,
+        permit: Permit | None = None,
+    ) -> Run:
+        """Begin a run, for which there is a place."""
+        assert self._nursery is not None, "no service is running"
+        run = Run(
+            token,
             credential,
             exchange,
             codec,
@@ -193,8 +236,6 @@ class Runs:
             fingerprints=fingerprints,
         )
         self._registry.add(run)
-        if after is not None:
-            after.give_way(run)
         if isinstance(codec, KeptCodec):
             codec.kept_as(run.token)
         of_run = None
@@ -229,7 +270,8 @@ class Runs:
     def cancel(self, run: Run) -> None:
         """End a run. One that has ended stays as it is."""
         if run.exchange is not None:
-            self._dispatcher.leave(run.exchange)
+            if self.afar is None or not self.afar.cancel(run.exchange):
+                self._dispatcher.leave(run.exchange)
             run.hurry()
 
     def of(self, credential: bytes, dialect: str, agent: str | None) -> list[Run]:
@@ -297,6 +339,8 @@ class Runs:
         if error is not None and not exchange.handed_over:
             # Nothing has happened. Whoever sends the request again may have it run.
             self._registry.forget_key(run)
+            if self.afar is not None and run.key is not None:
+                await self.afar.forget_key(run.key)
         self._registry.ended(run)
         self._expires.set()
         self._log_end(run)

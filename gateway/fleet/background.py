@@ -1,0 +1,399 @@
+"""Requests that outlive their front: what a front leaves in JetStream, and what a host makes of it.
+
+Theory of operation
+-------------------
+
+    front ── job, record ──> RUNS                              RUNS ── record ──> any front
+          ── token ────────> QUEUE ── one per free slot ──> host          │
+                                                             └─ taken ──> RUNS
+          <── outcome ─────────────────────────────────────────────────── DONE
+
+A *job* is the request for a host (`Submit`). A *record* is the request as it came to a front: what
+any other one needs to make the same codec, and the credential that it belongs to. An *outcome* is
+what the host made of it: lines of the worker protocol, or an error.
+
+**At most once.** A host that gets a token writes that it has *taken* the job, which succeeds once
+for each; only then is the job acknowledged and given to a worker. So what is delivered twice, or
+taken by a host that is gone a moment later, is never run again: whoever waits for it sees that the
+host is not there any more, and writes the outcome. An outcome, too, is written once: the first one
+counts, be it the host's, that of a cancel, or of a front that gave the host up.
+
+**In pieces.** What has more than `PIECE` bytes is cut. The first piece says how many there are, and
+is written last: what can be read is whole.
+
+**Bounds.** The streams hold so many bytes and messages, and for so long (`TTL`, and that of
+[server.runs] for outcomes). Beyond them, a front refuses a request with 503.
+
+Hosts need for each of their agents, beside what `README.md` says:
+
+    publish    $JS.API.CONSUMER.MSG.NEXT.<P>_QUEUE.AGENT   $JS.ACK.<P>_QUEUE.AGENT.>
+               $JS.API.DIRECT.GET.<P>_RUNS.gw.job.AGENT.>
+               $JS.API.DIRECT.GET.<P>_DONE.gw.done.AGENT.>
+               gw.taken.AGENT.*   gw.done.AGENT.>
+    subscribe  gw.run.AGENT  gw.stop.AGENT
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from gateway.fleet.messages import Error, Submit
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from nats.js import JetStreamContext
+
+    T = TypeVar("T")
+
+PIECE = 512 * 1024
+"""Bytes of a message: its headers have room beside it, under NATS's 1 MB."""
+
+TTL = 24 * 3600.0
+"""Seconds for which a request may wait and run."""
+
+MOST_BYTES = 256 * 1024 * 1024
+"""Of requests, and as many of outcomes."""
+
+MOST_WAITING = 10_000
+"""Requests that no host has taken."""
+
+MOST_PIECES = 1024
+
+ENDED = "ended"
+"""Instead of a host: there was an outcome. It may be forgotten by now."""
+
+FETCH_SECONDS = 0.5
+"""For which a host waits for a token when there may be one."""
+
+
+class Record(Struct, array_like=True, frozen=True):
+    """A request as it came to a front, without what its caller proved itself by."""
+
+    agent: str
+    path: str
+    fields: dict[bytes, bytes]
+    query: bytes
+    scheme: str
+    body: bytes
+    request_id: str
+    owner: str
+    credential: bytes
+    """A digest."""
+    key: bytes | None
+    """A digest of the Idempotency-Key, and of what was asked under it."""
+    fingerprint: bytes
+
+
+class Outcome(Struct, array_like=True, frozen=True):
+    """How a request has ended. It has the id 1 in its lines."""
+
+    lines: bytes
+    error: Error | None
+    handed_over: bool
+    """Whether a worker may have read it."""
+
+
+class Key(Struct, array_like=True, frozen=True):
+    """What an Idempotency-Key was used for."""
+
+    token: str
+    fingerprint: bytes
+
+
+class TakenError(Exception):
+    """Somebody else has written that before."""
+
+
+class FullError(Exception):
+    """There is no room in JetStream."""
+
+
+class AwayError(Exception):
+    """There is no connection, no JetStream, or no answer."""
+
+
+class Runner(Protocol):
+    """What is needed of `nats_bus.NatsBus`, beside `Bus`."""
+
+    async def run(self, function: Callable[[JetStreamContext], Awaitable[T]]) -> T: ...
+
+
+class Store:
+    """What there is in JetStream. Methods raise AwayError, and what they say. Tokens are
+    hexadecimal; agents have good names."""
+
+    def __init__(self, bus: Runner, prefix: str, *, ttl: float) -> None:
+        self._bus = bus
+        self._prefix = prefix
+        self._ttl = ttl
+        name = prefix.replace(".", "-")
+        self.queue, self._runs, self._done = f"{name}_QUEUE", f"{name}_RUNS", f"{name}_DONE"
+
+    def __repr__(self) -> str:
+        return f"<Store {self._runs}>"
+
+    async def _run(self, function: Callable[[JetStreamContext], Awaitable[T]]) -> T:
+        from nats.errors import Error as NatsError  # noqa: PLC0415 - of an extra
+
+        from gateway.fleet.nats_bus import NotConnectedError  # noqa: PLC0415 - the same
+
+        try:
+            return await self._bus.run(function)
+        except (NatsError, NotConnectedError, OSError, TimeoutError) as error:
+            raise AwayError(str(error) or type(error).__name__) from error
+
+    # Subjects
+
+    def hint(self, agent: str) -> str:
+        """A front publishes a token here, which JetStream keeps."""
+        return f"{self._prefix}.run.{agent}"
+
+    def stop(self, agent: str) -> str:
+        """A front publishes the token of a request here that nobody wants any more."""
+        return f"{self._prefix}.stop.{agent}"
+
+    @property
+    def news(self) -> tuple[str, str]:
+        """A host says here which request it has taken, and which has ended."""
+        return f"{self._prefix}.taken.*.*", f"{self._prefix}.done.*.*.0"
+
+    def _at(self, kind: str, agent: str, token: str) -> str:
+        return f"{self._prefix}.{kind}.{agent}.{token}"
+
+    # The front's part
+
+    async def prepare(self) -> None:
+        """Make the streams, if there are none. Raises FullError."""
+        prefix = self._prefix
+
+        async def make(js: JetStreamContext) -> None:
+            from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig  # noqa: PLC0415
+
+            kinds = ("job", "record", "key", "taken")
+            for config in (
+                StreamConfig(
+                    name=self.queue,
+                    subjects=[f"{prefix}.run.*"],
+                    retention=RetentionPolicy.WORK_QUEUE,
+                    max_msgs=MOST_WAITING,
+                    max_age=TTL,
+                    discard=DiscardPolicy.NEW,
+                ),
+                StreamConfig(
+                    name=self._runs,
+                    subjects=[f"{prefix}.{kind}.>" for kind in kinds],
+                    max_age=TTL,
+                    max_bytes=MOST_BYTES,
+                    discard=DiscardPolicy.NEW,
+                    allow_direct=True,
+                ),
+                StreamConfig(
+                    name=self._done,
+                    subjects=[f"{prefix}.done.>"],
+                    max_age=self._ttl,
+                    max_bytes=MOST_BYTES,
+                    allow_direct=True,
+                ),
+            ):
+                await _make_stream(js, config)
+
+        await self._run(make)
+
+    async def keep_key(self, digest: bytes, key: Key) -> Key:
+        """Use an Idempotency-Key, unless it was used; what it is used for."""
+        subject = f"{self._prefix}.key.{digest.hex()}"
+        try:
+            await self._write_once(self._runs, subject, msgspec.msgpack.encode(key))
+        except TakenError:
+            found = await self._run(lambda js: _last(js, self._runs, subject))
+            return key if found is None else msgspec.msgpack.decode(found, type=Key)
+        return key
+
+    async def forget_key(self, digest: bytes) -> None:
+        """The request under an Idempotency-Key was read by no worker."""
+        subject = f"{self._prefix}.key.{digest.hex()}"
+        await self._run(lambda js: js.purge_stream(self._runs, subject=subject))
+
+    async def submit(self, token: str, record: Record, job: Submit) -> None:
+        """Let a host take a request. Raises FullError."""
+        agent = record.agent
+        encode = msgspec.msgpack.encode
+
+        async def put(js: JetStreamContext) -> None:
+            from nats.js.api import AckPolicy, ConsumerConfig  # noqa: PLC0415
+
+            await js.add_consumer(
+                self.queue,
+                ConsumerConfig(
+                    durable_name=agent,
+                    filter_subject=self.hint(agent),
+                    ack_policy=AckPolicy.EXPLICIT,
+                ),
+            )
+            for kind, what in (("record", encode(record)), ("job", encode(job))):
+                await _put(js, self._runs, self._at(kind, agent, token), what)
+            await js.publish(self.hint(agent), token.encode(), stream=self.queue)
+
+        await self._run(put)
+
+    async def find(self, token: str) -> Record | None:
+        """The record of a request; None: it is not kept."""
+        return await self._run(lambda js: self._find(js, token))
+
+    async def _find(self, js: JetStreamContext, token: str) -> Record | None:
+        # Only the token is known: the record's own subject says of which agent it is.
+        agent = await _last(js, self._runs, f"{self._prefix}.key.of.{token}")
+        if agent is None:
+            return None
+        data = await _get(js, self._runs, self._at("record", agent.decode(), token))
+        return None if data is None else msgspec.msgpack.decode(data, type=Record)
+
+    async def name_agent(self, token: str, agent: str) -> None:
+        """Before `submit`: of which agent a request is."""
+        await self._write_once(self._runs, f"{self._prefix}.key.of.{token}", agent.encode())
+
+    async def outcome(self, agent: str, token: str) -> Outcome | None:
+        """How a request has ended; None: it has not."""
+        subject = self._at("done", agent, token)
+        data = await self._run(lambda js: _get(js, self._done, subject))
+        return None if data is None else msgspec.msgpack.decode(data, type=Outcome)
+
+    async def taken_by(self, agent: str, token: str) -> str | None:
+        """The host that has taken a request, or `ENDED`; None: it waits."""
+        subject = self._at("taken", agent, token)
+        found = await self._run(lambda js: _last(js, self._runs, subject))
+        return None if found is None else found.decode("ascii", "replace")
+
+    # The host's part
+
+    async def take(self, agent: str, host: str) -> tuple[str, Submit] | None:
+        """The token and the job of a request that no other host has, or will have; None: there is
+        none at the moment."""
+
+        async def fetch(js: JetStreamContext) -> tuple[str, Submit] | None:
+            from nats.errors import TimeoutError as NoneInTimeError  # noqa: PLC0415
+
+            subscription = await js.pull_subscribe_bind(agent, self.queue)
+            try:
+                while True:
+                    [message] = await subscription.fetch(1, timeout=FETCH_SECONDS)
+                    token = message.data.decode("ascii", "replace")
+                    taken = self._at("taken", agent, token)
+                    try:
+                        await _publish_once(js, self._runs, taken, host.encode())
+                    except TakenError:  # or it has ended while it waited
+                        await message.ack()
+                        continue
+                    await message.ack()
+                    data = await _get(js, self._runs, self._at("job", agent, token))
+                    if data is not None:
+                        return token, msgspec.msgpack.decode(data, type=Submit)
+            except NoneInTimeError:
+                return None
+            finally:
+                await subscription.unsubscribe()
+
+        return await self._run(fetch)
+
+    async def finish(self, agent: str, token: str, outcome: Outcome) -> None:
+        """Write an outcome, if there is none."""
+        data, subject = msgspec.msgpack.encode(outcome), self._at("done", agent, token)
+
+        async def put(js: JetStreamContext) -> None:
+            with suppress(TakenError):
+                await _put(js, self._done, subject, data, once=True)
+            await _publish(js, self._runs, self._at("taken", agent, token), ENDED.encode())
+
+        await self._run(put)
+
+    async def _write_once(self, stream: str, subject: str, data: bytes) -> None:
+        await self._run(lambda js: _publish_once(js, stream, subject, data))
+
+
+# In asyncio
+
+
+async def _make_stream(js: JetStreamContext, config: object) -> None:
+    from nats.js.errors import BadRequestError, ServerError  # noqa: PLC0415
+
+    try:
+        await js.add_stream(config)  # type: ignore[arg-type]
+    except BadRequestError as error:
+        if error.err_code != _EXISTS:
+            raise FullError(str(error)) from None
+        await js.update_stream(config)  # type: ignore[arg-type]
+    except ServerError as error:
+        raise FullError(str(error)) from None
+
+
+_EXISTS = 10058
+"""JetStream's code for a stream that is there, with another configuration."""
+
+_WRONG_LAST = 10071
+"""JetStream's code for a message that was to be the first of its subject, and is not."""
+
+
+async def _publish_once(js: JetStreamContext, stream: str, subject: str, data: bytes) -> None:
+    """Raises TakenError and FullError."""
+    from nats.js.errors import APIError  # noqa: PLC0415
+
+    headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+    try:
+        await js.publish(subject, data, stream=stream, headers=headers)
+    except APIError as error:
+        if error.err_code == _WRONG_LAST:
+            raise TakenError from None
+        raise FullError(str(error)) from None
+
+
+async def _put(
+    js: JetStreamContext, stream: str, subject: str, data: bytes, *, once: bool = False
+) -> None:
+    """Write what may have several pieces. Raises FullError, and TakenError with `once`."""
+    pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)] or [b""]
+    if len(pieces) > MOST_PIECES:
+        raise FullError(f"{len(data)} bytes are too many")
+    for number in range(len(pieces) - 1, 0, -1):
+        await _publish(js, stream, f"{subject}.{number}", pieces[number])
+    first = len(pieces).to_bytes(4, "big") + pieces[0]
+    if once:
+        await _publish_once(js, stream, f"{subject}.0", first)
+    else:
+        await _publish(js, stream, f"{subject}.0", first)
+
+
+async def _publish(js: JetStreamContext, stream: str, subject: str, data: bytes) -> None:
+    from nats.js.errors import APIError  # noqa: PLC0415
+
+    try:
+        await js.publish(subject, data, stream=stream)
+    except APIError as error:
+        raise FullError(str(error)) from None
+
+
+async def _get(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
+    first = await _last(js, stream, f"{subject}.0")
+    if first is None or len(first) < 4:
+        return None
+    pieces = [first[4:]]
+    for number in range(1, min(int.from_bytes(first[:4], "big"), MOST_PIECES)):
+        piece = await _last(js, stream, f"{subject}.{number}")
+        if piece is None:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def _last(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
+    from nats.js.errors import NotFoundError  # noqa: PLC0415
+
+    try:
+        message = await js.get_last_msg(stream, subject, direct=True)
+    except NotFoundError:
+        return None
+    return message.data or b""

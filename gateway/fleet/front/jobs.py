@@ -1,0 +1,252 @@
+"""Background runs as a front sees them: left in JetStream, and awaited from there.
+
+The exchange of such a request belongs to no agent of this process: what becomes of it is read from
+what its host has written (`gateway.fleet.background`), with the connection that reads hosts
+anyway. Any front can have one for the same request, also after the one that had it first is gone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from gateway import clock
+from gateway.errors import Cancelled, Overloaded
+from gateway.exchange import Exchange
+from gateway.fleet.background import ENDED, AwayError, FullError, Outcome
+from gateway.fleet.front.errors import broke_the_protocol, lost, made_anew
+from gateway.fleet.front.request import RemoteRequest
+from gateway.fleet.lookup import Lookup
+from gateway.fleet.messages import Error
+from gateway.fleet.subjects import Peer
+from gateway.observe import logs
+from gateway.workers.failures import agents_error
+from protocol import Burst, Chunk, End, Event, Failure, Result
+from protocol.gateway_side import GatewayConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.call import Call
+    from gateway.fleet.background import Record, Store
+    from gateway.fleet.bus import Bus, Delivery
+
+log = logging.getLogger("gateway.fleet")
+
+LOOK_SECONDS = 3.0
+"""Until JetStream is asked again what became of a request: news may have been missed."""
+
+GONE_LOOKS = 2
+"""Looks at which a host that has taken a request was not there, until it is given up."""
+
+SOMEBODY = Peer("host", "0")
+"""A host whose name is not known any more."""
+
+
+class _Awaited:
+    def __init__(self, token: str, exchange: Exchange) -> None:
+        self.token = token
+        self.exchange = exchange
+        self.request = RemoteRequest(exchange, Lookup())
+        self.news = trio.Event()
+        self.unseen = 0
+        """Looks at which its host was not there."""
+        self.told = False
+        """Whether it has ended as its host, or another front, has written."""
+
+
+class Jobs:
+    """The background runs that a front waits for. `run` must be running.
+
+    `is_there` says whether a host is, by what `str` makes of a `Peer`.
+    """
+
+    def __init__(
+        self, bus: Bus, store: Store, dispatcher: Dispatcher, *, is_there: Callable[[str], bool]
+    ) -> None:
+        self.available = False
+        """Whether there is JetStream."""
+        self.store = store
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._is_there = is_there
+        self._awaited: dict[Exchange, _Awaited] = {}
+        self._by_token: dict[str, _Awaited] = {}
+        self._said = False
+        self._news = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    def __repr__(self) -> str:
+        return f"<Jobs {len(self._awaited)} awaited>"
+
+    async def run(self) -> None:
+        """Wait for what becomes of them, until cancelled."""
+        self._bus.watch(self._connected, lambda: None)
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                await self._news.wait()
+                self._news = trio.Event()
+                await self._prepare()
+
+    def _connected(self) -> None:
+        for subject in self.store.news:
+            self._bus.subscribe(subject, self._on_news)
+        self._news.set()
+        for awaited in self._awaited.values():
+            awaited.news.set()
+
+    async def _prepare(self) -> None:
+        try:
+            await self.store.prepare()
+        except (AwayError, FullError) as error:
+            self.available = False
+            if self._bus.connected and not self._said:
+                self._said = True
+                message = f"NATS has no JetStream: background runs end with their front ({error})"
+                logs.event(log, logging.WARNING, message)
+        else:
+            self.available = True
+
+    def _on_news(self, delivery: Delivery) -> None:
+        awaited = self._by_token.get(delivery.subject.split(".")[-1])
+        awaited = awaited or self._by_token.get(delivery.subject.split(".")[-2])
+        if awaited is not None:
+            awaited.news.set()
+
+    # Requests
+
+    async def submit(self, token: str, record: Record, call: Call) -> Exchange:
+        """Leave a request for the hosts, and wait for it. Raises GatewayError."""
+        exchange = self._exchange(call)
+        job = RemoteRequest(exchange, Lookup()).message()
+        try:
+            await self.store.name_agent(token, call.agent)
+            await self.store.submit(token, record, job)
+        except FullError as error:
+            raise Overloaded(
+                f"JetStream takes no more background runs: {error}", retry_after=1.0
+            ) from None
+        except AwayError as error:
+            raise Overloaded(
+                f"the run could not be left in JetStream: {error}", retry_after=1.0
+            ) from None
+        exchange.forget_payload()
+        self._await(token, exchange)
+        return exchange
+
+    async def attach(self, token: str, call: Call) -> Exchange:
+        """Wait for a request that was left before, perhaps by another front. What is known of it
+        already is known when this returns."""
+        exchange = self._exchange(call)
+        exchange.forget_payload()
+        await self._look(self._await(token, exchange))
+        return exchange
+
+    def cancel(self, exchange: Exchange) -> bool:
+        """Nobody wants a request any more. Returns whether it is one of these."""
+        awaited = self._awaited.get(exchange)
+        if awaited is None:
+            return False
+        exchange.fail(Cancelled())
+        awaited.news.set()
+        return True
+
+    def _exchange(self, call: Call) -> Exchange:
+        settings = self._dispatcher.agent(call.agent).settings
+        return Exchange(call, settings.clocks, clock.now(), settings.session_by)
+
+    def _await(self, token: str, exchange: Exchange) -> _Awaited:
+        awaited = _Awaited(token, exchange)
+        self._awaited[exchange] = self._by_token[token] = awaited
+        assert self._nursery is not None
+        self._nursery.start_soon(self._follow, awaited)
+        return awaited
+
+    async def _follow(self, awaited: _Awaited) -> None:
+        try:
+            while not awaited.exchange.ended:
+                awaited.news = trio.Event()
+                await self._look(awaited)
+                if awaited.exchange.ended:
+                    break
+                with trio.move_on_after(LOOK_SECONDS):
+                    await awaited.news.wait()
+            if not awaited.told:
+                await self._end(awaited)
+        except Exception:  # the boundary: a defect of ours is logged, and ends the request alone
+            log.exception("internal error")
+            awaited.exchange.fail(broke_the_protocol(SOMEBODY))
+        finally:
+            del self._awaited[awaited.exchange]
+            self._by_token.pop(awaited.token, None)
+
+    async def _look(self, awaited: _Awaited) -> None:
+        """See what has become of a request."""
+        exchange, token = awaited.exchange, awaited.token
+        agent = exchange.call.agent
+        try:
+            host = await self.store.taken_by(agent, token)
+            outcome = await self.store.outcome(agent, token)
+            if outcome is None and host not in {None, ENDED} and not self._is_there(str(host)):
+                awaited.unseen += 1
+                if awaited.unseen < GONE_LOOKS or not self._bus.connected:
+                    return
+                error = lost(Peer.parse(str(host)) or SOMEBODY, "is gone")
+                told = Error(error.type, error.message, None, dict(error.details))
+                await self.store.finish(agent, token, Outcome(b"", told, handed_over=True))
+                outcome = await self.store.outcome(agent, token)
+        except (AwayError, FullError):
+            return
+        awaited.unseen = 0
+        if host is not None and not exchange.handed_over and outcome is None:
+            awaited.request.given(None)
+        if outcome is not None and not exchange.ended:
+            awaited.told = True
+            read_outcome(outcome, awaited.request, Peer.parse(host or "") or SOMEBODY)
+
+    async def _end(self, awaited: _Awaited) -> None:
+        """A request has ended here before there was an outcome: cancelled, or by a clock."""
+        error = awaited.exchange.error
+        if error is None:
+            return
+        agent, token = awaited.exchange.call.agent, awaited.token
+        told = Error(error.type, error.message, error.retry_after, dict(error.details))
+        outcome = Outcome(b"", told, handed_over=awaited.exchange.handed_over)
+        self._bus.publish(self.store.stop(agent), token.encode())
+        try:
+            await self.store.finish(agent, token, outcome)
+        except (AwayError, FullError) as problem:
+            message = f"a background run could not be ended: {problem}"
+            logs.event(log, logging.WARNING, message, agent=agent)
+
+
+def read_outcome(outcome: Outcome, request: RemoteRequest, host: Peer) -> None:
+    """End the exchange of a request with what its host has written, which may be anything."""
+    exchange = request.exchange
+    if outcome.handed_over and not exchange.handed_over:
+        request.given(None)
+    if outcome.error is not None:
+        exchange.fail(made_anew(outcome.error, host))
+        return
+    connection = GatewayConnection.of_host(ids=itertools.count(1))
+    connection.open_request(exchange.call.method, events=exchange.call.events)
+    now = clock.now()
+    for event in connection.receive_batch(outcome.lines):
+        if isinstance(event, Burst):
+            exchange.add_words(event.texts, now)
+        elif isinstance(event, Chunk):
+            exchange.add_words([event.text], now)
+        elif isinstance(event, Event):
+            exchange.add_words([event.event], now)
+        elif isinstance(event, Result):
+            exchange.end(event.value, event.outcome)
+        elif isinstance(event, End):
+            exchange.end(outcome=event.outcome)
+        elif isinstance(event, Failure):
+            exchange.fail(agents_error(event, lambda _: None))
+    if not exchange.ended:
+        exchange.fail(broke_the_protocol(host))

@@ -1,0 +1,195 @@
+"""Background runs at a host: taken from JetStream when there is a place for one, and given to the
+agents as any request. See `gateway.fleet.background`.
+
+Nothing is asked while there is nothing to take: a front says on the agent's subject that there is
+something, and so does a new connection, after which there may be. A host that has no place for it
+asks again when it has.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec import structs
+
+from gateway.errors import GatewayError
+from gateway.fleet.background import AwayError, FullError, Outcome
+from gateway.fleet.host.beats import capacity
+from gateway.fleet.host.exchange import ForwardedExchange
+from gateway.fleet.host.front import call_of
+from gateway.fleet.host.lines import answer, words
+from gateway.fleet.host.request import as_said
+from gateway.fleet.wire import BEAT
+from gateway.observe import logs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gateway.agents.dispatcher import Dispatcher
+    from gateway.fleet.background import Store
+    from gateway.fleet.bus import Bus, Delivery
+    from gateway.fleet.messages import Submit
+    from gateway.fleet.subjects import Peer
+
+log = logging.getLogger("gateway.fleet")
+
+AT_ONCE = 8
+"""Agents that are asked for at a time."""
+
+RETRY_SECONDS = 1.0
+"""Until an outcome is written again that could not be."""
+
+RETRIES = 60
+
+
+class Jobs:
+    """The background runs of one host. `see` is told of the deadlines of exchanges."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: Store,
+        this: Peer,
+        dispatcher: Dispatcher,
+        *,
+        see: Callable[[float], None],
+    ) -> None:
+        self.open: dict[str, ForwardedExchange] = {}
+        """Those that run here, by their tokens."""
+        self._bus = bus
+        self._store = store
+        self._this = this
+        self._dispatcher = dispatcher
+        self._see = see
+        self._due: set[str] = set()
+        """Agents for which there may be something to take."""
+        self._asking: set[str] = set()
+        self._heard: set[str] = set()
+        """Agents whose subjects are subscribed."""
+        self._limit = trio.CapacityLimiter(AT_ONCE)
+        self._left = trio.lowlevel.ParkingLot()
+        self._writing = 0
+
+    def __repr__(self) -> str:
+        return f"<Jobs {len(self.open)} run here>"
+
+    async def run(self) -> None:
+        """Take what there is, until cancelled."""
+        self._bus.watch(self._connected, lambda: None)
+        async with trio.open_nursery() as nursery:
+            while True:
+                if self._bus.connected:
+                    self._listen()
+                    for agent in [each for each in self._due if self._has_place(each)]:
+                        self._due.discard(agent)
+                        self._asking.add(agent)
+                        nursery.start_soon(self._take, agent, nursery)
+                await trio.sleep(BEAT)
+
+    async def settled(self) -> None:
+        """Wait until every outcome is written."""
+        while self._writing:
+            await self._left.park()
+
+    def _connected(self) -> None:
+        self._heard.clear()
+
+    def _listen(self) -> None:
+        for agent in self._dispatcher.agents.keys() - self._heard:
+            self._heard.add(agent)
+            self._due.add(agent)
+            self._bus.subscribe(self._store.hint(agent), self._on_hint)
+            self._bus.subscribe(self._store.stop(agent), self._on_stop)
+
+    def _on_hint(self, delivery: Delivery) -> None:
+        self._due.add(delivery.subject.rsplit(".", 1)[1])
+
+    def _on_stop(self, delivery: Delivery) -> None:
+        exchange = self.open.get(delivery.data.decode("ascii", "replace"))
+        if exchange is not None:
+            self._dispatcher.leave(exchange)
+
+    def _has_place(self, name: str) -> bool:
+        agent = self._dispatcher.agents.get(name)
+        if agent is None or name in self._asking or self._dispatcher.leaving:
+            return False
+        if self._dispatcher.draining or not agent.state.can_serve:
+            return False
+        summary = agent.summary
+        return summary.in_flight + summary.waiting < capacity(agent)
+
+    async def _take(self, agent: str, nursery: trio.Nursery) -> None:
+        try:
+            async with self._limit:
+                taken = await self._store.take(agent, str(self._this))
+        except (AwayError, FullError):
+            return
+        finally:
+            self._asking.discard(agent)
+        if taken is not None:
+            self._due.add(agent)
+            nursery.start_soon(self._serve, agent, *taken)
+
+    async def _serve(self, agent: str, token: str, job: Submit) -> None:
+        self._writing += 1
+        try:
+            if await self._is_over(agent, token):
+                return
+            await self._write(agent, token, await self._outcome(agent, token, job))
+        finally:
+            self._writing -= 1
+            self._left.unpark_all()
+
+    async def _is_over(self, agent: str, token: str) -> bool:
+        """Whether it was cancelled while it waited."""
+        try:
+            return await self._store.outcome(agent, token) is not None
+        except AwayError:
+            return False
+
+    async def _outcome(self, agent: str, token: str, job: Submit) -> Outcome:
+        # What a client is to see as a stream is kept whole, as any answer.
+        call = structs.replace(call_of(job), agent=agent, stream=False)
+        try:
+            exchange = self._dispatcher.submit(call)
+        except GatewayError as error:
+            return Outcome(b"", as_said(error), handed_over=False)
+        assert isinstance(exchange, ForwardedExchange)
+        self.open[token] = exchange
+        try:
+            await self._ended(exchange)
+            await exchange.check_late()
+        finally:
+            del self.open[token]
+            self._dispatcher.leave(exchange)
+        if exchange.error is not None:
+            return Outcome(b"", as_said(exchange.error), exchange.handed_over)
+        said = exchange.take()
+        lines = words(1, said) if said else b""
+        lines += answer(1, call.method, exchange.result, exchange.outcome)
+        return Outcome(lines, None, handed_over=True)
+
+    async def _ended(self, exchange: ForwardedExchange) -> None:
+        changed = trio.lowlevel.ParkingLot()
+
+        def change() -> None:
+            changed.unpark_all()
+
+        exchange.watch(change, self._see)
+        while not exchange.ended:
+            await changed.park()
+
+    async def _write(self, agent: str, token: str, outcome: Outcome) -> None:
+        problem = ""
+        for _ in range(RETRIES):
+            try:
+                await self._store.finish(agent, token, outcome)
+            except (AwayError, FullError) as error:
+                problem = str(error)
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                return
+        message = f"the answer of a background run could not be written: {problem}"
+        logs.event(log, logging.ERROR, message, agent=agent)
