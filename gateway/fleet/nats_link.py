@@ -67,6 +67,9 @@ not is cut off: a fleet sends again what was not acknowledged."""
 MESSAGE_COST = 128
 """Bytes that a message takes besides its payload."""
 
+KEPT_IN = "Nats-Stream"
+"""The header with which JetStream says where a message comes from that it was asked for."""
+
 NOBODY = "503"
 
 
@@ -330,6 +333,8 @@ class Link:
 
     def receive(self, receive: Callable[[Delivery], None], message: Msg) -> None:
         data, headers = message.data, message.headers
+        if headers is not None and KEPT_IN in headers:
+            return  # whoever asked JetStream for it has chosen the subject, with no right to that
         nobody = headers is not None and not data and headers.get("Status") == NOBODY
         size = len(data) + MESSAGE_COST
         self.bytes_received += size

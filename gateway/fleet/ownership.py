@@ -337,7 +337,8 @@ class Claims:
         except msgspec.DecodeError:
             return
         other = Peer.parse(claim.host)
-        if other is None or not delivery.reply:
+        # It is answered as this host, and so only where it can be a claimant's.
+        if other is None or not delivery.reply.startswith(self._subjects.answer(other, "")):
             return
         conversation = self._find(*delivery.subject.rsplit(".", 2)[1:])
         if conversation is not None and conversation.state is State.CLAIMING:

@@ -6,11 +6,13 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from gateway.fleet.bus import Delivery
 from gateway.fleet.conversation import Conversation, Elsewhere, State
 from gateway.fleet.lookup import Lookup, digests
+from gateway.fleet.messages import Claim
 from gateway.fleet.ownership import PATIENCE, Claims
 from gateway.fleet.subjects import Peer, Subjects, digest_of
 from tests.fleet.fakes import Deliver, FakeNats, Publish
@@ -330,6 +332,8 @@ def test_what_is_not_the_protocol_changes_nothing(nats: FakeNats) -> None:
     subject = SUBJECTS.conversation("a", digest_of("c"))
     for data in (b"", b"\xff", b"\x92\x01\xa1.", b"\x91" * 10_000):
         stranger.publish(subject, data, "reply")
+        claim = msgspec.msgpack.encode(Claim(0, "h0.0"))
+        stranger.publish(subject, claim, SUBJECTS.down(Peer("f", "0"), one.me))
         stranger.publish(SUBJECTS.owned("a", Peer("h0", "0")), data + b"x")
         stranger.publish(SUBJECTS.owned("b", Peer("h0", "0")), digest_of("c"))
         stranger.publish(SUBJECTS.answer(one.me, "a.zz.t"), data)
@@ -337,6 +341,7 @@ def test_what_is_not_the_protocol_changes_nothing(nats: FakeNats) -> None:
     run(nats)
     assert one.owns("c")
     assert not one.lost
+    assert not [each for bus, each in nats.published if each.subject.startswith("gw.dn.")]
 
 
 def test_a_host_has_ten_thousand_conversations_of_an_agent_and_forgets_the_longest_unused(
