@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -28,6 +29,8 @@ def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
         need(wrk.available(), "wrk is the load generator of this benchmark")
     if measure.name == "typescript":
         need_runtime("node24")
+    if measure.name == "fleet":
+        need(shutil.which("nats-server") is not None, "nats-server is between front and host")
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", measure.name]
     run = subprocess.run(
