@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """The largest payload: NATS's own default."""
@@ -50,6 +50,9 @@ class Bus(Protocol):
 
     def publish(self, subject: str, data: bytes, reply: str = "") -> None:
         """Send a message. What is published in one turn of the loop leaves together, in order."""
+
+    def publish_all(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
+        """Send these messages (subject, data, reply) now, rather than at the end of the turn."""
 
     def subscribe(self, subject: str, receive: Callable[[Delivery], None]) -> int:
         """Receive what is published on a subject or a pattern, in order; returns an id for

@@ -48,7 +48,7 @@ from gateway.fleet.nats_login import LoginError
 from gateway.observe import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from nats.js import JetStreamContext
 
@@ -116,6 +116,16 @@ class NatsBus:
             raise ValueError(f"{len(data)} bytes, expected at most {MAX_MESSAGE_BYTES}")
         if self._link is not None:
             self._say(self._link, Publish(subject, data, reply), len(data) + MESSAGE_COST)
+
+    def publish_all(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
+        """As `Bus.publish_all`: saves a turn of the loop, and two system calls that wake it."""
+        later, self._leaving = self._leaving, True
+        try:
+            for subject, data, reply in messages:
+                self.publish(subject, data, reply)
+        finally:
+            if not later:
+                self._leave()
 
     def subscribe(self, subject: str, receive: Callable[[Delivery], None]) -> int:
         number = next(self._ids)

@@ -137,6 +137,13 @@ class Wire:
         self._flush_soon()
         return self._pipe.sent
 
+    def send_now(self, *messages: Up | Down) -> None:
+        """As `send`, for whoever has gathered what there is to say in this turn: it leaves now."""
+        for message in messages:
+            self._pipe.send(encode(message))
+        if not self._dirty:  # else a task is about to flush
+            self.flush()
+
     async def room(self) -> None:
         """Wait until no more than a window is unacknowledged, or the epoch has ended."""
         await self._at_most(WINDOW_BYTES)
@@ -212,8 +219,12 @@ class Wire:
         pipe, bus = self._pipe, self._wires.bus
         if not bus.connected:
             return
-        for number, message in pipe.flush():
-            bus.publish(self._subject, message, f"{self._reply}.{pipe.epoch}.{number}")
+        bus.publish_all(
+            [
+                (self._subject, message, f"{self._reply}.{pipe.epoch}.{number}")
+                for number, message in pipe.flush()
+            ]
+        )
 
     def _flush_soon(self) -> None:
         if not self._dirty:

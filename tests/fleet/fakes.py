@@ -117,6 +117,10 @@ class FakeBus:
             raise ValueError(f"{len(data)} bytes, expected at most {MAX_MESSAGE_BYTES}")
         self._say(Publish(subject, bytes(data), reply))
 
+    def publish_all(self, messages: Iterable[tuple[str, bytes, str]]) -> None:
+        for subject, data, reply in messages:
+            self.publish(subject, data, reply)
+
     def subscribe(self, subject: str, receive: Receive) -> int:
         self._ids += 1
         self._say(Subscribe(self._ids, tuple(subject.split(".")), receive))

@@ -324,7 +324,7 @@ class Front:
             elif not request.exchange.ended:
                 self._see(request.exchange.deadline)
         if messages or lines or ends:
-            self.wire.send(*messages, *_frames(lines), *ends)
+            self.wire.send_now(*messages, *_frames(lines), *ends)
 
     def _check(self, request: Forwarded) -> None:
         if not request.checking:
