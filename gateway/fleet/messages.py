@@ -127,6 +127,13 @@ class Failed(Struct, array_like=True, frozen=True, tag="failed"):
     """Whether a worker may have read it."""
 
 
+class Hurry(Struct, array_like=True, frozen=True, tag="hurry"):
+    """Others need the worker of a stream whose client is slow: its words are to be taken soon
+    without the client, as those of a run can be; otherwise the stream is to end."""
+
+    id: int
+
+
 class Told(Struct, array_like=True, frozen=True, tag="told"):
     """The answer to an `Ask`; None: there is no such agent, or question."""
 
@@ -147,7 +154,7 @@ class Claim(Struct, array_like=True, frozen=True):
 
 
 Up: TypeAlias = Submit | Cancel | Took | Ask
-Down: TypeAlias = Given | Lines | Refused | Failed | Told
+Down: TypeAlias = Given | Lines | Refused | Failed | Hurry | Told
 
 
 # What a host says of itself

@@ -11,9 +11,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway import clock
+from gateway.errors import ClientTooSlow
 from gateway.fleet.front.errors import broke_the_protocol, lost, made_anew, not_accepted
 from gateway.fleet.front.request import TELL_TAKEN
-from gateway.fleet.messages import Ask, Cancel, Failed, Given, Lines, Refused, Took
+from gateway.fleet.messages import Ask, Cancel, Failed, Given, Hurry, Lines, Refused, Took
 from gateway.fleet.pipe import Why
 from gateway.fleet.subjects import Peer
 from gateway.observe import logs
@@ -174,6 +175,8 @@ class Link:
                 self._given(message)
             elif isinstance(message, Failed | Refused):
                 self._ended_badly(message)
+            elif isinstance(message, Hurry):
+                self._hurry(message.id)
             else:
                 answer = self._asked.pop(message.id, None)
                 if answer is not None:
@@ -231,6 +234,12 @@ class Link:
             if message.session is not None:
                 request.exchange.session = _SESSIONS.get(message.session)
             request.given(message.pid)
+
+    def _hurry(self, request_id: int) -> None:
+        request = self._requests.get(request_id)
+        if request is not None and not request.exchange.ended and not request.exchange.spill():
+            request.exchange.fail(ClientTooSlow())
+            self.cancel(request)
 
     def _ended_badly(self, message: Failed | Refused) -> None:
         request = self._over(message.id)

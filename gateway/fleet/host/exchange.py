@@ -14,24 +14,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+MOST_SPILLED = 16 * 1024 * 1024
+"""Of words of one stream that wait here while its front is asked to take them. A worker writes some
+100 MB/s, so this is more than a tenth of a second."""
+
+
 class ForwardedExchange(Exchange):
     """See the module's docstring.
 
     `changed` is called when there are words, and at the end; `see` with each deadline that may be
-    earlier than the ones before. Both are called from within a step of the agent's supervisor, and
-    so must not call it. Neither is called before `watch`.
+    earlier than the ones before; `hurry` when others need the worker, see `spill`. They are called
+    from within a step of the agent's supervisor, and so must not call it. None is called before
+    `watch`.
     """
 
-    __slots__ = ("_changed", "_see")
+    __slots__ = ("_changed", "_hurries", "_hurry", "_see")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._changed: Callable[[], None] | None = None
         self._see: Callable[[float], None] | None = None
+        self._hurry: Callable[[], object] | None = None
+        self._hurries = False
 
-    def watch(self, changed: Callable[[], None], see: Callable[[float], None]) -> None:
+    def watch(
+        self,
+        changed: Callable[[], None],
+        see: Callable[[float], None],
+        hurry: Callable[[], object] | None = None,
+    ) -> None:
         """Call these from now on, and for what has happened until now."""
-        self._changed, self._see = changed, see
+        self._changed, self._see, self._hurry = changed, see, hurry
         if self.ended or self.buffered_bytes:
             changed()
         if not self.ended:
@@ -41,6 +54,16 @@ class ForwardedExchange(Exchange):
     def deadline(self) -> float:
         """When the next of its clocks runs out, in running time."""
         return self._deadline()[1]
+
+    def spill(self) -> bool:
+        """As `Exchange.spill`: only the front knows whether the words can be taken soon. It is
+        asked once, and has `MOST_SPILLED` bytes of time for its answer."""
+        if self._hurry is None or self.buffered_bytes > MOST_SPILLED:
+            return False
+        if not self._hurries:
+            self._hurries = True
+            self._hurry()
+        return True
 
     async def judge(self) -> None:
         """End the exchange if a clock has run out, once what happened in time is known."""

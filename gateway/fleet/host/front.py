@@ -21,7 +21,7 @@ from gateway.errors import Cancelled, GatewayError, InternalError, Overloaded, W
 from gateway.fleet.conversation import Elsewhere
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.request import Forwarded, referral, refusal
-from gateway.fleet.messages import Ask, Cancel, Lines, Submit, Told, Took
+from gateway.fleet.messages import Ask, Cancel, Hurry, Lines, Submit, Told, Took
 from gateway.observe import logs
 from gateway.observe.tracecontext import TraceContext
 
@@ -249,7 +249,8 @@ class Front:
         else:
             assert isinstance(exchange, ForwardedExchange)
             request = self.requests[request_id] = Forwarded(request_id, exchange, conversation)
-            exchange.watch(partial(self._note, request), self._see)
+            hurry = partial(self.wire.send, Hurry(request_id))
+            exchange.watch(partial(self._note, request), self._see, hurry)
             return
         # What is only full keeps its conversations. Else others may have them.
         release = not isinstance(error, Overloaded)

@@ -86,9 +86,10 @@ class Console:
             }
         self.settings, self._keys = settings, keys
         names = keys.by_name if keys.on else None
-        self.series.keep(settings.agents)
-        self.lines.keep(names, settings.agents)
-        self.requests.keep(names, settings.agents)
+        agents = {*settings.agents, *self.dispatcher.agents}  # of a front, hosts have others
+        self.series.keep(agents)
+        self.lines.keep(names, agents)
+        self.requests.keep(names, agents)
 
     @property
     def keys(self) -> bool:

@@ -100,6 +100,9 @@ _SETTINGS = (
 )
 """Those of an agent that say what becomes of a request."""
 
+_TOLD = ("workers", "queue", "session", "session_by", "on_disconnect")
+"""Those of them that hosts tell a front."""
+
 
 def make_console_blueprint(console: Console) -> Blueprint:
     """Make the routes."""
@@ -208,12 +211,13 @@ def _topics(console: Console, rights: Rights) -> dict[str, Topic]:
 
 async def _agent(console: Console, agent: Agent) -> dict[str, Any]:
     status = shown_to(caller(), await agent.status())
-    settings = agent.settings
+    settings, here = agent.settings, agent.name in console.settings.run_here
+    shown = here and not console.keys
     return structs.asdict(status) | {
-        "in_words": in_words(status.sandbox, workers=settings.workers.max),
+        "in_words": in_words(status.sandbox, workers=settings.workers.max) if here else {},
         "settings": {
-            "command": None if console.keys else console.settings.shown_command(agent.name),
-            **{name: getattr(settings, name) for name in _SETTINGS},
+            "command": console.settings.shown_command(agent.name) if shown else None,
+            **{name: getattr(settings, name) for name in (_SETTINGS if here else _TOLD)},
         },
     }
 
