@@ -134,6 +134,16 @@ class Hurry(Struct, array_like=True, frozen=True, tag="hurry"):
     id: int
 
 
+class Described(Struct, array_like=True, frozen=True, tag="described"):
+    """The agent's description is another one than the front was told. Said before the first words
+    that came after the change."""
+
+    agent: str
+    revision: int
+    body: bytes
+    """An `AgentDescription`."""
+
+
 class Told(Struct, array_like=True, frozen=True, tag="told"):
     """The answer to an `Ask`; None: there is no such agent, or question."""
 
@@ -154,7 +164,7 @@ class Claim(Struct, array_like=True, frozen=True):
 
 
 Up: TypeAlias = Submit | Cancel | Took | Ask
-Down: TypeAlias = Given | Lines | Refused | Failed | Hurry | Told
+Down: TypeAlias = Given | Lines | Refused | Failed | Hurry | Described | Told
 
 
 # What a host says of itself

@@ -17,6 +17,7 @@ from gateway.errors import (
     AgentNotFound,
     AgentUnavailable,
     Cancelled,
+    ClientTooSlow,
     ClockRanOut,
     HandlerNotImplemented,
     InvalidAgentResponse,
@@ -27,7 +28,7 @@ from gateway.errors import (
 from gateway.exchange import CHUNK_COST
 from gateway.fleet.front import front as module
 from gateway.fleet.front.link import MOST_AHEAD
-from gateway.fleet.messages import AgentBeat, Cancel, Error, Submit, Told, Took
+from gateway.fleet.messages import AgentBeat, Cancel, Described, Error, Hurry, Submit, Told, Took
 from gateway.fleet.wire import BEAT
 from tests.fleet.front_scene import READY, a_call, a_scene, description, line
 
@@ -424,6 +425,40 @@ async def test_what_workers_declare_is_known_and_checked_by_the_front(
         assert (agent.settings.session, agent.settings.on_disconnect) == ("sticky", "continue")
         with pytest.raises(HandlerNotImplemented):
             scene.dispatcher.submit(a_call())
+
+
+async def test_what_a_worker_has_declared_is_known_before_its_first_word(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = await scene.submit(a_call(method="chat"))
+        only_chat = READY.replace(b'"chat","invoke"', b'"chat"')
+        host.wire.send(Described("echo", 9, description(ready=only_chat)))
+        host.say(line(host.give(), message="x"))
+        await exchange.collect()
+        assert scene.dispatcher.agent("echo").summary.handlers == ("chat",)
+        scene.dispatcher.leave(exchange)
+        await scene.submit(a_call(method="chat"))
+        assert host.submitted[-1].described == 9
+
+
+async def test_a_stream_whose_worker_others_need_ends_unless_it_can_be_taken_soon(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchanges = [await scene.submit(a_call(stream=True)) for _ in range(2)]
+        taken: list[int] = []
+        exchanges[0].on_spill = lambda: taken.append(1)
+        ids = [host.give(number) for number in range(2)]
+        for request_id in (*ids, 12345):
+            host.wire.send(Hurry(request_id))
+        await scene.settle()
+        assert taken == [1]
+        assert exchanges[0].error is None
+        assert isinstance(exchanges[1].error, ClientTooSlow)
+        assert host.heard[-1] == Cancel(ids[1])
 
 
 async def test_a_conversation_stays_at_its_host(autojump_clock: MockClock) -> None:

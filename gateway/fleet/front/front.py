@@ -185,6 +185,7 @@ class Front:
                 host,
                 self._wires,
                 elsewhere=self._elsewhere,
+                described=self._described,
                 unheard=self._unheard,
                 broken=self._avoid,
             )

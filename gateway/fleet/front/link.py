@@ -14,7 +14,17 @@ from gateway import clock
 from gateway.errors import ClientTooSlow
 from gateway.fleet.front.errors import broke_the_protocol, lost, made_anew, not_accepted
 from gateway.fleet.front.request import TELL_TAKEN
-from gateway.fleet.messages import Ask, Cancel, Failed, Given, Hurry, Lines, Refused, Took
+from gateway.fleet.messages import (
+    Ask,
+    Cancel,
+    Described,
+    Failed,
+    Given,
+    Hurry,
+    Lines,
+    Refused,
+    Took,
+)
 from gateway.fleet.pipe import Why
 from gateway.fleet.subjects import Peer
 from gateway.observe import logs
@@ -30,6 +40,7 @@ if TYPE_CHECKING:
     from gateway.fleet.front.hosts import At, Host
     from gateway.fleet.front.request import RemoteRequest
     from gateway.fleet.pipe import Ended
+    from gateway.fleet.subjects import Peer
     from gateway.fleet.wire import Wire, Wires
     from protocol import FromWorker
 
@@ -56,7 +67,8 @@ class Link:
     """See the module's docstring; the `Owner` of its wire.
 
     `elsewhere` is called with a request that was certainly not run here, and with the error that it
-    ends with if no other host takes it. `unheard` is called when NATS says that the host is not
+    ends with if no other host takes it. `described` takes what the host says of an agent unasked.
+    `unheard` is called when NATS says that the host is not
     there, `broken` when it broke the protocol.
     """
 
@@ -66,6 +78,7 @@ class Link:
         wires: Wires,
         *,
         elsewhere: Elsewhere,
+        described: Callable[[Peer, str, int, bytes | None], None],
         unheard: Callable[[Link], None],
         broken: Callable[[Link], None],
     ) -> None:
@@ -73,6 +86,7 @@ class Link:
         self.beat_at = clock.now()
         """Running time of the last beat."""
         self._elsewhere = elsewhere
+        self._described = described
         self._unheard = unheard
         self._broken = broken
         self._requests: dict[int, RemoteRequest] = {}
@@ -177,6 +191,8 @@ class Link:
                 self._ended_badly(message)
             elif isinstance(message, Hurry):
                 self._hurry(message.id)
+            elif isinstance(message, Described):
+                self._described(self.host.peer, message.agent, message.revision, message.body)
             else:
                 answer = self._asked.pop(message.id, None)
                 if answer is not None:
@@ -233,7 +249,7 @@ class Link:
         if request is not None:
             if message.session is not None:
                 request.exchange.session = _SESSIONS.get(message.session)
-            request.given(message.pid)
+            request.given(message.pid, message.queued)
 
     def _hurry(self, request_id: int) -> None:
         request = self._requests.get(request_id)

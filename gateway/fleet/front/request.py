@@ -108,12 +108,13 @@ class RemoteRequest:
             had=None if self.had is None else str(self.had),
         )
 
-    def given(self, pid: int | None) -> None:
-        """A worker has it."""
+    def given(self, pid: int | None, queued: float = math.inf) -> None:
+        """A worker has it, and got it so many seconds after the host did."""
         self._pid = pid
         if self.session is not None:
             self._lookup.note(self.exchange.call.agent, self.session, self.tried[-1])
-        self.exchange.given(clock.now(), self, worker_spoke=True)
+        at = min(clock.now(), self.sent_at + max(0.0, queued))
+        self.exchange.given(at, self, worker_spoke=True)
         self.exchange.forget_payload()
 
     def client_took(self, size: int) -> None:

@@ -19,9 +19,10 @@ from gateway import clock
 from gateway.call import Call, session_key
 from gateway.errors import Cancelled, GatewayError, InternalError, Overloaded, WorkerCrashed
 from gateway.fleet.conversation import Elsewhere
+from gateway.fleet.host.beats import describe
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.request import Forwarded, referral, refusal
-from gateway.fleet.messages import Ask, Cancel, Hurry, Lines, Submit, Told, Took
+from gateway.fleet.messages import Ask, Cancel, Described, Hurry, Lines, Submit, Told, Took
 from gateway.observe import logs
 from gateway.observe.tracecontext import TraceContext
 
@@ -88,6 +89,8 @@ class Front:
         self._nursery: trio.Nursery | None = None
         self._early: list[Callable[[], Awaitable[None]]] = []
         """What is to be done once `run` runs: a wire begins with what its front has said first."""
+        self._described: dict[str, int] = {}
+        """Which revision of agents' descriptions the front was told."""
         self._checking: dict[int, trio.CancelScope] = {}
         """Requests whose inputs are checked before they are submitted, by their ids."""
         self._epochs = 0
@@ -282,8 +285,12 @@ class Front:
                 request.exchange.fail(MOVED)
 
     async def _tell(self, asked: Ask, epochs: int) -> None:
+        agent = self._dispatcher.agents.get(asked.agent)
+        revision = 0 if agent is None else self._revision(agent)
         body = await self._answer(asked.what, asked.agent)
         if self._epochs == epochs:
+            if asked.what == "describe" and agent is not None:
+                self._described[agent.name] = revision
             self.wire.send(Told(asked.id, body))
 
     # What it is told
@@ -312,6 +319,7 @@ class Front:
             if request.exchange.late_check is not None or request.checking:
                 self._check(request)
                 continue
+            self._describe(request.exchange.call.agent, messages)
             try:
                 request.advance(messages, lines, ends)
             except Exception:  # the boundary: a defect of ours ends the request alone
@@ -326,6 +334,16 @@ class Front:
                 self._see(request.exchange.deadline)
         if messages or lines or ends:
             self.wire.send_now(*messages, *_frames(lines), *ends)
+
+    def _describe(self, name: str, messages: list[Down]) -> None:
+        """Say what an agent's workers have declared, if the front was told something else."""
+        agent = self._dispatcher.agents.get(name)
+        if agent is None:
+            return
+        revision = self._revision(agent)
+        if self._described.get(name, revision) != revision:
+            self._described[name] = revision
+            messages.append(Described(name, revision, describe(agent)))
 
     def _check(self, request: Forwarded) -> None:
         if not request.checking:
