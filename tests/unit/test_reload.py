@@ -13,7 +13,7 @@ from msgspec import structs
 
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.composition.reload import Reloader
-from gateway.config import AgentSettings, CallerKeys, SandboxSettings, Settings
+from gateway.config import AgentSettings, CallerKeys, FleetSettings, SandboxSettings, Settings
 from gateway.config.keys import hash_key
 from gateway.config.services import Service, ServiceSettings
 from gateway.front.auth import Keys
@@ -189,3 +189,31 @@ async def test_keys_of_a_file_that_changes_while_the_reload_that_brings_it_goes_
         with trio.fail_after(20):
             await changed.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_what_differs_of_a_fleet_needs_a_restart_and_another_role_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("one")
+    host = FleetSettings(role="host", servers=["nats://a"], user="h", password="sesame")
+    before = structs.replace(settings(key), fleet=host)
+    wanted = [before]
+    reloader = Reloader(lambda: wanted[0], before, Agents(Launcher()), callers=Keys())
+    caplog.set_level("INFO", "gateway")
+    await reloader.reload()
+    said(caplog)
+    for _ in range(2):  # a reload changes nothing of what is in force
+        fleet = structs.replace(host, servers=["nats://b"], password="other")
+        wanted[0] = structs.replace(before, fleet=fleet)
+        await reloader.reload()
+        assert said(caplog) == [
+            "reload: needs a restart of the gateway: fleet.servers, fleet.password",
+            "reload: nothing has changed",
+        ]
+    wanted[0] = structs.replace(before, fleet=FleetSettings(role="front"))
+    await reloader.reload()
+    (line,) = said(caplog)
+    assert line.startswith(
+        "reload: refused as a whole, nothing has changed: fleet.role has changed"
+    )

@@ -243,6 +243,8 @@ class Reloader:
     def _prepare(self, again: frozenset[str]) -> _Change:
         """What is to be done, once all of it was checked. Raises ConfigError, SandboxError."""
         wanted = self._read()
+        if wanted.fleet.role != self._settings.fleet.role:
+            raise ConfigError("fleet.role has changed, which needs a restart of the gateway")
         old, new = self._settings.run_here, wanted.run_here
         looks = look_at(_files_of(wanted))
         keys = read_keys(wanted, os.environ)
@@ -358,6 +360,7 @@ class Reloader:
         return structs.replace(
             wanted,
             server=in_force(self._settings.server, wanted.server),
+            fleet=self._settings.fleet,
             agents=agents,
             services={**kept, **wanted.services},
         )
