@@ -73,6 +73,14 @@ ACK_BYTES = 512 * 1024
 """After so much, a receiver acknowledges without waiting for the beat: several times within the
 window, so that the sender need not wait for it."""
 
+MAX_REPEATS = 2
+"""Repetitions of a window until the next beat: a peer that was broken into could ask for thousands,
+with a few bytes each."""
+
+MAX_ENDS = 4
+"""Epochs that end until the next beat, but for those that a front begins anew. A peer that could
+end more, with a message each, is not listened to until then."""
+
 MAX_BEHIND = 16
 """K and N in a row, three seconds of them, that take back what the peer has said before. A few are
 what an earlier connection still had on its way."""
@@ -133,6 +141,8 @@ class Pipe:
 
     def __init__(self, epochs: Iterator[int] | None = None, *, ended: int = 0) -> None:
         self._epochs = epochs
+        self._ends = 0
+        """Epochs that have ended since the last beat: see `MAX_ENDS`."""
         self._forgetful = ended == 0
         """Whether a host may have forgotten what it knew of this front."""
         self._begin(ended)
@@ -172,6 +182,8 @@ class Pipe:
         """Whether the peer has asked for the window again."""
         self._repeated: int | None = None
         """The number before the first one that was repeated since the last beat."""
+        self._repeats = 0
+        """How often something was repeated since then."""
         self._received = 0
         """The number of the last D that was taken."""
         self._asked = False
@@ -211,7 +223,7 @@ class Pipe:
 
         Not to be called without a connection: what it returns counts as having left.
         """
-        data = self._take(self._room) if self._queue else b""
+        data = self._take(self._room)
         if self._say is _K and data:
             self._say = None  # a D says as much
         leaving: list[tuple[int, bytes]] = []
@@ -239,12 +251,8 @@ class Pipe:
     def _take(self, room: int) -> bytes:
         """The beginning of what is queued."""
         queue = self._queue
-        if self.sent - self._cut <= room:
-            data = b"".join(queue)
-            queue.clear()
-            return data
         parts: list[bytes | memoryview] = []
-        while room > 0:
+        while queue and room > 0:
             part = queue.popleft()
             if len(part) > room:
                 queue.appendleft(memoryview(part)[room:])
@@ -267,6 +275,7 @@ class Pipe:
     def beat(self) -> None:
         """To be called every `wire.BEAT` seconds."""
         self._repeated = None
+        self._repeats = self._ends = 0
         if self.open and self._say is None:
             self._say = _K
 
@@ -293,7 +302,7 @@ class Pipe:
         if len(message) < _HEADER.size:
             return self._violated(f"a message of {len(message)} bytes")
         kind, epoch, number, received = _HEADER.unpack_from(message)
-        if epoch != self.epoch or not self.open:
+        if epoch != self.epoch or not self.open or self._ends >= MAX_ENDS:
             return self._receive_other(message)
         self.heard = True
         if kind == _R:
@@ -322,9 +331,14 @@ class Pipe:
         if number > self._received:
             self._ask()
         if kind == _N and self._window and self._repeated != before:
+            self._repeat_window(before)
+        return ()
+
+    def _repeat_window(self, before: int) -> None:
+        if self._repeats < MAX_REPEATS:
+            self._repeats += 1
             self._repeat = True
             self._repeated = before
-        return ()
 
     def _receive_data(self, message: bytes, number: int) -> tuple[Received, ...]:
         size = len(message) - _HEADER.size
@@ -347,8 +361,10 @@ class Pipe:
         self._say = _N
 
     def _receive_other(self, message: bytes) -> tuple[Received, ...]:
-        """A message of another epoch than the open one."""
+        """A message of another epoch than the open one, or of a peer that has ended too many."""
         kind, epoch, number, received = _HEADER.unpack_from(message)
+        if self._ends >= MAX_ENDS:
+            return ()  # until the next beat
         if self._epochs is not None or epoch < self.epoch:
             return ()  # a front knows better than its hosts, and than its own past
         if epoch == self.epoch:
@@ -375,6 +391,7 @@ class Pipe:
 
     def end(self, why: Why, detail: str) -> Ended | None:
         """End the epoch, and at the front begin the next one; None: there is none to end."""
+        self._ends += 1
         ended = self.close(why, detail)
         if ended is not None and self._epochs is not None:
             self._begin_next(self._epochs)
@@ -388,10 +405,13 @@ class Pipe:
         return ended
 
     def _violated(self, detail: str) -> tuple[Received, ...]:
+        if self._ends >= MAX_ENDS:
+            return ()
         ended = self.end(Why.VIOLATION, detail)
         return () if ended is None else (ended,)
 
     def _reset(self, received: int) -> tuple[Received, ...]:
+        self._ends += 1
         known = None if received == _UNKNOWN else received
         ended = self._finish(Why.RESET, "the peer asks to begin anew", known)
         if self._epochs is not None:

@@ -449,6 +449,34 @@ def test_a_peer_that_has_forgotten_what_it_acknowledged_ends_the_epoch_in_the_en
     assert [ended.why for ended in network.ended["front"]] == [Why.VIOLATION]
 
 
+def test_a_peer_cannot_have_a_window_repeated_for_each_of_its_messages() -> None:
+    network = agreed()
+    for _ in range(10):
+        network.say("front", 1)
+        network.flush("front")
+    repeated = 0
+    for received in range(1, 11):
+        network.arrive("host", HEADER.pack(b"N", 1, 3, received))
+        repeated += len(network.flush("front"))
+    assert repeated == 10 + 9
+    network.beat("front")
+    network.arrive("host", HEADER.pack(b"N", 1, 3, 10))
+    assert len(network.flush("front")) == 1
+
+
+@pytest.mark.parametrize("kind", [b"R", b"X"])
+def test_a_peer_cannot_end_an_epoch_with_each_of_its_messages(kind: bytes) -> None:
+    network = agreed()
+    for number in range(10):
+        epoch = network.pipes["front"].epoch
+        network.arrive("host", HEADER.pack(kind, epoch, 0, 0))
+        assert len(network.ended["front"]) == min(number + 1, 4)
+    network.say("front", 1)
+    network.air["front"].clear()
+    network.heal(1)
+    assert len(network.ended["front"]) == 4
+
+
 # What has certainly not been received
 
 

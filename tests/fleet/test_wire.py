@@ -380,6 +380,23 @@ async def test_what_is_not_a_message_ends_the_epoch(scene: Scene, autojump_clock
     assert scene.host_owner.received == [Cancel(1)]
 
 
+async def test_a_host_that_breaks_the_protocol_all_the_time_ends_few_epochs(
+    scene: Scene, autojump_clock: object
+) -> None:
+    scene.front_owner.on_receive = lambda: scene.at_front.end("that is no answer")
+    for _ in range(20):
+        scene.at_host.send(Told(1, b""))
+        await scene.quiet()
+    assert len(scene.front_owner.ends) == 4
+    await trio.sleep(BEAT)
+    scene.front_owner.on_receive = lambda: None
+    await trio.sleep(BEAT)
+    scene.at_host.send(Told(2, b""))
+    await scene.quiet()
+    assert scene.front_owner.received[-1] == Told(2, b"")
+    assert len(scene.front_owner.ends) == 4
+
+
 async def test_an_owner_may_end_or_close_in_any_callback(
     scene: Scene, autojump_clock: object
 ) -> None:
