@@ -204,28 +204,42 @@ class Store:
 
         await self._run(make)
 
-    async def keep_key(self, digest: bytes, key: Key) -> Key:
-        """Use an Idempotency-Key, unless it was used; what it is used for."""
+    async def find_key(self, digest: bytes) -> Key | None:
+        """What an Idempotency-Key is used for."""
+        subject = f"{self._prefix}.key.{digest.hex()}"
+        found = await self._run(lambda js: _last(js, self._runs, subject))
+        return None if found is None else msgspec.msgpack.decode(found, type=Key)
+
+    async def keep_key(self, digest: bytes, key: Key) -> bool:
+        """Use an Idempotency-Key; whether it was not used. Raises FullError."""
         subject = f"{self._prefix}.key.{digest.hex()}"
         try:
             await self._write_once(self._runs, subject, msgspec.msgpack.encode(key))
         except TakenError:
-            found = await self._run(lambda js: _last(js, self._runs, subject))
-            return key if found is None else msgspec.msgpack.decode(found, type=Key)
-        return key
+            return False
+        return True
 
     async def forget_key(self, digest: bytes) -> None:
         """The request under an Idempotency-Key was read by no worker."""
         subject = f"{self._prefix}.key.{digest.hex()}"
         await self._run(lambda js: js.purge_stream(self._runs, subject=subject))
 
-    async def submit(self, token: str, record: Record, job: Submit) -> None:
-        """Let a host take a request. Raises FullError."""
-        agent = record.agent
-        encode = msgspec.msgpack.encode
+    async def keep(self, token: str, record: Record, job: Submit) -> None:
+        """Keep a request that hosts are to be told of (`announce`). Raises FullError."""
+        agent, encode = record.agent, msgspec.msgpack.encode
 
         async def put(js: JetStreamContext) -> None:
-            from nats.js.api import AckPolicy, ConsumerConfig  # noqa: PLC0415
+            await _publish(js, self._runs, f"{self._prefix}.key.of.{token}", agent.encode())
+            for kind, what in (("job", encode(job)), ("record", encode(record))):
+                await _put(js, self._runs, self._at(kind, agent, token), what)
+
+        await self._run(put)
+
+    async def announce(self, agent: str, token: str) -> None:
+        """Let a host take a request. May be done again: it is taken once. Raises FullError."""
+
+        async def put(js: JetStreamContext) -> None:
+            from nats.js.api import AckPolicy, ConsumerConfig  # noqa: PLC0415 - of an extra
 
             await js.add_consumer(
                 self.queue,
@@ -235,9 +249,7 @@ class Store:
                     ack_policy=AckPolicy.EXPLICIT,
                 ),
             )
-            for kind, what in (("record", encode(record)), ("job", encode(job))):
-                await _put(js, self._runs, self._at(kind, agent, token), what)
-            await js.publish(self.hint(agent), token.encode(), stream=self.queue)
+            await _publish(js, self.queue, self.hint(agent), token.encode())
 
         await self._run(put)
 
@@ -252,10 +264,6 @@ class Store:
             return None
         data = await _get(js, self._runs, self._at("record", agent.decode(), token))
         return None if data is None else msgspec.msgpack.decode(data, type=Record)
-
-    async def name_agent(self, token: str, agent: str) -> None:
-        """Before `submit`: of which agent a request is."""
-        await self._write_once(self._runs, f"{self._prefix}.key.of.{token}", agent.encode())
 
     async def outcome(self, agent: str, token: str) -> Outcome | None:
         """How a request has ended; None: it has not."""

@@ -11,7 +11,7 @@ from gateway.config import FleetSettings
 from gateway.fleet.nats_bus import NatsBus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from gateway.fleet.bus import Delivery
 
@@ -62,12 +62,16 @@ def settings(*urls: str, **other: object) -> FleetSettings:
 
 
 @asynccontextmanager
-async def running(*made: FleetSettings) -> AsyncIterator[list[NatsBus]]:
-    """Buses that are connected."""
+async def running(
+    *made: FleetSettings, inboxes: Sequence[str] = ()
+) -> AsyncIterator[list[NatsBus]]:
+    """Buses that are connected. JetStream answers at their inboxes."""
     async with trio.open_nursery() as nursery:
         buses = [
-            NatsBus(each, name=f"bus {number}", inbox=f"js.{number}")
-            for number, each in enumerate(made)
+            NatsBus(each, name=f"bus {number}", inbox=inbox)
+            for number, (each, inbox) in enumerate(
+                zip(made, inboxes or [f"js.{number}" for number in range(len(made))], strict=True)
+            )
         ]
         for bus in buses:
             await nursery.start(bus.keep)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from gateway.fleet.background import ENDED, PIECE, AwayError, Outcome, Record, Store
+from gateway.fleet.messages import Submit
 from gateway.fleet.subjects import Peer, Subjects
 from tests.deploy.conftest import PROJECT, tool
 from tests.fleet.buses import Heard, running, settings
@@ -223,3 +225,55 @@ async def test_a_fleet_works_with_the_permissions_that_are_shipped(
             *(line for host in fleet.hosts.values() for line in host.gateway.log),
         ]
     assert not [line for line in log if "may not do" in line]
+
+
+def a_job() -> tuple[Record, Submit]:
+    record = Record("echo", "/", {}, b"", "http", b"x", "r", "", b"c", None, b"")
+    nothing = dict.fromkeys(("conversation", "user", "total", "tools", "resume", "trace"))
+    job = Submit(
+        id=0,
+        agent="echo",
+        method="invoke",
+        payload=b"1" * (2 * PIECE),
+        stream=False,
+        context=b"{}",
+        owner="",
+        request_id="r",
+        events=False,
+        needs=[],
+        continues=False,
+        **nothing,
+    )
+    return record, job
+
+
+async def test_a_host_takes_background_runs_of_its_agents_and_has_nothing_sent_to_others(
+    shipped: Shipped, caplog: pytest.LogCaptureFixture
+) -> None:
+    record, job = a_job()
+    inboxes = [f"gw.nr.{peer}.j" for peer in (FRONT, SELF)]
+    users = map(shipped.settings, ("front", "host1"))
+    async with running(*users, inboxes=inboxes) as (front, host):
+        at_front, at_host = (Store(bus, "gw", ttl=60) for bus in (front, host))
+        await at_front.prepare()
+        await at_front.keep("f0", record, job)
+        await at_front.announce("echo", "f0")
+        heard = await listening(front, FRONT, "gw.dn.>", "gw.taken.>", "gw.done.>", "gw.hb.>")
+        assert await at_host.take("echo", str(SELF)) == ("f0", job)
+        assert await at_host.outcome("echo", "f0") is None
+        await at_host.finish("echo", "f0", Outcome(b"forged", None, handed_over=True))
+        assert await at_front.taken_by("echo", "f0") == ENDED
+        assert await at_front.find("f0") == record
+        asked = "$JS.API.DIRECT.GET.gw_DONE.gw.done.echo.f0.0"
+        host.publish(asked, b"", S.down(FRONT, OTHER))
+        await at_host.outcome("echo", "f0")  # which is answered after that
+        host.publish(S.beat(SELF), b"")
+        assert [each.subject for each in await heard.wait(4)] == [
+            "gw.taken.echo.f0",
+            "gw.done.echo.f0.0",
+            "gw.taken.echo.f0",
+            S.beat(SELF),
+        ]
+        with pytest.raises(AwayError):
+            await at_host.find("f0")
+    assert "gw.key.of.f0" in refusals(caplog)[-1]

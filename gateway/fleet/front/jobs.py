@@ -16,7 +16,7 @@ import trio
 from gateway import clock
 from gateway.errors import Cancelled, Overloaded
 from gateway.exchange import Exchange
-from gateway.fleet.background import ENDED, AwayError, FullError, Outcome
+from gateway.fleet.background import ENDED, AwayError, FullError, Key, Outcome
 from gateway.fleet.front.errors import broke_the_protocol, lost, made_anew
 from gateway.fleet.front.request import RemoteRequest
 from gateway.fleet.lookup import Lookup
@@ -119,13 +119,17 @@ class Jobs:
 
     # Requests
 
-    async def submit(self, token: str, record: Record, call: Call) -> Exchange:
-        """Leave a request for the hosts, and wait for it. Raises GatewayError."""
+    async def submit(self, token: str, record: Record, call: Call) -> Exchange | None:
+        """Leave a request for the hosts, and wait for it; None: its Idempotency-Key is used for
+        another one. Raises GatewayError."""
         exchange = self._exchange(call)
         job = RemoteRequest(exchange, Lookup()).message()
         try:
-            await self.store.name_agent(token, call.agent)
-            await self.store.submit(token, record, job)
+            await self.store.keep(token, record, job)
+            key = Key(token, record.fingerprint)
+            if record.key is not None and not await self.store.keep_key(record.key, key):
+                return None
+            await self.store.announce(call.agent, token)
         except FullError as error:
             raise Overloaded(
                 f"JetStream takes no more background runs: {error}", retry_after=1.0

@@ -11,6 +11,7 @@ can serve, and those that go on from another run: these end with their front.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.call import Call, session_key
@@ -20,6 +21,7 @@ from gateway.front.auth import own
 from gateway.front.head import read_head
 from gateway.front.run_codec import RunReader
 from gateway.front.runs.ids import CREDENTIALS, credential_of, is_token
+from gateway.front.runs.run import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +46,7 @@ class Hosts(Protocol):
     available: bool
     store: Store
 
-    async def submit(self, token: str, record: Record, call: Call) -> Exchange: ...
+    async def submit(self, token: str, record: Record, call: Call) -> Exchange | None: ...
 
     async def attach(self, token: str, call: Call) -> Exchange: ...
 
@@ -104,12 +106,11 @@ class Afar:
         if run is not None:
             return run
         credential = credential_of(head.fields, call.owner)
-        token = self._runs.new_token(credential)
         if wish.key is not None:
-            used = await self._use_key(wish.key, Key(token, wish.fingerprint))
-            if used.token != token:
-                await self.look_for(used.token, credential)
-                return self._runs.find(used.token, credential)
+            used = await self._used(wish.key)
+            if used is not None:
+                return await self._repeated(used, wish, credential)
+        token = self._runs.new_token(credential)
         record = Record(
             agent=call.agent,
             path=asked.path,
@@ -127,19 +128,33 @@ class Afar:
         if permit is not None:
             permit.start()
         exchange = await self._hosts.submit(token, record, call)
-        return self._keep(token, record, exchange, codec, seen=seen, permit=permit)
+        if exchange is not None:
+            return self._keep(token, record, exchange, codec, seen=seen, permit=permit)
+        used = None if wish.key is None else await self._used(wish.key)
+        if used is None:
+            raise Overloaded("another request with this Idempotency-Key has failed", retry_after=1)
+        return await self._repeated(used, wish, credential)
 
-    async def _use_key(self, digest: bytes, key: Key) -> Key:
+    async def _used(self, digest: bytes) -> Key | None:
         try:
-            used = await self._hosts.store.keep_key(digest, key)
-        except (AwayError, FullError) as error:
+            return await self._hosts.store.find_key(digest)
+        except AwayError as error:
             raise Overloaded(f"JetStream does not answer: {error}", retry_after=1.0) from None
-        if used.fingerprint != key.fingerprint:
+
+    async def _repeated(self, used: Key, wish: Wish, credential: bytes) -> Run:
+        """The run that an Idempotency-Key is used for."""
+        if used.fingerprint != wish.fingerprint:
             raise IdempotencyKeyReused(
                 "this Idempotency-Key was used for another request; expected the same body, "
                 "or a key of its own"
             )
-        return used
+        await self.look_for(used.token, credential)
+        run = self._runs.find(used.token, credential)
+        if run.state is RunState.QUEUED:
+            # Its front may have gone before it could tell the hosts.
+            with suppress(AwayError, FullError):
+                await self._hosts.store.announce(run.agent, used.token)
+        return run
 
     async def look_for(self, token: str, credential: bytes) -> None:
         """Wait for a run that another front has started, if there is one with this id for whoever
