@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
-from gateway.errors import GatewayError, InvalidRequest
+from gateway.errors import ClockRanOut, GatewayError, InvalidRequest
 from gateway.exchange import CHUNK_COST, Exchange
 from gateway.fleet.host import request
 from gateway.fleet.host.exchange import ForwardedExchange
@@ -509,6 +510,19 @@ async def test_a_defect_ends_one_request_and_not_its_host(
         assert scene.worker.cancelled == ["r-1"]
         assert not scene.dispatcher.open
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_clocks_are_looked_at_while_an_answer_that_has_ended_waits_to_be_told(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_front(clocks={"first": 1}) as scene:
+        scene.wire.has_room = trio.Event()
+        scene.submit(1)
+        scene.submit(2, "hold")
+        await trio.sleep(2)
+        assert scene.exchange(1).ended
+        assert scene.exchange(1).deadline == math.inf
+        assert isinstance(scene.exchange(2).error, ClockRanOut)
 
 
 class Inputs:

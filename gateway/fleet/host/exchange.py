@@ -6,6 +6,7 @@ task per front, which is told which of them have changed, and looks at them toge
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from gateway.exchange import CHUNK_COST, Exchange
@@ -52,8 +53,8 @@ class ForwardedExchange(Exchange):
 
     @property
     def deadline(self) -> float:
-        """When the next of its clocks runs out, in running time."""
-        return self._deadline()[1]
+        """When the next of its clocks runs out, in running time; infinity once it has ended."""
+        return math.inf if self.ended else self._deadline()[1]
 
     def spill(self) -> bool:
         """As `Exchange.spill`: only the front knows whether the words can be taken soon. It is
