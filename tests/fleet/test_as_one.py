@@ -22,7 +22,7 @@ from tests.conftest import need
 
 ROOT = Path(__file__).parents[2]
 
-MODULES = ("contract", "openai", "smoke", "streams")
+MODULES = ("contract", "openai", "streams")
 
 
 @pytest.mark.timeout(300)
@@ -45,4 +45,4 @@ def test_tests_through_http_pass_with_a_fleet_in_place_of_the_gateway() -> None:
     assert run.returncode == 0, run.stdout
     passed = re.search(r"(\d+) passed", run.stdout)
     assert passed is not None
-    assert int(passed[1]) > 200
+    assert int(passed[1]) > 150
