@@ -73,6 +73,7 @@ PURE = (
     "gateway.fleet.front.described",
     "gateway.fleet.front.errors",
     "gateway.fleet.front.hosts",
+    "gateway.fleet.host.lines",
     "gateway.fleet.messages",
     "gateway.fleet.pipe",
     "gateway.fleet.ownership",
