@@ -67,10 +67,11 @@ not is cut off: a fleet sends again what was not acknowledged."""
 MESSAGE_COST = 128
 """Bytes that a message takes besides its payload."""
 
-KEPT_IN = "Nats-Stream"
-"""The header with which JetStream says where a message comes from that it was asked for."""
+BY_JETSTREAM = {"Nats-Stream", "Status"}
+"""Headers with which JetStream answers: a message that it keeps, or that there is none."""
 
-NOBODY = "503"
+NOBODY = {"Status": "503"}
+"""All headers of the message by which NATS says that nobody listens."""
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -333,9 +334,9 @@ class Link:
 
     def receive(self, receive: Callable[[Delivery], None], message: Msg) -> None:
         data, headers = message.data, message.headers
-        if headers is not None and KEPT_IN in headers:
+        nobody = headers == NOBODY and not data
+        if headers is not None and not nobody and BY_JETSTREAM & headers.keys():
             return  # whoever asked JetStream for it has chosen the subject, with no right to that
-        nobody = headers is not None and not data and headers.get("Status") == NOBODY
         size = len(data) + MESSAGE_COST
         self.bytes_received += size
         if self.bytes_received - self.bytes_taken > MAX_WAITING:

@@ -336,6 +336,8 @@ class Wires:
             wire.connected()
 
     def _receive(self, delivery: Delivery) -> None:
+        if not delivery.data:
+            return  # no peer's: any user of JetStream can have it acknowledge to any subject
         wire = self._wires.get(delivery.subject)
         if wire is not None:
             wire.receive(delivery.data)

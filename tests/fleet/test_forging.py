@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from nats.js import JetStreamContext
+
     from gateway.config import FleetSettings
     from gateway.fleet.nats_bus import NatsBus
 
@@ -141,6 +143,49 @@ async def test_a_host_can_neither_speak_nor_listen_for_another(
         assert [each.data for each in await by_other.wait(1)] == [b"a request"]
         await answered(forger, SELF)
         assert heard.all == []
+
+
+async def test_what_jetstream_sends_for_a_host_passes_for_no_message_of_another(
+    shipped: Shipped, caplog: pytest.LogCaptureFixture
+) -> None:
+    """JetStream answers on whatever subject it is asked to, with no look at permissions."""
+    made = map(shipped.settings, ("host1", "front"))
+    inboxes = ("gw.nr.host1.n1.j", "gw.nr.front.n1.j")
+    async with running(*made, inboxes=inboxes) as (forger, front):
+        store = Store(front, "gw", ttl=60)
+        await store.prepare()
+        for token in ("t1", "t2"):
+            await store.announce("echo", token)
+        forged = (S.down(FRONT, OTHER), S.beat(OTHER), f"{S.undelivered(FRONT, OTHER)}.1.1")
+        heard = await listening(front, FRONT, *forged)
+        forger.publish("gw.done.echo.x", b"forged")
+        ack = "$JS.ACK.gw_QUEUE.echo.1.1.1.0.0"
+        kept, queue = "$JS.API.DIRECT.GET.gw_DONE.gw.done.echo", "gw_QUEUE.echo"
+        for subject in forged:
+            forger.publish(f"{kept}.x", b"", subject)
+            forger.publish(f"{kept}.none", b"", subject)
+            forger.publish(f"$JS.API.CONSUMER.MSG.NEXT.{queue}", b'{"no_wait": true}', subject)
+            forger.publish(ack, b"+NXT", subject)
+            forger.publish(ack, b"+ACK", subject)
+        await answered(forger, SELF)
+        await front.run(_asked)  # JetStream has answered everybody before
+        await answered(front, FRONT)
+        assert refusals(caplog) == []
+        # What is empty is ignored by everybody, and what is another's subject is nobody's.
+        assert {each.data for each in heard.all} <= {b"", b"t1", b"t2"}
+        assert not any(each.subject in forged for each in heard.all if each.data)
+        assert not any(each.nobody for each in heard.all)
+        await front.run(_forget)
+
+
+async def _forget(context: JetStreamContext) -> None:
+    for stream in ("gw_QUEUE", "gw_DONE"):
+        await context.purge_stream(stream)
+
+
+async def _asked(context: JetStreamContext) -> None:
+    await context.stream_info("gw_QUEUE")
+    await context.get_last_msg("gw_DONE", "gw.done.echo.x", direct=True)
 
 
 async def test_a_host_can_do_all_that_a_host_does(

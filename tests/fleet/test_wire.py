@@ -397,6 +397,20 @@ async def test_a_host_that_breaks_the_protocol_all_the_time_ends_few_epochs(
     assert len(scene.front_owner.ends) == 4
 
 
+async def test_an_empty_message_is_no_peers_and_changes_nothing(
+    scene: Scene, autojump_clock: object
+) -> None:
+    # Any user of JetStream can have it acknowledge to any subject.
+    stranger = scene.nats.bus()
+    stranger.publish(SUBJECTS.down(scene.front.peer, scene.host.peer), b"")
+    stranger.publish(SUBJECTS.up(scene.host.peer, scene.front.peer), b"")
+    await scene.quiet()
+    scene.at_front.send(Cancel(1))
+    await scene.quiet()
+    assert scene.host_owner.received == [Cancel(1)]
+    assert scene.front_owner.ends == scene.host_owner.ends == []
+
+
 async def test_an_owner_may_end_or_close_in_any_callback(
     scene: Scene, autojump_clock: object
 ) -> None:
