@@ -152,7 +152,7 @@ def problem(error: BaseException | None, settings: FleetSettings) -> str:
             why = error.reason or error
             return f"does not agree on TLS (fleet.ca, fleet.cert, fleet.key): {why}"
         case ConnectionRefusedError():
-            why = error.strerror or str(error)
+            why = "connection refused"
         case OSError() if not isinstance(error, ConnectionError):
             why = error.strerror or str(error) or "no answer in time"
         case _:

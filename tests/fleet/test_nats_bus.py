@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import socket
 import threading
@@ -13,7 +14,7 @@ import pytest
 import trio
 
 from gateway.fleet import nats_link
-from gateway.fleet.nats_bus import NotConnectedError
+from gateway.fleet.nats_bus import NatsBus, NotConnectedError
 from tests.fleet.buses import PATIENCE, Ends, Heard, flushed, running, settings, subscribed
 from tests.fleet.nats import NatsServer, needs_nats
 
@@ -296,6 +297,53 @@ async def test_callbacks_leave_turns_to_others(nats: NatsServer) -> None:
                 await done.wait()
             nursery.cancel_scope.cancel()
     assert len(set(taken)) > 20
+
+
+class Logged(logging.Handler):
+    """Waits for lines of the log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+        self._more = trio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self._more.set()
+        self._more = trio.Event()
+
+    async def wait_for(self, text: str) -> None:
+        with trio.fail_after(PATIENCE):
+            while not any(text in line for line in self.lines):
+                await self._more.wait()
+
+
+@pytest.fixture
+def logged() -> Iterator[Logged]:
+    handler, logger = Logged(), logging.getLogger("gateway")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+async def test_what_is_wrong_is_said_when_it_changes_and_tried_again_until_it_is_right(
+    nursery: trio.Nursery, logged: Logged
+) -> None:
+    with NatsServer('authorization { user: "h", password: "other" }') as nats:
+        made = settings(nats.url, user="h", password="p")
+        bus = NatsBus(made, name="bus", inbox="js")
+        await nursery.start(bus.keep)
+        ends = Ends(bus)
+        await logged.wait_for(f"{nats.url} ")
+        assert "refuse" in logged.lines[0]
+        assert "fleet.user and fleet.password" in logged.lines[0]
+        nats.configure('authorization { user: "h", password: "p" }')
+        await ends.wait("connected")
+        assert bus.problem is None
+        nats.kill()
+        await logged.wait_for("cannot be reached (fleet.servers): connection refused")
+        assert ends.all == ["connected", "lost"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_a_user_may_not_do_is_logged_and_ends_nothing(
