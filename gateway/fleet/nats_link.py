@@ -176,6 +176,7 @@ class Link:
         self._ended: asyncio.Future[None] = loop.create_future()
         self._works: set[asyncio.Task[Any]] = set()
         self._open = False
+        self._closed = False
 
     @property
     def encrypted(self) -> bool:
@@ -256,11 +257,11 @@ class Link:
                 await self._client.flush(timeout=10 * int(FLUSH_SECONDS))
 
     async def close(self) -> None:
-        self._open = False
+        self._open, self._closed = False, True
         self._loop.abort()
         for work in self._works:
             work.cancel()
-        with suppress(Error, OSError, TimeoutError):
+        with suppress(Exception):  # whatever nats-py finds of what was aborted under it
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._client.close()
 
@@ -270,6 +271,8 @@ class Link:
             self._ended.set_exception(LoginError(reason))
 
     async def _on_error(self, error: Exception) -> None:
+        if self._closed:
+            return  # it is of a connection that was aborted
         if not self._open:
             raise LoginError(problem(error, self._settings))  # and not once more, later
         if "permissions violation" in str(error).lower():  # the connection goes on
