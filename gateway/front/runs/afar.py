@@ -24,7 +24,7 @@ from gateway.front.runs.ids import CREDENTIALS, credential_of, is_token
 from gateway.front.runs.run import RunState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.exchange import Exchange
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from gateway.front.dialect import Codec, RequestHead
     from gateway.front.limits.permits import Permit
     from gateway.front.runs.run import Run
-    from gateway.front.runs.service import Runs
     from gateway.front.runs.wishes import Wish
     from gateway.observe.observation import Observation
 
@@ -53,6 +52,33 @@ class Hosts(Protocol):
     def cancel(self, exchange: Exchange) -> bool: ...
 
 
+class Kept(Protocol):
+    """What is needed of `service.Runs`."""
+
+    def repeated(self, wish: Wish | None, seen: Observation | None) -> Run | None: ...
+
+    def find(self, token: str, credential: bytes) -> Run: ...
+
+    def has(self, token: str) -> bool: ...
+
+    def new_token(self, credential: bytes) -> str: ...
+
+    def make_place(self, *, has_key: bool) -> None: ...
+
+    def keep(
+        self,
+        token: str,
+        credential: bytes,
+        exchange: Exchange,
+        codec: Codec,
+        *,
+        key: bytes | None,
+        fingerprints: Mapping[bytes, bytes],
+        seen: Observation | None = None,
+        permit: Permit | None = None,
+    ) -> Run: ...
+
+
 class Asked:
     """A request that is to be a run, as it came."""
 
@@ -66,7 +92,7 @@ class Afar:
 
     def __init__(
         self,
-        runs: Runs,
+        runs: Kept,
         hosts: Hosts,
         dispatcher: Dispatcher,
         match: Callable[[str], Codec | None],
