@@ -119,6 +119,23 @@ async def test_a_request_that_is_cancelled_while_its_session_is_claimed_is_not_s
         assert scene.claims.owned == 0
 
 
+async def test_a_host_that_ends_refuses_what_it_has_not_claimed_yet(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_front(session="sticky") as scene:
+        scene.nats.hold(scene.bus)
+        scene.submit(1, conversation="c")
+        await scene.dispatcher.drain(1)
+        scene.submit(2, conversation="d")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scene.front.settled)
+            await scene.said()
+            scene.nats.release(scene.bus)
+        assert not scene.front.requests
+        said = scene.wire.said
+        assert [each.id for each in said if isinstance(each, Refused) and each.elsewhere] == [1]
+
+
 async def test_a_session_of_a_host_that_is_full_stays_there(autojump_clock: MockClock) -> None:
     async with a_front(session="sticky", concurrency=1, queue=0) as scene:
         scene.submit(1, "hold", conversation="c")

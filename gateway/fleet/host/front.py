@@ -81,6 +81,8 @@ class Front:
         self._claims = claims
         self._claiming: dict[int, Call] = {}
         """Requests whose conversations are being claimed, by their ids."""
+        self._fewer = trio.lowlevel.ParkingLot()
+        """Where somebody waits until there are fewer of these."""
         self._answer = answer
         self._revision = revision
         self._see = see
@@ -114,6 +116,8 @@ class Front:
 
     async def settled(self) -> None:
         """Wait until the front has received what there was to say."""
+        while self._claiming:  # they are refused as soon as their claims are settled
+            await self._fewer.park()
         while self._changed:
             await self.wire.room()
             await trio.lowlevel.checkpoint()
@@ -130,6 +134,7 @@ class Front:
         requests, self.requests = self.requests, {}
         self._changed.clear()
         self._claiming.clear()
+        self._fewer.unpark_all()
         for scope in self._checking.values():
             scope.cancel()
         self._checking.clear()
@@ -214,7 +219,7 @@ class Front:
     def _enter(self, said: Submit) -> None:
         call = call_of(said)
         session = self._session(call)
-        if session is None:
+        if session is None or self._dispatcher.draining:  # which refuses it
             self._admit(said.id, call)
         else:
             self._claiming[said.id] = call
@@ -232,6 +237,7 @@ class Front:
         waits = self._claiming.get(request_id) is call
         if waits:
             del self._claiming[request_id]
+            self._fewer.unpark_all()
         if isinstance(outcome, Elsewhere):
             if waits:
                 self.wire.send(referral(request_id, outcome))
@@ -264,6 +270,7 @@ class Front:
         if (scope := self._checking.get(request_id)) is not None:
             scope.cancel()
         if self._claiming.pop(request_id, None) is not None:
+            self._fewer.unpark_all()
             self.wire.send(refusal(request_id, Cancelled()))
         request = self.requests.get(request_id)
         if request is not None:
