@@ -127,6 +127,5 @@ async def test_a_conversation_has_one_host_while_hosts_come_and_go(tmp_path: Pat
                 await fleet.knows("remember", ("one", "three"))
                 talks.stop.set()
     assert talks.told["new"] <= CONVERSATIONS
-    assert talks.told["kept"] > 2 * talks.told["lost"] > 0
     assert not at_once(journal)
-    print(talks.told)
+    assert min(talks.told["kept"], talks.told["lost"]) > 100, talks.told
