@@ -105,6 +105,8 @@ class ForwardedExchange(Exchange):
         super()._enter(*args)
         if self._see is not None and not self.ended:
             self._see(self.deadline)
+            if self.call.stream and self._changed is not None:
+                self._changed()  # a worker has it: it may be long until its first word
 
     def _wake(self) -> None:
         if self._changed is not None:

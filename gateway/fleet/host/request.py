@@ -3,12 +3,12 @@
     Submit ─> [Given] ─> [Lines]… ─> Lines with its result or its end, or Failed
          └──> Refused (no worker was given it)
 
-`Given` is said together with the first word, or with the end if that is all there is; and before
-that, if it takes long (`tell_given`). The words of a stream are at most `WINDOW_BYTES` ahead of
-what its client has taken; beyond that they stay in the exchange, where what holds back a worker
-whose client is slow sees them. An answer that is not a stream is held whole by the front, whatever
-its client does: its words are sent when it is whole, but for the first, which show that it has
-begun.
+`Given` of a stream is said at once; of others together with the first word, or with the end if that
+is all there is, and before that, if it takes long (`tell_given`). The words of a stream are at most
+`WINDOW_BYTES` ahead of what its client has taken; beyond that they stay in the exchange, where what
+holds back a worker whose client is slow sees them. An answer that is not a stream is held whole by
+the front, whatever its client does: its words are sent when it is whole, but for the first, which
+show that it has begun.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Forwarded:
         """Say what has happened: `messages`, then `lines`, then `ends`."""
         exchange = self.exchange
         words = self._words()
-        if words or exchange.ended:
+        if words or exchange.ended or exchange.call.stream:
             self.tell_given(messages)
         if words:
             lines.append(encode_words(self.id, words))
