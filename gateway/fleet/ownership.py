@@ -101,6 +101,7 @@ class Claims:
         self._agents: dict[str, Agent] = {}
         self._claiming: dict[Conversation, None] = {}
         self._draining = False
+        self._ending = False
         self._connected = False
         self.owned = 0
         """How many this host has."""
@@ -180,8 +181,12 @@ class Claims:
         self._let_go(conversation)
         return False
 
-    def drain(self) -> None:
-        """Let others have every conversation as soon as it has no request here."""
+    def drain(self, *, ending: bool = False) -> None:
+        """Let others have every conversation as soon as it has no request here. `ending`: and take
+        no request of it before."""
+        self._ending = self._ending or ending
+        if self._draining:
+            return
         self._draining = True
         for its in self._agents.values():
             for conversation in its.ours.values():
@@ -348,6 +353,8 @@ class Claims:
                 self._bus.publish(delivery.reply, str(self._me).encode())
                 return
         mine = conversation is not None and conversation.state is State.OWNED
+        if mine and self._ending:
+            return  # it can be asked again when the last request here has ended
         self._bus.publish(delivery.reply, str(self._me).encode() if mine else b"")
 
     def _on_owned(self, delivery: Delivery) -> None:

@@ -302,6 +302,23 @@ def test_a_host_that_drains_lets_each_conversation_go_with_its_last_request(
     assert two.owns("c")
 
 
+def test_who_claims_what_an_ending_host_is_busy_with_waits_for_it(nats: FakeNats) -> None:
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    run(nats)
+    one.claims.drain(ending=True)
+    two.enter()
+    run(nats)
+    two.claims.tick()
+    run(nats)
+    assert two.results == []
+    one.leave()
+    two.claims.tick()
+    run(nats)
+    assert two.owns("c")
+    assert two.lost == {"c"}
+
+
 def test_two_that_were_both_told_nobody_agree_on_the_smaller_one() -> None:
     """Two servers of a cluster, in the moment before one has heard of the other's subscription."""
     left, right = FakeNats(), FakeNats()

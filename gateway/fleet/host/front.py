@@ -219,7 +219,9 @@ class Front:
     def _enter(self, said: Submit) -> None:
         call = call_of(said)
         session = self._session(call)
-        if session is None or self._dispatcher.draining:  # which refuses it
+        if session is None or self._dispatcher.draining:
+            if session is not None:
+                self._claims.drain(ending=True)  # for whoever gets it instead
             self._admit(said.id, call)
         else:
             self._claiming[said.id] = call

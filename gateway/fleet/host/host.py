@@ -161,7 +161,7 @@ class Host:
             self._claims.serve(self._dispatcher.agents)
             self._claims.tick()
             if self.draining:
-                self._claims.drain()
+                self._claims.drain(ending=self._dispatcher.draining)
             if self._bus.connected:
                 beat = self._beats.encode(draining=self.draining)
                 self._bus.publish(self._subjects.beat(self.this), beat)
