@@ -29,7 +29,7 @@ def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
         need(wrk.available(), "wrk is the load generator of this benchmark")
     if measure.name == "typescript":
         need_runtime("node24")
-    if measure.name == "fleet":
+    if measure.name in {"fleet", "processes"}:
         need(shutil.which("nats-server") is not None, "nats-server is between front and host")
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", measure.name]

@@ -56,10 +56,11 @@ class Client:
     Only a body with a Content-Length is read; after any other, the connection cannot be used again.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.headers: dict[str, str] = {}
         """The headers of the last answer, by lower-case name."""
-        self._socket = connect(port)
+        self._socket = connect(port, address)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Client:
@@ -73,7 +74,7 @@ class Client:
         return self._exchange(request.encode())
 
     def get(self, path: str) -> tuple[int, bytes]:
-        return self._exchange(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        return self._exchange(f"GET {path} HTTP/1.1\r\nHost: {self._address}\r\n\r\n".encode())
 
     def timed(self, request: Request) -> float:
         """Seconds from sending a request to its 200. Raises BadAnswerError for another status."""
@@ -153,8 +154,8 @@ class Stream:
         self.socket.close()
 
 
-def connect(port: int) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+def connect(port: int, address: str = "127.0.0.1") -> socket.socket:
+    connection = socket.create_connection((address, port), timeout=SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.wire import NUMBER, Request
+from tests.fleet.namespaces import Machine
 
 SCRIPT = """\
 local body = io.open("{body}", "rb")
@@ -58,16 +59,28 @@ def available() -> bool:
     return shutil.which("wrk") is not None
 
 
-def load(port: int, request: Request, *, connections: int, seconds: float, folder: Path) -> Load:
-    """Send `request` on `connections` for `seconds`. Raises WrkError if an answer is no 2xx."""
+def load(
+    port: int,
+    request: Request,
+    *,
+    connections: int,
+    seconds: float,
+    folder: Path,
+    machine: Machine | None = None,
+) -> Load:
+    """Send `request` on `connections` for `seconds`; from a machine of its own, to this one's
+    address on their network, if one is given. Raises WrkError if an answer is no 2xx."""
+    address = "127.0.0.1" if machine is None else machine.switch
     body, script = folder / "body", folder / "script.lua"
     body.write_bytes(request.body)
     headers = (f"wrk.headers[{json.dumps(k)}] = {json.dumps(v)}" for k, v in request.headers)
     script.write_text(SCRIPT.format(body=body, headers="\n".join(headers), number=NUMBER.decode()))
     before = _children_cpu()
+    prefix = () if machine is None else machine.prefix
     with subprocess.Popen(
-        ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds) + 1}s", f"--timeout={TIMEOUT}s",
-         "--latency", f"--script={script}", f"http://127.0.0.1:{port}{request.path}"],
+        [*prefix, "wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds) + 1}s",
+         f"--timeout={TIMEOUT}s", "--latency", f"--script={script}",
+         f"http://{address}:{port}{request.path}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         try:
@@ -83,7 +96,10 @@ def load(port: int, request: Request, *, connections: int, seconds: float, folde
     told = json.loads(out.strip().splitlines()[-1])
     if not told["bad"] and not told["requests"] and seconds < TIMEOUT:
         # On a busy machine, the time was too short for even one answer.
-        return load(port, request, connections=connections, seconds=4 * seconds, folder=folder)
+        return load(
+            port, request,
+            connections=connections, seconds=4 * seconds, folder=folder, machine=machine,
+        )  # fmt: skip
     if told["bad"] or not told["requests"]:
         raise WrkError(f"{told['bad']} of {told['requests']} requests failed:\n{out}")
     duration = told["microseconds"] / 1e6

@@ -30,9 +30,11 @@ def _ip(*arguments: str) -> None:
 class Machine:
     """One namespace, and the end of its cable at the switch."""
 
-    def __init__(self, namespace: str, cable: str, bridge: str, address: str) -> None:
+    def __init__(self, namespace: str, cable: str, bridge: str, address: str, switch: str) -> None:
         self.namespace = namespace
         self.address = address
+        self.switch = switch
+        """The address of the test itself."""
         self._cable = cable
         self._bridge = bridge
 
@@ -69,13 +71,14 @@ def network(*names: str) -> Iterator[dict[str, Machine]]:
     made: list[Machine] = []
     try:
         _ip("link", "add", bridge, "type", "bridge")
-        _ip("address", "add", f"10.219.{third}.1/24", "dev", bridge)
+        switch = f"10.219.{third}.1"
+        _ip("address", "add", f"{switch}/24", "dev", bridge)
         _ip("link", "set", bridge, "up")
         for number, name in enumerate(names):
             namespace, cable = f"gw-{mark}-{name}", f"gw{number}{mark}"
             address = f"10.219.{third}.{number + 2}"
             _ip("netns", "add", namespace)
-            made.append(Machine(namespace, cable, bridge, address))
+            made.append(Machine(namespace, cable, bridge, address, switch))
             _ip(
                 *("link", "add", cable, "type", "veth"),
                 *("peer", "name", "eth0", "netns", namespace),

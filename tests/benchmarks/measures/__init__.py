@@ -14,6 +14,7 @@ from tests.benchmarks.measures import (
     neighbours,
     operating,
     overload,
+    processes,
     requests,
     services,
     streams,
@@ -34,5 +35,6 @@ ALL: tuple[Measure, ...] = (
     *heads.MEASURES,
     *services.MEASURES,
     *fleet.MEASURES,
+    *processes.MEASURES,
     *growth.MEASURES,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -166,7 +166,7 @@ def _silent(bench: Bench, far: Fleet) -> Iterator[Figure]:
 
 @contextmanager
 def _fleet(folder: Path) -> Iterator[Fleet]:
-    with _nats(folder) as (pid, url):
+    with nats_server(folder) as (pid, url):
         part = {"servers": [url]}
         with (
             servers.gateway(
@@ -180,15 +180,16 @@ def _fleet(folder: Path) -> Iterator[Fleet]:
                 more={"fleet": {"role": "front", **part}},
             ) as front,
         ):
-            _wait_until_ready(front)
+            wait_until_ready(front, AGENTS)
             yield Fleet(front, host, pid)
 
 
-def _wait_until_ready(front: Server) -> None:
+def wait_until_ready(front: Server, agents: Iterable[str], address: str = "127.0.0.1") -> None:
+    """Wait until a front knows of these agents."""
     until = time.monotonic() + START_SECONDS
     while True:
-        with Client(front.port) as client:
-            if all(client.get(f"/agent/{agent}")[0] == 200 for agent in AGENTS):
+        with Client(front.port, address=address) as client:
+            if all(client.get(f"/agent/{agent}")[0] == 200 for agent in agents):
                 return
         if time.monotonic() > until:
             raise StartError(f"the front has no host:\n{servers.end_of(front.log)}")
@@ -196,7 +197,7 @@ def _wait_until_ready(front: Server) -> None:
 
 
 @contextmanager
-def _nats(folder: Path) -> Iterator[tuple[int, str]]:
+def nats_server(folder: Path) -> Iterator[tuple[int, str]]:
     """A server of its own on a free port: its pid and URL."""
     program = shutil.which("nats-server")
     if program is None:
