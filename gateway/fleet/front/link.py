@@ -92,6 +92,8 @@ class Link:
         self._requests: dict[int, RemoteRequest] = {}
         """Those that the host has not ended, by their ids; also those that nobody waits for."""
         self._unaccepted: deque[RemoteRequest] = deque()
+        self._hurried: dict[RemoteRequest, None] = {}
+        """Streams whose workers others need: until they are left, they wait for no client."""
         self._owed: dict[RemoteRequest, None] = {}
         """Those whose clients have taken what the host was not told of."""
         self._asked: dict[int, Answer] = {}
@@ -131,6 +133,7 @@ class Link:
 
     def cancel(self, request: RemoteRequest) -> None:
         """Nobody waits for a request any more."""
+        self._hurried.pop(request, None)
         if self._requests.get(request.id) is request:
             self.wire.send(Cancel(request.id))
 
@@ -156,6 +159,8 @@ class Link:
 
     def tick(self, now: float, accept: float) -> None:
         """Every beat: look at what has waited for too long, and say what is owed."""
+        for request in self._hurried:
+            request.exchange.spill()  # its readers may have caught up, and be waited for again
         owed, self._owed = self._owed, {}
         if owed:
             self.wire.send(*(Took(each.id, each.taken) for each in owed))
@@ -253,7 +258,11 @@ class Link:
 
     def _hurry(self, request_id: int) -> None:
         request = self._requests.get(request_id)
-        if request is not None and not request.exchange.ended and not request.exchange.spill():
+        if request is None or request.exchange.ended:
+            return
+        if request.exchange.spill():
+            self._hurried[request] = None
+        else:
             request.exchange.fail(ClientTooSlow())
             self.cancel(request)
 
