@@ -181,6 +181,8 @@ class AgentBeat(Struct, array_like=True, frozen=True):
     waiting: int
     revision: int
     """Goes up when what `AgentDescription` says changes."""
+    workers: int = 0
+    """Those that it has now."""
 
 
 class Beat(Struct, array_like=True, frozen=True):

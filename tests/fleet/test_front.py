@@ -212,6 +212,24 @@ async def test_the_killed_hosts_requests_fail_at_once_and_name_it_and_the_next_i
         assert len(alive.submitted) == 2
 
 
+async def test_the_list_of_agents_counts_workers_and_requests_as_they_are_now(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        for host in scene.hosts:
+            host.agents = {"echo": AgentBeat("ready", 8, 0, 0, 1, workers=3)}
+        await scene.settle(2)
+        agent = scene.dispatcher.agent("echo")
+        await scene.submit()
+        assert (agent.summary.workers, agent.summary.in_flight) == (6, 1)
+        [host] = [each for each in scene.hosts if each.submitted]
+        host.agents = {"echo": AgentBeat("ready", 8, 1, 0, 1, workers=2**60)}
+        await scene.settle(1)
+        host.say(line(host.give(), output=1))
+        await scene.settle()
+        assert (agent.summary.workers, agent.summary.in_flight) == (1_000_003, 0)
+
+
 async def test_a_request_that_nobody_received_is_given_to_another_host(
     autojump_clock: MockClock,
 ) -> None:

@@ -63,6 +63,32 @@ def test_what_a_front_has_given_counts_before_the_host_tells_of_it() -> None:
     assert chosen(hosts) == B
 
 
+@pytest.mark.parametrize(
+    ("told", "since", "expected"),
+    [
+        (agent(in_flight=1), -1, (0, 0)),
+        (agent(), 3, (3, 0)),
+        (agent(capacity=2), 3, (2, 1)),
+        (agent(capacity=2, in_flight=2, waiting=3), -1, (2, 2)),
+        (agent(in_flight=1), -5, (0, 0)),
+        (agent(in_flight=2, waiting=1), 0, (2, 1)),
+        (agent(capacity=1, in_flight=4), 1, (4, 1)),
+    ],
+)
+def test_what_has_come_and_gone_since_a_beat_is_counted(
+    told: AgentBeat, since: int, expected: tuple[int, int]
+) -> None:
+    hosts = Hosts()
+    hosts.heard(A, beat(echo=told))
+    [at] = hosts.of("echo")
+    at.mine = 10
+    at.hear(told)
+    at.mine += since
+    assert at.now == expected
+    at.hear(told)
+    assert at.now == (told.in_flight, told.waiting)
+
+
 def test_hosts_at_rest_take_turns() -> None:
     hosts = Hosts()
     for peer in (A, B, C):

@@ -161,6 +161,7 @@ async def test_a_host_beats_with_the_load_of_its_agents(autojump_clock: MockCloc
         await trio.sleep(0.5)
         agent = front.beats[-1].agents["a"]
         assert agent.in_flight + agent.waiting == 7
+        assert agent.workers == 3
         assert agent.revision == beat.agents["a"].revision
 
 

@@ -195,15 +195,16 @@ class RemoteAgent:
     def summary(self) -> AgentSummary:
         ready = self.declared.ready
         places = self._hosts.of(self.name)
+        counts = [at.now for at in places]
         return AgentSummary(
             name=self.name,
             description=self.settings.description or (None if ready is None else ready.description),
             handlers=None if ready is None else ready.handlers,
             state=self.state,
-            in_flight=sum(at.in_flight for at in places),
-            waiting=sum(at.waiting for at in places),
+            in_flight=sum(in_flight for in_flight, _ in counts),
+            waiting=sum(waiting for _, waiting in counts),
             failures=0,
-            workers=0,
+            workers=sum(at.workers for at in places),
         )
 
     async def status(self) -> AgentStatus:

@@ -38,7 +38,7 @@ MOST_VERSION = 40
 """Characters of the version of agent-gateway that a host has."""
 
 MOST_COUNT = 1_000_000
-"""Requests, of any kind, that a host is believed to have."""
+"""Requests, of any kind, or workers, that a host is believed to have."""
 
 _STATES = {each.value: each for each in AgentState}
 
@@ -54,7 +54,7 @@ _decode = msgspec.msgpack.Decoder(Beat).decode
 class At:
     """One agent at one host."""
 
-    __slots__ = ("beat", "host", "mine", "revision", "served", "state")
+    __slots__ = ("beat", "counted", "host", "mine", "revision", "served", "state")
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -63,6 +63,8 @@ class At:
         self.state = AgentState.COLD
         self.mine = 0
         """Requests that this front has given to it and that have not ended."""
+        self.counted = 0
+        """Of these, those that there were when it told of itself last."""
         self.served = 0
         """Requests that this front has ever given to it."""
         self.revision: int | None = None
@@ -74,6 +76,7 @@ class At:
     def hear(self, beat: AgentBeat) -> None:
         """It has told of itself."""
         self.beat, self.state = beat, _STATES.get(beat.state, AgentState.OPEN)
+        self.counted = self.mine
 
     @property
     def capacity(self) -> int:
@@ -86,6 +89,20 @@ class At:
     @property
     def waiting(self) -> int:
         return min(max(0, self.beat.waiting), MOST_COUNT)
+
+    @property
+    def workers(self) -> int:
+        return min(max(0, self.beat.workers), MOST_COUNT)
+
+    @property
+    def now(self) -> tuple[int, int]:
+        """Requests that are in flight and that wait: those of the last beat, and what this front
+        has given to it and got back since."""
+        since = self.mine - self.counted
+        open_requests = max(0, self.in_flight + self.waiting + since)
+        in_flight = self.in_flight + max(0, since)
+        in_flight = min(in_flight, max(self.in_flight, self.capacity), open_requests)
+        return in_flight, open_requests - in_flight
 
     @property
     def load(self) -> tuple[bool, float, int]:

@@ -194,8 +194,8 @@ def _hosts(places: Collection[At], told: Sequence[Told | None]) -> list[HostStat
             draining=at.host.draining,
             version=at.host.gateway,
             capacity=at.capacity,
-            in_flight=at.in_flight,
-            waiting=at.waiting,
+            in_flight=at.now[0],
+            waiting=at.now[1],
             given=at.mine,
             answered=each is not None,
         )

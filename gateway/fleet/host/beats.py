@@ -69,6 +69,7 @@ class Beats:
             summary.in_flight,
             summary.waiting,
             self.revision(agent),
+            summary.workers,
         )
 
     def revision(self, agent: Agent) -> int:
