@@ -19,10 +19,13 @@ log = logging.getLogger("gateway")
 
 def log_agents(settings: Settings, address: str) -> None:
     for name in settings.run_here:
+        where = f"{address}/agent/{name}"
+        if settings.fleet.role == "host":
+            where = f"the agent {name} to the fronts of the fleet"
         logs.event(
             log,
             logging.INFO,
-            f"serving {address}/agent/{name}",
+            f"serving {where}",
             agent=name,
             command=settings.shown_command(name),
             sandbox=settings.server.sandbox,
