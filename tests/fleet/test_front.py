@@ -27,6 +27,7 @@ from gateway.errors import (
 )
 from gateway.exchange import CHUNK_COST
 from gateway.fleet.front import front as module
+from gateway.fleet.front import hosts as hosts_module
 from gateway.fleet.front.link import MOST_AHEAD
 from gateway.fleet.messages import AgentBeat, Cancel, Described, Error, Hurry, Submit, Told, Took
 from gateway.fleet.wire import BEAT
@@ -228,6 +229,19 @@ async def test_the_list_of_agents_counts_workers_and_requests_as_they_are_now(
         host.say(line(host.give(), output=1))
         await scene.settle()
         assert (agent.summary.workers, agent.summary.in_flight) == (1_000_003, 0)
+
+
+async def test_the_log_says_that_a_host_is_ignored_and_not_with_every_beat(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts_module, "MOST_STARTS", 1)
+    async with a_scene("h1") as scene:
+        scene.host("h1", other=AgentBeat("ready", 8, 0, 0, 1))
+        await scene.settle(20)
+    said = [each for each in caplog.messages if "ignored" in each]
+    assert said == [
+        "a host is ignored: it has the name of 1 others: give each its own (fleet.name)"
+    ]
 
 
 async def test_a_request_that_nobody_received_is_given_to_another_host(

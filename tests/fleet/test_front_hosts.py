@@ -197,6 +197,7 @@ def test_a_host_that_starts_over_and_over_takes_no_room_from_others() -> None:
     for number in range(100):
         hosts.heard(Peer("bad", str(number)), beat(echo=agent()))
     assert len(hosts) == module.MOST_STARTS
+    assert "has the name of 32 others" in hosts.ignored
     assert hosts.heard(A, beat(echo=agent())) is not None
 
 
@@ -206,7 +207,18 @@ def test_what_is_no_name_of_a_process_is_no_host(peer: Peer) -> None:
 
 
 def test_a_host_of_another_version_is_no_host() -> None:
-    assert Hosts().heard(A, beat(version=VERSION + 1, echo=agent())) is None
+    hosts = Hosts()
+    assert hosts.heard(A, beat(version=VERSION + 1, echo=agent())) is None
+    assert "version 2" in hosts.ignored
+
+
+def test_agents_of_hosts_of_one_name_are_all_told_of() -> None:
+    hosts = Hosts()
+    for number in range(8):  # more than a machine's cores may be
+        hosts.heard(Peer("vm", str(number)), beat(**{f"a{number}": agent(), "both": agent()}))
+    told = {name: at.host.peer.nonce for name, at in hosts.latest}
+    assert told == {f"a{number}": str(number) for number in range(8)} | {"both": "7"}
+    assert len(hosts.latest) == len(told)
 
 
 def test_a_host_serves_only_what_it_may() -> None:

@@ -78,12 +78,18 @@ LATE = 0.15
 ASK_SECONDS = 2.0
 """Until a host is asked again that does not describe an agent."""
 
+MOST_SHOWN = 140
+"""Characters of what should be a host's name."""
+
 AVOID_SECONDS = 5.0
 """For which a host gets no requests that broke the protocol."""
 
 FIRST_SECONDS = 1.0
 """At the start: for the first hosts to be heard and their agents to be described, before HTTP is
 served. Hosts beat five times in it."""
+
+REMIND_SECONDS = 30.0
+"""Between two log lines about hosts that are ignored."""
 
 END_SECONDS = 1.0
 """At the end: for the last cancels to be received."""
@@ -122,6 +128,7 @@ class Front:
         self._away_since: dict[str, float] = {}
         """Agents whose last host has gone, and when."""
         self._judging_from = -math.inf
+        self._reminded_at = -math.inf
         self._lost_at: float | None = clock.now()
         """When the connection was lost; None while there is one."""
         self._lost_count = 0
@@ -178,6 +185,7 @@ class Front:
             return
         host = self.hosts.heard(peer, delivery.data)
         if host is None:
+            self._ignore(peer)
             return
         link = self._links.get(peer)
         if link is None:
@@ -199,6 +207,13 @@ class Front:
                     self._asked[peer, name] = now
                     answer = partial(self._described, peer, name, at.beat.revision)
                     link.ask("describe", name, answer)
+
+    def _ignore(self, peer: Peer) -> None:
+        now = clock.now()
+        if now - self._reminded_at > REMIND_SECONDS:
+            self._reminded_at = now
+            message = f"a host is ignored: it {self.hosts.ignored}"
+            logs.event(log, logging.WARNING, message, host=str(peer)[:MOST_SHOWN])
 
     def _heard_owner(self, delivery: Delivery) -> None:
         """A host has come to own conversations."""
@@ -333,15 +348,14 @@ class Front:
             places=[
                 PlaceReading(
                     agent=name,
-                    host=host.peer.name,
-                    draining=host.draining,
+                    host=at.host.peer.name,
+                    draining=at.host.draining,
                     capacity=at.capacity,
                     in_flight=at.in_flight,
                     waiting=at.waiting,
                     given=at.mine,
                 )
-                for host in self.hosts.latest
-                for name, at in host.agents.items()
+                for name, at in self.hosts.latest
                 if name in self._agents
             ],
             lost=self._lost_count,

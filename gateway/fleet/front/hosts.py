@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 MOST_HOSTS = 1000
 """Of a fleet."""
 
-MOST_STARTS = 4
-"""Hosts of one name: while one drains, the next may be there already."""
+MOST_STARTS = 32
+"""Hosts of one name: those of one machine have its name if they are given none, and while one
+drains, the next may be there already."""
 
 MOST_AGENTS = 1000
 """Of one host."""
@@ -135,6 +136,8 @@ class Hosts:
 
     def __init__(self, may_serve: Callable[[str, str], bool] = lambda host, agent: True) -> None:
         self._may_serve = may_serve
+        self.ignored = ""
+        """Why the last host that was ignored was: the predicate of a sentence."""
         self._hosts: dict[Peer, Host] = {}
         self._at: dict[str, dict[Peer, At]] = {}
 
@@ -152,9 +155,14 @@ class Hosts:
         return self._hosts.values()
 
     @property
-    def latest(self) -> Collection[Host]:
-        """Those that have come last of each name."""
-        return {host.peer.name: host for host in self._hosts.values()}.values()
+    def latest(self) -> Collection[tuple[str, At]]:
+        """Agents and where they are: of hosts of one name that have the same agent, at the one
+        that has come last."""
+        return {
+            (host.peer.name, name): (name, at)
+            for host in self._hosts.values()
+            for name, at in host.agents.items()
+        }.values()
 
     @property
     def agents(self) -> Collection[str]:
@@ -173,8 +181,10 @@ class Hosts:
         try:
             beat = _decode(data)
         except (msgspec.MsgspecError, RecursionError):
+            self.ignored = "says what is no beat"
             return None
         if beat.version != VERSION:
+            self.ignored = f"has version {beat.version} of the fleet's protocol, this has {VERSION}"
             return None
         host = self._hosts.get(peer)
         if host is None:
@@ -197,9 +207,14 @@ class Hosts:
 
     def _has_room(self, peer: Peer) -> bool:
         if not (NAME.match(peer.name) and NAME.match(peer.nonce)):
-            return False
-        of_name = sum(each.name == peer.name for each in self._hosts)
-        return len(self._hosts) < MOST_HOSTS and of_name < MOST_STARTS
+            self.ignored = "has a name that is none"
+        elif sum(each.name == peer.name for each in self._hosts) >= MOST_STARTS:
+            self.ignored = f"has the name of {MOST_STARTS} others: give each its own (fleet.name)"
+        elif len(self._hosts) >= MOST_HOSTS:
+            self.ignored = f"is one more than {MOST_HOSTS}"
+        else:
+            return True
+        return False
 
     def _come(self, host: Host, name: str) -> At | None:
         if not (
