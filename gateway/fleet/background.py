@@ -98,6 +98,10 @@ class Outcome(Struct, array_like=True, frozen=True):
     """Whether a worker may have read it."""
 
 
+NONSENSE = Outcome(b"", None, handed_over=True)
+"""Instead of what a host has written that is none: it ends nothing, and so breaks the protocol."""
+
+
 class Key(Struct, array_like=True, frozen=True):
     """What an Idempotency-Key was used for."""
 
@@ -269,7 +273,10 @@ class Store:
         """How a request has ended; None: it has not."""
         subject = self._at("done", agent, token)
         data = await self._run(lambda js: _get(js, self._done, subject))
-        return None if data is None else msgspec.msgpack.decode(data, type=Outcome)
+        try:
+            return None if data is None else msgspec.msgpack.decode(data, type=Outcome)
+        except (msgspec.MsgspecError, RecursionError):
+            return NONSENSE
 
     async def taken_by(self, agent: str, token: str) -> str | None:
         """The host that has taken a request, or `ENDED`; None: it waits."""
