@@ -30,8 +30,9 @@ from gateway.fleet.front import front as module
 from gateway.fleet.front import hosts as hosts_module
 from gateway.fleet.front.link import MOST_AHEAD
 from gateway.fleet.messages import AgentBeat, Cancel, Described, Error, Hurry, Submit, Told, Took
+from gateway.fleet.subjects import digest_of
 from gateway.fleet.wire import BEAT
-from tests.fleet.front_scene import READY, a_call, a_scene, description, line
+from tests.fleet.front_scene import READY, SUBJECTS, a_call, a_scene, description, line
 
 CRASHED = Error("worker_crashed", "the worker was ended by SIGKILL", None, {"signal": "SIGKILL"})
 
@@ -673,3 +674,18 @@ async def test_no_more_agents_come_than_a_front_has_room_for(
             scene.hosts[0].agents[f"a{number}"] = AgentBeat("ready", 8, 0, 0, 1)
         await scene.settle(5)
         assert len(scene.dispatcher.agents) == 5
+
+
+async def test_no_conversations_are_remembered_of_agents_that_are_not_served(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        bad.descriptions["other"] = b"nonsense"
+        bad.agents["other"] = AgentBeat("ready", 8, 0, 0, 1)
+        await scene.settle(2)
+        for agent in ("echo", "other"):
+            bad.bus.publish(SUBJECTS.owned(agent, bad.peer), digest_of("c"))
+        await scene.settle(2)
+        assert scene.front._lookup.last("echo", "c") == bad.peer
+        assert scene.front._lookup.last("other", "c") is None

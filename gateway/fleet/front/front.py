@@ -219,7 +219,9 @@ class Front:
         """A host has come to own conversations."""
         peer = self._subjects.peer_at_end(delivery.subject)
         agent = delivery.subject.rsplit(".", 3)[1]
-        if peer is not None and self.hosts.at(agent, peer) is not None:
+        if peer is None or agent not in self._agents:
+            return  # what is not served would be remembered for ever
+        if self.hosts.at(agent, peer) is not None:
             self._lookup.heard(agent, peer, delivery.data)
 
     def _described(self, peer: Peer, name: str, revision: int, body: bytes | None) -> None:
