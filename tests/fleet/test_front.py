@@ -689,3 +689,18 @@ async def test_no_conversations_are_remembered_of_agents_that_are_not_served(
         await scene.settle(2)
         assert scene.front._lookup.last("echo", "c") == bad.peer
         assert scene.front._lookup.last("other", "c") is None
+
+
+async def test_a_status_that_could_not_be_written_again_is_none(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        for depth in (22, 500, *range(900, 1000)):
+            bad.status = (
+                b'{"workers":[],"started":1,"failures":0,"last_failure":null,"last_limit":null,'
+                b'"sandbox":{"a":%b%b}}' % (b"[" * depth, b"]" * depth)
+            )
+            status = await scene.dispatcher.agent("echo").status()
+            msgspec.json.encode(status)
+            assert status.sandbox == {}

@@ -40,6 +40,10 @@ MOST_WORKERS = 1000
 MOST_STATUS_BYTES = 1024 * 1024
 """Of the answer of one host."""
 
+MOST_DEPTH = 20
+"""Of what is in the answer. It is told within more, and what is read just so could not be written.
+"""
+
 MOST_MESSAGE = 4096
 MOST_STATE = 64
 """Characters."""
@@ -121,9 +125,19 @@ def _read(body: bytes | None) -> Told | None:
     if body is None or len(body) > MOST_STATUS_BYTES:
         return None
     try:
-        return _decode(body)
+        told = _decode(body)
     except (msgspec.MsgspecError, RecursionError):
         return None
+    shallow = _is_shallow([told.sandbox, told.services, told.network], MOST_DEPTH)
+    return told if shallow else None
+
+
+def _is_shallow(value: Any, most: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return not isinstance(value, list) or (
+        most > 0 and all(_is_shallow(each, most - 1) for each in value)
+    )
 
 
 def merge(
