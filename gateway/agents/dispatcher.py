@@ -32,7 +32,7 @@ import trio
 
 from gateway import clock
 from gateway.agents.status import AgentState
-from gateway.errors import AgentNotFound, ShuttingDown
+from gateway.errors import AgentNotFound, AgentUnavailable, ShuttingDown
 from gateway.exchange import Exchange
 from gateway.workers.memory import measure_all
 
@@ -113,6 +113,8 @@ class Dispatcher:
         """Whether load balancers are to send requests elsewhere, though they are still served."""
         self.cut_off = False
         """Whether no request can come: those who submit them at a host are not connected to it."""
+        self.blind = False
+        """Whether it is not known which agents there are: a front has no connection to them."""
         self.draining = False
         """Whether nothing is admitted any more."""
 
@@ -217,10 +219,16 @@ class Dispatcher:
             task_status.started()
 
     def agent(self, name: str) -> Agent:
-        """Raises AgentNotFound."""
+        """Raises AgentNotFound, or AgentUnavailable while it is not known which there are."""
         try:
             return self.agents[name]
         except KeyError:
+            if self.blind:
+                raise AgentUnavailable(
+                    "which agents there are is not known: the gateway has no connection to their "
+                    "hosts",
+                    retry_after=1.0,
+                ) from None
             raise AgentNotFound(f"there is no agent {name!r}") from None
 
     def submit(self, call: Call) -> Exchange:

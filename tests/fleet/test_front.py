@@ -12,7 +12,9 @@ from trio.testing import MockClock
 
 from gateway import clock
 from gateway.agents.agent import Agent
+from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.status import AgentState
+from gateway.config import FleetSettings
 from gateway.errors import (
     AgentNotFound,
     AgentUnavailable,
@@ -28,10 +30,12 @@ from gateway.errors import (
 from gateway.exchange import CHUNK_COST
 from gateway.fleet.front import front as module
 from gateway.fleet.front import hosts as hosts_module
+from gateway.fleet.front.front import Front
 from gateway.fleet.front.link import MOST_AHEAD
 from gateway.fleet.messages import AgentBeat, Cancel, Described, Error, Hurry, Submit, Told, Took
-from gateway.fleet.subjects import digest_of
+from gateway.fleet.subjects import Peer, digest_of
 from gateway.fleet.wire import BEAT
+from tests.fleet.fakes import FakeNats
 from tests.fleet.front_scene import READY, SUBJECTS, a_call, a_scene, description, line
 
 CRASHED = Error("worker_crashed", "the worker was ended by SIGKILL", None, {"signal": "SIGKILL"})
@@ -704,3 +708,23 @@ async def test_a_status_that_could_not_be_written_again_is_none(
             status = await scene.dispatcher.agent("echo").status()
             msgspec.json.encode(status)
             assert status.sandbox == {}
+
+
+async def test_without_nats_nobody_is_told_that_an_agent_does_not_exist(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        for _ in range(2):
+            scene.nats.cut(scene.bus)
+            await scene.settle(2)
+            with pytest.raises(AgentUnavailable, match="is not known"):
+                scene.dispatcher.submit(a_call("other"))
+            scene.nats.restore(scene.bus)
+            await scene.settle(5)
+            with pytest.raises(AgentNotFound):
+                scene.dispatcher.submit(a_call("other"))
+    settings = FleetSettings(role="front", servers=["nats://x"])
+    dispatcher = Dispatcher()
+    Front(FakeNats().bus(), SUBJECTS, Peer.new("f"), dispatcher, settings)
+    with pytest.raises(AgentUnavailable):  # the first connection is to come
+        dispatcher.submit(a_call("other"))

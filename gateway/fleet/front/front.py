@@ -116,6 +116,7 @@ class Front:
         self._dispatcher = dispatcher
         self._settings = settings
         self._wires = Wires(bus, subjects, this, role="front")
+        dispatcher.blind = True
         self._lookup = Lookup()
         self.background: Jobs | None = None
         if store is not None:
@@ -127,7 +128,7 @@ class Front:
         """Descriptions that are being asked for, and since when."""
         self._away_since: dict[str, float] = {}
         """Agents whose last host has gone, and when."""
-        self._judging_from = -math.inf
+        self._judging_from = self._known_from = -math.inf
         self._reminded_at = -math.inf
         self._lost_at: float | None = clock.now()
         """When the connection was lost; None while there is one."""
@@ -171,6 +172,7 @@ class Front:
         if self._lost_at is not None and self._links:
             self._judging_from = clock.now() + GRACE_AFTER_RETURN
         self._lost_at = None
+        self._known_from = clock.now() + 2 * BEAT
         self._bus.subscribe(self._subjects.beats(), self._heard)
         self._bus.subscribe(self._subjects.all_owned(), self._heard_owner)
 
@@ -321,6 +323,7 @@ class Front:
                         self._give_up(link, f"has been silent for {silent:.1f} s")
             for link in self._links.values():
                 link.tick(now, self._settings.accept)
+            self._dispatcher.blind = self._lost_at is not None or now < self._known_from
             self._look_who_is_away(now)
 
     def _look_who_is_away(self, now: float) -> None:

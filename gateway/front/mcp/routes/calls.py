@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import trio
 
-from gateway.errors import AgentNotFound, InvalidAgentResponse, InvalidRequest
+from gateway.errors import AgentNotFound, AgentUnavailable, InvalidAgentResponse, InvalidRequest
 from gateway.front.mcp.answer import Progress, object_in
 from gateway.front.mcp.codec import outcome_of, read_events
 from gateway.front.mcp.splice import Splices
@@ -106,7 +106,7 @@ class Calls:
             return None
         try:
             tools = self._tools_of(named[0])
-        except AgentNotFound:
+        except (AgentNotFound, AgentUnavailable):
             return None
         return Target(*named, tools) if tool in tools.listed else None
 
