@@ -51,6 +51,7 @@ class _Connected:
         self._bus = bus
         self._part = part
         self.background = part.background
+        self.fleet = part.fleet
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As `Member.run`."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.fleet.front.jobs import Jobs
+    from gateway.front.console.fleet import Fleet
     from gateway.observe.metrics.readings import FleetReading
 
 
@@ -33,11 +34,15 @@ class Member(Protocol):
     def reading(self) -> FleetReading | None:
         """What the metrics are told; None: there is no fleet."""
 
+    @property
+    def fleet(self) -> Fleet | None:
+        """What the console is told; None: there is no fleet, or it is not known here."""
+
 
 class Alone:
     """The member that a gateway is that is of no fleet."""
 
-    background = None
+    background = fleet = None
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         del dispatcher

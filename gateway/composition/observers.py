@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gateway.config import CallerKeys, ServerSettings, Settings
     from gateway.front.auth import Keys
     from gateway.front.console.console import Console
+    from gateway.front.console.fleet import Fleet
     from gateway.front.listen import Places
     from gateway.front.observed import Begin
     from gateway.front.runs.service import Runs
@@ -82,13 +83,16 @@ def make_console(
     settings: Settings,
     keys: CallerKeys,
     addresses: list[str],
+    *,
+    fleet: Fleet | None = None,
 ) -> Console | None:
     """The console, which is also told of every request; None where there is none."""
     if not has_console(settings.server, keys, addresses):
         return None
     from gateway.front.console.console import Console  # noqa: PLC0415 - only if used
 
-    console = Console(dispatcher, settings, keys, addresses, catch_up=observers.batch.catch_up)
+    catch_up = observers.batch.catch_up
+    console = Console(dispatcher, settings, keys, addresses, catch_up=catch_up, fleet=fleet)
     observers.add(console.observe)
     return console
 

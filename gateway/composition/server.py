@@ -113,7 +113,7 @@ async def serve(
     )
     addresses = addresses_of(listeners)
     refuse_strangers(settings.server, keys, addresses)
-    console = make_console(observers, dispatcher, settings, keys, addresses)
+    console = make_console(observers, dispatcher, settings, keys, addresses, fleet=member.fleet)
     app = make_app(
         dispatcher,
         runs,

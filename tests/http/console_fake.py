@@ -73,6 +73,8 @@ class Fleet:
     lines: list[dict[str, Any]] = field(default_factory=list)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hosts: list[dict[str, Any]] = field(default_factory=list)
+    """Of a fleet, where there is one."""
 
     @classmethod
     def of(cls, count: int, workers: int = 8) -> Fleet:
@@ -191,6 +193,12 @@ def make_about(agent: dict[str, Any]) -> dict[str, Any]:
         },
         "output": None,
         "input_unchecked": None,
+        "workers": [
+            {"host": "host-0", "state": "ready", "pid": 4711 + number}
+            | {"age": 90.0, "served": 12, "in_flight": 0, "capacity": 8, "memory": 58_000_000}
+            for number in range(2)
+        ],
+        "hosts": [{"name": "host-0", "answered": True}, {"name": "host-1", "answered": False}],
         "modes": ["stream"],
         "tools": False,
         "asks": True,
@@ -219,6 +227,22 @@ def make_about(agent: dict[str, Any]) -> dict[str, Any]:
             "concurrency": 8,
             "clocks": {"start": 60, "first": 300, "idle": 120, "total": 600},
             "workers": {"min": 1, "max": 8, "spare": 0},
+        },
+    }
+
+
+def make_host(number: int, agents: list[dict[str, Any]], state: str = "beating") -> dict[str, Any]:
+    """A host that has these agents."""
+    name = f"host-{number}"
+    return {
+        "id": f"{name}.{number:016x}",
+        "name": name,
+        "version": "0.1.0",
+        "state": state,
+        "heard": None if state in ("beating", "draining") else time.time() - 5,
+        "agents": {
+            each["name"]: [each["state"], 32, each["in_flight"], each["waiting"], number % 3]
+            for each in agents
         },
     }
 
@@ -333,6 +357,7 @@ class FakeConsole:
                 "gone": [],
             },
             "log": {"lines": fleet.lines, "skipped": 0},
+            "hosts": {"connected": True, "hosts": fleet.hosts, "removed": []},
         }
         with self._lock:
             for topic, data in first.items():
@@ -343,7 +368,7 @@ class FakeConsole:
         return told
 
 
-MOST = {"agents": 50, "series": 4, "workers": 500, "requests": 100, "lines": 100}
+MOST = {"agents": 50, "series": 4, "workers": 500, "requests": 100, "lines": 100, "hosts": 50}
 """Of each, in one event."""
 
 
@@ -402,6 +427,7 @@ class _Handler(BaseHTTPRequestHandler):
         return {
             "version": "0.1.0",
             "hosts": [{"name": "machine", "draining": False}],
+            "fleet": bool(self.fake.fleet.hosts),
             "keys": False,
             "key": None,
             "dialects": ["native", "openai"],

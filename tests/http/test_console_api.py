@@ -67,7 +67,14 @@ class Follower:
         self.requests: dict[str, dict[str, Any]] = {}
         self.running = 0
         self.lines: list[dict[str, Any]] = []
+        self.hosts: dict[str, dict[str, Any]] = {}
+        self.connected: bool | None = None
         self.events: list[tuple[str, dict[str, Any]]] = []
+
+    @property
+    def by_host(self) -> dict[str, dict[str, Any]]:
+        """The hosts of the fleet by their names."""
+        return {each["name"]: each for each in self.hosts.values()}
 
     async def until(self, condition: Callable[[], Any]) -> Any:
         """Take events until the condition holds; returns what it returned."""
@@ -111,6 +118,15 @@ class Follower:
             self.requests |= {each["id"]: each for each in data["requests"]}
             for gone in data["gone"]:
                 self.requests.pop(gone, None)
+        elif name == "hosts":
+            self.connected = data["connected"]
+            for gone in data["removed"]:
+                del self.hosts[gone]
+            for change in data["hosts"]:
+                known = self.hosts.get(change["id"], {})
+                agents = {**known.get("agents", {}), **change["agents"]}
+                agents = {key: place for key, place in agents.items() if place is not None}
+                self.hosts[change["id"]] = known | change | {"agents": agents}
         elif name == "log":
             self.lines += data["lines"]
 
@@ -190,6 +206,8 @@ async def test_a_page_is_told_everything_at_first_and_then_what_changes(
     hello = (await client.get(f"{API}/hello")).json()
     assert (hello["keys"], hello["key"], hello["payloads"]) == (False, None, False)
     assert hello["hosts"][0]["draining"] is False
+    assert hello["fleet"] is False
+    assert (await client.get(f"{API}/live?topics=hosts")).status_code == 400
     query = "?topics=agents,requests,workers&agent=scripted"
     async with following(client, query) as page:
         await page.until(lambda: {name for name, _ in page.events} >= {"requests", "workers"})

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import Tab, chromium, needs_chromium
 from tests.http.console_axe import in_both_schemes
-from tests.http.console_fake import FakeConsole, Fleet, fake_console
+from tests.http.console_fake import FakeConsole, Fleet, fake_console, make_host
 from tests.http.console_pictures import NARROW, WIDE, options
 from tests.http.console_smooth import LONG, large_agent, large_fleet, tasks_of
 
@@ -30,6 +30,7 @@ PARTS = (
     "requests",
     "requests/r-1",
     "log",
+    "fleet",
 )
 """Every part, and both kinds of the parts that have two."""
 
@@ -66,6 +67,8 @@ def _closed_tabs(browser: Browser) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def few() -> Iterator[FakeConsole]:
     fleet = Fleet.of(8)
+    states = ("beating", "draining", "silent", "away")
+    fleet.hosts += [make_host(n, fleet.agents, state) for n, state in enumerate(states)]
     fleet.requests[1] |= {"state": "failed", "error": {**TIMEOUT}, "status": 504}
     with fake_console(fleet) as fake:
         yield fake
@@ -95,6 +98,7 @@ SHOWN = {
     "try": ".input-panel",
     "requests": ".request-table tbody tr, .event-table tbody tr",
     "log": ".log-line",
+    "fleet": ".host",
 }
 
 
@@ -160,6 +164,15 @@ def hostile_fleet() -> Fleet:
     }
     line = {**fleet.lines[0], "message": HOSTILE, "stderr": True, "fields": {HOSTILE: HOSTILE}}
     fleet.lines.append({**line, "agent": HOSTILE, "request": HOSTILE})
+    at = [HOSTILE, 8, 1, 0, 1]
+    fleet.hosts.append(
+        make_host(1, []) | {"version": HOSTILE, "state": HOSTILE, "agents": {"__proto__": at}}
+    )
+    about["hosts"] = []
+    about["workers"] = [
+        {"state": HOSTILE, "host": HOSTILE}
+        | dict.fromkeys(("pid", "age", "served", "in_flight", "capacity", "memory"), 1)
+    ]
     fleet.details[request["id"]] = {
         "events": [
             {"t": 0.1, "kind": "constructor", "count": 1, "size": 3, "text": HOSTILE},
@@ -181,6 +194,7 @@ def test_what_agents_write_is_text_on_every_part(browser: Browser) -> None:
             "requests",
             "requests/r-0",
             "log",
+            "fleet",
         ):
             tab = shown(browser, fake, part)
             page = tab.page
@@ -190,6 +204,41 @@ def test_what_agents_write_is_text_on_every_part(browser: Browser) -> None:
             assert page.evaluate("typeof ({}).title") == "undefined"
             assert tab.complaints == []
             assert all(url.startswith(fake.url) for url in tab.requests)
+
+
+def test_hosts_are_shown_with_their_load_and_their_changes_are_said(browser: Browser) -> None:
+    fleet = Fleet.of(3)
+    fleet.agents[0] |= {"in_flight": 8, "waiting": 8}
+    fleet.hosts += [make_host(n, fleet.agents[:1]) for n in range(2)]
+    with fake_console(fleet) as fake:
+        tab = shown(browser, fake, "fleet")
+        page = tab.page
+        rows = page.get_by_role("list", name="Hosts").get_by_role("listitem")
+        expect(rows).to_have_count(2)
+        first = rows.filter(has=page.get_by_role("heading", name="host-0"))
+        expect(first.locator(".load-words").first).to_have_text("8 of 32 running, 8 waiting (50 %)")
+        expect(first.get_by_role("region", name="Agents of host-0")).to_contain_text("billing")
+        key = fleet.hosts[0]["id"]
+        changed = {"billing": None, "claims": ["ready", 10, 20, 0, 3]}
+        change = {"id": key, "state": "draining", "agents": changed}
+        fake.tell("hosts", {"connected": True, "hosts": [change], "removed": []})
+        expect(first.locator(".badge").first).to_have_text("draining")
+        expect(page.locator("#said")).to_have_text("1 host serving; draining: host-0")
+        region = first.get_by_role("region", name="Agents of host-0")
+        expect(region).not_to_contain_text("billing")
+        expect(region.locator(".load-words")).to_have_text("20 of 10 running (200 %)")
+        fake.tell("hosts", {"connected": False, "hosts": [], "removed": [key]})
+        expect(rows).to_have_count(1)
+        expect(page.get_by_text("no connection to NATS")).to_have_count(2)  # shown, and said
+        assert tab.complaints == []
+
+
+def test_without_a_fleet_there_is_no_such_part(browser: Browser) -> None:
+    with fake_console(Fleet.of(2)) as fake:
+        page = shown(browser, fake, "agents").page
+        expect(page.get_by_role("link", name="Fleet")).to_have_count(0)
+        page.goto(f"{fake.url}/console#/fleet")
+        expect(page.get_by_role("heading", name="Agents")).to_be_visible()
 
 
 def test_only_what_has_changed_is_drawn_again_of_three_hundred_agents(browser: Browser) -> None:

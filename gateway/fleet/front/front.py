@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ from gateway.fleet.front.described import read_description
 from gateway.fleet.front.hosts import Hosts
 from gateway.fleet.front.jobs import Jobs
 from gateway.fleet.front.link import Link
+from gateway.fleet.front.shown import show_host
 from gateway.fleet.front.status import ask_all, merge
 from gateway.fleet.lookup import Lookup
 from gateway.fleet.subjects import Peer
@@ -48,6 +50,8 @@ from gateway.observe import logs
 from gateway.observe.metrics.readings import FleetReading, PlaceReading
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gateway.agents.dispatcher import Dispatcher
     from gateway.agents.status import AgentStatus
     from gateway.config.fleet import FleetSettings
@@ -56,12 +60,16 @@ if TYPE_CHECKING:
     from gateway.fleet.bus import Bus, Delivery
     from gateway.fleet.front.described import Described
     from gateway.fleet.front.request import RemoteRequest
+    from gateway.fleet.front.shown import ShownHost
     from gateway.fleet.subjects import Subjects
 
 log = logging.getLogger("gateway.fleet")
 
 MOST_AGENTS = 2000
 """Of a fleet."""
+
+MOST_LEFT = 100
+"""Hosts that have ended in order, and are remembered."""
 
 LINGER_SECONDS = 60.0
 """An agent whose last host has gone is known for so long."""
@@ -134,6 +142,8 @@ class Front:
         """When the connection was lost; None while there is one."""
         self._lost_count = 0
         """Hosts that were given up."""
+        self._left: deque[Peer] = deque(maxlen=MOST_LEFT)
+        """Of them, the last ones that were draining."""
         self._again = 0
         """Requests that were to be given to another host."""
         self._came = trio.Event()
@@ -267,6 +277,8 @@ class Front:
         message = f"a host {how}; it had {link.open_requests} requests"
         logs.event(log, logging.WARNING, message, host=str(peer))
         self._lost_count += 1
+        if link.host.draining:
+            self._left.append(peer)
         del self._links[peer]
         self.hosts.lost(peer)
         link.give_up(how)
@@ -287,7 +299,7 @@ class Front:
             self.hosts,
             described,
             lookup=self._lookup,
-            connected=lambda: self._lost_at is None,
+            connected=lambda: self.connected,
             link_to=lambda at: self._links[at.host.peer],
             status_of=self._status,
         )
@@ -348,7 +360,7 @@ class Front:
     def reading(self) -> FleetReading:
         """As `composition.member.Member.reading`."""
         return FleetReading(
-            connected=self._lost_at is None,
+            connected=self.connected,
             peers=len(self.hosts),
             places=[
                 PlaceReading(
@@ -366,6 +378,26 @@ class Front:
             lost=self._lost_count,
             again=self._again,
         )
+
+    @property
+    def fleet(self) -> Front:
+        """As `composition.member.Member.fleet`."""
+        return self
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to NATS."""
+        return self._lost_at is None
+
+    def show_hosts(self) -> Iterator[ShownHost]:
+        """The hosts that there are, each as it is when it is asked for."""
+        for peer, link in tuple(self._links.items()):
+            if peer in self._links:
+                yield show_host(link.host, link.heard_at)
+
+    def has_left(self, host_id: str) -> bool:
+        """Whether a host that is there no more had said that it ends; of the last ones."""
+        return Peer.parse(host_id) in self._left
 
     async def _status(self, agent: RemoteAgent) -> AgentStatus:
         places = [(at, self._links[at.host.peer]) for at in self.hosts.of(agent.name)]

@@ -172,6 +172,10 @@ class Host:
             await trio.sleep(BEAT)
 
     @property
+    def fleet(self) -> None:
+        """As `composition.member.Member.fleet`: a host does not know the others."""
+
+    @property
     def reading(self) -> FleetReading:
         """As `composition.member.Member.reading`."""
         return FleetReading(connected=self._bus.connected, peers=len(self._fronts))

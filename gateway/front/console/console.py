@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.config import CallerKeys, Settings
     from gateway.config.keys import KeySettings
     from gateway.front.auth import Caller
+    from gateway.front.console.fleet import Fleet
     from gateway.observe.observation import Observation
 
 
@@ -42,8 +43,10 @@ class Console:
         addresses: list[str],
         *,
         catch_up: Callable[[], None] = lambda: None,
+        fleet: Fleet | None = None,
     ) -> None:
-        """`catch_up` has all told that has ended."""
+        """`catch_up` has all told that has ended. `fleet` is the one that this is a front of."""
+        self.fleet = fleet
         self.catch_up = catch_up
         self.dispatcher = dispatcher
         self.settings = settings
@@ -55,7 +58,7 @@ class Console:
         self.requests = LastRequests()
         self.series = Series()
         self.lines = LastLines()
-        self.watch = Watch(dispatcher, NotedWithText if self.payloads else Noted)
+        self.watch = Watch(dispatcher, NotedWithText if self.payloads else Noted, fleet)
 
     def __repr__(self) -> str:
         return f"<Console {self.requests!r} {self.lines!r} {self.watch!r}>"

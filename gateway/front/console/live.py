@@ -17,6 +17,7 @@ import trio
 from quart.wrappers.response import ResponseBody
 
 from gateway.front.console.agents import SeenAgents
+from gateway.front.console.fleet import SeenHosts
 from gateway.front.console.requests import Ended, id_of, progress, running, view_running
 from gateway.front.console.series import BUCKET
 from gateway.front.console.slices import pieces
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from gateway.exchange import Exchange
     from gateway.front.console.console import Console
+    from gateway.front.console.fleet import Fleet
     from gateway.front.console.lines import Line, LineFilter
     from gateway.front.console.requests import RequestView
     from gateway.front.console.rights import Rights
@@ -138,6 +140,31 @@ class WorkersTopic:
         nothing: dict[str, Any] | None = None if self._begun else {"workers": {}}
         self._begun = True
         yield from _events("workers", pieces, nothing)
+
+
+class HostsTopic:
+    """`hosts`, of the fleet that this is a front of."""
+
+    def __init__(self, console: Console, rights: Rights, fleet: Fleet, agent: str | None) -> None:
+        self._watch = console.watch
+        self._fleet = fleet
+        self._seen = SeenHosts(rights, agent)
+        self._connected: bool | None = None
+        """What was told."""
+
+    def news(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        before, self._connected = self._connected, self._fleet.connected
+        nothing: dict[str, Any] | None = {} if before is None else None
+        yield from _events("hosts", self._pieces(before), nothing)
+
+    def _pieces(self, before: bool | None) -> Iterator[dict[str, Any]]:
+        connected = {"connected": self._connected}
+        told = False
+        for piece in self._seen.news(self._watch.hosts):
+            told = True
+            yield connected | piece
+        if not told and before != self._connected:
+            yield connected | {"hosts": [], "removed": []}
 
 
 class RequestsTopic:

@@ -23,6 +23,7 @@ from gateway.errors import InvalidRequest, MethodNotAllowed, NotFound
 from gateway.front.console.lines import LineFilter
 from gateway.front.console.live import (
     AgentsTopic,
+    HostsTopic,
     LiveBody,
     LogTopic,
     RequestsTopic,
@@ -173,6 +174,7 @@ def _hello(console: Console) -> dict[str, Any]:
     return {
         "version": _version(),
         "hosts": [{"name": socket.gethostname(), "draining": console.dispatcher.leaving}],
+        "fleet": console.fleet is not None,
         "keys": console.keys,
         "key": caller().name or None,
         "dialects": server.dialects,
@@ -199,6 +201,8 @@ def _topics(console: Console, rights: Rights) -> dict[str, Topic]:
         "log": LogTopic(console, rights, wanted),
     }
     asked = dict.fromkeys((request.args.get("topics") or ",".join(topics)).split(","))
+    if console.fleet is not None:
+        topics["hosts"] = HostsTopic(console, rights, console.fleet, agent)
     if agent is not None:
         topics["workers"] = WorkersTopic(console, agent)
     elif "workers" in asked:

@@ -22,6 +22,7 @@ import trio
 from gateway.errors import Overloaded, ShuttingDown
 from gateway.exchange import Exchange
 from gateway.front.console.agents import AgentView, Glances
+from gateway.front.console.fleet import HostGlances
 from gateway.front.console.journal import Noted
 from gateway.front.console.workers import WorkerGlances, WorkerView
 from gateway.workers.memory import measure_all
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.front.console.fleet import Fleet, HostView
 
 INTERVAL = 1.0
 """Seconds between two looks: people see it as at once, and it costs little."""
@@ -67,9 +69,12 @@ class Reader:
 class Watch:
     """See the module's docstring."""
 
-    def __init__(self, dispatcher: Dispatcher, noted: type[Noted] = Noted) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, noted: type[Noted] = Noted, fleet: Fleet | None = None
+    ) -> None:
         """`noted` is what requests become while anybody looks."""
         self._dispatcher = dispatcher
+        self._fleet = fleet
         self._noted = noted
         self._readers: list[Reader] = []
         """The oldest first."""
@@ -78,11 +83,14 @@ class Watch:
         self._looked = trio.lowlevel.ParkingLot()
         self._glances = Glances()
         self._worker_glances = WorkerGlances()
+        self._host_glances = HostGlances()
         self._memory: dict[tuple[str, int], int] = {}
         self._next_measured: tuple[str, int] = ("", 0)
         self.views: Mapping[str, AgentView] = {}
         self.workers: Mapping[str, Mapping[str, WorkerView]] = {}
         """Of the agents that readers have opened, once they have been looked at."""
+        self.hosts: Mapping[str, HostView] = {}
+        """Of a fleet."""
         self.current = False
         """Whether the views are those of the last `INTERVAL`."""
         self.closed = False
@@ -109,6 +117,7 @@ class Watch:
                 self.close()
                 await trio.sleep_forever()
             self._memory.clear()
+            self._host_glances.forget()
 
     async def _look_while_watched(self) -> None:
         while self._readers:
@@ -129,6 +138,8 @@ class Watch:
     async def _look(self) -> None:
         agents = self._dispatcher.agents
         self.views = await self._glances.look(agents.values())
+        if self._fleet is not None:
+            self.hosts = await self._host_glances.look(self._fleet)
         opened = {
             reader.opened: agents.get(reader.opened)
             for reader in self._readers

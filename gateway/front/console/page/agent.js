@@ -11,6 +11,7 @@ import { Drawing } from "./slices.js";
 import { trafficLines } from "./spark.js";
 import { isFinal } from "./stream.js";
 
+const MOST_HOSTED = 500; // workers at hosts that are shown
 const MOST_ROWS = 25; // workers in the table at a time; where there are more, there are cells, too
 
 export function showAgent(place, { name, signal, linked }) {
@@ -57,10 +58,11 @@ export function showAgent(place, { name, signal, linked }) {
 /** Everything about an agent but its name and its state; `kept` are its `Workers`. */
 export function agentBody(name, kept, signal) {
   const traffic = trafficPanel();
-  const workers = workersPanel(kept.map, signal);
+  const workers = hello.fleet ? hostedPanel() : workersPanel(kept.map, signal);
   const trouble = h("section", { class: "panel troubles", "aria-labelledby": "trouble-title", hidden: true });
   const more = h("div", { class: "columns" });
   let revision = null;
+  if (hello.fleet) askAgain(name, signal, (body) => workers.show(body));
   return {
     element: h("div", { class: "stack" }, trouble, h("div", { class: "columns" }, traffic.element, workers.element), more),
     update(agent) {
@@ -148,6 +150,62 @@ function workersPanel(all, signal) {
     update(agent) {
       setText(summary, `${stateWords(statesOf(agent.cells))}; at most ${number(agent.max_workers)}, ${counted(agent.started, "start")} and ${counted(agent.failures, "failure")} so far`);
       drawing.soon();
+    },
+  };
+}
+
+/** Call with all about an agent again and again: its workers are at hosts, which are asked then. */
+async function askAgain(name, signal, told) {
+  while (!signal.aborted) {
+    try {
+      if (!document.hidden) told(await get(`console/api/agents/${encodeURIComponent(name)}`, { signal }));
+    } catch {
+      // it is said where all about it is shown
+    }
+    await new Promise((done) => setTimeout(done, hello.bucket * 1000));
+  }
+}
+
+/** The workers of an agent of a fleet, each with its host. */
+function hostedPanel() {
+  const summary = h("p", { class: "dim" });
+  const body = h("tbody");
+  const table = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of the workers", hidden: true },
+    h("table", {},
+      h("thead", {}, h("tr", {}, ...["Worker", "Host", "Age", "Memory", "Served", "Now"].map(
+        (word, index) => h("th", { scope: "col", class: index > 1 ? "figure" : null }, word)))),
+      body));
+  const rows = new Keyed(body, hostedRow);
+  const element = h("section", { class: "panel", "aria-labelledby": "workers-title" },
+    h("h2", { id: "workers-title" }, "Workers"), summary, table,
+    h("p", { class: "hint" }, h("a", { href: "#/fleet" }, "The hosts of the fleet")));
+  return {
+    element,
+    update() {},
+    show({ workers, hosts }) {
+      const shown = workers.slice(0, MOST_HOSTED);
+      const part = shown.length < workers.length ? `, the first ${number(shown.length)} shown` : "";
+      const silent = hosts.filter((each) => !each.answered).map((each) => each.name);
+      setText(summary, `${counted(workers.length, "worker")} at ${counted(hosts.length, "host")}${part}`
+        + (silent.length > 0 ? `; not told of: those at ${silent.join(", ")}` : ""));
+      table.hidden = shown.length === 0;
+      rows.update(shown.map((worker, place) => ({ worker, place })), ({ worker, place }) => `${worker.host} ${worker.pid ?? `starting ${place}`}`);
+    },
+  };
+}
+
+function hostedRow() {
+  const [state, pid] = [said(""), h("span", { class: "dim" })];
+  const host = h("td");
+  const figures = Array.from({ length: 4 }, () => h("td", { class: "figure" }));
+  return {
+    element: h("tr", {}, h("th", { scope: "row" }, h("span", { class: "worker-name" }, state, pid)), host, ...figures),
+    update({ worker }) {
+      setText(state, worker.state);
+      setText(pid, worker.pid === null ? "" : String(worker.pid));
+      setText(host, worker.host);
+      const now = `${number(worker.in_flight)} of ${number(worker.capacity)}`;
+      [age(worker.age), bytes(worker.memory), number(worker.served), now].forEach((text, index) => setText(figures[index], text));
     },
   };
 }

@@ -6,7 +6,7 @@ import { get } from "./api.js";
 import { follow } from "./stream.js";
 
 /** What `hello` says; the same for the life of the page. */
-export let hello = { bucket: 5, buckets: 60, hosts: [], dialects: ["native"], payloads: false };
+export let hello = { bucket: 5, buckets: 60, hosts: [], dialects: ["native"], payloads: false, fleet: false };
 
 export async function greet() {
   hello = { ...hello, ...(await get("console/api/hello")) };

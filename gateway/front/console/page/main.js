@@ -11,6 +11,7 @@ import { showTry } from "./try.js";
 import { showRequests } from "./requests.js";
 import { showRequest } from "./request.js";
 import { showLog } from "./log.js";
+import { showFleet } from "./fleet.js";
 import { isFinal } from "./stream.js";
 
 const PARTS = {
@@ -18,6 +19,7 @@ const PARTS = {
   try: { title: "Try it", show: showTry },
   requests: { title: "Requests", show: (place, scope) => (scope.name ? showRequest : showRequests)(place, scope) },
   log: { title: "Log", show: showLog },
+  fleet: { title: "Fleet", show: showFleet },
 };
 
 const main = document.getElementById("main");
@@ -34,7 +36,8 @@ function readAddress() {
   } catch {
     // written by hand, and shown as it is
   }
-  return { part: Object.hasOwn(PARTS, part) ? part : "agents", name, query: new URLSearchParams(query) };
+  const there = Object.hasOwn(PARTS, part) && (part !== "fleet" || hello.fleet);
+  return { part: there ? part : "agents", name, query: new URLSearchParams(query) };
 }
 
 function show() {
@@ -82,6 +85,7 @@ async function start() {
     return;
   }
   if (hello.key) setText(forgetting, `Forget the key ${hello.key}`);
+  document.querySelector("[data-part=fleet]").hidden = !hello.fleet;
   show();
 }
 
