@@ -220,8 +220,9 @@ async def test_a_page_is_told_everything_at_first_and_then_what_changes(
         assert list(page.agents) == ["scripted"]
         await page.until(lambda: page.agents["scripted"]["state"] == "ready")
         assert page.agents["scripted"]["max_workers"] == 2
+        # Each topic tells what it has found at a moment of its own.
+        await page.until(lambda: [each["state"] for each in page.workers.values()] == ["ready"])
         [worker] = page.workers.values()
-        assert worker["state"] == "ready"
         assert page.agents["scripted"]["cells"] == "r"
         async with trio.open_nursery() as nursery:
             nursery.start_soon(invoke, client, [["say", "a"], ["hold"]], "first-1")
