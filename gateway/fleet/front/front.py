@@ -400,6 +400,7 @@ class Front:
         return Peer.parse(host_id) in self._left
 
     async def _status(self, agent: RemoteAgent) -> AgentStatus:
-        places = [(at, self._links[at.host.peer]) for at in self.hosts.of(agent.name)]
+        hosts = sorted(self.hosts.of(agent.name), key=lambda at: at.host.peer)
+        places = [(at, self._links[at.host.peer]) for at in hosts]
         told = await ask_all(agent.name, places)
         return merge(agent.summary, agent.settings, agent.declared, [at for at, _ in places], told)

@@ -147,12 +147,12 @@ def merge(
     places: Sequence[At],
     told: Sequence[Told | None],
 ) -> FleetStatus:
-    """The status of an agent at these hosts, of which `told` came."""
+    """The status of an agent at these hosts, in the order of their names, of which `told` came."""
     ready = declared.ready
     known = [each for each in told if each is not None]
     failures = [each.last_failure for each in known if each.last_failure is not None]
     limits = [each.last_limit for each in known if each.last_limit is not None]
-    newest = known[-1] if known else None
+    one = known[-1] if known else None  # they run the same command in the same kind of sandbox
     return FleetStatus(
         name=summary.name,
         description=summary.description,
@@ -180,9 +180,9 @@ def merge(
         failures=sum(each.failures for each in known),
         last_failure=_cut(max(failures, key=lambda each: each.at, default=None)),
         last_limit=_cut(max(limits, key=lambda each: each.at, default=None)),
-        sandbox={} if newest is None else newest.sandbox,
-        services={} if newest is None else newest.services,
-        network={} if newest is None else newest.network,
+        sandbox={} if one is None else one.sandbox,
+        services={} if one is None else one.services,
+        network={} if one is None else one.network,
         hosts=_hosts(places, told),
     )
 
