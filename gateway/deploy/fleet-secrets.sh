@@ -14,13 +14,15 @@ mkdir -p nats
 cd nats
 
 [ -e ca.pem ] || openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 \
-    -subj "/CN=agent-gateway fleet" -keyout ca.key -out ca.pem
+    -subj "/CN=agent-gateway fleet" -addext "keyUsage=critical,keyCertSign,cRLSign" \
+    -keyout ca.key -out ca.pem
 
 if [ ! -e server.pem ]; then
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$server" \
         -keyout server.key -out server.csr
     # `nats` is its name within Compose and Kubernetes.
-    printf 'subjectAltName=DNS:%s,DNS:nats,DNS:localhost,IP:127.0.0.1\n' "$server" >server.ext
+    printf '%s\n' "subjectAltName=DNS:$server,DNS:nats,DNS:localhost,IP:127.0.0.1" \
+        "keyUsage=critical,digitalSignature" "authorityKeyIdentifier=keyid" >server.ext
     openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 825 \
         -extfile server.ext -out server.pem
     rm server.csr server.ext
