@@ -43,6 +43,7 @@ from gateway.errors import (
     describe_exit,
     exit_sentence,
 )
+from gateway.fleet.front.errors import HostsClock
 from gateway.front.dialect import error_headers
 from gateway.front.native.errors import encode_error
 
@@ -64,6 +65,7 @@ ONE_OF_EACH = [
     Cancelled(),
     ClientTooSlow(),
     ClockRanOut("first", 3.21, 3, worker=7),
+    HostsClock("no", "idle", retry_after=None, details={"host": "one"}),
 ]  # fmt: skip
 
 
