@@ -313,6 +313,11 @@ async def test_what_a_key_has_open_ends_when_it_is_revoked(tmp_path: Path) -> No
             (tmp_path / "gateway.toml").write_text(text)
             gateway.process.send_signal(signal.SIGHUP)
 
+        async def is_declared() -> bool:
+            described = await client.get("/agent/versatile", headers={"x-api-key": kept})
+            return described.json()["handlers"] is not None
+
+        await becomes(is_declared)  # nobody is told of what was so before
         session, ended = await streams_of(revoked)
         _, told = await streams_of(kept)
         # The agent comes with the same reload that takes the key away.

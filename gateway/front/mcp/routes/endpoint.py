@@ -57,13 +57,14 @@ class Endpoint:
         self._server = self._handlers.make_server(version("agent-gateway"))
         self._of_keys: dict[str, Sessions] = {}
         """The sessions of each caller, by the name of its key."""
+        self._told = self._calls.listed_now
+        """The tools as clients were told that they have changed, or as the first one found them."""
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve sessions, and tell them when the tools change, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            known = self._calls.listed_now
             while True:
                 await trio.sleep(LOOK_SECONDS)
                 if self._dispatcher.draining:
@@ -73,8 +74,8 @@ class Endpoint:
                     continue
                 await self._forget_callers()
                 listed = self._calls.listed_now
-                if listed != known:
-                    known = listed
+                if listed != self._told:
+                    self._told = listed
                     for owner, sessions in list(self._of_keys.items()):
                         if self._keys.is_good(owner):
                             await sessions.tell_of_change()
@@ -131,6 +132,8 @@ class Endpoint:
         sessions = self._of_keys.get(owner)
         if sessions is None:
             assert self._nursery is not None
+            if not self._of_keys:
+                self._told = self._calls.listed_now
             sessions = self._of_keys[owner] = Sessions(self._server, self._make_place)
             self._nursery.start_soon(sessions.run)
         return sessions
