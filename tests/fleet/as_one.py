@@ -27,6 +27,9 @@ NO_FLEET = {"--check", "--help", "--print-config", "--version", "-h", "init", "k
 
 FORWARDED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
+HEARD_SECONDS = 1.0
+"""After which a front has connected to NATS, and has heard two beats of the host."""
+
 GATEWAY = [sys.executable, "-m", "gateway"]
 
 ROOT = Path(__file__).parents[2]
@@ -84,9 +87,13 @@ async def run(arguments: list[str]) -> int:
             if not await first_line(host):
                 return await host.wait()
             front = await trio.lowlevel.open_process(
-                [*GATEWAY, *arguments, *part, "front"], stdout=None
+                [*GATEWAY, *arguments, *part, "front"], stdout=subprocess.PIPE
             )
             started.append(front)
+            line = await first_line(front)
+            # A gateway that says it knows its agents; a front has yet to hear of them.
+            await trio.sleep(HEARD_SECONDS)
+            os.write(1, line)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(forward, signals, front, host)
                 await front.wait()
