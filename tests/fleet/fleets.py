@@ -9,6 +9,7 @@ async with a_fleet(tmp_path, {"echo": [...]}, hosts=("one", "two")) as fleet:
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
@@ -26,6 +27,9 @@ from tests.http.raw import becomes
 
 UNABLE = {"away", "backoff", "draining", "open"}
 """States in which a host is given no request of an agent."""
+
+MACHINES = os.environ.get("GATEWAY_TESTS_MACHINES") == "1"
+"""Whether each process is to have a network namespace of its own, where a test does not say."""
 
 
 class Process:
@@ -151,7 +155,7 @@ async def a_fleet(
     toml_of: Callable[[str], str] = lambda _: "",
     fleet_of: Callable[[str], str] = lambda _: "",
     nats: NatsServer | None = None,
-    machines: bool = False,
+    machines: bool = MACHINES,
     jetstream: bool = False,
     ports: Mapping[str, int] = MappingProxyType({}),
 ) -> AsyncIterator[Fleet]:

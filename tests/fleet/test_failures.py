@@ -16,7 +16,7 @@ import httpx
 import pytest
 import trio
 
-from tests.fleet.fleets import Fleet, a_fleet
+from tests.fleet.fleets import MACHINES, Fleet, a_fleet
 from tests.fleet.namespaces import needs_root
 from tests.fleet.nats import needs_nats
 
@@ -83,7 +83,7 @@ def whole(words: int) -> str:
 
 @asynccontextmanager
 async def at_work(
-    folder: Path, work: Work, *, hosts: int, machines: bool = False
+    folder: Path, work: Work, *, hosts: int, machines: bool = MACHINES
 ) -> AsyncIterator[Fleet]:
     """A fleet of two fronts, which know their hosts."""
     names = [f"host{number + 1}" for number in range(hosts)]
