@@ -144,6 +144,10 @@ class Described(Struct, array_like=True, frozen=True, tag="described"):
     """An `AgentDescription`."""
 
 
+class Leaving(Struct, array_like=True, frozen=True, tag="leaving"):
+    """The host ends: whoever has received this submits nothing to it any more."""
+
+
 class Told(Struct, array_like=True, frozen=True, tag="told"):
     """The answer to an `Ask`; None: there is no such agent, or question."""
 
@@ -164,7 +168,7 @@ class Claim(Struct, array_like=True, frozen=True):
 
 
 Up: TypeAlias = Submit | Cancel | Took | Ask
-Down: TypeAlias = Given | Lines | Refused | Failed | Hurry | Described | Told
+Down: TypeAlias = Given | Lines | Refused | Failed | Hurry | Described | Leaving | Told
 
 
 # What a host says of itself

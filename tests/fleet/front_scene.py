@@ -147,9 +147,9 @@ class ScriptedHost:
     def say(self, *lines: bytes) -> None:
         self.wire.send(Lines(b"".join(lines)))
 
-    def refuse(self, number: int = -1, *, elsewhere: bool = True) -> None:
+    def refuse(self, number: int = -1, *, elsewhere: bool = True, owner: str | None = None) -> None:
         error = Error("overloaded", f"{self.peer.name} is full", 7.0)
-        self.wire.send(Refused(self.submitted[number].id, error, elsewhere))
+        self.wire.send(Refused(self.submitted[number].id, error, elsewhere, owner))
 
     def fail(self, error: Error, number: int = -1, *, handed_over: bool = True) -> None:
         self.wire.send(Failed(self.submitted[number].id, error, handed_over))

@@ -128,7 +128,7 @@ async def test_a_host_that_ends_refuses_what_it_has_not_claimed_yet(
         await scene.dispatcher.drain(1)
         scene.submit(2, conversation="d")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(scene.front.settled)
+            nursery.start_soon(scene.front.take_leave)
             await scene.said()
             scene.nats.release(scene.bus)
         assert not scene.front.requests

@@ -32,7 +32,17 @@ from gateway.fleet.front import front as module
 from gateway.fleet.front import hosts as hosts_module
 from gateway.fleet.front.front import Front
 from gateway.fleet.front.link import MOST_AHEAD
-from gateway.fleet.messages import AgentBeat, Cancel, Described, Error, Hurry, Submit, Told, Took
+from gateway.fleet.messages import (
+    AgentBeat,
+    Cancel,
+    Described,
+    Error,
+    Hurry,
+    Leaving,
+    Submit,
+    Told,
+    Took,
+)
 from gateway.fleet.subjects import Peer, digest_of
 from gateway.fleet.wire import BEAT
 from tests.fleet.fakes import FakeNats
@@ -171,6 +181,22 @@ async def test_a_refused_request_is_given_to_another_host_three_at_most(
         assert asked[-1].peer.name in exchange.error.message
         assert exchange.output_begun is None
         assert not exchange.handed_over
+
+
+async def test_a_host_that_has_said_that_it_ends_gets_no_requests_whatever_it_beats(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        leaves, stays = scene.hosts
+        leaves.wire.send(Leaving())
+        await trio.sleep(3 * BEAT)
+        assert not leaves.draining
+        for _ in range(4):
+            await scene.submit()
+        assert not leaves.submitted
+        stays.refuse(owner=str(leaves.peer))
+        await scene.settle()
+        assert not leaves.submitted
 
 
 async def test_what_no_other_host_may_be_asked_is_the_answer(autojump_clock: MockClock) -> None:

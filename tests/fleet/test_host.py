@@ -24,6 +24,7 @@ from gateway.fleet.messages import (
     Down,
     Failed,
     Given,
+    Leaving,
     Lines,
     Refused,
     Submit,
@@ -216,6 +217,31 @@ async def test_what_a_host_says_last_arrives_before_it_ends(autojump_clock: Mock
             await trio.sleep(0.5)
             assert ended.is_set()
         assert [line["id"] for line in front.lines] == [1]
+
+
+async def test_what_a_front_submits_until_it_hears_that_its_host_ends_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_host() as scene:
+        front = scene.front()
+        await trio.sleep(0.5)
+        scene.nats.hold(front.bus)
+        front.wire.send(submit(1))
+
+        async def end() -> None:
+            await scene.dispatcher.drain(20)
+            await scene.dispatcher.stop(1)
+            await scene.host.end()
+            scene.nats.cut(scene.bus)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            await trio.sleep(0.1)
+            scene.nats.release(front.bus)
+        await trio.sleep(0.5)
+        assert front.of(Leaving)
+        (refused,) = front.of(Refused)
+        assert (refused.id, refused.elsewhere) == (1, True)
 
 
 async def test_a_host_ends_although_a_front_does_not_hear_it(autojump_clock: MockClock) -> None:

@@ -85,6 +85,15 @@ ACCEPT = "application/json, text/event-stream"
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayInThread]:
     with gateway_in_thread(TOML, tmp_path_factory.mktemp("mcp")) as running:
+        for agent in ("versatile", "fragile", "going-on"):  # so that they have declared themselves
+            headers = {"authorization": f"Bearer {ALICE}"}
+            answer = httpx.post(
+                f"{running.url}/agent/{agent}/invoke",
+                json={"input": {"task": "hello"}},
+                headers=headers,
+                timeout=30,
+            )
+            assert answer.status_code == 200, answer.text
         yield running
 
 

@@ -115,19 +115,26 @@ class At:
 class Host:
     """One process, from its first beat on."""
 
-    __slots__ = ("agents", "avoided_until", "draining", "gateway", "peer")
+    __slots__ = ("agents", "avoided_until", "draining", "gateway", "left", "peer")
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.agents: dict[str, At] = {}
         self.draining = False
+        self.left = False
+        """Whether it has said that it ends: nothing may be submitted to it any more."""
         self.gateway = ""
         """The version of agent-gateway."""
         self.avoided_until = 0.0
         """Running time: it has broken the protocol, and gets no requests before."""
 
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests of conversations that it does not have, and others."""
+        return not (self.draining or self.left)
+
     def __repr__(self) -> str:
-        state = "draining" if self.draining else "serving"
+        state = "serving" if self.serves else "draining"
         return f"<Host {self.peer} {state}, {len(self.agents)} agents>"
 
 
@@ -245,8 +252,9 @@ class Hosts:
     # Choice
 
     def at(self, agent: str, peer: Peer) -> At | None:
-        """The agent at a host; None: it is not there."""
-        return self._at.get(agent, {}).get(peer)
+        """The agent at a host, which may be draining; None: it is not there, or has left."""
+        at = self._at.get(agent, {}).get(peer)
+        return None if at is None or at.host.left else at
 
     def candidates(self, agent: str, now: float, without: Collection[Peer] = ()) -> list[At]:
         """Where a request may be given to, in no order. `without` are hosts that have refused it.
@@ -254,7 +262,7 @@ class Hosts:
         return [
             at
             for peer, at in self._at.get(agent, {}).items()
-            if peer not in without and not at.host.draining and at.host.avoided_until <= now
+            if peer not in without and at.host.serves and at.host.avoided_until <= now
         ]
 
     def choose(
@@ -287,7 +295,7 @@ def rank(peer: Peer, session: str) -> bytes:
 
 def merged_state(places: Iterable[At]) -> AgentState:
     """The state of an agent that is at these hosts: that of the best."""
-    states = {at.state for at in places if not at.host.draining}
+    states = {at.state for at in places if at.host.serves}
     return next((each for each in _BEST_FIRST if each in states), AgentState.AWAY)
 
 

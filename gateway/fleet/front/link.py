@@ -21,6 +21,7 @@ from gateway.fleet.messages import (
     Failed,
     Given,
     Hurry,
+    Leaving,
     Lines,
     Refused,
     Took,
@@ -196,6 +197,8 @@ class Link:
                 self._ended_badly(message)
             elif isinstance(message, Hurry):
                 self._hurry(message.id)
+            elif isinstance(message, Leaving):
+                self.host.left = True
             elif isinstance(message, Described):
                 self._described(self.host.peer, message.agent, message.revision, message.body)
             else:

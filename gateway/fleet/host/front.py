@@ -22,7 +22,17 @@ from gateway.fleet.conversation import Elsewhere
 from gateway.fleet.host.beats import describe
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.request import Forwarded, referral, refusal
-from gateway.fleet.messages import Ask, Cancel, Described, Hurry, Lines, Submit, Told, Took
+from gateway.fleet.messages import (
+    Ask,
+    Cancel,
+    Described,
+    Hurry,
+    Leaving,
+    Lines,
+    Submit,
+    Told,
+    Took,
+)
 from gateway.observe import logs
 from gateway.observe.tracecontext import TraceContext
 
@@ -114,9 +124,18 @@ class Front:
                 self._woken = trio.Event()
                 self._advance()
 
-    async def settled(self) -> None:
-        """Wait until the front has received what there was to say."""
-        while self._claiming:  # they are refused as soon as their claims are settled
+    async def take_leave(self) -> None:
+        """Wait until the front has received what there was to say, and submits nothing more.
+
+        What it submits until it hears that this host ends arrives before its acknowledgement, and
+        is refused; without that, it would be received by nobody, and NATS would not say so.
+        """
+        epochs = -1
+        while epochs != self._epochs:  # the front begins anew, and has to hear it again
+            epochs = self._epochs
+            self.wire.send(Leaving())
+            await self.wire.settled()
+        while self._claiming or self._checking:  # they are refused soon
             await self._fewer.park()
         while self._changed:
             await self.wire.room()
@@ -191,7 +210,12 @@ class Front:
     def _submit(self, said: Submit) -> None:
         agent = self._dispatcher.agents.get(said.agent)
         inputs = None if agent is None or said.method != "invoke" else agent.declared.inputs
-        if agent is None or inputs is None or said.described == self._revision(agent):
+        if (
+            agent is None
+            or inputs is None
+            or said.described == self._revision(agent)
+            or self._dispatcher.draining
+        ):
             self._enter(said)
         else:  # its workers have declared themselves since the front was told of them
             scope = self._checking[said.id] = trio.CancelScope()
@@ -211,6 +235,7 @@ class Front:
         if self._checking.get(said.id) is not scope:
             return  # its epoch has ended
         del self._checking[said.id]
+        self._fewer.unpark_all()
         if error is None:
             self._enter(said)
         else:

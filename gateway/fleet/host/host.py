@@ -87,11 +87,12 @@ class Host:
             task_status.started()
 
     async def end(self) -> None:
-        """Wait until the fronts have received what was said to them, for a while at most."""
+        """Take leave of the fronts, for a while at most: they have received what was said to them
+        then, and everything that they had submitted has been answered."""
         with trio.move_on_after(FLUSH_SECONDS):
             async with trio.open_nursery() as nursery:
                 for front in self._fronts:
-                    nursery.start_soon(front.settled)
+                    nursery.start_soon(front.take_leave)
                 if self._jobs is not None:
                     nursery.start_soon(self._jobs.settled)
 
