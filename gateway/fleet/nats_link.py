@@ -269,6 +269,7 @@ class Link:
         """The connection is to be no more."""
         if self._open and not self._ended.done():
             self._ended.set_exception(LoginError(reason))
+            self._ended.exception()  # whoever lives in it may be ending for another reason
 
     async def _on_error(self, error: Exception) -> None:
         if self._closed:
