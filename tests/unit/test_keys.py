@@ -333,6 +333,29 @@ async def test_a_key_is_good_until_it_expires() -> None:
     assert known.identify(bearer(OLD), "/live") is NOBODY
 
 
+async def test_a_field_that_was_good_before_is_judged_as_the_first_time() -> None:
+    known = keys(alice=ALICE, bob=BOB)
+    field = b"Bearer " + KEY.encode()
+    for _ in range(3):
+        assert known.identify({b"authorization": field}, "/agents").name == "alice"
+        for wrong in (
+            {b"authorization": field, b"x-api-key": OTHER.encode()},
+            {b"authorization": field + b"\n" + field},
+            {b"authorization": field[:-1]},
+            {b"authorization": KEY.encode()},
+            {b"x-api-key": field},
+        ):
+            with pytest.raises(Unauthorized):
+                known.identify(wrong, "/agents")
+        both = {b"authorization": field, b"x-api-key": KEY.encode()}
+        assert known.identify(both, "/agents").name == "alice"
+    known.change(CallerKeys({"bob": BOB}, on=True))
+    with pytest.raises(Unauthorized):
+        known.identify({b"authorization": field}, "/agents")
+    known.change(CallerKeys({"carol": ALICE}, on=True))
+    assert known.identify({b"authorization": field}, "/agents").name == "carol"
+
+
 async def test_a_change_counts_from_the_next_request_on() -> None:
     known = keys(alice=ALICE)
     assert not known.change(CallerKeys({"alice": ALICE}, on=True)), "nothing is different"
