@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from gateway import clock
 from gateway.errors import RateLimited, RequestTooLarge
-from gateway.front.dialect import rate_limit_fields
 from gateway.front.limits.places import Owner, Places
 from gateway.front.limits.quotas import NO_TERMS, Quota, Terms
 
@@ -153,8 +152,7 @@ class Permit:
 
     def fields(self) -> Headers:
         """What is left, as fields of a response."""
-        terms = self._terms
-        return rate_limit_fields(terms.policies, terms.left()) if terms.policies else []
+        return self._terms.fields()
 
     def _look(self, places: Sequence[Places]) -> None:
         """Take these places. Raises RateLimited if one is not free, or a rate has no room."""

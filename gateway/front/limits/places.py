@@ -56,7 +56,7 @@ class Places:
         self.taken = 0
         """`Permit` counts who takes one, and who gives it back."""
         self.left_form = f"{self._name};r=%d"
-        """What is left, as `RateLimit` lists it, for the number that `left` returns."""
+        """What is left, as `RateLimit` lists it, for `left`."""
 
     def __repr__(self) -> str:
         return f"<Places of {self._owner}: {self.taken} of {self.most}>"
@@ -78,10 +78,10 @@ class Places:
         """The limit, where it has no room."""
         sentence = f"{self._owner} allows {requests(self.most)} at a time"
         setting = f"{self._owner.table}.concurrent"
-        return Met(sentence, setting, FULL_SECONDS, self.policy, self.left_form % self.left())
+        return Met(sentence, setting, FULL_SECONDS, self.policy, self.left_form % self.left)
 
-    def left(self, now: float = 0) -> tuple[int]:
-        """How many are free; `now` is as in `Rate.left`, and counts for nothing."""
-        del now
-        # Fewer than none, once there are fewer places than were taken before.
-        return (max(0, self.most - self.taken),)
+    @property
+    def left(self) -> int:
+        """How many are free."""
+        # More are taken than there are, once there are fewer than before.
+        return self.most - self.taken if self.taken < self.most else 0

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gateway import clock
+from gateway.front.dialect import rate_limit_fields
 from gateway.front.limits.places import Places
 from gateway.front.limits.rates import rates_of
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.config import LimitSettings
+    from gateway.front.dialect import Headers
     from gateway.front.limits.places import Owner
     from gateway.front.limits.rates import Rate
 
@@ -27,7 +29,7 @@ class Quota:
         self.change(settings)
 
     def __repr__(self) -> str:
-        return f"<Quota of {self.owner}: {self.limits or 'of sizes only'}>"
+        return f"<Quota of {self.owner}: {self.rates}, {self.places}>"
 
     def change(self, settings: LimitSettings) -> None:
         """These are the limits from now on. What was counted for those that stay goes on."""
@@ -43,10 +45,6 @@ class Quota:
         self.most_body = settings.max_body_bytes
         """Bytes; infinity for no limit."""
         self.body_setting = f"{self.owner.table}.max_body"
-        self.limits: list[Rate | Places] = [*self.rates]
-        """Those on numbers of requests, in the order in which they are listed."""
-        if self.places is not None:
-            self.limits.append(self.places)
 
 
 class Terms:
@@ -54,26 +52,30 @@ class Terms:
     at by each request, and made again when settings change."""
 
     def __init__(self, quotas: Sequence[Quota]) -> None:
-        self.limits = [each for quota in quotas for each in quota.limits]
         self.rates = [rate for quota in quotas for rate in quota.rates]
         self.places = [quota.places for quota in quotas if quota.places is not None]
+        limits: list[Rate | Places] = [*self.rates, *self.places]
         strictest = min(quotas, key=lambda quota: quota.most_body, default=None)
         self.most_body = math.inf if strictest is None else strictest.most_body
         self.body_setting = "" if strictest is None else strictest.body_setting
-        self.policies = ", ".join(each.policy for each in self.limits).encode()
+        self.policies = ", ".join(each.policy for each in limits).encode()
         """As `RateLimit-Policy` lists them; empty where only sizes are limited."""
-        self._left_form = ", ".join(each.left_form for each in self.limits).encode()
+        self._left_form = ", ".join(each.left_form for each in limits).encode()
 
     def __repr__(self) -> str:
         return f"<Terms {self.policies.decode() or 'of sizes only'}>"
 
-    def left(self) -> bytes:
-        """What is left, as `RateLimit` lists it."""
+    def fields(self) -> Headers:
+        """What is left, as fields of a response."""
+        if not self.policies:
+            return []
         now = clock.trio_now()
-        left: tuple[int, ...] = ()
-        for each in self.limits:
-            left += each.left(now)
-        return self._left_form % left
+        left: list[int] = []
+        for rate in self.rates:
+            left += rate.left(now)
+        for places in self.places:
+            left.append(places.left)
+        return rate_limit_fields(self.policies, self._left_form % tuple(left))
 
 
 NO_TERMS = Terms(())
