@@ -49,7 +49,20 @@ PURE_STANDARD_LIBRARY = {
 """What the protocol may import besides msgspec: a list of what does no I/O, knows no time and
 starts nothing is shorter than one of what does."""
 
-GROUND = {"call", "clock", "config", "errors", "exchange", "needs", "observe", "readiness", "words"}
+GROUND = {
+    *(
+        "call",
+        "clock",
+        "config",
+        "errors",
+        "exchange",
+        "needs",
+        "observe",
+        "readiness",
+        "turns",
+        "words",
+    )
+}
 """What every room of the gateway may know. Of rooms, it knows none."""
 
 ROOMS = ("sandbox", "workers", "agents", "fleet", "front")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway import clock
+from gateway import clock, turns
 from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.scope import run_agent
 from gateway.composition.http import HttpServer, raise_descriptor_limit
@@ -150,7 +150,7 @@ async def serve(
     roster.open(settings, launchers)
     for change in parts:
         change(settings, keys)
-    with receive_signals() as signals:
+    with receive_signals() as signals, turns.kept():
         async with trio.open_nursery() as nursery:
             beside = [each.run for each in (metrics, console) if each is not None]
             for run in (clock.keep, observers.batch.run, *beside):

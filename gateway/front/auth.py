@@ -21,9 +21,9 @@ words, whether a key is wrong, has expired or was removed: the log says which. A
 call some agents only gets the same 403 for any other name, whether there is such an agent or not.
 
 A field with a good key that does not expire is remembered in memory, until the keys change, because
-reading and hashing it anew takes some 10 µs of each request. Looking a field up there compares hashes of
-64 bits, which Python keys with a secret of the process, before any byte of a key: so that tells an
-attempt no more than the digests do. There is at most one field for each digest.
+reading and hashing it anew takes some 10 µs of each request. To look a field up there is to compare
+hashes of 64 bits, which Python keys with a secret of the process, before any byte of a key: that
+tells an attempt no more than the digests do. There is at most one field for each digest.
 
 **What an attempt costs.** A body is not read, an agent is not looked for, and the log has one line
 for many attempts: the first at once, then a count (`Refusals`). Bounding the number of attempts is

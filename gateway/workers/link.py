@@ -149,7 +149,8 @@ class Link:
         exchange.wire_id, exchange.offset = wire_id, self._stdin.sent
         exchange.size = sum(map(len, line))
         self._in_flight[wire_id] = exchange
-        self._stdin.write(line, exchange.size)
+        # A worker that has something to do is not woken for each of the requests of one turn.
+        self._stdin.write(line, exchange.size, may_wait=len(self._in_flight) > 1)
         return True
 
     def _meets_needs(self, exchange: Exchange) -> bool:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from gateway import turns
 from gateway.workers.stdin import PIPE_BYTES, StdinWriter
 from tests.unit.test_link import FakeProcess
 
@@ -21,8 +22,8 @@ class Scene:
     def _note_closed(self) -> None:
         self.closed += 1
 
-    def write(self, *parts: bytes) -> None:
-        self.stdin.write(parts, sum(map(len, parts)))
+    def write(self, *parts: bytes, may_wait: bool = False) -> None:
+        self.stdin.write(parts, sum(map(len, parts)), may_wait=may_wait)
 
     async def read(self, count: int) -> bytes:
         """What the worker reads, a little at a time."""
@@ -87,3 +88,55 @@ async def test_a_worker_that_closes_its_stdin_is_reported_for_each_line_that_it_
         assert s.closed == 1
         s.write(b"two\n")
         assert s.closed == 2
+
+
+async def test_lines_that_may_wait_leave_together_at_the_end_of_the_turn_and_in_order() -> None:
+    with turns.kept():
+        async with scene() as s:
+            s.write(b"one\n", may_wait=True)
+            s.write(b"two\n", may_wait=True)
+            s.write(b"three\n")
+            with s.stdin.corked():
+                s.write(b"four\n")
+            assert s.process.unread_input() == 0
+            assert s.stdin.look_at_taken() == 0
+            await trio.lowlevel.checkpoint()
+            assert s.process.was_told() == b"one\ntwo\nthree\nfour\n"
+            s.write(b"five\n")
+            assert s.process.was_told() == b"five\n"
+
+
+async def test_what_the_pipe_does_not_take_at_the_end_of_a_turn_is_written_later() -> None:
+    line = b"x" * (PIPE_BYTES - 1) + b"\n"
+    with turns.kept():
+        async with scene() as s:
+            for _ in range(40):
+                s.write(line, may_wait=True)
+            await trio.lowlevel.checkpoint()
+            assert s.process.unread_input() >= PIPE_BYTES
+            s.write(b"last\n", may_wait=True)
+            assert await s.read(40 * len(line) + 5) == 40 * line + b"last\n"
+
+
+async def test_a_stdin_that_was_closed_is_reported_after_the_turn() -> None:
+    with turns.kept():
+        async with scene() as s:
+            os.close(s.process.their_stdin)
+            s.process.their_stdin = os.open(os.devnull, os.O_RDONLY)
+            s.write(b"one\n", may_wait=True)
+            s.write(b"two\n", may_wait=True)
+            assert s.closed == 0
+            while not s.closed:  # no other task runs: nothing but the report itself ends the wait
+                await trio.lowlevel.checkpoint()
+            assert s.closed == 1
+
+
+async def test_a_worker_that_ends_in_the_turn_of_a_line_that_waits_disturbs_nobody() -> None:
+    with turns.kept():
+        async with scene() as s:
+            os.close(s.process.their_stdin)
+            s.process.their_stdin = os.open(os.devnull, os.O_RDONLY)
+            s.write(b"one\n", may_wait=True)
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        assert s.closed == 0
