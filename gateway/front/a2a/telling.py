@@ -29,19 +29,22 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, structs
 
 from gateway import clock
-from gateway.errors import Cancelled, GatewayError, InvalidAgentResponse, InvalidRequest
+from gateway.errors import Cancelled, InvalidRequest
 from gateway.front.a2a import task
 from gateway.front.a2a.task import Artifacts, Pending, PendingCall, Record, Summary
 from gateway.front.chats import endings
 from gateway.front.chats.calls import Calls
 from gateway.front.chats.message import EMPTY, read_message
 from gateway.front.chats.parts import in_fewer_events
-from gateway.front.dialect import text_runs
-from gateway.front.event_stream import HEADERS, KEEP_ALIVE
+from gateway.front.chats.stream import AnswerStream
+from gateway.front.event_stream import KEEP_ALIVE
 from protocol import on_one_line
 from protocol.events import File, Reasoning, Status, ToolCall, ToolResult, UsageSoFar, read_event
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gateway.errors import GatewayError
     from gateway.exchange import Exchange
     from gateway.front.chats.calls import FunctionCall
     from protocol import Payload
@@ -227,48 +230,18 @@ class Work:
             self._waits = structs.replace(self._pending, **changes)
 
 
-class TaskStream:
+class TaskStream(AnswerStream):
     """The `StreamEncoder` of one run of a task."""
 
-    __slots__ = ("_begun", "_exchange", "_work", "failure")
-
-    headers = HEADERS
+    __slots__ = ("_work",)
 
     def __init__(self, work: Work, exchange: Exchange) -> None:
+        super().__init__(exchange)
         self._work = work
-        self._exchange = exchange
-        self._begun = False
-        self.failure: GatewayError | None = None
-
-    def chunks(self, words: list[bytes]) -> bytes:
-        """Artifacts, and what the agent does meanwhile."""
-        if self.failure is not None:
-            return b""
-        events = [self._opening()]
-        try:
-            for texts, word in text_runs(words):
-                events.append(self._work.text(list(texts)) if word is None else self._event(word))
-        except InvalidAgentResponse as error:
-            self.failure = error
-            self._exchange.fail(error)
-        return b"".join(events)
 
     def keep_alive(self) -> bytes:
-        """A comment, which clients skip."""
+        """A comment, which clients skip: it may come before the first state."""
         return KEEP_ALIVE
-
-    def end(self, result: Payload | None) -> bytes:
-        """What was not told yet, and the task's last state, or that it waits."""
-        if self.failure is not None:
-            return self.error(self.failure)
-        events = [self._opening()]
-        try:
-            message = self._result(result, events)
-        except InvalidAgentResponse as error:
-            self.failure = error
-            return b"".join(events) + self.error(error)
-        events.append(self._ending(message))
-        return b"".join(events)
 
     def error(self, error: GatewayError) -> bytes:
         """The end of a task that failed, was refused or cancelled."""
@@ -281,11 +254,11 @@ class TaskStream:
         parts = [{"text": error.message}, {"data": {"error": details}, "mediaType": JSON_TYPE}]
         return self._work.enter(state, parts)
 
-    def _opening(self) -> bytes:
-        if self._begun:
-            return b""
-        self._begun = True
+    def _begin(self) -> bytes:
         return self._work.enter(task.WORKING)
+
+    def _text(self, texts: Sequence[bytes]) -> bytes:
+        return self._work.text(list(texts))
 
     def _event(self, word: bytes) -> bytes:
         work = self._work
@@ -324,28 +297,28 @@ class TaskStream:
         }
         return self._work.enter(task.WORKING, [{"data": told, "mediaType": JSON_TYPE}])
 
-    def _result(self, result: Payload | None, events: list[bytes]) -> list[FunctionCall]:
-        """Add the events of an answer in one result; returns the calls that the client is to make.
-        Raises InvalidAgentResponse."""
+    def _ending(self, result: Payload | None) -> Iterator[bytes]:
+        """What was not told yet, and the task's last state, or that it waits."""
         work = self._work
-        if result is None:
-            return endings.calls_of(self._exchange.outcome, work.calls, None)
-        if self._exchange.call.method == "invoke":
-            output = bytes(result)
-            if output[:1] == b'"':
-                events.append(work.whole_text(output))
-            else:
-                events.append(work.whole("output", {"data": Raw(output), "mediaType": JSON_TYPE}))
-            return endings.calls_of(self._exchange.outcome, work.calls, None)
-        message = read_message(result, work.calls.names)
-        content = bytes(_decode_content(result).content)
-        if content[:1] == b"{":
-            events.append(work.whole("output", {"data": Raw(content), "mediaType": JSON_TYPE}))
-        elif message.text != EMPTY:
-            events.append(work.whole_text(message.text))
-        return endings.calls_of(self._exchange.outcome, work.calls, message)
+        message = None
+        if result is not None and self._exchange.call.method == "invoke":
+            yield self._output(bytes(result))
+        elif result is not None:
+            message = read_message(result, work.calls.names)
+            content = bytes(_decode_content(result).content)
+            if content[:1] == b"{":
+                yield self._output(content)
+            elif message.text != EMPTY:
+                yield work.whole_text(message.text)
+        yield self._outcome(endings.calls_of(self._exchange.outcome, work.calls, message))
 
-    def _ending(self, calls: list[FunctionCall]) -> bytes:
+    def _output(self, output: bytes) -> bytes:
+        """An artifact of an output that came as one JSON text."""
+        if output[:1] == b'"':
+            return self._work.whole_text(output)
+        return self._work.whole("output", {"data": Raw(output), "mediaType": JSON_TYPE})
+
+    def _outcome(self, calls: list[FunctionCall]) -> bytes:
         work, outcome = self._work, self._exchange.outcome
         finish = endings.finish_of(outcome, calls)
         metadata: dict[str, Any] = {}

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.errors import Cancelled, GatewayError, InvalidAgentResponse
+from gateway.errors import Cancelled
 from gateway.front.ag_ui import forms
 from gateway.front.ag_ui.errors import error_members
 from gateway.front.ag_ui.forms import event
 from gateway.front.ag_ui.shown_calls import ShownCalls
 from gateway.front.ag_ui.spoken import Spoken
 from gateway.front.chats.message import read_message
-from gateway.front.dialect import text_runs
-from gateway.front.event_stream import HEADERS, KEEP_ALIVE
+from gateway.front.chats.stream import AnswerStream
 from protocol.events import (
     Custom,
     File,
@@ -39,6 +38,9 @@ from protocol.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gateway.errors import GatewayError
     from gateway.exchange import Exchange
     from gateway.front.ag_ui.run_input import RunRequest
     from protocol import Outcome, Payload
@@ -46,69 +48,20 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 
 
-class RunStream:
+class RunStream(AnswerStream):
     """The `StreamEncoder` of one run."""
 
-    __slots__ = (
-        "_begun",
-        "_calls",
-        "_exchange",
-        "_request",
-        "_spoken",
-        "_step",
-        "_usage",
-        "failure",
-    )
-
-    headers = HEADERS
+    __slots__ = ("_calls", "_request", "_spoken", "_step", "_usage")
 
     def __init__(self, request: RunRequest, exchange: Exchange) -> None:
+        super().__init__(exchange)
         self._request = request
-        self._exchange = exchange
-        self._begun = False
         self._spoken = Spoken()
         self._calls = ShownCalls(request)
         self._step = ""
         """The step that the agent is at, by its name; empty before the first."""
         self._usage: bytes | None = None
         """The last `usage` event."""
-        self.failure: GatewayError | None = None
-        """Why this encoder has ended the exchange: nothing that comes afterwards is sent."""
-
-    def chunks(self, words: list[bytes]) -> bytes:
-        """The events for words of the answer."""
-        if self.failure is not None:
-            return b""
-        # Joined with nothing else, an event that is as long as a line is not copied.
-        opening = self._opening()
-        parts = [opening] if opening else []
-        try:
-            for texts, word in text_runs(words):
-                parts.append(self._spoken.text(texts) if word is None else self._event(word))
-        except InvalidAgentResponse as error:
-            # It may have ended well meanwhile: then `end` tells of the failure.
-            self.failure = error
-            self._exchange.fail(error)
-        return b"".join(parts)
-
-    def keep_alive(self) -> bytes:
-        """A comment, which clients skip."""
-        return self._opening() + KEEP_ALIVE
-
-    def end(self, result: Payload | None) -> bytes:
-        """What was not told yet, the ends of all that is open, and RUN_FINISHED."""
-        if self.failure is not None:
-            return self.error(self.failure)
-        parts = [self._opening()]
-        if result is not None:
-            try:
-                parts.append(self._message(result))
-            except InvalidAgentResponse as error:
-                self.failure = error
-                return parts[0] + self.error(error)
-        parts.append(self._closing())
-        parts.append(self._outcome(self._exchange.outcome))
-        return b"".join(parts)
 
     def error(self, error: GatewayError) -> bytes:
         """RUN_ERROR; of a run that was cancelled, that outcome."""
@@ -122,10 +75,7 @@ class RunStream:
         members = error_members(error, exchange.call.request_id, exchange.output_begun)
         return self._opening() + event("RUN_ERROR", **members, **more)
 
-    def _opening(self) -> bytes:
-        if self._begun:
-            return b""
-        self._begun = True
+    def _begin(self) -> bytes:
         request = self._request
         more = {} if request.parent is None else {"parentRunId": request.parent}
         return event(
@@ -135,6 +85,9 @@ class RunStream:
             protocolVersion=forms.PROTOCOL_VERSION,
             **more,
         )
+
+    def _text(self, texts: Sequence[bytes]) -> bytes:
+        return self._spoken.text(texts)
 
     def _event(self, word: bytes) -> bytes:
         told: Any = read_event(word)
@@ -174,6 +127,13 @@ class RunStream:
         before, self._step = self._step, step
         ended = event("STEP_FINISHED", stepName=before) if before else b""
         return ended + (event("STEP_STARTED", stepName=step) if step else b"")
+
+    def _ending(self, result: Payload | None) -> Iterator[bytes]:
+        """What was not told yet, the ends of all that is open, and RUN_FINISHED."""
+        if result is not None:
+            yield self._message(result)
+        yield self._closing()
+        yield self._outcome(self._exchange.outcome)
 
     def _message(self, result: Payload) -> bytes:
         """The events for an answer that came as one message. Raises InvalidAgentResponse."""

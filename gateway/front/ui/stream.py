@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.errors import Cancelled, GatewayError, InvalidAgentResponse
+from gateway.errors import Cancelled
 from gateway.front.chats import endings
 from gateway.front.chats.message import read_message
-from gateway.front.dialect import text_runs
-from gateway.front.event_stream import DONE, KEEP_ALIVE
+from gateway.front.chats.stream import AnswerStream
+from gateway.front.event_stream import DONE
 from gateway.front.ui import forms
 from gateway.front.ui.forms import part
 from gateway.front.ui.shown_calls import ShownCalls
@@ -34,6 +34,9 @@ from protocol.events import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from gateway.errors import GatewayError
     from gateway.exchange import Exchange
     from gateway.front.chats.calls import FunctionCall
     from gateway.front.ui.request import ChatRequest
@@ -43,59 +46,18 @@ if TYPE_CHECKING:
 _encode = msgspec.json.encode
 
 
-class UIStream:
+class UIStream(AnswerStream):
     """The `StreamEncoder` of one answer."""
 
-    __slots__ = ("_begun", "_calls", "_exchange", "_request", "_spoken", "failure")
+    __slots__ = ("_calls", "_request", "_spoken")
 
     headers = forms.HEADERS
 
     def __init__(self, request: ChatRequest, exchange: Exchange) -> None:
+        super().__init__(exchange)
         self._request = request
-        self._exchange = exchange
-        self._begun = False
         self._spoken = Spoken()
         self._calls = ShownCalls(request)
-        self.failure: GatewayError | None = None
-        """Why this encoder has ended the exchange: nothing that comes afterwards is sent."""
-
-    def chunks(self, words: list[bytes]) -> bytes:
-        """The parts for words of the answer."""
-        if self.failure is not None:
-            return b""
-        parts = [self._opening()]
-        try:
-            for texts, word in text_runs(words):
-                parts.append(self._spoken.text(texts) if word is None else self._event(word))
-        except InvalidAgentResponse as error:
-            # It may have ended well meanwhile: then `end` tells of the failure.
-            self.failure = error
-            self._exchange.fail(error)
-        return b"".join(parts)
-
-    def keep_alive(self) -> bytes:
-        """A comment, which clients skip."""
-        return self._opening() + KEEP_ALIVE
-
-    def end(self, result: Payload | None) -> bytes:
-        """What was not told yet, the ends of all that is open, and `[DONE]`."""
-        if self.failure is not None:
-            return self.error(self.failure)
-        parts = [self._opening()]
-        calls: list[FunctionCall] = []
-        if result is not None:
-            try:
-                message = read_message(result, self._request.tools.names)
-            except InvalidAgentResponse as error:
-                self.failure = error
-                return parts[0] + self.error(error)
-            if message.reasoning is not None:
-                parts.append(self._spoken.reasoning(message.reasoning))
-            parts.append(self._spoken.text([message.text]))
-            calls = message.calls
-        parts.append(self._spoken.close())
-        parts.append(self._ending(calls))
-        return b"".join(parts)
 
     def error(self, error: GatewayError) -> bytes:
         """The end of an answer that failed: nothing that is open is closed."""
@@ -103,10 +65,7 @@ class UIStream:
             return part("abort", reason=error.message)
         return part("error", errorText=error.message)
 
-    def _opening(self) -> bytes:
-        if self._begun:
-            return b""
-        self._begun = True
+    def _begin(self) -> bytes:
         # An answer that goes on in the page's last message must have that one's id.
         message_id = self._request.message_id or f"msg_{secrets.token_hex(12)}"
         denied = [call for call, yes in self._request.approved.items() if not yes]
@@ -118,7 +77,22 @@ class UIStream:
             ]
         )
 
-    def _ending(self, calls: list[FunctionCall]) -> bytes:
+    def _text(self, texts: Sequence[bytes]) -> bytes:
+        return self._spoken.text(texts)
+
+    def _ending(self, result: Payload | None) -> Iterator[bytes]:
+        """What was not told yet, the ends of all that is open, and `[DONE]`."""
+        calls: list[FunctionCall] = []
+        if result is not None:
+            message = read_message(result, self._request.tools.names)
+            if message.reasoning is not None:
+                yield self._spoken.reasoning(message.reasoning)
+            yield self._spoken.text([message.text])
+            calls = message.calls
+        yield self._spoken.close()
+        yield self._outcome(calls)
+
+    def _outcome(self, calls: list[FunctionCall]) -> bytes:
         outcome = self._exchange.outcome
         told = outcome.finish if outcome is not None else None
         pending = self._calls.pending(told, calls)
