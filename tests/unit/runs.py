@@ -22,6 +22,8 @@ from tests.unit.workers import AgentScene
 
 ASYNC = {"prefer": "respond-async"}
 EVENTS = {"accept": "text/event-stream"}
+STREAM = {"input": 1, "stream": True}
+BIG = "x" * 100_000
 
 
 def keyed(key: str, **more: str) -> dict[str, str]:
@@ -174,3 +176,32 @@ def events(*texts: str, first: int = 0, done: bool = True) -> bytes:
     return "".join(
         f"id: {number}\ndata: {data}\n\n" for number, data in enumerate(datas, first)
     ).encode()
+
+
+async def answer(exchange: Exchange) -> None:
+    if exchange.call.stream:
+        say(exchange, "Hello ", "there")
+        exchange.end()
+    else:
+        exchange.end(b"7")
+
+
+def after(event: trio.Event, then: Story = answer) -> Story:
+    async def wait(exchange: Exchange) -> None:
+        await event.wait()
+        await then(exchange)
+
+    return wait
+
+
+def counting(count: list[Exchange], then: Story = answer) -> Story:
+    async def act(exchange: Exchange) -> None:
+        count.append(exchange)
+        await then(exchange)
+
+    return act
+
+
+def response(stream: bool = False, background: bool = True, **more: Any) -> dict[str, Any]:
+    """The body of a request for a Response, which is a run if it is in the background."""
+    return {"model": "a", "input": "1", "stream": stream, "background": background, **more}
