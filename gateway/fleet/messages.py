@@ -88,6 +88,10 @@ class Ask(Struct, array_like=True, frozen=True, tag="ask"):
     agent: str
 
 
+class Left(Struct, array_like=True, frozen=True, tag="left"):
+    """The answer to `Leaving`: nothing is submitted after it."""
+
+
 # Host to front
 
 
@@ -145,7 +149,7 @@ class Described(Struct, array_like=True, frozen=True, tag="described"):
 
 
 class Leaving(Struct, array_like=True, frozen=True, tag="leaving"):
-    """The host ends: whoever has received this submits nothing to it any more."""
+    """The host ends: whoever has received this says `Left`, and submits nothing to it any more."""
 
 
 class Told(Struct, array_like=True, frozen=True, tag="told"):
@@ -167,7 +171,7 @@ class Claim(Struct, array_like=True, frozen=True):
     host: str
 
 
-Up: TypeAlias = Submit | Cancel | Took | Ask
+Up: TypeAlias = Submit | Cancel | Took | Ask | Left
 Down: TypeAlias = Given | Lines | Refused | Failed | Hurry | Described | Leaving | Told
 
 

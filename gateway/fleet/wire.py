@@ -98,6 +98,11 @@ class Wire:
         return f"<Wire to {self.peer}: {self._pipe}>"
 
     @property
+    def open(self) -> bool:
+        """Whether an epoch is: what is sent may arrive."""
+        return self._pipe.open
+
+    @property
     def heard(self) -> bool:
         """Whether the peer has said anything in this epoch."""
         return self._pipe.heard

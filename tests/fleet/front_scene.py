@@ -26,6 +26,7 @@ from gateway.fleet.messages import (
     Error,
     Failed,
     Given,
+    Left,
     Lines,
     Refused,
     Submit,
@@ -92,7 +93,7 @@ class ScriptedHost:
         self.agents = agents or {"echo": AgentBeat("ready", 8, 0, 0, 1)}
         self.descriptions: dict[str, bytes] = {}
         self.draining = False
-        self.heard: list[Submit | Cancel | Took] = []
+        self.heard: list[Submit | Cancel | Took | Left] = []
         self.ends: list[Ended] = []
         self.status: bytes | None = None
         self.wire: Wire

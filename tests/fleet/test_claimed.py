@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from gateway.config import FleetSettings
 from gateway.errors import AgentUnavailable
 from gateway.fleet.conversation import Conversation, Elsewhere
-from gateway.fleet.messages import Cancel, Error, Failed, Given, Refused, Submit
+from gateway.fleet.messages import Cancel, Error, Failed, Given, Leaving, Left, Refused, Submit
 from gateway.fleet.nats_bus import NatsBus
 from gateway.fleet.ownership import PATIENCE, Claims
 from gateway.fleet.pipe import Ended, Why
@@ -129,7 +129,8 @@ async def test_a_host_that_ends_refuses_what_it_has_not_claimed_yet(
         scene.submit(2, conversation="d")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scene.front.take_leave)
-            await scene.said()
+            assert Leaving() in await scene.said()
+            scene.front.receive([Left()])
             scene.nats.release(scene.bus)
         assert not scene.front.requests
         said = scene.wire.said

@@ -39,6 +39,7 @@ from gateway.fleet.messages import (
     Error,
     Hurry,
     Leaving,
+    Left,
     Submit,
     Told,
     Took,
@@ -197,6 +198,39 @@ async def test_a_host_that_has_said_that_it_ends_gets_no_requests_whatever_it_be
         stays.refuse(owner=str(leaves.peer))
         await scene.settle()
         assert not leaves.submitted
+
+
+async def test_a_host_that_ends_before_its_next_beat_has_left_in_order(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", "h2") as scene:
+        leaves, stays = scene.hosts
+        leaves.wire.send(Leaving())
+        for _ in range(2):  # whatever it beats
+            await scene.settle(1)
+            shown = {each.name: each.draining for each in scene.front.show_hosts()}
+            assert shown == {"h1": True, "h2": False}
+        scene.kill(leaves)
+        scene.kill(stays)
+        await scene.settle(5)
+        assert scene.front.has_left(str(leaves.peer))
+        assert not scene.front.has_left(str(stays.peer))
+
+
+async def test_a_front_answers_once_that_a_host_leaves_however_often_it_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        for _ in range(100):
+            host.wire.send(Leaving())
+        await scene.settle()
+        assert [type(each) for each in host.heard] == [Left]
+        host.wire.end("a test")
+        await scene.settle(2)
+        host.wire.send(Leaving(), Leaving())
+        await scene.settle()
+        assert [type(each) for each in host.heard] == [Left, Left]
 
 
 async def test_what_no_other_host_may_be_asked_is_the_answer(autojump_clock: MockClock) -> None:

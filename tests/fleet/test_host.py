@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gateway import clock
 from gateway.agents.dispatcher import Dispatcher
 from gateway.exchange import CHUNK_COST
+from gateway.fleet import pipe
 from gateway.fleet.bus import Delivery
 from gateway.fleet.host.host import Host
 from gateway.fleet.host.request import WINDOW_BYTES
@@ -25,6 +26,7 @@ from gateway.fleet.messages import (
     Failed,
     Given,
     Leaving,
+    Left,
     Lines,
     Refused,
     Submit,
@@ -89,6 +91,8 @@ class FakeFront:
     def receive(self, messages: Sequence[Up | Down]) -> None:
         for message in messages:
             assert not isinstance(message, Submit)
+            if isinstance(message, Leaving):
+                self.wire.send(Left())
             self.told.append(message)  # type: ignore[arg-type]  # down, as this end reads
         self._news.set()
 
@@ -242,6 +246,57 @@ async def test_what_a_front_submits_until_it_hears_that_its_host_ends_is_refused
         assert front.of(Leaving)
         (refused,) = front.of(Refused)
         assert (refused.id, refused.elsewhere) == (1, True)
+
+
+async def test_what_does_not_fit_into_a_window_before_its_host_ends_is_refused(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_host() as scene:
+        front = scene.front()
+        await trio.sleep(0.5)
+        scene.nats.hold(front.bus)
+        front.wire.send(submit(1, "x" * 2 * pipe.WINDOW_BYTES), submit(2))
+
+        async def end() -> None:
+            await scene.dispatcher.drain(20)
+            await scene.dispatcher.stop(1)
+            await scene.host.end()
+            scene.nats.cut(scene.bus)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            await trio.sleep(0.1)
+            scene.nats.release(front.bus)
+        await trio.sleep(0.5)
+        assert [(each.id, each.elsewhere) for each in front.of(Refused)] == [(1, True), (2, True)]
+
+
+async def test_a_host_ends_at_once_if_its_fronts_have_gone(autojump_clock: MockClock) -> None:
+    async with a_host() as scene:
+        front, gone = scene.front(), scene.front("gone")
+        await trio.sleep(0.5)
+        gone.wire.close()
+        await trio.sleep(0.5)
+        began = trio.current_time()
+        await scene.host.end()
+        assert trio.current_time() - began < 0.5
+        assert front.of(Leaving)
+
+
+async def test_a_front_that_begins_anew_hears_again_that_its_host_ends(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_host() as scene:
+        front = scene.front()
+        await trio.sleep(0.5)
+        scene.nats.hold(front.bus)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scene.host.end)
+            await trio.sleep(0.1)
+            front.wire.end("a test")
+            scene.nats.release(front.bus)
+        assert front.of(Leaving)
+        assert front.wire.epoch == 2
 
 
 async def test_a_host_ends_although_a_front_does_not_hear_it(autojump_clock: MockClock) -> None:

@@ -46,6 +46,7 @@ class KeptWire:
     def __init__(self) -> None:
         self.peer = Peer("front", "0")
         self.heard_at = clock.now()
+        self.open = True
         self.said: list[Down] = []
         self.given_up: list[str] = []
         self.turns = 0

@@ -121,6 +121,7 @@ class Host:
         self.peer = peer
         self.agents: dict[str, At] = {}
         self.draining = False
+        """Whether it takes only requests of conversations that it has."""
         self.left = False
         """Whether it has said that it ends: nothing may be submitted to it any more."""
         self.gateway = ""
@@ -128,13 +129,12 @@ class Host:
         self.avoided_until = 0.0
         """Running time: it has broken the protocol, and gets no requests before."""
 
-    @property
-    def serves(self) -> bool:
-        """Whether it takes requests of conversations that it does not have, and others."""
-        return not (self.draining or self.left)
+    def leaves(self) -> None:
+        """It has said that it ends, which its beats may not have said yet."""
+        self.draining = self.left = True
 
     def __repr__(self) -> str:
-        state = "serving" if self.serves else "draining"
+        state = "draining" if self.draining else "serving"
         return f"<Host {self.peer} {state}, {len(self.agents)} agents>"
 
 
@@ -198,7 +198,7 @@ class Hosts:
             if not self._has_room(peer):
                 return None
             host = self._hosts[peer] = Host(peer)
-        host.draining = beat.draining
+        host.draining = beat.draining or host.left
         host.gateway = beat.gateway[:MOST_VERSION]
         for name, told in beat.agents.items():
             at = host.agents.get(name)
@@ -262,7 +262,7 @@ class Hosts:
         return [
             at
             for peer, at in self._at.get(agent, {}).items()
-            if peer not in without and at.host.serves and at.host.avoided_until <= now
+            if peer not in without and not at.host.draining and at.host.avoided_until <= now
         ]
 
     def choose(
@@ -295,7 +295,7 @@ def rank(peer: Peer, session: str) -> bytes:
 
 def merged_state(places: Iterable[At]) -> AgentState:
     """The state of an agent that is at these hosts: that of the best."""
-    states = {at.state for at in places if at.host.serves}
+    states = {at.state for at in places if not at.host.draining}
     return next((each for each in _BEST_FIRST if each in states), AgentState.AWAY)
 
 

@@ -22,6 +22,7 @@ from gateway.fleet.messages import (
     Given,
     Hurry,
     Leaving,
+    Left,
     Lines,
     Refused,
     Took,
@@ -99,6 +100,8 @@ class Link:
         """Those whose clients have taken what the host was not told of."""
         self._asked: dict[int, Answer] = {}
         self._questions = 0
+        self._let_left = False
+        """Whether `Left` was said in this epoch."""
         self._how = ""
         """How the host was lost, where that is known here."""
         self._connection = GatewayConnection.of_host()
@@ -198,13 +201,19 @@ class Link:
             elif isinstance(message, Hurry):
                 self._hurry(message.id)
             elif isinstance(message, Leaving):
-                self.host.left = True
+                self._let_leave()
             elif isinstance(message, Described):
                 self._described(self.host.peer, message.agent, message.revision, message.body)
             else:
                 answer = self._asked.pop(message.id, None)
                 if answer is not None:
                     answer(message.body)
+
+    def _let_leave(self) -> None:
+        self.host.leaves()
+        if not self._let_left:  # once, however often a host says it
+            self._let_left = True
+            self.wire.send(Left())
 
     def _read(self, data: bytes, now: float) -> None:
         for event in self._connection.receive_batch(data):
@@ -322,6 +331,7 @@ class Link:
         asked, self._asked = self._asked, {}
         self._unaccepted.clear()
         self._owed.clear()
+        self._let_left = False
         self._connection = GatewayConnection.of_host()
         how, self._how = self._how or "has begun anew", ""
         if ended.why is Why.VIOLATION:

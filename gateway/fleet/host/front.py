@@ -28,6 +28,7 @@ from gateway.fleet.messages import (
     Described,
     Hurry,
     Leaving,
+    Left,
     Lines,
     Submit,
     Told,
@@ -91,8 +92,10 @@ class Front:
         self._claims = claims
         self._claiming: dict[int, Call] = {}
         """Requests whose conversations are being claimed, by their ids."""
+        self._awaited = False
+        """Whether a `Left` is."""
         self._fewer = trio.lowlevel.ParkingLot()
-        """Where somebody waits until there are fewer of these."""
+        """Where `take_leave` waits until there are fewer of all these."""
         self._answer = answer
         self._revision = revision
         self._see = see
@@ -127,14 +130,18 @@ class Front:
     async def take_leave(self) -> None:
         """Wait until the front has received what there was to say, and submits nothing more.
 
-        What it submits until it hears that this host ends arrives before its acknowledgement, and
-        is refused; without that, it would be received by nobody, and NATS would not say so.
+        What it submits until it hears that this host ends arrives before its `Left`, and is
+        refused; without that, it would be received by nobody, and NATS would not say so. That the
+        front has received `Leaving` does not tell: requests may wait there until they fit into a
+        window.
         """
         epochs = -1
         while epochs != self._epochs:  # the front begins anew, and has to hear it again
             epochs = self._epochs
+            self._awaited = self.wire.open  # else the front has gone
             self.wire.send(Leaving())
-            await self.wire.settled()
+            while self._awaited:
+                await self._fewer.park()
         while self._claiming or self._checking:  # they are refused soon
             await self._fewer.park()
         while self._changed:
@@ -153,6 +160,7 @@ class Front:
         requests, self.requests = self.requests, {}
         self._changed.clear()
         self._claiming.clear()
+        self._awaited = False
         self._fewer.unpark_all()
         for scope in self._checking.values():
             scope.cancel()
@@ -191,6 +199,9 @@ class Front:
                     self._note(request)
             elif isinstance(message, Cancel):
                 self._cancel(message.id)
+            elif isinstance(message, Left):
+                self._awaited = False
+                self._fewer.unpark_all()
             elif isinstance(message, Ask):
                 self._do(partial(self._tell, message, self._epochs))
 
