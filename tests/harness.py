@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import trio
@@ -103,6 +104,7 @@ class RunningGateway:
         self.process = process
         self.pid = process.pid
         self.url = url
+        self.host = urlsplit(url).hostname or ""
         self.port = int(url.rpartition(":")[2])
         self.log = log
         """The lines of the gateway's stderr so far."""

@@ -31,7 +31,7 @@ async def test_a_client_that_reads_nothing_takes_little_of_a_front_and_a_host(
         pids = [fleet.front.pid, fleet.hosts["one"].pid]
         await ask_the_neighbour(fleet, 50)
         before = [proc.resident_bytes(pid) for pid in pids]
-        async with connected(fleet.front.port) as silent:
+        async with connected(fleet.front.port, host=fleet.front.host) as silent:
             asked = {"input": {"chunks": 2_000_000}, "stream": True}
             await silent.request("/agent/firehose/invoke", asked)
             await ask_the_neighbour(fleet, 100)
@@ -42,7 +42,7 @@ async def test_a_client_that_reads_nothing_takes_little_of_a_front_and_a_host(
 async def test_a_client_that_reads_late_gets_every_word(tmp_path: Path) -> None:
     chunks = 200_000
     async with a_fleet(tmp_path, AGENTS, hosts=("one",)) as fleet:
-        async with connected(fleet.front.port, receive_buffer=4096) as late:
+        async with connected(fleet.front.port, host=fleet.front.host, receive_buffer=4096) as late:
             asked = {"input": {"chunks": chunks}, "stream": True}
             await late.request("/agent/firehose/invoke", asked)
             await ask_the_neighbour(fleet, 100)

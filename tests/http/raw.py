@@ -128,11 +128,13 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(port: int, *, receive_buffer: int | None = None) -> AsyncIterator[Connection]:
+async def connected(
+    port: int, *, host: str = "127.0.0.1", receive_buffer: int | None = None
+) -> AsyncIterator[Connection]:
     """A connection to the gateway. A small `receive_buffer` makes a client that is soon behind."""
     sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     async with trio.SocketStream(sock) as stream:
-        await sock.connect(("127.0.0.1", port))
+        await sock.connect((host, port))
         yield Connection(stream)
