@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Annotated, Generic, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Raw, Struct
 
 from protocol import Method
 from protocol.framing import MAX_RELAYED_LINE_BYTES
@@ -22,6 +22,24 @@ VERSION = 1
 
 Detail: TypeAlias = str | int | float | bool | None
 
+# What is decoded takes up to a hundred times its bytes in memory. So the length of every list and
+# map is bounded before its members are decoded; what is larger is not the protocol.
+
+MOST_DETAILS = 64
+"""Of an error; this version has fewer than 16."""
+
+MOST_NEEDS = 64
+"""Of a call; this version has fewer than 16."""
+
+MOST_DESCRIPTION = 64 * 1024
+"""Characters of an agent's description in the configuration; the rest is not told."""
+
+MOST_AGENTS = 1000
+"""Of one host."""
+
+MOST_BEATEN = 4 * MOST_AGENTS
+"""Agents that a beat may have: those beyond `MOST_AGENTS` are left out. Reading them takes 3 ms."""
+
 
 class Error(Struct, array_like=True, frozen=True):
     """A `GatewayError`, to be made anew by `errors.py` of the fleet."""
@@ -29,7 +47,7 @@ class Error(Struct, array_like=True, frozen=True):
     type: str
     message: str
     retry_after: float | None = None
-    details: dict[str, Detail] = {}
+    details: Annotated[dict[str, Detail], Meta(max_length=MOST_DETAILS)] = {}
 
 
 # Front to host
@@ -56,7 +74,7 @@ class Submit(Struct, array_like=True, frozen=True, tag="submit"):
     resume: bytes | None
     trace: tuple[str, str | None] | None
     """`traceparent` and `tracestate`."""
-    needs: list[str]
+    needs: Annotated[list[str], Meta(max_length=MOST_NEEDS)]
     continues: bool
     described: int | None = None
     """By which revision of the agent's description the front has checked it; None: by none."""
@@ -200,7 +218,7 @@ class Beat(Struct, array_like=True, frozen=True):
     gateway: str
     """The version of agent-gateway."""
     draining: bool
-    agents: dict[str, AgentBeat]
+    agents: Annotated[dict[str, AgentBeat], Meta(max_length=MOST_BEATEN)]
 
 
 class AgentDescription(Struct, array_like=True, frozen=True):
@@ -222,8 +240,8 @@ class AgentDescription(Struct, array_like=True, frozen=True):
     """The `total` clock in seconds; infinity: off."""
     write: float
     """The `write` clock."""
-    settings: dict[str, Any] = {}
-    """For a later version."""
+    settings: Raw = Raw(b"\x80")
+    """A map, for a later version."""
 
 
 MAX_FRAME_BYTES = MAX_RELAYED_LINE_BYTES + 64 * 1024

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from gateway.config import AgentSettings, Clocks, Workers
-from gateway.fleet.messages import AgentDescription
+from gateway.fleet.messages import MOST_DESCRIPTION, AgentDescription
 from protocol import Ready
 from protocol.gateway_side import GatewayConnection
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 BACKSTOP = 2.0
 """Seconds after a request's total time in which its host can say itself that this has run out."""
 
-MOST_DESCRIPTION = 64 * 1024
-"""Characters."""
+MOST_BYTES = 640 * 1024
+"""Of what a host says of an agent: all texts and schemas that it may have, at their longest."""
 
 MOST_WORKERS = 1_000_000
 
@@ -45,6 +45,8 @@ class Described(msgspec.Struct, frozen=True):
 
 def read_description(body: bytes) -> Described | None:
     """None: it is none."""
+    if len(body) > MOST_BYTES:
+        return None
     try:
         told = _decode(body)
     except (msgspec.MsgspecError, RecursionError):

@@ -28,12 +28,17 @@ from gateway.errors import (
     ShuttingDown,
     WorkerCrashed,
 )
+from gateway.observe.harmless import shortened
 
 if TYPE_CHECKING:
     from gateway.fleet.messages import Detail, Error
     from gateway.fleet.subjects import Peer
 
 MOST_DETAILS = 16
+MOST_TEXT = 64 * 1024
+"""Characters of the message, and of each detail: as much as the longest of a host has, which names
+the mismatches of an input."""
+
 MOST_RETRY_AFTER = 86_400.0
 """Seconds."""
 
@@ -80,10 +85,11 @@ def made_anew(error: Error, host: Peer) -> GatewayError:
         in_bounds = math.isfinite(retry_after) and 0 <= retry_after <= MOST_RETRY_AFTER
         retry_after = retry_after if in_bounds else None
     details = {
-        name: value
+        name: shortened(value, MOST_TEXT) if isinstance(value, str) else value
         for name, value in list(error.details.items())[:MOST_DETAILS]
         if _DETAIL.match(name) and name not in _OTHERS and _is_good(value)
     }
+    message = shortened(error.message, MOST_TEXT)
     match error.type:
         case Cancelled.type:
             return Cancelled()
@@ -91,11 +97,11 @@ def made_anew(error: Error, host: Peer) -> GatewayError:
             return ClientTooSlow()
         case ClockRanOut.type if details.get("clock") in _HOSTS_CLOCKS:
             clock = str(details["clock"])
-            return HostsClock(error.message, clock, retry_after=retry_after, details=details)
+            return HostsClock(message, clock, retry_after=retry_after, details=details)
     kind = _PLAIN.get(error.type)
     if kind is None:
         return broke_the_protocol(host)
-    return kind(error.message, retry_after=retry_after, **details)
+    return kind(message, retry_after=retry_after, **details)
 
 
 def _is_good(value: Detail) -> bool:

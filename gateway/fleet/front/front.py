@@ -37,6 +37,7 @@ import trio
 from gateway import clock
 from gateway.errors import ShuttingDown
 from gateway.fleet.front.agent import RemoteAgent
+from gateway.fleet.front.budget import REFILL, Budget
 from gateway.fleet.front.described import read_description
 from gateway.fleet.front.hosts import Hosts
 from gateway.fleet.front.jobs import Jobs
@@ -44,6 +45,7 @@ from gateway.fleet.front.link import Link
 from gateway.fleet.front.shown import show_host
 from gateway.fleet.front.status import ask_all, merge
 from gateway.fleet.lookup import Lookup
+from gateway.fleet.messages import MOST_AGENTS as MOST_OF_HOST
 from gateway.fleet.subjects import Peer
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
@@ -85,6 +87,9 @@ LATE = 0.15
 
 ASK_SECONDS = 2.0
 """Until a host is asked again that does not describe an agent."""
+
+ROOM_SECONDS = 60.0
+"""Until it is asked again for a description for which there was no room."""
 
 MOST_SHOWN = 140
 """Characters of what should be a host's name."""
@@ -132,12 +137,12 @@ class Front:
         self._links: dict[Peer, Link] = {}
         self._agents: dict[str, RemoteAgent] = {}
         """Those that are served, or are about to be."""
-        self._asked: dict[tuple[Peer, str], float] = {}
-        """Descriptions that are being asked for, and since when."""
+        self._budget = Budget()
         self._away_since: dict[str, float] = {}
         """Agents whose last host has gone, and when."""
         self._judging_from = self._known_from = -math.inf
-        self._reminded_at = -math.inf
+        self._reminded: dict[str, float] = {}
+        """When the log was last told of a kind of trouble with hosts."""
         self._lost_at: float | None = clock.now()
         """When the connection was lost; None while there is one."""
         self._lost_count = 0
@@ -197,8 +202,14 @@ class Front:
             return
         host = self.hosts.heard(peer, delivery.data)
         if host is None:
-            self._ignore(peer)
+            self._warn("ignored", peer, f"a host is ignored: it {self.hosts.ignored}")
             return
+        if host.announced > MOST_OF_HOST:
+            message = (
+                f"a host has {host.announced} agents, expected at most {MOST_OF_HOST}: the rest is "
+                "not served; give it fewer, and others to more hosts"
+            )
+            self._warn("agents", peer, message)
         link = self._links.get(peer)
         if link is None:
             link = self._links[peer] = Link(
@@ -213,19 +224,19 @@ class Front:
             logs.event(log, logging.INFO, message, host=str(peer))
         link.beat_at = now = clock.now()
         for name, at in host.agents.items():
-            if at.revision != at.beat.revision:
-                asked_at = self._asked.get((peer, name), -math.inf)
-                if now - asked_at > ASK_SECONDS:
-                    self._asked[peer, name] = now
-                    answer = partial(self._described, peer, name, at.beat.revision)
-                    link.ask("describe", name, answer)
+            if at.revision != at.beat.revision and at.ask_from <= now:
+                if not self._budget.has_credit(peer.name, now):
+                    break
+                at.ask_from = now + ASK_SECONDS
+                answer = partial(self._described, peer, name, at.beat.revision)
+                link.ask("describe", name, answer)
 
-    def _ignore(self, peer: Peer) -> None:
+    def _warn(self, kind: str, peer: Peer, message: str, **fields: str) -> None:
+        """Tell the log, now and then, of a kind of trouble with hosts."""
         now = clock.now()
-        if now - self._reminded_at > REMIND_SECONDS:
-            self._reminded_at = now
-            message = f"a host is ignored: it {self.hosts.ignored}"
-            logs.event(log, logging.WARNING, message, host=str(peer)[:MOST_SHOWN])
+        if now - self._reminded.get(kind, -math.inf) > REMIND_SECONDS:
+            self._reminded[kind] = now
+            logs.event(log, logging.WARNING, message, host=str(peer)[:MOST_SHOWN], **fields)
 
     def _heard_owner(self, delivery: Delivery) -> None:
         """A host has come to own conversations."""
@@ -237,22 +248,45 @@ class Front:
             self._lookup.heard(agent, peer, delivery.data)
 
     def _described(self, peer: Peer, name: str, revision: int, body: bytes | None) -> None:
-        self._asked.pop((peer, name), None)
         host = self.hosts.get(peer)
         at = None if host is None else host.agents.get(name)
         if at is None or body is None:
-            return  # with the next beat it is asked again, if it is there
+            return  # it is asked again, if it is there
+        now = clock.now()
+        if not self._budget.spend(peer.name, len(body), now):
+            message = (
+                f"a host describes its agents anew faster than a front reads ({REFILL >> 10} KiB/s)"
+                ": they stay as they were described before"
+            )
+            self._warn("changes", peer, message, agent=name)
+            return
+        at.ask_from = now
         described = read_description(body)
-        at.revision = revision
         if described is None:
-            message = "what a host says of an agent cannot be used"
-            logs.event(log, logging.ERROR, message, host=str(peer), agent=name)
+            at.revision = revision
+            self._warn("unusable", peer, "what a host says of an agent cannot be used", agent=name)
             return
         agent = self._agents.get(name)
-        if agent is not None:
-            agent.describe(described)
-        elif len(self._agents) < MOST_AGENTS:
+        if agent is None and len(self._agents) >= MOST_AGENTS:
+            at.revision = revision
+            message = f"an agent is not served: a front has {MOST_AGENTS} at most"
+            self._warn("full", peer, message, agent=name)
+            return
+        no_room = self._budget.hold(name, peer.name, len(body))
+        if no_room is not None:
+            at.ask_from = now + ROOM_SECONDS
+            does = "is not served" if agent is None else "stays as it was described before"
+            message = (
+                f"an agent {does}: {no_room}; give agents less metadata and smaller schemas, or "
+                "hosts names of their own (fleet.name)"
+            )
+            self._warn("room", peer, message, agent=name)
+            return
+        at.revision = revision
+        if agent is None:
             self._come(name, described)
+        else:
+            agent.describe(described)
 
     def _elsewhere(self, request: RemoteRequest, error: GatewayError) -> None:
         self._again += 1
@@ -350,6 +384,7 @@ class Front:
     def _go(self, name: str) -> None:
         del self._agents[name], self._away_since[name]
         self._lookup.forget(name)
+        self._budget.forget(name)
         logs.event(log, logging.WARNING, "an agent is at no host any more", agent=name)
         if name in self._dispatcher.agents:
             self._dispatcher.remove(name, REMOVE_SECONDS)

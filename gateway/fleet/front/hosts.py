@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.agents.status import AgentState
 from gateway.config import AGENT_NAME
-from gateway.fleet.messages import VERSION, Beat
+from gateway.fleet.messages import MOST_AGENTS, MOST_BEATEN, VERSION, Beat
 from gateway.fleet.subjects import NAME
 
 if TYPE_CHECKING:
@@ -28,9 +28,6 @@ MOST_HOSTS = 1000
 MOST_STARTS = 32
 """Hosts of one name: those of one machine have its name if they are given none, and while one
 drains, the next may be there already."""
-
-MOST_AGENTS = 1000
-"""Of one host."""
 
 MOST_NAME = 200
 """Characters of an agent's name."""
@@ -55,7 +52,7 @@ _decode = msgspec.msgpack.Decoder(Beat).decode
 class At:
     """One agent at one host."""
 
-    __slots__ = ("beat", "counted", "host", "mine", "revision", "served", "state")
+    __slots__ = ("ask_from", "beat", "counted", "host", "mine", "revision", "served", "state")
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -70,6 +67,8 @@ class At:
         """Requests that this front has ever given to it."""
         self.revision: int | None = None
         """Of the description that is known."""
+        self.ask_from = 0.0
+        """Running time: it is not asked to describe itself before."""
 
     def __repr__(self) -> str:
         return f"<At {self.host.peer}: {self.state}, {self.mine} of ours>"
@@ -115,7 +114,7 @@ class At:
 class Host:
     """One process, from its first beat on."""
 
-    __slots__ = ("agents", "avoided_until", "draining", "gateway", "left", "peer")
+    __slots__ = ("agents", "announced", "avoided_until", "draining", "gateway", "left", "peer")
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -126,6 +125,8 @@ class Host:
         """Whether it has said that it ends: nothing may be submitted to it any more."""
         self.gateway = ""
         """The version of agent-gateway."""
+        self.announced = 0
+        """How many agents it says that it has."""
         self.avoided_until = 0.0
         """Running time: it has broken the protocol, and gets no requests before."""
 
@@ -185,21 +186,22 @@ class Hosts:
 
         Agents that the host may not serve, and those beyond what is believed, are left out.
         """
+        host = self._hosts.get(peer)
+        if host is None and not self._has_room(peer):
+            return None
         try:
             beat = _decode(data)
         except (msgspec.MsgspecError, RecursionError):
-            self.ignored = "says what is no beat"
+            self.ignored = f"says what is no beat, of at most {MOST_BEATEN} agents"
             return None
         if beat.version != VERSION:
             self.ignored = f"has version {beat.version} of the fleet's protocol, this has {VERSION}"
             return None
-        host = self._hosts.get(peer)
         if host is None:
-            if not self._has_room(peer):
-                return None
             host = self._hosts[peer] = Host(peer)
         host.draining = beat.draining or host.left
         host.gateway = beat.gateway[:MOST_VERSION]
+        host.announced = len(beat.agents)
         for name, told in beat.agents.items():
             at = host.agents.get(name)
             if at is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from gateway.fleet.messages import VERSION, AgentBeat, AgentDescription, Beat
+from gateway.fleet.messages import MOST_DESCRIPTION, VERSION, AgentBeat, AgentDescription, Beat
 from protocol.worker_side import WorkerConnection
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def describe(agent: Agent) -> bytes:
         AgentDescription(
             ready=None if declared.ready is None else ready_line(declared.ready),
             known=declared.known,
-            description=settings.description,
+            description=settings.description and settings.description[:MOST_DESCRIPTION],
             session=settings.session,
             session_by=settings.session_by,
             continues=settings.on_disconnect == "continue",
