@@ -185,6 +185,14 @@ class RunningGateway:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
 
+async def reload(gateway: RunningGateway, folder: Path, toml: str, outcome: str) -> str:
+    """Change the configuration of a gateway that runs in `folder`; the line that says `outcome`."""
+    (folder / "gateway.toml").write_text(toml)
+    gateway.log.clear()
+    os.kill(gateway.pid, signal.SIGHUP)
+    return await gateway.logged(outcome)
+
+
 def parse_events(text: str) -> Iterator[str]:
     """The data of each event of an SSE stream, without comments."""
     for block in text.split("\n\n"):

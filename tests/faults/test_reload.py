@@ -24,7 +24,7 @@ from tests.faults.scene import (
     served_by,
 )
 from tests.faults.test_helpers import proxies
-from tests.harness import RunningGateway, gone, is_alive, python_agent, running_gateway
+from tests.harness import RunningGateway, gone, is_alive, python_agent, reload, running_gateway
 from tests.http.raw import connected
 from tests.sandbox.users import need_sandbox
 
@@ -64,13 +64,6 @@ async def asked(gateway: RunningGateway) -> str:
     answer = await gateway.post("/agent/net/invoke", input=TARGET)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["output"])
-
-
-async def reload(gateway: RunningGateway, folder: Path, toml: str, outcome: str) -> str:
-    (folder / "gateway.toml").write_text(toml)
-    gateway.log.clear()
-    send_signal(gateway, signal.SIGHUP)
-    return await gateway.logged(outcome)
 
 
 async def test_a_reload_changes_what_a_running_worker_may_reach(tmp_path: Path) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,65 +11,26 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import trio
-from click.testing import CliRunner, Result
 
-from gateway.cli import main
-from gateway.config.keys import KEY_VARIABLE, hash_key
 from tests.conftest import need
-from tests.faults.scene import send_signal
-from tests.harness import GatewayInThread, RunningGateway, gateway_in_thread, running_gateway
-from tests.http.conftest import AGENTS
+from tests.harness import (
+    GatewayInThread,
+    gateway_in_thread,
+)
+from tests.http.keys import (
+    ALICE,
+    ALICE_NEW,
+    BOB,
+    EXPIRED,
+    WRONG,
+    bearer,
+    toml,
+)
 from tests.http.raw import connected
 from tests.javascript import MODULES, need_package, need_runtime
 
-ALICE, ALICE_NEW, BOB, EXPIRED, WRONG = (
-    f"agw_{hashlib.sha256(name).hexdigest()[:43]}"
-    for name in (b"alice", b"new", b"bob", b"expired", b"wrong")
-)
-"""Always the same: they stand in the names of tests."""
-COMMAND = json.dumps([sys.executable, str(AGENTS / "remembers.py")])
 JSON = {"content-type": "application/json"}
 NOBODY = "a key is needed: expected Authorization: Bearer KEY, or X-API-Key: KEY"
-
-
-def hash_of(key: str) -> str:
-    return hash_key(key.encode())
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
-
-
-KEYS = f"""
-[keys.alice]
-hash = ["{hash_of(ALICE)}", "{hash_of(ALICE_NEW)}"]
-[keys.bob]
-hash = "{hash_of(BOB)}"
-agents = ["mem", "alone", "by-user", "by-key"]
-[keys.expired]
-hash = "{hash_of(EXPIRED)}"
-expires = 2026-01-01
-"""
-
-
-def toml(keys: str = KEYS, *, agents: str = "", more: str = "") -> str:
-    """Without a sandbox: whatever does not reach a worker here does not with one."""
-    return f"""
-{more}
-[server]
-sandbox = "off"
-metrics = true
-[defaults]
-command = {COMMAND}
-workers = {{ min = 0 }}
-[agents.mem]
-workers = {{ max = 1 }}
-{agents}
-{keys}
-"""
-
-
 MORE_AGENTS = """
 [agents.alone]
 session = "exclusive"
@@ -89,7 +46,6 @@ session_by = "key"
 state = true
 [agents.alices]
 """
-ONLY_MEM = KEYS.replace(', "alone", "by-user", "by-key"', "")
 
 
 @pytest.fixture(scope="module", name="gateway")
@@ -435,251 +391,3 @@ def test_a_response_is_gone_on_from_with_its_keys_name_only(gateway: GatewayInTh
         with pytest.raises(openai.NotFoundError):
             bob.responses.retrieve(begun.id)
         assert renewed.responses.retrieve(begun.id).id == begun.id
-
-
-# Keys reach nobody
-
-
-async def test_a_key_is_in_no_worker_no_answer_and_no_log(tmp_path: Path) -> None:
-    environ = {KEY_VARIABLE: WRONG}
-    async with running_gateway(toml=toml(ONLY_MEM), folder=tmp_path, env=environ) as gateway:
-        said = ""
-        for key, name in ((ALICE, "alice"), (BOB, "bob"), (WRONG, "default")):
-            answer = await gateway.client.post(
-                "/agent/mem/invoke",
-                json={"input": name, "context": {"conversation_id": "c", "custom": {"x": 1}}},
-                headers={"x-api-key": key},
-            )
-            assert answer.json()["output"]["conversation"] == f"{name}/c"
-            await gateway.logged(f"request ended .* agent=mem key={name} ")
-            said += answer.text
-        for key in (ALICE[:-1], ALICE + "x"):
-            said += (await gateway.client.get("/agents", headers=bearer(key))).text
-        metrics = (await gateway.client.get("/metrics", headers=bearer(ALICE))).text
-        for name in ("alice", "bob", "default"):
-            assert f'key="{name}"' in metrics
-        said += metrics
-        status = await gateway.client.get("/agent/mem", headers=bearer(ALICE))
-        said += status.text + str(status.headers)
-        [worker] = status.json()["workers"]
-        proc = Path(f"/proc/{worker['pid']}")
-        said += (proc / "environ").read_text() + (proc / "cmdline").read_text()
-    said += "\n".join(gateway.log)
-    for key in (ALICE, BOB, WRONG):
-        assert key not in said
-        assert key[4:30] not in said
-        assert hash_of(key).partition(":")[2] not in said
-
-
-GARBLER = """
-import json, sys
-params = {"protocol": 1, "handlers": ["invoke"], "concurrency": 2}
-print(json.dumps({"jsonrpc": "2.0", "method": "ready", "params": params}), flush=True)
-for number, line in enumerate(sys.stdin):
-    if number:
-        print("the secret of alice, who asked first", flush=True)
-"""
-
-
-async def test_what_one_was_answered_is_in_no_other_callers_error(tmp_path: Path) -> None:
-    (tmp_path / "garbler.py").write_text(GARBLER)
-    command = json.dumps([sys.executable, str(tmp_path / "garbler.py")])
-    text = toml(ONLY_MEM).replace(COMMAND, command)
-    async with running_gateway(toml=text, folder=tmp_path) as gateway:
-        answers = []
-
-        async def ask(key: str) -> None:
-            answers.append(
-                await gateway.client.post(
-                    "/agent/mem/invoke", json={"input": 1}, headers=bearer(key)
-                )
-            )
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, ALICE)
-            nursery.start_soon(ask, BOB)
-        for answer in answers:
-            assert answer.status_code == 502
-            assert answer.json()["error"]["violation"] == "not_json"
-            assert "secret" not in answer.text
-        status = await gateway.client.get("/agent/mem", headers=bearer(BOB))
-        assert "secret" not in status.text
-        assert "the agent's answer is invalid" in status.json()["last_failure"]["message"]
-        await gateway.logged("a line is not JSON .*the secret of alice")
-
-
-# Changes
-
-
-async def reload(gateway: RunningGateway, folder: Path, text: str, outcome: str) -> str:
-    (folder / "gateway.toml").write_text(text)
-    gateway.log.clear()
-    send_signal(gateway, signal.SIGHUP)
-    return await gateway.logged(outcome)
-
-
-async def test_a_revoked_key_ends_with_its_last_request(tmp_path: Path) -> None:
-    async with running_gateway(toml=toml(ONLY_MEM), folder=tmp_path) as gateway:
-        client, bodies = gateway.client, []
-        asked = {"json": {"input": "x"}, "headers": {**bearer(ALICE), "prefer": "respond-async"}}
-        where = (await client.post("/agent/mem/invoke", **asked)).headers["location"]  # type: ignore[arg-type]
-        slowly = {"messages": [{"role": "user", "content": "slowly"}], "stream": True}
-        async with client.stream(
-            "POST", "/agent/mem/chat", json=slowly, headers=bearer(ALICE)
-        ) as stream:
-            lines = stream.aiter_lines()
-            bodies.append(await anext(lines))
-            only_bob = toml(
-                ONLY_MEM[ONLY_MEM.index("[keys.bob]") : ONLY_MEM.index("[keys.expired]")]
-            )
-            await reload(gateway, tmp_path, only_bob, "keys of callers are now: bob")
-            for path in ("/agents", where):
-                refused = await client.get(path, headers=bearer(ALICE))
-                assert refused.status_code == 401
-            # What was admitted was admitted rightly, and goes on.
-            bodies += [line async for line in lines if line]
-        assert bodies[-1] == "data: [DONE]"
-        assert '"slowly"' in bodies[-2]
-        assert (await client.get("/agents", headers=bearer(BOB))).status_code == 200
-        # Another key with the name reads what belongs to the name.
-        back = f'[keys.alice]\nhash = "{hash_of(WRONG)}"\n'
-        await reload(gateway, tmp_path, toml(back), "keys of callers are now: alice")
-        assert (await client.get(where, headers=bearer(WRONG))).status_code == 200
-        assert (await client.get("/agents", headers=bearer(BOB))).status_code == 401
-        # And a wrong configuration changes nothing.
-        wrong = toml(f'[keys.alice]\nhash = "{ALICE}"\n')
-        line = await reload(gateway, tmp_path, wrong, "refused as a whole")
-        assert "the key itself" in line
-        assert ALICE not in line
-        assert (await client.get("/agents", headers=bearer(WRONG))).status_code == 200
-
-
-async def test_a_file_of_keys_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    file = tmp_path / "keys.toml"
-
-    def put(text: str) -> None:
-        made = tmp_path / "keys.new"
-        made.write_text(text)
-        made.chmod(0o640)
-        made.rename(file)
-
-    put(f'[keys.alice]\nhash = "{hash_of(ALICE)}"\n')
-    text = toml("", more=f'keys_file = "{file}"')
-    async with running_gateway(toml=text, folder=tmp_path) as gateway:
-
-        async def status(key: str) -> int:
-            return (await gateway.client.get("/agents", headers=bearer(key))).status_code
-
-        assert (await status(ALICE), await status(BOB)) == (200, 401)
-        put(f'[keys.bob]\nhash = "{hash_of(BOB)}"\n')
-        await gateway.logged("keys of callers are now: bob")
-        assert (await status(ALICE), await status(BOB)) == (401, 200)
-        put("[keys.bob]\nhash = 'short'\n")
-        await gateway.logged("keys: the last ones stay in use: .*keys.bob")
-        assert await status(BOB) == 200
-        put("")
-        await gateway.logged("keys of callers are now: none")
-        assert (await status(ALICE), await status(BOB)) == (401, 401)
-        assert (await gateway.client.get("/live")).status_code == 200
-
-
-# Where other machines can connect
-
-
-ECHO = ["--agent", "echo=agent-worker worker.examples.echo:agent", "--sandbox", "off"]
-
-
-@pytest.mark.parametrize(("host", "check"), [("0.0.0.0", []), ("::", ["--check"])])
-def test_other_machines_need_keys_unless_it_is_said_that_they_do_not(
-    host: str, check: list[str]
-) -> None:
-    command = [sys.executable, "-m", "gateway", *ECHO, "--host", host, "--port", "0", *check]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"gateway: server.host is '{host}', where other machines can connect")
-    for words in ("no keys", "gateway key new", "[keys.NAME]", "[server] allow_anonymous = true"):
-        assert words in last
-
-
-@pytest.mark.parametrize(
-    ("server", "keys", "status"),
-    [("allow_anonymous = true", "", 200), ("", f'[keys.a]\nhash = "{hash_of(ALICE)}"', 401)],
-)
-async def test_other_machines_can_connect_where_it_is_said_or_there_are_keys(
-    tmp_path: Path, server: str, keys: str, status: int
-) -> None:
-    text = f"""
-    [server]
-    host = "0.0.0.0"
-    sandbox = "off"
-    {server}
-    [agents.echo]
-    command = "agent-worker worker.examples.echo:agent"
-    {keys}
-    """
-    async with running_gateway(toml=text, folder=tmp_path) as gateway:
-        url = f"http://127.0.0.1:{gateway.port}"
-        answer = await gateway.client.get(f"{url}/agents")
-        assert answer.status_code == status
-        if status == 401:
-            # Without the key everybody could call, from everywhere.
-            line = await reload(gateway, tmp_path, text.replace(keys, ""), "refused as a whole")
-            assert "allow_anonymous" in line
-            assert (await gateway.client.get(f"{url}/agents")).status_code == 401
-
-
-# The command
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments)
-
-
-async def test_a_new_key_is_printed_once_with_the_table_that_knows_it(tmp_path: Path) -> None:
-    made = run("key", "new", "carol")
-    key, empty, *table = made.stdout.splitlines()
-    assert (made.exit_code, made.stderr, empty) == (0, "", "")
-    text = toml("\n".join(table))
-    assert key not in text
-    async with running_gateway(toml=text, folder=tmp_path) as gateway:
-        answer = await gateway.client.get("/health", headers=bearer(key))
-        assert answer.status_code == 200
-    assert run("key", "new", "carol").stdout.splitlines()[0] != key
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["key", "new", "not/a/name"], "letters, digits"),
-        (["key", "old"], "No such command 'old'"),
-        (["kee"], "No such command 'kee'"),
-        ([*ECHO, "key", "new"], "options of serving"),
-    ],
-)
-def test_a_wrong_subcommand_is_named(arguments: list[str], words: str) -> None:
-    done = run(*arguments)
-    assert (done.exit_code, done.stdout) == (2, "")
-    assert words in done.stderr
-
-
-@pytest.mark.parametrize(("typed", "completed"), [("k", "key"), ("--sand", "--sandbox")])
-def test_a_shell_completes_subcommands_and_options(typed: str, completed: str) -> None:
-    environ = {"COMP_WORDS": f"gateway {typed}", "COMP_CWORD": "1"}
-    environ["_GATEWAY_COMPLETE"] = "bash_complete"
-    done = CliRunner().invoke(main, env=environ, prog_name="gateway")
-    assert f"plain,{completed}" in done.stdout.splitlines()
-
-
-def test_serving_imports_no_subcommand() -> None:
-    program = (
-        "import sys, gateway.cli, gateway.commands as all\n"
-        "print([name for name in sys.modules if name.startswith('gateway.commands.')])\n"
-        "print(all.NAMES)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    found, names = done.stdout.splitlines()
-    assert found == "[]"
-    assert "'key'" in names

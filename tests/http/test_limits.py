@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,8 +17,7 @@ import trio
 from gateway.config.keys import hash_key, new_key
 from gateway.front import listen
 from gateway.front.addresses import AddressCounts
-from tests.faults.scene import send_signal
-from tests.harness import GatewayInThread, gateway_in_thread, running_gateway
+from tests.harness import GatewayInThread, gateway_in_thread, reload, running_gateway
 from tests.http.carrier import bare_server
 from tests.http.conftest import SCRIPTED
 from tests.http.raw import becomes, connected
@@ -232,11 +230,8 @@ async def test_a_reload_changes_limits_and_origins_and_keeps_what_was_counted(
         limits = {{ {limits} }}
         """
 
-    async def reload(server: str, limits: str) -> None:
-        (tmp_path / "gateway.toml").write_text(toml(server, limits))
-        gateway.log.clear()
-        send_signal(gateway, signal.SIGHUP)
-        await gateway.logged("reload: done")
+    async def change(server: str, limits: str) -> None:
+        await reload(gateway, tmp_path, toml(server, limits), "reload: done")
 
     async def ask() -> httpx.Response:
         return await gateway.client.post("/agent/a/invoke", json={"input": 1}, headers=page)
@@ -245,17 +240,17 @@ async def test_a_reload_changes_limits_and_origins_and_keeps_what_was_counted(
         unlimited = await ask()
         assert not {"ratelimit", "vary"} & unlimited.headers.keys()
         workers = (await gateway.state("a"))["workers"]
-        await reload('cors = ["https://app.example"]', "requests_per_minute = 2")
+        await change('cors = ["https://app.example"]', "requests_per_minute = 2")
         limited = await ask()
         assert limited.headers["access-control-allow-origin"] == page["origin"]
         assert limited.headers["ratelimit"].startswith('"agent-per-minute";r=1;')
-        await reload("", "requests_per_minute = 2, concurrent = 1")
+        await change("", "requests_per_minute = 2, concurrent = 1")
         assert (await ask()).status_code == 200
         refused = await ask()
         assert refused.status_code == 429
         assert setting_of(refused) == "agents.a.limits.requests_per_minute"
         assert "access-control-allow-origin" not in refused.headers
-        await reload("", "")
+        await change("", "")
         assert (await ask()).status_code == 200
         assert [each["pid"] for each in (await gateway.state("a"))["workers"]] == [
             each["pid"] for each in workers
