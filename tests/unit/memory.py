@@ -12,11 +12,11 @@ SPARE = 1024 * 1024
 
 @contextmanager
 def most_memory(limit: int) -> Iterator[None]:
-    """Fails where more than `limit` bytes, and some to spare, are held at any one time."""
+    """Fails where `limit` bytes or more are held at any one time."""
     tracemalloc.start()
     try:
         yield
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < limit + SPARE
+    assert peak < limit

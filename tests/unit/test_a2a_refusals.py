@@ -24,7 +24,7 @@ from tests.unit.a2a import (
     rpc,
     talk,
 )
-from tests.unit.memory import most_memory
+from tests.unit.memory import SPARE, most_memory
 from tests.unit.runs import Client
 
 JUNK = st.recursive(
@@ -214,7 +214,10 @@ def test_long_lists_are_refused_before_anything_is_made_of_them(params: bytes, f
     body = b'{"jsonrpc":"2.0","id":1,"method":"SendMessage","params":%b}' % (
         params % b",".join([b"{}"] * MANY)
     )
-    with pytest.raises(InvalidRequest, match="has more than") as refused, most_memory(len(body)):
+    with (
+        pytest.raises(InvalidRequest, match="has more than") as refused,
+        most_memory(len(body) + SPARE),
+    ):
         A2ACodec("a", None).decode(RequestHead("r", fields={b"a2a-version": b"1.0"}), body)
     assert refused.value.message.startswith(field or "message.parts")
 
@@ -225,7 +228,7 @@ def test_members_that_are_not_known_cost_nothing_beside_one_in_snake_case() -> N
         b'{"jsonrpc":"2.0","id":1,"method":"GetTask","params":{"history_length":0,"id":"task_x",%b}}'
         % unknown
     )
-    with most_memory(2 * len(body)):
+    with most_memory(2 * len(body) + SPARE):
         asked = A2ACodec("a", None).decode(RequestHead("r", fields={b"a2a-version": b"1.0"}), body)
     assert asked == RunRequest("show", "x")
 
