@@ -9,12 +9,14 @@ import ssl
 from functools import partial
 from typing import Any
 
+import h11
 import pytest
 import trio
 import trio.testing
 import trustme
 
 from gateway.sandbox.network import door
+from gateway.sandbox.network.downstream import Downstream
 from gateway.sandbox.network.rules import Service
 from tests.sandbox.doors import KEY, OK, Upstream, scene
 
@@ -89,6 +91,49 @@ async def test_an_answer_streams_event_by_event() -> None:
             got += await agent.receive_some()
     assert [got.count(b"data: %d " % number) for number in range(5)] == [1] * 5
     assert it.records[0].verdict == "allowed"
+
+
+USAGE = b'{"usage":{"prompt_tokens":3,"completion_tokens":4}}'
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(USAGE), USAGE)
+NAMED = b"data: %b\n\ndata: [DONE]\n\n" % USAGE
+UNENDED = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"%x\r\n%b\r\n" % (len(NAMED), NAMED)
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "last"), [(WHOLE, USAGE), (UNENDED, b"[DONE]\n\n")], ids=["whole", "stream"]
+)
+async def test_whoever_has_been_told_what_an_answer_took_finds_it_counted(
+    monkeypatch: pytest.MonkeyPatch, answer: bytes, last: bytes
+) -> None:
+    """Also where the door is held up right after it has sent that, as any process may be."""
+    go_on = trio.Event()
+    send = Downstream.send
+
+    async def held_up(self: Downstream, *events: h11.Event) -> None:
+        await send(self, *events)
+        await go_on.wait()
+
+    monkeypatch.setattr(Downstream, "send", held_up)
+    request = b"GET /llm/x HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with (
+        scene(answer, tokens_per_day=7) as it,
+        await it.connect() as first,
+        await it.connect() as second,
+    ):
+        await first.send_all(request)
+        got = b""
+        while last not in got:
+            got += await first.receive_some()
+        await second.send_all(request)
+        assert status(await second.receive_some()) == 429
+        go_on.set()
+    assert sorted((each.verdict, each.charged) for each in it.records) == [
+        ("allowed", 7),
+        ("refused", 0),
+    ]
 
 
 async def test_the_agents_leaving_ends_the_request_at_once() -> None:

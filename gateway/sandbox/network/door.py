@@ -228,9 +228,8 @@ class Door:
 
     def _note(self, call: Call, entry: Entry | None) -> None:
         tokens = call.usage and call.usage.tokens
-        charged = call.charge()
-        if charged and entry is not None:
-            entry.budget.charge(charged, time.time())
+        if entry is not None:
+            call.charge(entry.budget, ended=True)
         self._auditor.note(
             Record(
                 at="service",
@@ -245,7 +244,7 @@ class Door:
                 duration=trio.current_time() - call.began,
                 tokens_in=tokens.input if tokens else None,
                 tokens_out=tokens.output if tokens else None,
-                charged=charged,
+                charged=call.charged,
                 worker=call.worker,
                 why=call.why,
             )

@@ -13,10 +13,14 @@ the service ends too early, the agent's connection is, so that half an answer ne
 *Blame and clocks.* Until the answer's head has been passed on, a failure is an answer of the door's
 own, in the form that clients of this service read. It names the service, the clock or the cause,
 and the setting that moves it. Afterwards it can only be a cut.
+
+*Budgets.* A piece of the answer is charged before the agent gets it. Whoever has an answer, or the
+numbers at the end of a stream, may ask again at once, and must find them counted.
 """
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -93,6 +97,8 @@ class Call:
     usage: UsageReader | None = None
     whole: bool = False
     """Whether the answer has come to its end."""
+    charged: int = 0
+    """Tokens that the service's budget was charged so far."""
 
     def refuse(self, rule: str, why: str, status: int) -> None:
         self.verdict, self.rule, self.why, self.status = "refused", rule, why, status
@@ -100,8 +106,18 @@ class Call:
     def fail(self, rule: str, why: str, status: int) -> None:
         self.verdict, self.rule, self.why, self.status = "failed", rule, why, status
 
-    def charge(self) -> int:
-        """The tokens that the service's budget is charged, at the end of the call."""
+    def charge(self, budget: Budget, *, ended: bool) -> None:
+        """Charge the service's budget for what it was not charged yet: the tokens that the answer
+        has named so far, and once the answer or the call has ended, the estimate of the others."""
+        tokens = self._at_the_end() if ended else self._named()
+        if tokens > self.charged:
+            budget.charge(tokens - self.charged, time.time())
+            self.charged = tokens
+
+    def _named(self) -> int:
+        return 0 if self.usage is None or self.usage.tokens is None else self.usage.tokens.total
+
+    def _at_the_end(self) -> int:
         if self.usage is not None:
             return self.usage.charge(sent=self.sent, received=self.received, whole=self.whole)
         # The agent has left before an answer: what was asked is worked at, and paid for.
@@ -211,6 +227,8 @@ class Forwarding:
             call.received += len(data)
             call.usage.feed(data)
             call.whole = whole = self._connection.is_whole
+            # Before the agent has it: then its next request may be read before this task goes on.
+            call.charge(self._entry.budget, ended=whole)
             passed = masked.feed(data) + (masked.end() if whole else b"")
             events += [h11.Data(data=passed)] if passed else []
             events += [h11.EndOfMessage()] if whole else []
