@@ -144,6 +144,39 @@ async def test_requests_that_aim_at_the_end_of_a_proxys_connections_are_all_answ
     assert ran == once
 
 
+async def test_a_gateway_that_is_late_to_answer_a_check_goes_on_getting_requests(
+    tmp_path: Path,
+) -> None:
+    """HAProxy checks every second, and one check that fails takes a gateway out."""
+    need(program("haproxy"), "haproxy is not installed")
+    (port,) = free_ports(1)
+    given_up = trio.Semaphore(0)
+
+    @with_lifespan
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/ready":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            given_up.release()
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async with bare_server(app) as one, bare_server(app) as two:
+        path = configuration("haproxy", tmp_path, port, (one, two))
+        async with trio.open_nursery() as nursery:
+            run = partial(trio.run_process, command("haproxy", path), check=False)
+            await nursery.start(run)
+            await becomes(partial(listens, port))
+            with trio.move_on_after(2.5):  # the second gateway's first check is half a second late
+                await given_up.acquire()
+                await given_up.acquire()
+            async with connected(port) as connection:
+                await connection.request("/", {"input": 1})
+                assert (await connection.answer()).status == 200
+            nursery.cancel_scope.cancel()
+
+
 async def listens(port: int) -> bool:
     try:
         async with connected(port):
