@@ -157,16 +157,26 @@ def only_worker(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def until_state(
-    gateway: RunningGateway, name: str, condition: Callable[[dict[str, Any]], bool]
+    gateway: RunningGateway,
+    name: str,
+    condition: Callable[[dict[str, Any]], bool],
+    seconds: float = PATIENCE,
 ) -> dict[str, Any]:
     """Poll the agent's state until the condition holds; returns that state."""
     state: dict[str, Any] = {}
-    with trio.move_on_after(PATIENCE):
+    with trio.move_on_after(seconds):
         while True:
             state = await gateway.state(name)
             if condition(state):
                 return state
+            await pause()
     raise AssertionError(f"never seen of {name!r}: {state}")
+
+
+async def pause() -> None:
+    """Between two looks at what nobody tells of. Looks without end would keep two processors busy,
+    the gateway's among them, which is to do what is waited for."""
+    await trio.sleep(0.02)
 
 
 async def worker_pid(gateway: RunningGateway, name: str) -> int:
@@ -196,6 +206,7 @@ async def back_to(gateway: RunningGateway, before: Footprint) -> None:
             now = footprint(gateway)
             if now == before:
                 return
+            await pause()
     raise AssertionError(f"left behind: {now}, and before there were {before}")
 
 

@@ -16,9 +16,11 @@ from tests.faults.scene import (
     PATIENCE,
     agent,
     ask,
+    back_to,
     footprint,
     only_worker,
     open_request,
+    pause,
     read_until,
     scene,
     served_by,
@@ -35,6 +37,14 @@ def memory(gateway: RunningGateway, kind: str) -> int:
         if line.startswith(f"{kind}:"):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"no {kind}")
+
+
+async def until_served(gateway: RunningGateway, requests: int) -> None:
+    """Wait until the only worker of `bad` has answered so many, of which nobody may have read one:
+    60 MB are escaped, and go through pipes."""
+    await until_state(
+        gateway, "bad", lambda state: only_worker(state)["served"] >= requests, 3 * PATIENCE
+    )
 
 
 async def test_empty_chunks_for_many_answers_of_one_worker_are_not_kept_as_objects(
@@ -84,12 +94,8 @@ async def test_large_answers_that_nobody_reads_are_held_once_and_for_their_own_c
                 for _ in range(clients):
                     connection = open_request(gateway, "bad", {"large": size})
                     await unread.enter_async_context(connection)
-                with trio.fail_after(PATIENCE):
-                    while (await gateway.state("bad"))["workers"][0]["served"] <= round_ * clients:
-                        pass
-                with trio.fail_after(PATIENCE):  # the clients are still there
-                    while footprint(gateway) != descriptors:
-                        await gateway.state("good")
+                await until_served(gateway, 1 + round_ * clients)
+                await back_to(gateway, descriptors)  # the clients are still there
             assert memory(gateway, "VmHWM") - before < (clients + 1) * size + 40 * MiB
         assert len(await read_until(kept, b'"}')) > size
         await served_by(gateway, "good")
@@ -107,7 +113,7 @@ async def test_the_large_answer_of_a_run_is_held_once_for_all_who_do_not_read_it
         path = started.headers["location"]
         with trio.fail_after(PATIENCE):
             while (await gateway.client.head(path)).headers.get("retry-after"):
-                pass
+                await pause()
         before = memory(gateway, "VmRSS")
         for number in range(clients):
             connection = await trio.open_tcp_stream("127.0.0.1", gateway.port)
@@ -136,9 +142,7 @@ async def test_a_large_body_and_a_large_unread_answer_are_held_within_the_bound_
         for _ in range(clients):
             connection = open_request(gateway, "bad", wish, between=between)
             await unread.enter_async_context(connection)
-        with trio.fail_after(3 * PATIENCE):  # 60 MB are escaped, and go through pipes
-            while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
-                pass
+        await until_served(gateway, 1 + clients)
         held = memory(gateway, "VmHWM") - before
         await served_by(gateway, "good")
     # The control: the bound is not so high that nothing could come near.
@@ -232,9 +236,7 @@ async def test_a_large_event_and_a_large_result_are_held_within_the_bound_togeth
         for _ in range(clients):
             connection = open_request(gateway, "bad", wish, stream=stream, events=True)
             await unread.enter_async_context(connection)
-        with trio.fail_after(3 * PATIENCE):  # 60 MB are escaped, and go through pipes
-            while (await gateway.state("bad"))["workers"][0]["served"] <= clients:
-                pass
+        await until_served(gateway, 1 + clients)
         held = memory(gateway, "VmHWM") - before
         await served_by(gateway, "good")
     most = clients * (MAX_HELD_PER_REQUEST + MAX_HELD_PER_CONNECTION) + MAX_HELD_PER_WORKER
