@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Any
 
@@ -15,11 +14,11 @@ from gateway.front.anthropic.request import read_messages
 from protocol import MAX_REQUEST_BYTES
 from tests.unit.anthropic import (
     HEAD,
-    HELLO,
     MEMBERS,
     PNG,
     TEXT,
     TOOL,
+    body_of,
     messages_of,
     read,
     told,
@@ -77,16 +76,14 @@ RESULT = {"type": "tool_result", "tool_use_id": "c"}
     ],
 )  # fmt: skip
 def test_what_would_take_many_objects_is_refused(members: Any, words: str) -> None:
-    body = json.dumps({"model": "bot", "max_tokens": 9, "messages": HELLO, **members}).encode()
+    body = body_of(**members)
     with most_memory(48 * 1024 * 1024), pytest.raises(InvalidRequest, match=words):
         read_messages(HEAD, body)
 
 
 def test_a_large_image_is_not_held_many_times() -> None:
     source = {**PNG, "data": "A" * 4_000_000}
-    body = json.dumps(
-        {"model": "bot", "max_tokens": 9, "messages": turns([{"type": "image", "source": source}])}
-    ).encode()
+    body = body_of(messages=turns([{"type": "image", "source": source}]))
     del source
     with most_memory(3 * len(body)):
         read_messages(HEAD, body)
@@ -109,9 +106,8 @@ JSON_VALUES = st.recursive(
 @unhurried
 @given(st.dictionaries(st.sampled_from(MEMBERS), JSON_VALUES, max_size=5))
 def test_any_body_becomes_a_line_for_the_agent_or_a_400(members: dict[str, Any]) -> None:
-    body = {"model": "bot", "max_tokens": 9, "messages": HELLO, **members}
     with suppress(InvalidRequest):
-        call, _ = read_messages(HEAD, json.dumps(body).encode())
+        call, _ = read(**members)
         assert messages_of(call)
         assert told(call)
         for line in (bytes(call.payload), call.context, call.tools or b""):
