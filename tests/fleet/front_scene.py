@@ -39,6 +39,7 @@ from gateway.fleet.wire import BEAT, Wire, Wires
 from tests.fleet.fakes import FakeBus, FakeNats
 
 SUBJECTS = Subjects()
+CRASHED = Error("worker_crashed", "the worker was ended by SIGKILL", None, {"signal": "SIGKILL"})
 
 READY = (
     b'{"jsonrpc":"2.0","method":"ready","params":'

@@ -1,55 +1,34 @@
-"""A front: what becomes of a request at hosts that do as they should, and at others."""
+"""A front: what becomes of a request at one host, when it is given to another, and at the end."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
 from gateway import clock
-from gateway.agents.agent import Agent
-from gateway.agents.dispatcher import Dispatcher
 from gateway.agents.status import AgentState
-from gateway.config import FleetSettings
 from gateway.errors import (
-    AgentNotFound,
     AgentUnavailable,
     Cancelled,
     ClientTooSlow,
     ClockRanOut,
-    HandlerNotImplemented,
-    InvalidAgentResponse,
     Overloaded,
     ShuttingDown,
     WorkerCrashed,
 )
 from gateway.exchange import CHUNK_COST
-from gateway.fleet.front import front as module
-from gateway.fleet.front import hosts as hosts_module
-from gateway.fleet.front.front import Front
-from gateway.fleet.front.link import MOST_AHEAD
 from gateway.fleet.messages import (
     AgentBeat,
     Cancel,
-    Described,
     Error,
     Hurry,
     Leaving,
     Left,
-    Submit,
-    Told,
     Took,
 )
-from gateway.fleet.subjects import Peer, digest_of
 from gateway.fleet.wire import BEAT
-from tests.fleet.fakes import FakeNats
-from tests.fleet.front_scene import READY, SUBJECTS, a_call, a_scene, description, line
-
-CRASHED = Error("worker_crashed", "the worker was ended by SIGKILL", None, {"signal": "SIGKILL"})
+from tests.fleet.front_scene import CRASHED, a_call, a_scene, description, line
 
 
 async def test_a_request_goes_to_the_host_and_its_answer_comes_back(
@@ -159,9 +138,6 @@ async def test_a_failure_before_a_worker_had_the_request_is_told_as_such(
         await scene.settle()
         assert isinstance(exchange.error, ClockRanOut)
         assert not exchange.handed_over
-
-
-# Another host
 
 
 async def test_a_refused_request_is_given_to_another_host_three_at_most(
@@ -278,37 +254,6 @@ async def test_the_killed_hosts_requests_fail_at_once_and_name_it_and_the_next_i
         assert len(alive.submitted) == 2
 
 
-async def test_the_list_of_agents_counts_workers_and_requests_as_they_are_now(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1", "h2") as scene:
-        for host in scene.hosts:
-            host.agents = {"echo": AgentBeat("ready", 8, 0, 0, 1, workers=3)}
-        await scene.settle(2)
-        agent = scene.dispatcher.agent("echo")
-        await scene.submit()
-        assert (agent.summary.workers, agent.summary.in_flight) == (6, 1)
-        [host] = [each for each in scene.hosts if each.submitted]
-        host.agents = {"echo": AgentBeat("ready", 8, 1, 0, 1, workers=2**60)}
-        await scene.settle(1)
-        host.say(line(host.give(), output=1))
-        await scene.settle()
-        assert (agent.summary.workers, agent.summary.in_flight) == (1_000_003, 0)
-
-
-async def test_the_log_says_that_a_host_is_ignored_and_not_with_every_beat(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hosts_module, "MOST_STARTS", 1)
-    async with a_scene("h1") as scene:
-        scene.host("h1", other=AgentBeat("ready", 8, 0, 0, 1))
-        await scene.settle(20)
-    said = [each for each in caplog.messages if "ignored" in each]
-    assert said == [
-        "a host is ignored: it has the name of 1 others: give each its own (fleet.name)"
-    ]
-
-
 async def test_a_request_that_nobody_received_is_given_to_another_host(
     autojump_clock: MockClock,
 ) -> None:
@@ -396,150 +341,6 @@ async def test_a_host_that_does_not_take_a_request_in_time_is_named_with_the_clo
         assert exchange.handed_over  # it may arrive still
 
 
-# NATS
-
-
-async def test_without_nats_requests_are_refused_and_those_under_way_go_on_when_it_is_back(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1", "h2") as scene:
-        exchanges = [await scene.submit() for _ in range(4)]
-        scene.nats.stop()
-        await scene.settle(5)
-        assert not scene.dispatcher.ready
-        with pytest.raises(AgentUnavailable, match="no connection") as raised:
-            scene.dispatcher.submit(a_call())
-        assert raised.value.retry_after == 1
-        scene.nats.start()
-        await scene.settle(2)
-        assert scene.dispatcher.ready
-        for host in scene.hosts:
-            for number in range(len(host.submitted)):
-                host.say(line(host.give(number), output=number))
-        await scene.settle(2)
-        assert [each.error for each in exchanges] == [None] * 4
-        assert all(each.ended for each in exchanges)
-
-
-async def test_hosts_that_come_back_later_than_the_front_are_not_blamed(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1") as scene:
-        [host] = scene.hosts
-        exchange = await scene.submit()
-        host.give()
-        scene.nats.stop()
-        await scene.settle()
-        scene.nats.restore(scene.bus)
-        await trio.sleep(module.GRACE_AFTER_RETURN - 0.5)
-        assert not exchange.ended
-        scene.nats.restore(host.bus)
-        await scene.settle(5)
-        host.say(line(host.submitted[0].id, output=1))
-        await scene.settle(1)
-        assert exchange.result == b"1"
-
-
-async def test_after_the_grace_without_nats_every_request_ends(autojump_clock: MockClock) -> None:
-    async with a_scene("h1", grace=10) as scene:
-        exchange = await scene.submit()
-        scene.hosts[0].give()
-        await scene.settle()
-        began = trio.current_time()
-        scene.nats.stop()
-        await exchange.collect()
-        assert 10 <= trio.current_time() - began < 10.5
-        assert isinstance(exchange.error, WorkerCrashed)
-        assert "no connection to NATS for 10 s" in exchange.error.message
-        scene.nats.start()
-        await scene.settle(3)
-        assert scene.dispatcher.ready
-        await scene.submit()
-        assert len(scene.hosts[0].submitted) == 2
-
-
-async def test_a_network_that_is_away_here_is_not_taken_for_a_host(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1") as scene:
-        exchange = await scene.submit()
-        scene.hosts[0].give()
-        await scene.settle()
-        scene.nats.hold(scene.bus)  # nothing comes, and the connection does not end
-        await trio.sleep(5)
-        assert not exchange.ended
-        scene.nats.release(scene.bus)
-        await scene.settle(3)
-        assert not exchange.ended
-
-
-# Agents
-
-
-async def test_an_agent_whose_last_host_is_gone_is_known_for_a_while(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1") as scene:
-        scene.kill(scene.hosts[0])
-        await scene.settle(10)
-        with pytest.raises(AgentUnavailable):
-            scene.dispatcher.submit(a_call())
-        await trio.sleep(module.LINGER_SECONDS)
-        await scene.settle(2)
-        with pytest.raises(AgentNotFound):
-            scene.dispatcher.submit(a_call())
-        scene.host("h1")
-        await scene.settle(3)
-        await scene.submit()
-
-
-async def test_an_agent_that_is_new_at_a_host_is_served(autojump_clock: MockClock) -> None:
-    async with a_scene("h1") as scene:
-        scene.hosts[0].agents["other"] = AgentBeat("ready", 8, 0, 0, 1)
-        await scene.settle(3)
-        await scene.submit(a_call("other"))
-        assert scene.hosts[0].submitted[0].agent == "other"
-
-
-async def test_hosts_serve_only_what_the_configuration_lets_them(autojump_clock: MockClock) -> None:
-    async with a_scene("h1", "h2", hosts={"h1": ["echo"], "h2": ["other-*"]}) as scene:
-        for _ in range(4):
-            await scene.submit()
-        assert len(scene.hosts[0].submitted) == 4
-
-
-async def test_what_workers_declare_is_known_and_checked_by_the_front(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1") as scene:
-        [host] = scene.hosts
-        only_chat = READY.replace(b'"chat","invoke"', b'"chat"')
-        host.descriptions["echo"] = description(ready=only_chat, session="sticky", continues=True)
-        host.agents = {"echo": AgentBeat("ready", 8, 0, 0, 2)}
-        await scene.settle(3)
-        agent: Agent = scene.dispatcher.agent("echo")
-        assert agent.summary.handlers == ("chat",)
-        assert (agent.settings.session, agent.settings.on_disconnect) == ("sticky", "continue")
-        with pytest.raises(HandlerNotImplemented):
-            scene.dispatcher.submit(a_call())
-
-
-async def test_what_a_worker_has_declared_is_known_before_its_first_word(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1") as scene:
-        [host] = scene.hosts
-        exchange = await scene.submit(a_call(method="chat"))
-        only_chat = READY.replace(b'"chat","invoke"', b'"chat"')
-        host.wire.send(Described("echo", 9, description(ready=only_chat)))
-        host.say(line(host.give(), message="x"))
-        await exchange.collect()
-        assert scene.dispatcher.agent("echo").summary.handlers == ("chat",)
-        scene.dispatcher.leave(exchange)
-        await scene.submit(a_call(method="chat"))
-        assert host.submitted[-1].described == 9
-
-
 async def test_a_stream_whose_worker_others_need_ends_unless_it_can_be_taken_soon(
     autojump_clock: MockClock,
 ) -> None:
@@ -605,186 +406,3 @@ async def test_a_front_that_ends_tells_its_hosts_that_nobody_waits(
         await scene.front.end()
         await scene.settle()
         assert Cancel(request_id) in host.heard
-
-
-# What is told
-
-
-async def test_the_status_is_that_of_all_hosts_together(autojump_clock: MockClock) -> None:
-    worker = {
-        "pid": 5,
-        "state": "ready",
-        "age": 1.0,
-        "served": 2,
-        "in_flight": 0,
-        "capacity": 8,
-        "memory": 100,
-    }
-    failure = {"message": "it died", "at": 7.0, "pid": 4, "setting": None}
-    async with a_scene("h1", "h2", "h3") as scene:
-        first, second, _silent = scene.hosts
-        told = {
-            "workers": [worker],
-            "started": 3,
-            "failures": 1,
-            "last_failure": failure,
-            "last_limit": None,
-            "sandbox": {"level": "strict"},
-        }
-        first.status = json.dumps(told).encode()
-        second.status = json.dumps(told | {"workers": [worker, worker]}).encode()
-        first.draining = True
-        await scene.settle(2)
-        body = msgspec.json.encode(await scene.dispatcher.agent("echo").status())
-        status = json.loads(body)
-        assert [each["host"] for each in status["workers"]] == ["h1", "h2", "h2"]
-        assert (status["started"], status["failures"]) == (6, 2)
-        assert status["last_failure"]["message"] == "it died"
-        hosts = {each["name"]: each for each in status["hosts"]}
-        assert [hosts[name]["answered"] for name in ("h1", "h2", "h3")] == [True, True, False]
-        assert [hosts[name]["draining"] for name in ("h1", "h2", "h3")] == [True, False, False]
-        assert {each["version"] for each in hosts.values()} == {"1.2.3"}
-
-
-# Hostile hosts
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"nonsense\n",
-        b'{"jsonrpc":"2.0","id":1,"result":{}}\n',
-        b'{"jsonrpc":"2.0","method":"ready","params":{"protocol":1,"handlers":["chat"]}}\n',
-    ],
-)
-async def test_what_names_no_request_ends_all_of_that_host_and_no_other(
-    autojump_clock: MockClock, data: bytes
-) -> None:
-    async with a_scene("bad", "good") as scene:
-        exchanges = [await scene.submit() for _ in range(2)]
-        bad, good = scene.hosts
-        bad.give()
-        good_id = good.give()
-        bad.say(data)
-        await scene.settle()
-        [failed] = [each for each in exchanges if each.error is not None]
-        assert failed.error is not None
-        assert failed.error.details["host"] == "bad"
-        good.say(line(good_id, output=1))
-        await scene.settle()
-        assert [each.result for each in exchanges if each is not failed] == [b"1"]
-        for _ in range(3):
-            await scene.submit()
-        assert len(bad.submitted) == 1  # it is left alone for a while
-        await trio.sleep(module.AVOID_SECONDS)
-        for _ in range(8):
-            await scene.submit()
-        assert len(bad.submitted) > 1
-
-
-async def test_a_stream_that_is_sent_faster_than_it_is_taken_is_ended(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("bad") as scene:
-        [bad] = scene.hosts
-        exchange = await scene.submit(a_call(stream=True))
-        request_id = bad.give()
-        for _ in range(MOST_AHEAD // 500_000 + 2):
-            bad.say(line(request_id, chunk="x" * 500_000))
-            await scene.settle()
-        assert isinstance(exchange.error, InvalidAgentResponse)
-        assert exchange.buffered_bytes < MOST_AHEAD + 1_000_000
-
-
-async def test_what_is_said_of_requests_that_are_not_there_is_ignored(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("bad") as scene:
-        [bad] = scene.hosts
-        exchange = await scene.submit()
-        for wrong in (0, 12345, 2**60):
-            bad.wire.send(Told(wrong, b"x"))
-            bad.heard.append(
-                Submit(wrong, *[getattr(bad.submitted[0], f) for f in Submit.__struct_fields__[1:]])
-            )
-            bad.give()
-            bad.refuse()
-            bad.fail(CRASHED)
-        await scene.settle()
-        assert not exchange.ended
-
-
-@pytest.mark.parametrize("body", [None, b"", b"nonsense", description(ready=b"x\n")])
-async def test_an_agent_that_is_not_described_is_not_served(
-    autojump_clock: MockClock, body: Any
-) -> None:
-    async with a_scene("bad") as scene:
-        [bad] = scene.hosts
-        bad.descriptions["other"] = body
-        bad.agents["other"] = AgentBeat("ready", 8, 0, 0, 1)
-        await scene.settle(50)
-        with pytest.raises(AgentNotFound):
-            scene.dispatcher.submit(a_call("other"))
-        await scene.submit()  # others of it are
-
-
-async def test_no_more_agents_come_than_a_front_has_room_for(
-    autojump_clock: MockClock,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "MOST_AGENTS", 5)
-    async with a_scene("bad") as scene:
-        for number in range(20):
-            scene.hosts[0].agents[f"a{number}"] = AgentBeat("ready", 8, 0, 0, 1)
-        await scene.settle(5)
-        assert len(scene.dispatcher.agents) == 5
-
-
-async def test_no_conversations_are_remembered_of_agents_that_are_not_served(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("bad") as scene:
-        [bad] = scene.hosts
-        bad.descriptions["other"] = b"nonsense"
-        bad.agents["other"] = AgentBeat("ready", 8, 0, 0, 1)
-        await scene.settle(2)
-        for agent in ("echo", "other"):
-            bad.bus.publish(SUBJECTS.owned(agent, bad.peer), digest_of("c"))
-        await scene.settle(2)
-        assert scene.front._lookup.last("echo", "c") == bad.peer
-        assert scene.front._lookup.last("other", "c") is None
-
-
-async def test_a_status_that_could_not_be_written_again_is_none(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("bad") as scene:
-        [bad] = scene.hosts
-        for depth in (22, 500, *range(900, 1000)):
-            bad.status = (
-                b'{"workers":[],"started":1,"failures":0,"last_failure":null,"last_limit":null,'
-                b'"sandbox":{"a":%b%b}}' % (b"[" * depth, b"]" * depth)
-            )
-            status = await scene.dispatcher.agent("echo").status()
-            msgspec.json.encode(status)
-            assert status.sandbox == {}
-
-
-async def test_without_nats_nobody_is_told_that_an_agent_does_not_exist(
-    autojump_clock: MockClock,
-) -> None:
-    async with a_scene("h1") as scene:
-        for _ in range(2):
-            scene.nats.cut(scene.bus)
-            await scene.settle(2)
-            with pytest.raises(AgentUnavailable, match="is not known"):
-                scene.dispatcher.submit(a_call("other"))
-            scene.nats.restore(scene.bus)
-            await scene.settle(5)
-            with pytest.raises(AgentNotFound):
-                scene.dispatcher.submit(a_call("other"))
-    settings = FleetSettings(role="front", servers=["nats://x"])
-    dispatcher = Dispatcher()
-    Front(FakeNats().bus(), SUBJECTS, Peer.new("f"), dispatcher, settings)
-    with pytest.raises(AgentUnavailable):  # the first connection is to come
-        dispatcher.submit(a_call("other"))

@@ -1,0 +1,130 @@
+"""A front, and hosts that do not do as they should."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from gateway.errors import (
+    InvalidAgentResponse,
+)
+from gateway.fleet.front import front as module
+from gateway.fleet.front import hosts as hosts_module
+from gateway.fleet.front.link import MOST_AHEAD
+from gateway.fleet.messages import (
+    AgentBeat,
+    Submit,
+    Told,
+)
+from gateway.fleet.subjects import digest_of
+from tests.fleet.front_scene import CRASHED, SUBJECTS, a_call, a_scene, line
+
+
+async def test_the_log_says_that_a_host_is_ignored_and_not_with_every_beat(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts_module, "MOST_STARTS", 1)
+    async with a_scene("h1") as scene:
+        scene.host("h1", other=AgentBeat("ready", 8, 0, 0, 1))
+        await scene.settle(20)
+    said = [each for each in caplog.messages if "ignored" in each]
+    assert said == [
+        "a host is ignored: it has the name of 1 others: give each its own (fleet.name)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\n",
+        b'{"jsonrpc":"2.0","id":1,"result":{}}\n',
+        b'{"jsonrpc":"2.0","method":"ready","params":{"protocol":1,"handlers":["chat"]}}\n',
+    ],
+)
+async def test_what_names_no_request_ends_all_of_that_host_and_no_other(
+    autojump_clock: MockClock, data: bytes
+) -> None:
+    async with a_scene("bad", "good") as scene:
+        exchanges = [await scene.submit() for _ in range(2)]
+        bad, good = scene.hosts
+        bad.give()
+        good_id = good.give()
+        bad.say(data)
+        await scene.settle()
+        [failed] = [each for each in exchanges if each.error is not None]
+        assert failed.error is not None
+        assert failed.error.details["host"] == "bad"
+        good.say(line(good_id, output=1))
+        await scene.settle()
+        assert [each.result for each in exchanges if each is not failed] == [b"1"]
+        for _ in range(3):
+            await scene.submit()
+        assert len(bad.submitted) == 1  # it is left alone for a while
+        await trio.sleep(module.AVOID_SECONDS)
+        for _ in range(8):
+            await scene.submit()
+        assert len(bad.submitted) > 1
+
+
+async def test_a_stream_that_is_sent_faster_than_it_is_taken_is_ended(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        exchange = await scene.submit(a_call(stream=True))
+        request_id = bad.give()
+        for _ in range(MOST_AHEAD // 500_000 + 2):
+            bad.say(line(request_id, chunk="x" * 500_000))
+            await scene.settle()
+        assert isinstance(exchange.error, InvalidAgentResponse)
+        assert exchange.buffered_bytes < MOST_AHEAD + 1_000_000
+
+
+async def test_what_is_said_of_requests_that_are_not_there_is_ignored(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        exchange = await scene.submit()
+        for wrong in (0, 12345, 2**60):
+            bad.wire.send(Told(wrong, b"x"))
+            bad.heard.append(
+                Submit(wrong, *[getattr(bad.submitted[0], f) for f in Submit.__struct_fields__[1:]])
+            )
+            bad.give()
+            bad.refuse()
+            bad.fail(CRASHED)
+        await scene.settle()
+        assert not exchange.ended
+
+
+async def test_no_conversations_are_remembered_of_agents_that_are_not_served(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        bad.descriptions["other"] = b"nonsense"
+        bad.agents["other"] = AgentBeat("ready", 8, 0, 0, 1)
+        await scene.settle(2)
+        for agent in ("echo", "other"):
+            bad.bus.publish(SUBJECTS.owned(agent, bad.peer), digest_of("c"))
+        await scene.settle(2)
+        assert scene.front._lookup.last("echo", "c") == bad.peer
+        assert scene.front._lookup.last("other", "c") is None
+
+
+async def test_a_status_that_could_not_be_written_again_is_none(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        for depth in (22, 500, *range(900, 1000)):
+            bad.status = (
+                b'{"workers":[],"started":1,"failures":0,"last_failure":null,"last_limit":null,'
+                b'"sandbox":{"a":%b%b}}' % (b"[" * depth, b"]" * depth)
+            )
+            status = await scene.dispatcher.agent("echo").status()
+            msgspec.json.encode(status)
+            assert status.sandbox == {}
