@@ -18,8 +18,8 @@ from gateway.fleet.ownership import PATIENCE, Claims
 from gateway.fleet.pipe import Ended, Why
 from gateway.fleet.subjects import Peer, Subjects, digest_of
 from tests.fleet.front_scene import SUBJECTS, ScriptedHost, a_call, a_scene, description
+from tests.fleet.host_scene import Scene, a_front
 from tests.fleet.nats import NatsServer, needs_nats
-from tests.fleet.test_host_front import Scene, a_front
 
 OTHER = Peer("other", "0")
 

@@ -27,7 +27,6 @@ from gateway.fleet.messages import (
     Given,
     Leaving,
     Left,
-    Lines,
     Refused,
     Submit,
     Told,
@@ -38,33 +37,11 @@ from gateway.fleet.pipe import Ended
 from gateway.fleet.subjects import Peer, Subjects
 from gateway.fleet.wire import Wires
 from tests.fleet.fakes import FakeBus, FakeNats
+from tests.fleet.host_scene import lines_of, submit
 from tests.unit.workers import AgentScene, Crew
 
 SUBJECTS = Subjects()
 HOST = Peer("host", "0a")
-
-
-def submit(request_id: int, wish: str = "answer", **options: Any) -> Submit:
-    said: dict[str, Any] = {
-        "agent": "a",
-        "method": "invoke",
-        "payload": json.dumps(wish).encode(),
-        "stream": False,
-        "context": b"{}",
-        "conversation": None,
-        "user": None,
-        "owner": "",
-        "request_id": f"r-{request_id}",
-        "total": None,
-        "events": False,
-        "tools": None,
-        "resume": None,
-        "trace": None,
-        "needs": [],
-        "continues": False,
-        **options,
-    }
-    return Submit(request_id, **said)
 
 
 class FakeFront:
@@ -112,7 +89,7 @@ class FakeFront:
 
     @property
     def lines(self) -> list[Any]:
-        return [json.loads(line) for each in self.of(Lines) for line in each.data.splitlines()]
+        return lines_of(self.told)
 
 
 class Scene:

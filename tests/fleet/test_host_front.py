@@ -2,168 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from gateway import clock
-from gateway.agents.dispatcher import Dispatcher
-from gateway.errors import ClockRanOut, GatewayError, InvalidRequest
-from gateway.exchange import CHUNK_COST, Exchange
+from gateway.errors import ClockRanOut
+from gateway.exchange import CHUNK_COST
 from gateway.fleet.host import request
-from gateway.fleet.host.exchange import ForwardedExchange
-from gateway.fleet.host.front import Front
-from gateway.fleet.host.judge import Judge
 from gateway.fleet.host.request import WINDOW_BYTES
 from gateway.fleet.messages import (
     Ask,
     Cancel,
-    Down,
     Failed,
     Given,
     Lines,
     Refused,
-    Submit,
     Told,
     Took,
 )
-from gateway.fleet.ownership import Claims
 from gateway.fleet.pipe import Ended, Why
-from gateway.fleet.subjects import Peer, Subjects
-from tests.fleet.fakes import FakeNats
-from tests.unit.workers import AgentScene, Crew, FakeWorker
-
-
-class KeptWire:
-    """A wire that keeps what is said."""
-
-    def __init__(self) -> None:
-        self.peer = Peer("front", "0")
-        self.heard_at = clock.now()
-        self.open = True
-        self.said: list[Down] = []
-        self.given_up: list[str] = []
-        self.turns = 0
-        """How often something was said."""
-        self.has_room = trio.Event()
-        self.has_room.set()
-
-    def send(self, *messages: Down) -> int:
-        self.said += messages
-        self.turns += 1
-        return 0
-
-    def send_now(self, *messages: Down) -> None:
-        self.send(*messages)
-
-    def end(self, detail: str) -> None:
-        self.given_up.append(detail)
-
-    async def room(self) -> None:
-        await self.has_room.wait()
-
-    async def settled(self) -> None:
-        pass
-
-
-class Scene:
-    """A front's end at a host with one agent, "a"."""
-
-    def __init__(self, agent: AgentScene) -> None:
-        self.agents = agent
-        self.dispatcher = Dispatcher({"a": agent.agent})
-        self.dispatcher.new_exchange = ForwardedExchange
-        self.wire = KeptWire()
-        self.judge = Judge(lambda: [each.exchange for each in self.front.requests.values()])
-        wire: Any = self.wire
-        self.nats = FakeNats()
-        self.bus = self.nats.bus("host")
-        self.claims = Claims(
-            Peer("host", "0"),
-            Subjects(),
-            self.bus,
-            displaced=lambda _, session: agent.agent.displace(session),
-            moved=lambda *its: self.front.moved(*its),  # noqa: PLW0108 - it is made below
-        )
-        self.claims.serve(["a"])
-        self.front = Front(
-            wire,
-            self.dispatcher,
-            self.claims,
-            answer=self._answer,
-            revision=lambda _: 1,
-            see=self.judge.see,
-        )
-
-    async def _answer(self, what: str, agent: str) -> bytes | None:
-        return f"{what} of {agent}".encode()
-
-    def submit(self, request_id: int, wish: str = "answer", **options: Any) -> None:
-        said: dict[str, Any] = {
-            "agent": "a",
-            "method": "invoke",
-            "stream": False,
-            "context": b"{}",
-            "conversation": None,
-            "user": None,
-            "owner": "",
-            "request_id": f"r-{request_id}",
-            "total": None,
-            "events": False,
-            "tools": None,
-            "resume": None,
-            "trace": None,
-            "needs": [],
-            "continues": False,
-            **options,
-        }
-        self.front.receive([Submit(request_id, payload=json.dumps(wish).encode(), **said)])
-
-    async def said(self) -> list[Down]:
-        """What was said since the last time, once the loop has come round."""
-        await self.nats.settled()
-        await wait_all_tasks_blocked()
-        said, self.wire.said = self.wire.said, []
-        return said
-
-    def exchange(self, request_id: int) -> ForwardedExchange:
-        return self.front.requests[request_id].exchange
-
-    @property
-    def worker(self) -> FakeWorker:
-        return self.agents.crew[1]
-
-
-@asynccontextmanager
-async def a_front(crew: Crew | None = None, **options: Any) -> AsyncIterator[Scene]:
-    scene = Scene(AgentScene(crew, **options))
-    async with trio.open_nursery() as nursery:
-        await nursery.start(scene.dispatcher.run)
-        await nursery.start(scene.front.run)
-        nursery.start_soon(scene.judge.run)
-        await wait_all_tasks_blocked()
-        yield scene
-        await scene.dispatcher.stop(1)
-        nursery.cancel_scope.cancel()
-
-
-def lines_of(said: list[Down]) -> list[Any]:
-    return [
-        json.loads(line)
-        for each in said
-        if isinstance(each, Lines)
-        for line in each.data.splitlines()
-    ]
-
-
-def words(count: int, size: int = 8) -> list[bytes]:
-    return [b'"%b"' % (b"x" * (size - 2)) for _ in range(count)]
+from tests.fleet.host_scene import Scene, a_front, lines_of, words
 
 
 async def test_an_answer_goes_back_with_the_worker_that_gave_it(autojump_clock: MockClock) -> None:
@@ -436,26 +299,6 @@ async def test_a_question_is_answered(autojump_clock: MockClock) -> None:
         assert await scene.said() == [Told(5, b"describe of a")]
 
 
-async def test_an_input_is_checked_before_its_answer_where_no_worker_had_declared_anything(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_front(Crew(ready=None)) as scene:
-        checked = trio.Event()
-
-        async def check(self: Exchange) -> None:
-            self.late_check = None
-            await checked.wait()
-
-        monkeypatch.setattr(ForwardedExchange, "_check_late", check)
-        scene.submit(1, "hold")
-        exchange = scene.exchange(1)
-        exchange.late_check = exchange.late_check or (lambda: check(exchange))
-        scene.worker.answers(exchange)
-        assert await scene.said() == []
-        checked.set()
-        assert len(lines_of(await scene.said())) == 1
-
-
 async def test_a_front_that_nats_does_not_find_has_time_to_come_back(
     autojump_clock: MockClock,
 ) -> None:
@@ -524,55 +367,3 @@ async def test_clocks_are_looked_at_while_an_answer_that_has_ended_waits_to_be_t
         assert scene.exchange(1).ended
         assert scene.exchange(1).deadline == math.inf
         assert isinstance(scene.exchange(2).error, ClockRanOut)
-
-
-class Inputs:
-    """Checks inputs when it is told to: `verdict` is what is wrong, if anything."""
-
-    def __init__(self, verdict: GatewayError | None = None) -> None:
-        self.verdict = verdict
-        self.asked: list[bytes] = []
-        self.goes_on = trio.Event()
-
-    async def check(self, payload: bytes, within: float) -> None:
-        self.asked.append(payload)
-        await self.goes_on.wait()
-        if self.verdict is not None:
-            raise self.verdict
-
-
-async def test_an_input_is_checked_whose_front_does_not_know_the_schema_yet(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_front() as scene:
-        inputs = Inputs(InvalidRequest("input: expected string", pointer="/input"))
-        monkeypatch.setattr(scene.agents.agent.declared, "inputs", inputs)
-        scene.submit(1, "answer", described=1)  # by this description
-        assert [type(each) for each in await scene.said()] == [Given, Lines]
-        assert inputs.asked == []
-        for request_id, revision in ((2, None), (3, 7)):
-            scene.submit(request_id, "answer", described=revision)
-        assert await scene.said() == []
-        inputs.goes_on.set()
-        refused = await scene.said()
-        assert {(each.id, each.error.type, each.elsewhere) for each in refused} == {  # type: ignore[union-attr]
-            (2, "invalid_request", False),
-            (3, "invalid_request", False),
-        }
-        inputs.verdict = None
-        scene.submit(4, "answer", described=None)
-        assert [type(each) for each in await scene.said()] == [Given, Lines]
-
-
-async def test_a_request_that_was_cancelled_while_its_input_is_checked_gets_no_worker(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with a_front() as scene:
-        monkeypatch.setattr(scene.agents.agent.declared, "inputs", Inputs())
-        scene.submit(1)
-        assert await scene.said() == []
-        scene.front.receive([Cancel(1)])
-        [refused] = await scene.said()
-        assert isinstance(refused, Refused)
-        assert refused.error.type == "cancelled"
-        assert not scene.front.requests
