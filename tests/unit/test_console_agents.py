@@ -14,8 +14,7 @@ from gateway.front.console.agents import Glances, SeenAgents
 from gateway.front.console.workers import MOST_WORKERS, SeenWorkers, WorkerGlances
 from gateway.workers.events import Reason
 from tests.unit.console import HOSTILE
-from tests.unit.test_supervisor import running
-from tests.unit.workers import AgentScene
+from tests.unit.workers import AgentScene, running
 
 
 def plain(pieces: Iterable[Any]) -> list[Any]:

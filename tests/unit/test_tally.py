@@ -11,8 +11,7 @@ from gateway.observe.metrics.distribution import Distribution
 from gateway.sandbox.network.audit import Record
 from gateway.sandbox.network.metering import Meter
 from gateway.workers.events import Reason
-from tests.unit.test_supervisor import running
-from tests.unit.workers import AgentScene, Crew
+from tests.unit.workers import AgentScene, Crew, running
 
 
 async def test_starts_ends_and_states_of_workers_are_told() -> None:

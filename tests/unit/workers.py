@@ -8,18 +8,19 @@ supervisor; `tests/agents/puppet.py` does the same as a process.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from gateway import clock
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.call import Call
 from gateway.config import AgentSettings, Clocks, Restart, Workers
 from gateway.config.services import Service
-from gateway.errors import GatewayError, WorkerCrashed
+from gateway.errors import GatewayError, ShuttingDown, WorkerCrashed
 from gateway.exchange import Exchange
 from gateway.sandbox.launch import Launch, Launcher
 from gateway.sandbox.network.metering import Meter
@@ -295,3 +296,16 @@ class AgentScene:
 
     def ask(self, wish: str = "hold", **options: Any) -> Exchange:
         return self.agent.submit(self.call(wish, **options))
+
+
+@asynccontextmanager
+async def running(scene: AgentScene) -> AsyncIterator[AgentScene]:
+    """Run the scene's agent until the end of the block."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scene.agent.run)
+        scene.agent.warm_up()
+        await wait_all_tasks_blocked()
+        yield scene
+        for worker in scene.crew.workers.values():
+            worker.reaps.set()
+        scene.agent.stop(ShuttingDown("the test has ended"))
