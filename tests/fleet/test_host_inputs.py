@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from gateway import clock
 from gateway.errors import GatewayError, InvalidRequest
 from gateway.exchange import Exchange
 from gateway.fleet.host.exchange import ForwardedExchange
@@ -89,3 +90,26 @@ async def test_a_request_that_was_cancelled_while_its_input_is_checked_gets_no_w
         assert isinstance(refused, Refused)
         assert refused.error.type == "cancelled"
         assert not scene.front.requests
+
+
+async def test_an_input_of_a_stream_is_not_checked_before_its_worker_has_spoken(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_front(Crew(ready=None)) as scene:
+        checked: list[Exchange] = []
+
+        async def check(self: Exchange) -> None:
+            self.late_check = None
+            checked.append(self)
+
+        monkeypatch.setattr(ForwardedExchange, "_check_late", check)
+        scene.submit(1, "hold", stream=True)
+        exchange = scene.exchange(1)
+        exchange.late_check = exchange.late_check or (lambda: check(exchange))
+        exchange.given(clock.now(), scene.worker, worker_spoke=False)
+        await scene.said()
+        assert not checked
+        exchange.add_words([b'"word"'], clock.now())
+        [line] = lines_of(await scene.said())
+        assert line["params"]["chunk"] == "word"
+        assert checked == [exchange]

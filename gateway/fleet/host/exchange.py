@@ -71,6 +71,12 @@ class ForwardedExchange(Exchange):
         if not self.ended:
             await self._judge()
 
+    @property
+    def has_to_be_checked(self) -> bool:
+        """Whether `check_late` is due. Not while a worker only has it: what that one declares, which
+        the input is checked against, comes before its first word."""
+        return self.late_check is not None and (self.buffered_bytes > 0 or self.ended)
+
     async def check_late(self) -> None:
         """Do what is to be done before the answer is given: an error of it ends the exchange."""
         if self.late_check is not None:

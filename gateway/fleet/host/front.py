@@ -361,7 +361,7 @@ class Front:
         for request in changed:
             if self.requests.get(request.id) is not request:
                 continue  # its epoch has ended
-            if request.exchange.late_check is not None or request.checking:
+            if request.checking or request.exchange.has_to_be_checked:
                 self._check(request)
                 continue
             self._describe(request.exchange.call.agent, messages)
