@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 import trio
 
 AGENTS = Path(__file__).parent / "agents"
@@ -32,6 +33,13 @@ AS_ONE = str(Path(__file__).parent / "fleet" / "as_one.py")
 
 AS_FLEET = os.environ.get("GATEWAY_TESTS_FLEET") == "1"
 """Whether each gateway is a fleet that is run as one, see there."""
+
+
+def one_process(reason: str) -> pytest.MarkDecorator:
+    """Of a test whose subject is one process: not run where each gateway is a fleet. `reason`:
+    what is not the same there."""
+    return pytest.mark.skipif(AS_FLEET, reason=f"a fleet: {reason}")
+
 
 START_SECONDS = 30
 """Time for the gateway to say where it listens, on a loaded machine."""

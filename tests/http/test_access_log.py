@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from tests.harness import RunningGateway, running_gateway
+from tests.harness import RunningGateway, one_process, running_gateway
 from tests.http.conftest import SCRIPTED
 from tests.http.raw import connected
 
@@ -128,6 +128,7 @@ async def test_a_client_that_leaves_is_a_line_without_a_status(tmp_path: Path) -
         assert "status" not in line
 
 
+@one_process("a run outlives its front, which does not know its worker")
 async def test_a_run_has_a_line_of_its_own_at_its_end(tmp_path: Path) -> None:
     async with serving(tmp_path) as gateway:
         headers = {"prefer": "respond-async", "x-request-id": "starts"}

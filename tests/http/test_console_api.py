@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from gateway.config.keys import hash_key
-from tests.harness import GatewayInThread, gateway_in_thread, running_gateway
+from tests.harness import GatewayInThread, gateway_in_thread, one_process, running_gateway
 from tests.http.conftest import SCRIPTED
 from tests.http.raw import Connection, connected
 
@@ -200,6 +200,7 @@ async def invoke(
 # What is shown
 
 
+@one_process("its console says so")
 async def test_a_page_is_told_everything_at_first_and_then_what_changes(
     client: httpx.AsyncClient,
 ) -> None:
@@ -260,6 +261,7 @@ async def test_points_of_rates_and_latencies_come_when_their_bucket_is_over(
         assert all(point[0] % 5 == 0 and point[3] <= point[4] for point in page.series["other"])
 
 
+@one_process("the ends of workers are in the logs of hosts")
 async def test_a_crash_is_told_with_what_became_of_its_worker(client: httpx.AsyncClient) -> None:
     async with following(client) as page:
         await page.until(lambda: page.agents)
@@ -271,6 +273,7 @@ async def test_a_crash_is_told_with_what_became_of_its_worker(client: httpx.Asyn
         await page.until(lambda: page.agents["scripted"]["state"] == "ready")
 
 
+@one_process("what workers write is in the logs of hosts")
 async def test_a_request_is_opened_with_its_events_and_what_its_worker_wrote(
     client: httpx.AsyncClient,
 ) -> None:
@@ -319,6 +322,7 @@ async def test_a_request_that_runs_is_opened_and_cancelled(client: httpx.AsyncCl
     assert again.json()["request"]["state"] == "cancelled"
 
 
+@one_process("a run that outlives its front is no request of that")
 async def test_a_run_without_a_client_is_one_request_and_can_be_cancelled(
     client: httpx.AsyncClient,
 ) -> None:
@@ -347,6 +351,7 @@ async def test_a_request_that_was_refused_is_told_with_the_reason(
         assert opened["events"] == []
 
 
+@one_process("what workers write is in the logs of hosts")
 async def test_the_log_is_filtered(client: httpx.AsyncClient) -> None:
     await invoke(client, [["log", "one of two"], ["answer", 1]], "log-1")
     await invoke(client, [["log", "two of two"], ["answer", 1]], "log-2", agent="other")
@@ -377,6 +382,7 @@ async def test_a_wrong_question_is_answered_with_what_was_expected(
     assert (await client.head(f"{API}/live")).status_code == 405
 
 
+@one_process("clocks and sandboxes are those of hosts")
 async def test_an_agent_is_told_with_its_settings_and_what_holds_it(
     client: httpx.AsyncClient,
 ) -> None:
@@ -410,6 +416,7 @@ async def test_payloads_are_shown_where_that_is_switched_on(tmp_path: Path) -> N
 # Under whose rights
 
 
+@one_process("what workers write is in the logs of hosts")
 async def test_a_key_sees_its_own_requests_and_lines_alone(keyed: httpx.AsyncClient) -> None:
     async with (
         following(keyed, headers=AS_ADA) as ada,

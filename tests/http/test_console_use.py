@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser import Tab, chromium, needs_chromium
-from tests.harness import AGENTS, GatewayInThread, gateway_in_thread
+from tests.harness import AGENTS, GatewayInThread, gateway_in_thread, one_process
 from tests.http.conftest import SCRIPTED
 from tests.http.console_axe import in_both_schemes
 from tests.javascript import need_runtime
@@ -127,6 +127,7 @@ def spotless(tab: Tab, url: str) -> None:
     assert all(each.startswith((url, "data:", "blob:")) for each in tab.requests)
 
 
+@one_process("the ends of workers are in the logs of hosts")
 def test_an_agent_is_seen_to_crash_and_to_come_back(
     browser: Browser, gateway: GatewayInThread, folder: Path
 ) -> None:
@@ -284,6 +285,7 @@ def test_a_tool_of_the_readers_is_called_and_its_result_goes_on(
     spotless(tab, gateway.url)
 
 
+@one_process("what workers write is in the logs of hosts")
 def test_the_slow_request_is_found_explained_and_cancelled(
     browser: Browser, gateway: GatewayInThread
 ) -> None:
@@ -446,6 +448,7 @@ def give(page: Page, key: str) -> None:
     dialog.get_by_label("Key").press("Enter")
 
 
+@one_process("its page asks for one thing more")
 def test_a_key_is_asked_for_and_shows_what_it_may_see(
     browser: Browser, keyed: GatewayInThread
 ) -> None:

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config.keys import hash_key
 from tests.conftest import need
-from tests.harness import RunningGateway, python_agent, running_gateway
+from tests.harness import RunningGateway, one_process, python_agent, running_gateway
 from tests.http.proxies import DEPLOY
 from tests.http.raw import connected
 
@@ -56,6 +56,7 @@ async def until(gateway: RunningGateway, sample: str, value: float) -> dict[str,
     return found
 
 
+@one_process("the metrics of workers are those of hosts")
 async def test_what_happens_to_a_gateway_is_seen_in_its_metrics(tmp_path: Path) -> None:
     async with running_gateway(toml=TOML, folder=tmp_path) as gateway:
         for _ in range(3):
@@ -162,6 +163,7 @@ async def test_where_there_are_keys_the_setting_says_who_may_read_the_metrics(
                     assert response.headers["www-authenticate"] == "Bearer"
 
 
+@one_process("the metrics of workers are those of hosts")
 async def test_what_a_reload_removes_is_no_label_any_more(tmp_path: Path) -> None:
     whole = with_keys('"open"')
     async with running_gateway(toml=whole, folder=tmp_path) as gateway:
@@ -335,6 +337,7 @@ def names_in(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:gateway|process|python)_\w+", bare))
 
 
+@one_process("front and host have metrics of their own")
 def test_every_name_in_the_alerts_and_the_dashboard_is_one_that_a_gateway_exposes(
     text: str,
 ) -> None:

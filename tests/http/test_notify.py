@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from tests.harness import RunningGateway, running_gateway
+from tests.harness import RunningGateway, one_process, running_gateway
 
 NAMES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
@@ -45,6 +45,7 @@ async def managed(*arguments: str) -> AsyncIterator[tuple[Manager, RunningGatewa
             yield manager, gateway
 
 
+@one_process("front and host tell their manager each")
 async def test_it_tells_of_its_readiness_and_feeds_the_watchdog_until_it_stops() -> None:
     async with managed() as (manager, gateway):
         await manager.is_told("READY=1")
@@ -62,6 +63,7 @@ async def test_it_tells_of_its_readiness_and_feeds_the_watchdog_until_it_stops()
     ]
 
 
+@one_process("front and host are told, and are processes beside the first")
 async def test_no_process_of_an_agent_is_told_where_the_manager_listens() -> None:
     async with managed("--sandbox", "off") as (manager, gateway):
         await manager.is_told("READY=1")

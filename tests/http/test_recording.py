@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from tests.harness import running_gateway
+from tests.harness import one_process, running_gateway
 
 AGENT = """
 from worker import Agent
@@ -59,6 +59,7 @@ def replay(*files: Path, agent: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@one_process("a run is left to hosts, and the only one ends")
 async def test_requests_streams_and_runs_are_recorded_and_replayed(tmp_path: Path) -> None:
     agent, folder = tmp_path / "words.py", tmp_path / "recordings"
     agent.write_text(AGENT)
@@ -98,6 +99,7 @@ async def test_requests_streams_and_runs_are_recorded_and_replayed(tmp_path: Pat
     assert other.stdout.endswith("0 same, 4 differ\n")  # its error names what it called
 
 
+@one_process("front and host reload, each in its time")
 async def test_agents_that_a_reload_brings_are_recorded_too(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     command = f"{sys.executable} -m worker worker.examples.echo:agent"

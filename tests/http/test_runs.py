@@ -15,7 +15,7 @@ import pytest
 import trio
 from openai import AsyncOpenAI
 
-from tests.harness import STOP_SECONDS, running_gateway
+from tests.harness import STOP_SECONDS, one_process, running_gateway
 from tests.http.conftest import SCRIPTED, Shared
 from tests.http.cutting import cutting_proxy
 from tests.http.raw import becomes, connected
@@ -115,6 +115,7 @@ def served(state: dict[str, Any]) -> int:
     return sum(worker["served"] for worker in state["workers"])
 
 
+@one_process("who has a run is told a moment later")
 async def test_a_run_can_be_polled_read_and_cancelled(client: httpx.AsyncClient) -> None:
     go = [["wait", "polled"], ["answer", 7]]
     begun = await client.post(PATH, json={"input": go}, headers={"prefer": "respond-async"})
@@ -179,6 +180,7 @@ async def test_a_restart_and_time_say_plainly_that_a_run_is_gone(tmp_path: Path)
         assert (await gateway.client.get("/runs/run_1")).status_code == 404
 
 
+@one_process("a run outlives its front, and is read on at another")
 async def test_what_waits_for_a_run_ends_with_the_gateway(tmp_path: Path) -> None:
     toml = f"[server]\ndrain = 0.2\n[agents.scripted]\ncommand = {json.dumps(SCRIPTED)}\n"
     async with running_gateway(toml=toml, folder=tmp_path) as gateway:

@@ -73,7 +73,7 @@ class ForwardedExchange(Exchange):
 
     @property
     def has_to_be_checked(self) -> bool:
-        """Whether `check_late` is due. Not while a worker only has it: what that one declares, which
+        """Whether `check_late` is due. Not while a worker only has it: what that one declares, and
         the input is checked against, comes before its first word."""
         return self.late_check is not None and (self.buffered_bytes > 0 or self.ended)
 
