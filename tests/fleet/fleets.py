@@ -169,7 +169,7 @@ async def a_fleet(
     """
     tables = [fleet, "[server]", 'sandbox = "off"', server]
     if machines:
-        tables.append("allow_anonymous = true")
+        tables += ["allow_anonymous = true", "console = true"]  # as on the loopback
     for agent, command in agents.items():
         tables += [f"[agents.{agent}]", f"command = {json.dumps(list(command))}", of_agents]
     toml = "\n".join([*tables, more])

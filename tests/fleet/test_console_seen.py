@@ -27,7 +27,9 @@ def fleet_in_thread(folder: Path) -> Iterator[tuple[Fleet, Callable[..., Any]]]:
     started: queue.Queue[tuple[Fleet, trio.lowlevel.TrioToken, trio.Event] | None] = queue.Queue()
 
     async def serve() -> None:
-        async with a_fleet(folder, {"scripted": [*SCRIPTED, "invoke"]}) as fleet:
+        # On the loopback: browsers complain of pages that come from elsewhere without TLS.
+        agents = {"scripted": [*SCRIPTED, "invoke"]}
+        async with a_fleet(folder, agents, machines=False) as fleet:
             ended = trio.Event()
             started.put((fleet, trio.lowlevel.current_trio_token(), ended))
             await ended.wait()

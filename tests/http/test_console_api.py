@@ -147,7 +147,7 @@ async def following(
 ) -> AsyncIterator[Follower]:
     port = client.base_url.port
     assert port is not None
-    async with connected(port) as connection:
+    async with connected(port, host=client.base_url.host) as connection:
         fields = tuple(f"{name}: {value}" for name, value in (headers or {}).items())
         await connection.request(f"{API}/live{query}", method="GET", headers=fields)
         head = await connection.until(rb"\r\n\r\n")
