@@ -70,6 +70,10 @@ MOST_AT_ONCE = 4
 """Questions of one claim in one beat: each "not me" is followed by another, and an owner at the
 same agent that is not honest must not keep two hosts busy."""
 
+MOST_LOOKED_AT = 8
+"""Conversations that are looked at to forget one, for each that is new: those that have requests
+stay, and there may be thousands of them."""
+
 _claim_decoder = msgspec.msgpack.Decoder(Claim)
 
 
@@ -413,7 +417,7 @@ class Claims:
 
     def _bound(self, its: Agent) -> None:
         """Forget the longest unused, if there are too many."""
-        for _ in range(len(its.ours)):
+        for _ in range(MOST_LOOKED_AT):
             if len(its.ours) <= REMEMBERED:
                 break
             digest, oldest = next(iter(its.ours.items()))

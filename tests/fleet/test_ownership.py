@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Any
+
 import msgspec
 import pytest
 
 from gateway.fleet.conversation import Conversation, Elsewhere
 from gateway.fleet.lookup import Lookup
 from gateway.fleet.messages import Claim
-from gateway.fleet.ownership import PATIENCE
+from gateway.fleet.ownership import MOST_LOOKED_AT, PATIENCE
 from gateway.fleet.subjects import Peer, digest_of
 from tests.fleet.claimants import SUBJECTS, Host, hosts, run
 from tests.fleet.fakes import FakeNats
@@ -307,6 +310,37 @@ def test_a_host_has_ten_thousand_conversations_of_an_agent_and_forgets_the_longe
     assert one.owns("a")
     assert one.owns("e")
     assert one.lost == {"b", "c"}
+
+
+def test_a_new_conversation_takes_no_longer_where_thousands_have_requests(
+    nats: FakeNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fleet.ownership.REMEMBERED", 3)
+    (one,) = hosts(nats, 1, held=True)
+    for number in range(200):
+        one.enter(f"busy{number}")
+        run(nats)
+    looks = 0
+
+    class Counting(OrderedDict[bytes, Any]):
+        def move_to_end(self, key: bytes, last: bool = True) -> None:
+            nonlocal looks
+            looks += 1
+            super().move_to_end(key, last)
+
+    its = one.claims._agents["a"]
+    its.ours = Counting(its.ours)
+    for number in range(10):
+        one.enter(f"new{number}")
+        run(nats)
+    assert looks <= 10 * MOST_LOOKED_AT
+    for _ in range(210):
+        one.leave()
+    for number in range(60):  # those that are free now are forgotten a few at a time
+        one.enter(f"more{number}")
+        run(nats)
+        one.leave()
+    assert one.claims.owned <= 3 + MOST_LOOKED_AT
 
 
 def test_a_front_remembers_what_it_hears_and_the_longest_silent_is_forgotten(
