@@ -35,13 +35,17 @@ Hosts need for each of their agents, beside what `README.md` says:
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from gateway.exchange import MAX_COLLECTED_BYTES
 from gateway.fleet.messages import Error, Submit
+from gateway.observe import logs
+from protocol.framing import MAX_RELAYED_LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext
 
     T = TypeVar("T")
+
+log = logging.getLogger("gateway.fleet")
 
 PIECE = 512 * 1024
 """Bytes of a message: its headers have room beside it, under NATS's 1 MB."""
@@ -62,7 +68,9 @@ MOST_BYTES = 256 * 1024 * 1024
 MOST_WAITING = 10_000
 """Requests that no host has taken."""
 
-MOST_PIECES = 1024
+MOST_PIECES = 2 + (MAX_COLLECTED_BYTES + MAX_RELAYED_LINE_BYTES) // PIECE
+"""Of one request or outcome: the longest is an answer whose words and last line are as long as any
+agent's may be. What has more was not written by this program, and is not read."""
 
 ENDED = "ended"
 """Instead of a host: there was an outcome. It may be forgotten by now."""
@@ -115,6 +123,10 @@ class TakenError(Exception):
 
 class FullError(Exception):
     """There is no room in JetStream."""
+
+
+class NonsenseError(Exception):
+    """What is kept there was not written by this program."""
 
 
 class AwayError(Exception):
@@ -266,17 +278,28 @@ class Store:
         agent = await _last(js, self._runs, f"{self._prefix}.key.of.{token}")
         if agent is None:
             return None
-        data = await _get(js, self._runs, self._at("record", agent.decode(), token))
-        return None if data is None else msgspec.msgpack.decode(data, type=Record)
+        try:
+            data = await _get(js, self._runs, self._at("record", agent.decode(), token))
+            return None if data is None else msgspec.msgpack.decode(data, type=Record)
+        except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError, NonsenseError) as error:
+            logs.event(log, logging.ERROR, f"a background run cannot be read: {error}")
+            return None
 
     async def outcome(self, agent: str, token: str) -> Outcome | None:
         """How a request has ended; None: it has not."""
         subject = self._at("done", agent, token)
-        data = await self._run(lambda js: _get(js, self._done, subject))
         try:
+            data = await self._run(lambda js: _get(js, self._done, subject))
             return None if data is None else msgspec.msgpack.decode(data, type=Outcome)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, RecursionError, NonsenseError) as error:
+            message = f"a host has not written how a background run has ended, but: {error}"
+            logs.event(log, logging.ERROR, message, agent=agent)
             return NONSENSE
+
+    async def has_ended(self, agent: str, token: str) -> bool:
+        """Whether there is an outcome."""
+        subject = self._at("done", agent, token)
+        return await self._run(lambda js: _last(js, self._done, f"{subject}.0")) is not None
 
     async def taken_by(self, agent: str, token: str) -> str | None:
         """The host that has taken a request, or `ENDED`; None: it waits."""
@@ -286,11 +309,11 @@ class Store:
 
     # The host's part
 
-    async def take(self, agent: str, host: str) -> tuple[str, Submit] | None:
-        """The token and the job of a request that no other host has, or will have; None: there is
-        none at the moment."""
+    async def take(self, agent: str, host: str) -> tuple[str, Submit | None] | None:
+        """The token and the job of a request that no other host has, or will have; the job is None
+        if it cannot be read. None: there is none at the moment."""
 
-        async def fetch(js: JetStreamContext) -> tuple[str, Submit] | None:
+        async def fetch(js: JetStreamContext) -> tuple[str, Submit | None] | None:
             from nats.errors import TimeoutError as NoneInTimeError  # noqa: PLC0415
 
             subscription = await js.pull_subscribe_bind(agent, self.queue)
@@ -305,9 +328,12 @@ class Store:
                         await message.ack()
                         continue
                     await message.ack()
-                    data = await _get(js, self._runs, self._at("job", agent, token))
-                    if data is not None:
-                        return token, msgspec.msgpack.decode(data, type=Submit)
+                    try:
+                        data = await _get(js, self._runs, self._at("job", agent, token))
+                        if data is not None:
+                            return token, msgspec.msgpack.decode(data, type=Submit)
+                    except (msgspec.MsgspecError, RecursionError, NonsenseError):
+                        return token, None
             except NoneInTimeError:
                 return None
             finally:
@@ -392,16 +418,22 @@ async def _publish(js: JetStreamContext, stream: str, subject: str, data: bytes)
 
 
 async def _get(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
-    first = await _last(js, stream, f"{subject}.0")
-    if first is None or len(first) < 4:
+    """What `_put` has written. Raises NonsenseError."""
+    piece = await _last(js, stream, f"{subject}.0")
+    if piece is None:
         return None
-    pieces = [first[4:]]
-    for number in range(1, min(int.from_bytes(first[:4], "big"), MOST_PIECES)):
-        piece = await _last(js, stream, f"{subject}.{number}")
-        if piece is None:
-            return None
+    count, piece = int.from_bytes(piece[:4], "big"), piece[4:]
+    if not 0 < count <= MOST_PIECES:
+        raise NonsenseError(f"it has {count} pieces, expected 1 to {MOST_PIECES}")
+    pieces: list[bytes] = []
+    while piece is not None:
+        if len(piece) > PIECE:
+            raise NonsenseError(f"a piece has {len(piece)} bytes, expected at most {PIECE}")
         pieces.append(piece)
-    return b"".join(pieces)
+        if len(pieces) == count:
+            return b"".join(pieces)
+        piece = await _last(js, stream, f"{subject}.{len(pieces)}")
+    return None
 
 
 async def _last(js: JetStreamContext, stream: str, subject: str) -> bytes | None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.call import Call
     from gateway.fleet.background import Record, Store
     from gateway.fleet.bus import Bus, Delivery
+    from protocol import FromWorker
 
 log = logging.getLogger("gateway.fleet")
 
@@ -42,6 +43,12 @@ LOOK_SECONDS = 3.0
 
 GONE_LOOKS = 2
 """Looks at which a host that has taken a request was not there, until it is given up."""
+
+READ_AT_ONCE = 4
+"""Outcomes: each may have 24 MiB, and is in memory three times while it is put together."""
+
+READ_BYTES = 256 * 1024
+"""Of the lines of an outcome that are read before others have their turn: 3 ms at most."""
 
 SOMEBODY = Peer("host", "0")
 """A host whose name is not known any more."""
@@ -76,6 +83,7 @@ class Jobs:
         self._is_there = is_there
         self._awaited: dict[Exchange, _Awaited] = {}
         self._by_token: dict[str, _Awaited] = {}
+        self._reading = trio.CapacityLimiter(READ_AT_ONCE)
         self._said = False
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -190,6 +198,10 @@ class Jobs:
 
     async def _look(self, awaited: _Awaited) -> None:
         """See what has become of a request."""
+        async with self._reading:
+            await self._look_alone(awaited)
+
+    async def _look_alone(self, awaited: _Awaited) -> None:
         exchange, token = awaited.exchange, awaited.token
         agent = exchange.call.agent
         try:
@@ -210,7 +222,7 @@ class Jobs:
             awaited.request.given(None)
         if outcome is not None and not exchange.ended:
             awaited.told = True
-            read_outcome(outcome, awaited.request, Peer.parse(host or "") or SOMEBODY)
+            await read_outcome(outcome, awaited.request, Peer.parse(host or "") or SOMEBODY)
 
     async def _end(self, awaited: _Awaited) -> None:
         """A request has ended here before there was an outcome: cancelled, or by a clock."""
@@ -228,7 +240,7 @@ class Jobs:
             logs.event(log, logging.WARNING, message, agent=agent)
 
 
-def read_outcome(outcome: Outcome, request: RemoteRequest, host: Peer) -> None:
+async def read_outcome(outcome: Outcome, request: RemoteRequest, host: Peer) -> None:
     """End the exchange of a request with what its host has written, which may be anything."""
     exchange = request.exchange
     if outcome.handed_over and not exchange.handed_over:
@@ -238,19 +250,28 @@ def read_outcome(outcome: Outcome, request: RemoteRequest, host: Peer) -> None:
         return
     connection = GatewayConnection.of_host(ids=itertools.count(1))
     connection.open_request(exchange.call.method, events=exchange.call.events)
-    now = clock.now()
-    for event in connection.receive_batch(outcome.lines):
-        if isinstance(event, Burst):
-            exchange.add_words(event.texts, now)
-        elif isinstance(event, Chunk):
-            exchange.add_words([event.text], now)
-        elif isinstance(event, Event):
-            exchange.add_words([event.event], now)
-        elif isinstance(event, Result):
-            exchange.end(event.value, event.outcome)
-        elif isinstance(event, End):
-            exchange.end(outcome=event.outcome)
-        elif isinstance(event, Failure):
-            exchange.fail(agents_error(event, lambda _: None))
+    lines = memoryview(outcome.lines)
+    for start in range(0, len(lines), READ_BYTES):
+        for event in connection.receive_batch(bytes(lines[start : start + READ_BYTES])):
+            _tell(exchange, event)
+        if exchange.ended or connection.broken:
+            break
+        await trio.lowlevel.checkpoint()
     if not exchange.ended:
         exchange.fail(broke_the_protocol(host))
+
+
+def _tell(exchange: Exchange, event: FromWorker | Burst) -> None:
+    now = clock.now()
+    if isinstance(event, Burst):
+        exchange.add_words(event.texts, now)
+    elif isinstance(event, Chunk):
+        exchange.add_words([event.text], now)
+    elif isinstance(event, Event):
+        exchange.add_words([event.event], now)
+    elif isinstance(event, Result):
+        exchange.end(event.value, event.outcome)
+    elif isinstance(event, End):
+        exchange.end(outcome=event.outcome)
+    elif isinstance(event, Failure):
+        exchange.fail(agents_error(event, lambda _: None))

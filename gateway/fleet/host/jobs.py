@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import structs
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, InternalError
 from gateway.fleet.background import AwayError, FullError, Outcome
 from gateway.fleet.host.beats import capacity
 from gateway.fleet.host.exchange import ForwardedExchange
@@ -42,6 +42,16 @@ RETRY_SECONDS = 1.0
 """Until an outcome is written again that could not be."""
 
 RETRIES = 60
+
+UNREADABLE = Outcome(
+    b"",
+    as_said(
+        InternalError(
+            "the host of the agent cannot read the request: has its front another version?"
+        )
+    ),
+    handed_over=False,
+)
 
 
 class Jobs:
@@ -132,10 +142,13 @@ class Jobs:
             self._due.add(agent)
             nursery.start_soon(self._serve, agent, *taken)
 
-    async def _serve(self, agent: str, token: str, job: Submit) -> None:
+    async def _serve(self, agent: str, token: str, job: Submit | None) -> None:
         self._writing += 1
         try:
             if await self._is_over(agent, token):
+                return
+            if job is None:
+                await self._write(agent, token, UNREADABLE)
                 return
             await self._write(agent, token, await self._outcome(agent, token, job))
         finally:
@@ -145,7 +158,7 @@ class Jobs:
     async def _is_over(self, agent: str, token: str) -> bool:
         """Whether it was cancelled while it waited."""
         try:
-            return await self._store.outcome(agent, token) is not None
+            return await self._store.has_ended(agent, token)
         except AwayError:
             return False
 

@@ -193,7 +193,7 @@ class Afar:
             if record is None or record.credential != credential:
                 return
             taken = await store.taken_by(record.agent, token)
-            if taken == ENDED and await store.outcome(record.agent, token) is None:
+            if taken == ENDED and not await store.has_ended(record.agent, token):
                 raise RunGone("this run has ended, and is not kept any more")
         except AwayError as error:
             raise Overloaded(f"JetStream does not answer: {error}", retry_after=1.0) from None
