@@ -367,3 +367,21 @@ async def test_clocks_are_looked_at_while_an_answer_that_has_ended_waits_to_be_t
         assert scene.exchange(1).ended
         assert scene.exchange(1).deadline == math.inf
         assert isinstance(scene.exchange(2).error, ClockRanOut)
+
+
+async def test_questions_are_answered_as_far_as_the_front_takes_the_answers(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fleet.host.front.MOST_ASKED", 100)
+    async with a_front() as scene:
+        scene.wire.has_room = trio.Event()
+        scene.front.receive([Ask(number, "describe", "a") for number in range(100)])
+        assert await scene.said() == []
+        assert scene.wire.given_up == []
+        scene.front.receive([Ask(100, "describe", "a")])
+        assert scene.wire.given_up == ["100 questions wait for their answers"]
+        scene.wire.has_room.set()
+        assert len(await scene.said()) == 100
+        scene.front.receive([Ask(number, "describe", "a") for number in range(100)])
+        assert len(await scene.said()) == 100
+        assert len(scene.wire.given_up) == 1

@@ -21,6 +21,7 @@ from gateway.errors import Cancelled, GatewayError, InternalError, Overloaded, W
 from gateway.fleet.conversation import Elsewhere
 from gateway.fleet.host.beats import describe
 from gateway.fleet.host.exchange import ForwardedExchange
+from gateway.fleet.host.lines import frames
 from gateway.fleet.host.request import Forwarded, referral, refusal
 from gateway.fleet.messages import (
     Ask,
@@ -29,7 +30,6 @@ from gateway.fleet.messages import (
     Hurry,
     Leaving,
     Left,
-    Lines,
     Submit,
     Told,
     Took,
@@ -51,18 +51,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.fleet")
 
-MAX_LINES_BYTES = 512 * 1024
-"""Of lines that are put into one frame, but for one line that is longer."""
+TELL_AT_ONCE = 8
+"""Answers to questions that are made and sent at a time: each may have 1 MiB, and what a front does
+not take waits here."""
 
+MOST_ASKED = 4096
+"""Questions that wait for their answers: as many as a front asks."""
 
 RETURN_SECONDS = 2.0
 """A front to which NATS finds no way may be on its way back: it has this time."""
 
-
 MOVED = WorkerCrashed(
     "the host that had the request was cut off, and its conversation has gone on at another one"
 )
-
 
 DEFECT = InternalError("a defect of the gateway; see the log of its host")
 
@@ -108,6 +109,8 @@ class Front:
         """Which revision of agents' descriptions the front was told."""
         self._checking: dict[int, trio.CancelScope] = {}
         """Requests whose inputs are checked before they are submitted, by their ids."""
+        self._asked = 0
+        self._telling = trio.CapacityLimiter(TELL_AT_ONCE)
         self._epochs = 0
         """How many have ended."""
         self._unheard_at: float | None = None
@@ -203,6 +206,10 @@ class Front:
                 self._awaited = False
                 self._fewer.unpark_all()
             elif isinstance(message, Ask):
+                if self._asked >= MOST_ASKED:
+                    self.wire.end(f"{MOST_ASKED} questions wait for their answers")
+                    return
+                self._asked += 1
                 self._do(partial(self._tell, message, self._epochs))
 
     def _has(self, request_id: int) -> bool:
@@ -330,9 +337,14 @@ class Front:
                 request.exchange.fail(MOVED)
 
     async def _tell(self, asked: Ask, epochs: int) -> None:
-        agent = self._dispatcher.agents.get(asked.agent)
-        revision = 0 if agent is None else self._revision(agent)
-        body = await self._answer(asked.what, asked.agent)
+        async with self._telling:
+            await self.wire.room()
+            self._asked -= 1
+            if self._epochs != epochs:
+                return
+            agent = self._dispatcher.agents.get(asked.agent)
+            revision = 0 if agent is None else self._revision(agent)
+            body = await self._answer(asked.what, asked.agent)
         if self._epochs == epochs:
             if asked.what == "describe" and agent is not None:
                 self._described[agent.name] = revision
@@ -378,7 +390,7 @@ class Front:
             elif not request.exchange.ended:
                 self._see(request.exchange.deadline)
         if messages or lines or ends:
-            self.wire.send_now(*messages, *_frames(lines), *ends)
+            self.wire.send_now(*messages, *frames(lines), *ends)
 
     def _describe(self, name: str, messages: list[Down]) -> None:
         """Say what an agent's workers have declared, if the front was told something else."""
@@ -421,19 +433,3 @@ def call_of(said: Submit) -> Call:
         needs=frozenset(said.needs),
         continues=said.continues,
     )
-
-
-def _frames(lines: list[bytes]) -> list[Lines]:
-    """Lines, each item whole lines of one request, in as few frames as their size allows."""
-    frames: list[Lines] = []
-    size = 0
-    gathered: list[bytes] = []
-    for item in lines:
-        if gathered and size + len(item) > MAX_LINES_BYTES:
-            frames.append(Lines(b"".join(gathered)))
-            gathered, size = [], 0
-        gathered.append(item)
-        size += len(item)
-    if gathered:
-        frames.append(Lines(b"".join(gathered)))
-    return frames

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from gateway.fleet.messages import Lines
 from gateway.words import text_runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from protocol import Method, Outcome, Payload
+
+MAX_LINES_BYTES = 512 * 1024
+"""Of lines that are put into one frame, but for one line that is longer."""
 
 
 def words(request_id: int, texts: Sequence[bytes]) -> bytes:
@@ -43,3 +47,19 @@ def answer(
             if text is not None:
                 members.append(b'"%b":%b' % (key, text))
     return b'{"jsonrpc":"2.0","id":%d,"result":{%b}}\n' % (request_id, b",".join(members))
+
+
+def frames(lines: Sequence[bytes]) -> list[Lines]:
+    """Lines, each item whole lines of one request, in as few frames as their size allows."""
+    frames: list[Lines] = []
+    size = 0
+    gathered: list[bytes] = []
+    for item in lines:
+        if gathered and size + len(item) > MAX_LINES_BYTES:
+            frames.append(Lines(b"".join(gathered)))
+            gathered, size = [], 0
+        gathered.append(item)
+        size += len(item)
+    if gathered:
+        frames.append(Lines(b"".join(gathered)))
+    return frames
