@@ -121,11 +121,11 @@ class Wire:
     @property
     def full(self) -> bool:
         """Whether `room` would wait."""
-        return self._unacknowledged > WINDOW_BYTES
+        return self.unacknowledged > WINDOW_BYTES
 
     @property
-    def _unacknowledged(self) -> int:
-        """Bytes; none where nothing may be sent."""
+    def unacknowledged(self) -> int:
+        """Bytes that were sent in this epoch; none where nothing may be sent."""
         return self._pipe.sent - self._pipe.acknowledged if self._pipe.open else 0
 
     def send(self, *messages: Up | Down) -> int:
@@ -159,7 +159,7 @@ class Wire:
 
     async def _at_most(self, size: int) -> None:
         epoch = self._pipe.epoch
-        while self._unacknowledged > size and self._pipe.epoch == epoch:
+        while self.unacknowledged > size and self._pipe.epoch == epoch:
             if self._moved is None:
                 self._moved = trio.Event()
             await self._moved.wait()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from trio.testing import MockClock
 
+from gateway.errors import AgentUnavailable
 from gateway.fleet.front import budget
 from gateway.fleet.front.budget import COST, CREDIT, MOST_IN_ALL, MOST_OF_NAME, REFILL, Budget
 from gateway.fleet.front.described import MOST_BYTES, read_description
@@ -36,7 +37,7 @@ from protocol.messages import (
     MAX_METADATA_BYTES,
     MAX_MODES,
 )
-from tests.fleet.front_scene import a_scene, description
+from tests.fleet.front_scene import a_call, a_scene, description
 
 HOST = Peer("h1", "0")
 BEAT = AgentBeat("ready", 8, 0, 0, 1)
@@ -213,3 +214,48 @@ async def test_agents_beyond_those_that_a_host_may_have_are_left_out_and_the_log
         assert len(scene.front.hosts.agents) == 5
         [line] = [each for each in caplog.messages if "expected at most 5" in each]
         assert "6 agents" in line
+
+
+# Requests
+
+
+async def test_a_host_that_takes_nothing_gets_no_more_requests_than_there_is_room_for(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fleet.front.link.MOST_UNTAKEN", 100_000)
+    async with a_scene("deaf") as scene:
+        [deaf] = scene.hosts
+        monkeypatch.setattr(deaf._wires, "flush", lambda: None)  # acknowledges nothing
+        call = a_call(payload=b'"%b"' % (b"x" * 30_000))
+        for _ in range(4):
+            await scene.submit(call)
+        with pytest.raises(AgentUnavailable):
+            scene.dispatcher.submit(call)
+        other = scene.host("other")
+        await scene.settle(2)
+        await scene.submit(call)
+        assert len(other.submitted) == 1
+
+
+async def test_a_host_that_ends_no_request_that_was_cancelled_has_them_held_up_to_a_bound(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.fleet.front.link.MOST_LEFT", 5)
+    async with a_scene("endless") as scene:
+        [endless] = scene.hosts
+        exchanges = []
+        for _ in range(5):
+            exchange = await scene.submit()
+            scene.dispatcher.leave(exchange)
+            exchanges.append(exchange)
+        await scene.settle(2)
+        assert not endless.ends
+        assert [exchange.call.payload for exchange in exchanges] == [b""] * 5
+        endless.fail(Error("cancelled", "as asked"), 0)  # which makes room for one more
+        await scene.settle(2)
+        scene.dispatcher.leave(await scene.submit())
+        await scene.settle(2)
+        assert not endless.ends
+        scene.dispatcher.leave(await scene.submit())
+        await scene.settle(2)
+        assert len(endless.ends) == 1

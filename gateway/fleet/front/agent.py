@@ -169,15 +169,19 @@ class RemoteAgent:
         at = None
         if request.owner is not None:  # which is asked even if it drains
             at, request.owner = self._hosts.at(self.name, request.owner), None
-        at = at or self._hosts.choose(
-            self.name,
-            clock.now(),
-            session=request.session,
-            last=request.had,
-            without=request.tried,
-        )
-        if at is None:
-            return False
+        without = list(request.tried)
+        while at is None or self._link_to(at).full:
+            if at is not None:
+                without.append(at.host.peer)
+            at = self._hosts.choose(
+                self.name,
+                clock.now(),
+                session=request.session,
+                last=request.had,
+                without=without,
+            )
+            if at is None:
+                return False
         self._link_to(at).submit(request, at)
         return True
 

@@ -55,6 +55,14 @@ MOST_AHEAD = MAX_LINE_BYTES + 1024 * 1024
 """Bytes of words of one stream that wait here for its client, `CHUNK_COST` included: a host sends a
 window full, and beyond that one word, which may be a whole line."""
 
+MOST_UNTAKEN = 64 * 1024 * 1024
+"""Bytes that were sent to a host and that it has not acknowledged, beyond which it gets no more
+requests: some of the largest, one after the other."""
+
+MOST_LEFT = 20_000
+"""Requests that nobody waits for and whose end the host has not told: 3 KB each. It has the
+`cancel` clock for each."""
+
 MOST_ASKED = 4096
 """Questions that wait for their answers at one host."""
 
@@ -94,6 +102,8 @@ class Link:
         self._requests: dict[int, RemoteRequest] = {}
         """Those that the host has not ended, by their ids; also those that nobody waits for."""
         self._unaccepted: deque[RemoteRequest] = deque()
+        self._left: dict[int, None] = {}
+        """The ids of those that nobody waits for."""
         self._hurried: dict[RemoteRequest, None] = {}
         """Streams whose workers others need: until they are left, they wait for no client."""
         self._owed: dict[RemoteRequest, None] = {}
@@ -119,6 +129,11 @@ class Link:
     def open_requests(self) -> int:
         return len(self._requests)
 
+    @property
+    def full(self) -> bool:
+        """Whether the host does not take what it was sent already."""
+        return self.wire.unacknowledged > MOST_UNTAKEN
+
     # To the host
 
     def submit(self, request: RemoteRequest, at: At) -> None:
@@ -139,7 +154,11 @@ class Link:
         """Nobody waits for a request any more."""
         self._hurried.pop(request, None)
         if self._requests.get(request.id) is request:
+            request.exchange.forget_payload()
             self.wire.send(Cancel(request.id))
+            self._left[request.id] = None
+            if len(self._left) > MOST_LEFT:
+                self._violated(f"it has not ended {MOST_LEFT} requests that were cancelled")
 
     def client_took(self, request: RemoteRequest) -> None:
         """The client of a request has taken words."""
@@ -299,6 +318,7 @@ class Link:
     def _over(self, request_id: int) -> RemoteRequest | None:
         """The request, which the host has ended."""
         request = self._requests.pop(request_id, None)
+        self._left.pop(request_id, None)
         if request is not None:
             self._owed.pop(request, None)
             if request.at is not None:
@@ -330,6 +350,7 @@ class Link:
         requests, self._requests = self._requests, {}
         asked, self._asked = self._asked, {}
         self._unaccepted.clear()
+        self._left.clear()
         self._owed.clear()
         self._let_left = False
         self._connection = GatewayConnection.of_host()
