@@ -4,7 +4,7 @@
         answer = await gateway.client.post("/agent/echo/invoke", json={"input": 1})
 
 At the end of the block the gateway gets SIGTERM and must exit, and none of the processes that it
-started may be left. This is asserted in every test that uses it.
+started may be left. This is asserted in every test that uses it. After the block the log is whole.
 """
 
 from __future__ import annotations
@@ -255,7 +255,8 @@ async def running_gateway(
     log: list[str] = []
     async with trio.open_nursery() as nursery:
         gateway: list[RunningGateway] = []
-        nursery.start_soon(_collect, process.stderr, log, gateway)
+        log_is_whole = trio.Event()
+        nursery.start_soon(_collect, process.stderr, log, gateway, log_is_whole)
         try:
             with trio.fail_after(START_SECONDS):
                 line = await _read_line(process.stdout)
@@ -269,6 +270,8 @@ async def running_gateway(
                 await process.wait()
             left = gateway[0].processes()
             assert not left, f"processes left behind: {left}\n" + "\n".join(log[-50:])
+            with trio.move_on_after(5):  # a helper that a test let live may hold the pipe
+                await log_is_whole.wait()
             if expect_exit is not None:
                 assert process.returncode == expect_exit, "\n".join(log[-50:])
         except BaseException:
@@ -349,7 +352,9 @@ def gateway_in_thread(
         raise failures[0]
 
 
-async def _collect(stream: Any, log: list[str], gateway: list[RunningGateway]) -> None:
+async def _collect(
+    stream: Any, log: list[str], gateway: list[RunningGateway], is_whole: trio.Event
+) -> None:
     rest = b""
     async for data in stream:
         *lines, rest = (rest + data).split(b"\n")
@@ -361,6 +366,7 @@ async def _collect(stream: Any, log: list[str], gateway: list[RunningGateway]) -
                 log.append(text)
         if gateway:
             await gateway[0].log_may_be_read()
+    is_whole.set()
 
 
 async def _read_line(stream: Any) -> str:

@@ -13,6 +13,7 @@ from tests.faults.scene import (
     back_to,
     footprint,
     open_request,
+    pause,
     read_until,
     scene,
     served_by,
@@ -107,6 +108,7 @@ async def test_clients_that_say_half_or_nothing_hold_no_worker(tmp_path: Path) -
             assert (state["in_flight"], state["waiting"]) == (0, 0)
         with trio.fail_after(PATIENCE + 20):  # idle ones may stay for the keep-alive time
             while footprint(gateway) != before:
+                await pause()
                 await gateway.state("good")
         await back_to(gateway, before)
 
@@ -120,4 +122,5 @@ async def test_an_idle_connection_that_its_client_closes_is_closed_at_once(tmp_p
             await served_by(gateway, "good")  # by then the other response is over, too
         with trio.fail_after(5):
             while footprint(gateway) != before:
+                await pause()
                 await gateway.state("good")

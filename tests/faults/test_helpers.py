@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import trio
-
 from tests.agents.wire import FAULT
 from tests.conftest import need
-from tests.faults.scene import HAS_STRICT, agent, scene
+from tests.faults.scene import HAS_STRICT, agent, scene, until_state, worker_pid
 from tests.harness import descendants, gone
 
 
@@ -30,13 +28,12 @@ async def test_the_proxy_of_an_agent_outlives_the_agents_workers(tmp_path: Path)
     need(HAS_STRICT, "bwrap is not installed")
     online = agent("segfault.py", sandbox={"network": ["example.invalid:9"]})
     async with scene(tmp_path, level="strict", online=online) as gateway:
+        await worker_pid(gateway, "online")  # the proxy comes with the first worker
         before = proxies(gateway.pid)
         assert before
         for _ in range(2):
             assert (await gateway.post("/agent/online/invoke", input=FAULT)).status_code == 501
-        with trio.fail_after(20):
-            while (await gateway.state("online"))["started"] < 3:
-                await trio.lowlevel.checkpoint()
+        await until_state(gateway, "online", lambda state: state["started"] >= 3)
         assert proxies(gateway.pid) == before
     for pid in before:
         assert await gone(pid)

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.conftest import need
-from tests.faults.scene import PATIENCE, agent, ask, error_of, scene, served_by
+from tests.faults.scene import PATIENCE, agent, ask, error_of, pause, scene, served_by
 from tests.harness import RunningGateway, gone, is_alive
 
 
@@ -65,7 +65,7 @@ def exists(pid: int) -> bool:
 async def reaped(pid: int) -> None:
     with trio.fail_after(PATIENCE):
         while exists(pid):
-            await trio.lowlevel.checkpoint()
+            await pause()
 
 
 async def test_a_helper_that_was_there_before_outlives_workers_and_the_gateway(

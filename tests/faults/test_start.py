@@ -28,6 +28,7 @@ from tests.faults.scene import (
     footprint,
     make_fifo,
     only_worker,
+    pause,
     scene,
     served_by,
     shared,
@@ -84,7 +85,7 @@ async def test_after_too_many_failures_requests_are_refused_until_one_probe_succ
         broken.unlink()
         with trio.fail_after(PATIENCE):
             while (await ask(gateway, "bad", "hello")).status_code == 503:
-                pass
+                await pause()
         assert (await gateway.state("bad"))["state"] == "ready"
         assert (await gateway.client.get("/ready")).status_code == 200
         assert (await gateway.state("bad"))["failures"] == 5, "no more than one probe at a time"

@@ -191,5 +191,6 @@ async def test_without_jetstream_a_run_lives_in_its_front(tmp_path: Path) -> Non
         run = await ends(a, accepted.headers["location"])
         assert run["answer"]["body"] == {"output": "here"}
         assert (await b.get(accepted.headers["location"])).status_code == 410
+        await fleet.front.logged("JetStream")
         said = [line for line in fleet.front.log if "JetStream" in line]
         assert len(said) == 1

@@ -51,8 +51,8 @@ async def scraped(gateway: RunningGateway) -> dict[str, float]:
 async def until(gateway: RunningGateway, sample: str, value: float) -> dict[str, float]:
     """Scrape until a sample has a value."""
     with trio.fail_after(30):
-        while (found := await scraped(gateway)).get(sample) != value:
-            await trio.lowlevel.checkpoint()
+        while (found := await scraped(gateway)).get(sample) != value:  # noqa: ASYNC110 - no event
+            await trio.sleep(0.02)  # a scrape takes the gateway's time, which is to get there
     return found
 
 
@@ -89,9 +89,12 @@ async def test_what_happens_to_a_gateway_is_seen_in_its_metrics(tmp_path: Path) 
         assert said[f'gateway_requests_total{{{wrong},type="invalid_agent_response"}}'] == 1
         said = await until(gateway, 'gateway_worker_start_seconds_count{agent="puppet"}', 2)
         assert said['gateway_worker_starts_total{agent="puppet"}'] == 2
+        await gateway.post("/agent/other/invoke", input=1)  # until then it may not run yet
+        said = await scraped(gateway)
         assert said['gateway_worker_memory_bytes{agent="other"}'] > 1_000_000
         with trio.fail_after(30):  # it is looked at four times a second
             while not said["gateway_event_loop_delay_seconds_count"]:
+                await trio.sleep(0.02)
                 said = await scraped(gateway)
         assert said["process_open_fds"] > 3
 
@@ -283,8 +286,10 @@ async def query(client: httpx.AsyncClient, expression: str) -> list[dict[str, An
 async def until_it_answers(client: httpx.AsyncClient, expression: str, value: str) -> None:
     with trio.fail_after(60):
         # Prometheus tells nobody when it has scraped.
-        while [each["value"][1] for each in await query(client, expression)] != [value]:
-            await trio.lowlevel.checkpoint()
+        while [  # noqa: ASYNC110 - no event
+            each["value"][1] for each in await query(client, expression)
+        ] != [value]:
+            await trio.sleep(0.05)
 
 
 def expressions() -> list[str]:
@@ -316,14 +321,18 @@ async def test_prometheus_scrapes_a_gateway_and_answers_with_the_right_numbers(
         await until_it_answers(client, count.format("puppet"), "7")
         await until_it_answers(client, count.format("other"), "1")
         await until_it_answers(client, "gateway_connections", "2")
-        labels = (await query(client, "gateway_info"))[0]["metric"]
-        assert labels["version"]
+        # Of any scrape: after one that took more than 200 ms, there is none at the moment.
+        [info] = await query(client, "last_over_time(gateway_info[5m])")
+        assert info["metric"]["version"]
         for expression in expressions():
             await query(client, expression)
         groups = (await client.get("/rules")).json()["data"]["groups"]
         rules = [rule for group in groups for rule in group["rules"]]
         assert {rule["name"] for rule in rules} == set(ALERTS)
-        assert {rule["state"] for rule in rules} == {"inactive"}
+        # What a loaded machine is late with is true of it, and fires after minutes.
+        late = {"GatewayDown": "pending", "EventLoopIsLate": "pending"}
+        for rule in rules:
+            assert rule["state"] in {"inactive", late.get(rule["name"], "inactive")}, rule
         assert not [rule for rule in rules if rule.get("lastError")]
 
 

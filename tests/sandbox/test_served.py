@@ -93,7 +93,7 @@ async def test_a_worker_that_is_killed_for_its_memory_is_told_and_replaced(tmp_p
         assert error["signal"] == "SIGKILL"
         assert (error["limit"], error["setting"]) == ("memory", "sandbox.memory")
         assert "sandbox.memory" in (await gateway.state("fault"))["last_failure"]["message"]
-        assert any("more memory than sandbox.memory allows" in line for line in gateway.log)
+        await gateway.logged("more memory than sandbox.memory allows")
         assert (await use_up(gateway, "descriptors")).status_code == 200
 
 

@@ -8,10 +8,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import trio
-
 from gateway.sandbox.network.budget import day_of
-from tests.faults.scene import send_signal
+from tests.faults.scene import send_signal, until_state
 from tests.harness import RunningGateway
 from tests.sandbox.doors import KEY
 from tests.sandbox.test_services import ask, echo, serving
@@ -149,9 +147,10 @@ async def use_all_tokens_of_a_day(tmp_path: Path) -> None:
         await gateway.logged("POST /chat/completions")
         answer = await gateway.post("/agent/bot/invoke", input="chat")
         assert "[services.openai] tokens_per_day" in answer.text
-        with trio.fail_after(20):
-            while (state := (await gateway.state("bot"))["services"]["openai"])["refused"] < 1:
-                await trio.lowlevel.checkpoint()
+        state = await until_state(
+            gateway, "bot", lambda state: state["services"]["openai"]["refused"] == 1
+        )
+        state = state["services"]["openai"]
         assert (state["tokens_today"], state["tokens_per_day"]) == (14, 14)
         assert state["requests"] == 2
         pid = await worker(gateway)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ async def test_a_limit_that_an_agent_meets_is_named_with_its_setting(tmp_path: P
                 assert (met["limit"], met["setting"]) == (limit, error["setting"])
             last = (await gateway.state("limits"))["last_failure"]["message"]
             assert error["setting"] in last
-            assert any(error["setting"] in line for line in gateway.log)
+            await gateway.logged(re.escape(error["setting"]))
 
 
 FORGER = r"""
