@@ -134,6 +134,8 @@ async def test_requests_at_a_host_that_is_killed_fail_at_once_and_the_next_is_se
         nursery.start_soon(ask_all, work, fleet, 30, 5.0, answers)
         await work.begun(30)
         await fleet.hosts["host1"].kill()
+        for front in fleet.fronts.values():  # when its callers are told, and may ask again
+            await front.gateway.logged("a host is gone.*host=host1")
         await next_is_served(work, fleet)
     codes = Counter(answer.status_code for answer in answers)
     assert codes[501] >= 5
