@@ -18,9 +18,8 @@ from tests.fleet.fleets import Process, a_fleet
 from tests.fleet.nats import needs_nats
 from tests.http.conftest import AGENTS
 from tests.http.load import Load
-from tests.http.proxies import command, configuration, free_ports, program
+from tests.http.proxies import command, configuration, free_ports, program, serves
 from tests.http.raw import becomes
-from tests.http.test_rolling import serves
 
 pytestmark = needs_nats
 

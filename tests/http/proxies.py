@@ -10,6 +10,8 @@ from pathlib import Path
 
 import trustme
 
+from tests.http.raw import connected
+
 DEPLOY = Path(__file__).resolve().parents[2] / "gateway" / "deploy"
 
 FILES = {"nginx": "nginx.conf", "haproxy": "haproxy.cfg"}
@@ -106,3 +108,13 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise AssertionError("no ports")
+
+
+async def serves(port: int) -> bool:
+    """Whether the proxy is there, and knows a gateway that is ready."""
+    try:
+        async with connected(port) as connection:
+            await connection.request("/ready", method="GET")
+            return (await connection.answer()).status == 200
+    except OSError:
+        return False

@@ -18,8 +18,8 @@ from tests.conftest import need
 from tests.harness import running_gateway
 from tests.http.conftest import AGENTS
 from tests.http.load import Load
-from tests.http.proxies import command, configuration, free_ports, program
-from tests.http.raw import becomes, connected
+from tests.http.proxies import command, configuration, free_ports, program, serves
+from tests.http.raw import becomes
 
 CLIENTS = 12
 """Enough for requests to be in every state when a gateway is told to end; each has one request at
@@ -109,16 +109,6 @@ async def test_rolling_restarts_lose_no_request_and_run_none_twice(
     assert not load.failed, f"{len(load.failed)} of {load.asked}: {load.failed[:5]}"
     runs = Counter(nonce for replica in replicas for nonce in replica.runs())
     assert runs == Counter(f"nonce {number}" for number in range(1, load.asked + 1))
-
-
-async def serves(port: int) -> bool:
-    """Whether the proxy is there, and knows a gateway that is ready."""
-    try:
-        async with connected(port) as connection:
-            await connection.request("/ready", method="GET")
-            return (await connection.answer()).status == 200
-    except OSError:
-        return False
 
 
 async def has_more_runs(replica: Replica, before: int) -> bool:
