@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.agents.status import AgentState
@@ -164,6 +164,7 @@ def test_no_bytes_do_harm(data: bytes) -> None:
         max_size=5,
     )
 )
+@example({"cold": AgentBeat(AgentState.COLD, 0, 2**63 - 1, 2**63 - 1, 0)})
 def test_no_numbers_do_harm(agents: dict[str, AgentBeat]) -> None:
     hosts = Hosts()
     hosts.heard(A, msgspec.msgpack.encode(Beat(VERSION, "1.0", False, agents)))
@@ -171,7 +172,7 @@ def test_no_numbers_do_harm(agents: dict[str, AgentBeat]) -> None:
         at = hosts.choose(name, 0.0)
         if at is not None:
             _, busy, _ = at.load
-            assert 0 <= busy <= 2 * module.MOST_COUNT
+            assert 0 <= busy <= 2 * module.MOST_COUNT + 1  # of a worker that is to start first
             assert at.capacity > 0
 
 
