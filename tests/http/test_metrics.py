@@ -142,6 +142,7 @@ async def reload(gateway: RunningGateway, folder: Path, toml: str) -> None:
     await gateway.logged("reload: (done|nothing)")
 
 
+@one_process("front and host reload, each in its time")
 async def test_where_there_are_keys_the_setting_says_who_may_read_the_metrics(
     tmp_path: Path,
 ) -> None:

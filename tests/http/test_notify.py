@@ -74,6 +74,7 @@ async def test_no_process_of_an_agent_is_told_where_the_manager_listens() -> Non
             assert not any(name.encode() in environ for name in NAMES)
 
 
+@one_process("front and host tell their manager each")
 async def test_a_reload_is_announced_and_its_end_too() -> None:
     async with managed() as (manager, gateway):
         await manager.is_told("READY=1")
