@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -12,12 +11,10 @@ from gateway.config.keys import hash_key
 from tests.fleet.fleets import a_fleet
 from tests.fleet.nats import needs_nats
 from tests.http.conftest import SCRIPTED
-from tests.http.test_console_api import API, following, invoke
+from tests.http.console_follower import ADA, API, AS_ADA, AS_BOB, BOB, following, invoke
 
 pytestmark = needs_nats
 
-ADA, BOB = (f"agw_{hashlib.sha256(name).hexdigest()[:43]}" for name in (b"ada", b"bob"))
-AS_ADA, AS_BOB = ({"authorization": f"Bearer {key}"} for key in (ADA, BOB))
 AGENTS = {"scripted": [*SCRIPTED, "invoke", "chat"], "other": SCRIPTED}
 
 

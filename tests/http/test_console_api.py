@@ -1,159 +1,29 @@
-"""The console's API at real gateways: what is shown, to whom, and that it costs nobody anything."""
+"""The console's API at real gateways: what is shown, and to whom."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 from urllib.parse import urljoin
 
 import httpx
 import pytest
 import trio
 
-from gateway.config.keys import hash_key
 from tests.harness import GatewayInThread, gateway_in_thread, one_process, running_gateway
-from tests.http.conftest import SCRIPTED
-from tests.http.raw import Connection, connected
-
-ADA, BOB = (f"agw_{hashlib.sha256(name).hexdigest()[:43]}" for name in (b"ada", b"bob"))
-"""Always the same: they stand in the names of tests."""
-AS_ADA, AS_BOB = ({"authorization": f"Bearer {key}"} for key in (ADA, BOB))
-API = "/console/api"
-JSON = {"content-type": "application/json"}
-HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e"
-
-AGENTS = f"""
-[agents.scripted]
-command = {json.dumps([*SCRIPTED, "invoke", "chat"])}
-description = {json.dumps(HOSTILE)}
-workers = {{ min = 1, max = 2 }}
-[agents.other]
-command = {json.dumps([*SCRIPTED, "invoke"])}
-"""
-OPEN = f"[server]\nsandbox = 'off'\n{AGENTS}"
-KEYS = f"""
-[server]
-sandbox = "off"
-cors = ["http://app.example"]
-[keys.ada]
-hash = "{hash_key(ADA.encode())}"
-[keys.bob]
-hash = "{hash_key(BOB.encode())}"
-agents = ["scripted"]
-{AGENTS}
-"""
-
-
-WORKER = ("pid", "state", "started", "served", "in_flight", "capacity", "memory")
-
-
-class Follower:
-    """What a page would know that follows a stream."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._text = b""
-        self.agents: dict[str, dict[str, Any]] = {}
-        self.workers: dict[str, dict[str, Any]] = {}
-        self.series: dict[str, list[Any]] = {}
-        self.requests: dict[str, dict[str, Any]] = {}
-        self.running = 0
-        self.lines: list[dict[str, Any]] = []
-        self.hosts: dict[str, dict[str, Any]] = {}
-        self.connected: bool | None = None
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    @property
-    def by_host(self) -> dict[str, dict[str, Any]]:
-        """The hosts of the fleet by their names."""
-        return {each["name"]: each for each in self.hosts.values()}
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        """Take events until the condition holds; returns what it returned."""
-        with trio.fail_after(30):
-            while not (found := condition()):
-                await self.step()
-        return found
-
-    async def step(self) -> str:
-        """Take one event; returns its name. Raises EOFError at the end of the stream."""
-        while b"\n\n" not in self._text:
-            size = int(await self._connection.until(rb"\r\n"), 16)
-            if not size:
-                raise EOFError
-            self._text += (await self._connection.take(size + 2))[:-2]
-        event, _, self._text = self._text.partition(b"\n\n")
-        if event.startswith(b":"):
-            return await self.step()
-        name, data = event.decode().split("\n")
-        self._take(name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
-        return name.removeprefix("event: ")
-
-    def _take(self, name: str, data: dict[str, Any]) -> None:
-        self.events.append((name, data))
-        if name == "agents":
-            for change in data["agents"]:
-                self.agents[change["name"]] = self.agents.get(change["name"], {}) | change
-            for gone in data["removed"]:
-                del self.agents[gone]
-        elif name == "workers":
-            for key, worker in data["workers"].items():
-                if worker is None:
-                    del self.workers[key]
-                else:
-                    self.workers[key] = dict(zip(WORKER, worker, strict=True))
-        elif name == "series":
-            for agent_name, points in data["series"].items():
-                self.series.setdefault(agent_name, []).extend(points)
-        elif name == "requests":
-            self.running = data["running"]
-            self.requests |= {each["id"]: each for each in data["requests"]}
-            for gone in data["gone"]:
-                self.requests.pop(gone, None)
-        elif name == "hosts":
-            self.connected = data["connected"]
-            for gone in data["removed"]:
-                del self.hosts[gone]
-            for change in data["hosts"]:
-                known = self.hosts.get(change["id"], {})
-                agents = {**known.get("agents", {}), **change["agents"]}
-                agents = {key: place for key, place in agents.items() if place is not None}
-                self.hosts[change["id"]] = known | change | {"agents": agents}
-        elif name == "log":
-            self.lines += data["lines"]
-
-    def request(self, request_id: str, *states: str) -> dict[str, Any] | None:
-        """The request with this id, once it is in one of the states."""
-        for each in self.requests.values():
-            if each["request_id"] == request_id and each["state"] in states:
-                return each
-        return None
-
-    def line(self, text: str) -> dict[str, Any] | None:
-        return next((each for each in self.lines if text in each["message"]), None)
-
-
-@asynccontextmanager
-async def following(
-    client: httpx.AsyncClient, query: str = "", headers: dict[str, str] | None = None
-) -> AsyncIterator[Follower]:
-    port = client.base_url.port
-    assert port is not None
-    async with connected(port, host=client.base_url.host) as connection:
-        fields = tuple(f"{name}: {value}" for name, value in (headers or {}).items())
-        await connection.request(f"{API}/live{query}", method="GET", headers=fields)
-        head = await connection.until(rb"\r\n\r\n")
-        assert b" 200 " in head, head
-        assert b"content-type: text/event-stream" in head
-        yield Follower(connection)
+from tests.http.console_follower import (
+    API,
+    AS_ADA,
+    AS_BOB,
+    HOSTILE,
+    KEYS,
+    OPEN,
+    following,
+    invoke,
+)
 
 
 @pytest.fixture(scope="module")
@@ -178,23 +48,6 @@ async def client(gateway: GatewayInThread) -> AsyncIterator[httpx.AsyncClient]:
 async def keyed(with_keys: GatewayInThread) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(base_url=with_keys.url, timeout=60) as client:
         yield client
-
-
-async def invoke(
-    client: httpx.AsyncClient,
-    script: Any,
-    name: str,
-    *,
-    agent: str = "scripted",
-    headers: dict[str, str] | None = None,
-    stream: bool = False,
-) -> httpx.Response:
-    """Invoke with a request id."""
-    return await client.post(
-        f"/agent/{agent}/invoke",
-        json={"input": script, "stream": stream, "events": stream},
-        headers={"x-request-id": name, **(headers or {})},
-    )
 
 
 # What is shown
@@ -413,6 +266,14 @@ async def test_payloads_are_shown_where_that_is_switched_on(tmp_path: Path) -> N
         assert "a secret" in [event["text"] for event in opened["events"]]
 
 
+async def test_a_stream_is_not_opened_for_whoever_asks_for_its_head(
+    client: httpx.AsyncClient,
+) -> None:
+    response = await client.head(f"{API}/live")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET"
+
+
 # Under whose rights
 
 
@@ -566,89 +427,3 @@ async def test_the_page_comes_with_a_policy_that_makes_no_text_markup(
         assert file.headers["content-security-policy"] == policy
     for path in ("nothing.js", "..%2froutes.py", "routes.py", "index.html/"):
         assert (await keyed.get(f"/console/page/{path}")).status_code == 404
-
-
-# When it is there
-
-
-STRANGERS = "host = '0.0.0.0'\nlame_duck = 0\nallow_anonymous = true"
-
-
-@pytest.mark.parametrize("server", ["console = false", STRANGERS])
-async def test_it_is_not_there_where_it_is_off_or_strangers_would_see_it(
-    tmp_path: Path, server: str
-) -> None:
-    toml = OPEN.replace("[server]", f"[server]\n{server}")
-    async with running_gateway(toml=toml, folder=tmp_path) as gateway:
-        for path in ("/console", "/console/page/main.js", f"{API}/hello"):
-            response = await gateway.client.get(f"http://127.0.0.1:{gateway.port}{path}")
-            assert response.status_code == 404
-
-
-def test_what_is_off_is_not_imported(tmp_path: Path) -> None:
-    program = (
-        "import sys, trio\n"
-        "from gateway.composition.observers import make_console\n"
-        "from gateway.config import CallerKeys, ServerSettings, Settings\n"
-        "told = []\n"
-        "settings = Settings(server=ServerSettings(console=False))\n"
-        "assert make_console(told, None, settings, CallerKeys(), ['127.0.0.1']) is None\n"
-        "print(told, [name for name in sys.modules if 'front.console' in name])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.split() == ["[]", "[]"]
-
-
-async def test_a_reload_that_takes_the_keys_away_closes_it_to_strangers(tmp_path: Path) -> None:
-    toml = KEYS.replace("[server]", "[server]\nhost = '0.0.0.0'\nlame_duck = 0")
-    async with running_gateway(toml=toml, folder=tmp_path) as gateway:
-        url = f"http://127.0.0.1:{gateway.port}{API}/"
-        assert (await gateway.client.get(f"{url}hello", headers=AS_ADA)).status_code == 200
-        async with following(gateway.client, headers=AS_ADA) as page:
-            await page.until(lambda: page.agents)
-            without = OPEN.replace("[server]", f"[server]\n{STRANGERS}")
-            (tmp_path / "gateway.toml").write_text(without)
-            gateway.process.send_signal(signal.SIGHUP)
-            with pytest.raises(EOFError):
-                await page.until(lambda: False)
-        assert (await gateway.client.get(f"{url}hello")).status_code == 404
-
-
-# The end, and readers that do not read
-
-
-async def test_a_stream_is_not_opened_for_whoever_asks_for_its_head(
-    client: httpx.AsyncClient,
-) -> None:
-    response = await client.head(f"{API}/live")
-    assert response.status_code == 405
-    assert response.headers["allow"] == "GET"
-
-
-async def test_an_open_console_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    async with (
-        running_gateway(toml=OPEN, folder=tmp_path) as gateway,
-        following(gateway.client) as page,
-    ):
-        await page.until(lambda: page.agents)
-        gateway.process.send_signal(signal.SIGTERM)
-        with pytest.raises(EOFError):
-            await page.until(lambda: False)
-        with trio.fail_after(20):
-            await gateway.process.wait()
-
-
-async def test_whoever_reads_nothing_makes_nobody_wait(tmp_path: Path) -> None:
-    async with (
-        running_gateway(toml=OPEN, folder=tmp_path) as gateway,
-        connected(gateway.port) as deaf,
-        following(gateway.client, "?topics=requests,log") as page,
-    ):
-        await deaf.request(f"{API}/live", method="GET")
-        await page.step()
-        for number in range(40):
-            script = [["log", "x" * 4000], ["answer", 1]]
-            await invoke(gateway.client, script, f"deaf-{number}")
-        await page.until(lambda: page.request("deaf-39", "completed"))
