@@ -10,7 +10,7 @@ import trio
 
 from gateway import turns
 from gateway.workers.stdin import PIPE_BYTES, StdinWriter
-from tests.unit.test_link import FakeProcess
+from tests.unit.link_scene import FakeProcess
 
 
 class Scene:
