@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec import Struct, structs
 
 from gateway.agents.status import LastFailure, LimitMet
-from gateway.front.console.slices import Slices, pieces
 from gateway.front.console.workers import letter_of
+from gateway.front.slices import Slices, pieces
 from gateway.observe.harmless import printable, shortened
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import Struct, structs
 
 from gateway import clock
-from gateway.front.console.slices import Slices, pieces
+from gateway.front.slices import Slices, pieces
 from gateway.observe.harmless import printable
 
 if TYPE_CHECKING:

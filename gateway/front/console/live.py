@@ -20,9 +20,9 @@ from gateway.front.console.agents import SeenAgents
 from gateway.front.console.fleet import SeenHosts
 from gateway.front.console.requests import Ended, id_of, progress, running, view_running
 from gateway.front.console.series import BUCKET
-from gateway.front.console.slices import pieces
 from gateway.front.console.workers import SeenWorkers
 from gateway.front.event_stream import KEEP_ALIVE
+from gateway.front.slices import pieces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gateway import clock
 from gateway.agents.pool_types import WorkerPhase
-from gateway.front.console.slices import Slices, pieces
+from gateway.front.slices import Slices, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,12 +9,13 @@ request does; the page asks for it. Nothing on the page comes from anywhere else
 from __future__ import annotations
 
 import gzip
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import trio
 from quart import Blueprint, Response, request
 
 from gateway.errors import NotFound
@@ -25,9 +26,8 @@ from gateway.front.docs.embedding import UnfitError, embedded
 from gateway.front.status import caller, visible_agents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
-    from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
     from gateway.config import ServerSettings
     from gateway.front.dialects import Served
@@ -59,11 +59,33 @@ _HEADERS = {
 }
 
 
-class _Embedded(NamedTuple):
-    """What was made of one declaration."""
+class _Shown(NamedTuple):
+    """An agent that a caller may see, as it is at one moment."""
 
-    ready: Ready
-    view: AgentView
+    name: str
+    description: str | None
+    """The configuration's."""
+    ready: Ready | None
+
+
+class _Views:
+    """The agents' parts of the document. Not for several threads at a time."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Ready, AgentView]] = {}
+
+    def keep(self, agents: Container[str]) -> None:
+        """Forget all others: they are gone."""
+        self._made = {name: made for name, made in self._made.items() if name in agents}
+
+    def of(self, agent: _Shown) -> AgentView:
+        """The same as long as its worker's declaration is: a schema is read once."""
+        if agent.ready is None:
+            return AgentView(agent.name, agent.description)
+        made = self._made.get(agent.name)
+        if made is None or made[0] is not agent.ready:
+            made = self._made[agent.name] = agent.ready, _view(agent, agent.ready)
+        return made[1]
 
 
 def make_docs_blueprint(
@@ -71,31 +93,31 @@ def make_docs_blueprint(
 ) -> Blueprint:
     """Make the routes for the agents of one gateway, which is called in these dialects."""
     routes = Blueprint("docs", __name__)
-    views: dict[str, _Embedded] = {}
+    views = _Views()
+    one_at_a_time = trio.CapacityLimiter(1)
 
-    def view(agent: Agent) -> AgentView:
-        """The same as long as its worker's declaration is: a schema is read once."""
-        ready = agent.declared.ready
-        if ready is None:
-            views.pop(agent.name, None)
-            return AgentView(agent.name, agent.settings.description)
-        known = views.get(agent.name)
-        if known is None or known.ready is not ready:
-            known = views[agent.name] = _Embedded(ready, _view(agent, ready))
-        return known.view
+    def make(agents: Sequence[_Shown], names: Container[str], *, keys: bool) -> bytes:
+        views.keep(names)
+        document = make_document(
+            [views.of(agent) for agent in agents],
+            [each.describe for each in dialects],
+            version=_version(),
+            keys=keys,
+            metrics=settings.metrics is not False,
+        )
+        return msgspec.json.encode(document)
 
     @routes.get("/openapi.json")
     async def description() -> Response:
-        for gone in views.keys() - dispatcher.agents.keys():
-            del views[gone]
-        document = make_document(
-            [view(agent) for agent in visible_agents(dispatcher)],
-            [each.describe for each in dialects],
-            version=_version(),
-            keys=caller() is not ANONYMOUS,
-            metrics=settings.metrics is not False,
-        )
-        return Response(msgspec.json.encode(document), content_type="application/json")
+        shown = [
+            _Shown(agent.name, agent.settings.description, agent.declared.ready)
+            for agent in visible_agents(dispatcher)
+        ]
+        keys = caller() is not ANONYMOUS
+        # In a thread: reading the largest schemas takes 40 ms for each agent, and there are many.
+        made = partial(make, shown, frozenset(dispatcher.agents), keys=keys)
+        text = await trio.to_thread.run_sync(made, limiter=one_at_a_time)
+        return Response(text, content_type="application/json")
 
     @routes.get("/docs")
     async def page() -> Response:
@@ -108,7 +130,7 @@ def make_docs_blueprint(
     return routes
 
 
-def _view(agent: Agent, ready: Ready) -> AgentView:
+def _view(agent: _Shown, ready: Ready) -> AgentView:
     schemas = {}
     for what, schema in (("input", ready.input), ("output", ready.output)):
         if schema is not None:
@@ -119,7 +141,7 @@ def _view(agent: Agent, ready: Ready) -> AgentView:
                 schemas[what] = {"description": f"The declared schema cannot be shown: {error}"}
     return AgentView(
         agent.name,
-        agent.settings.description or ready.description,
+        agent.description or ready.description,
         ready.handlers,
         schemas.get("input"),
         schemas.get("output"),

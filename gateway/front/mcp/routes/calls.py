@@ -19,6 +19,7 @@ from gateway.front.mcp.splice import Splices
 from gateway.front.mcp.tools import AgentTools, make_tools, read_name
 from gateway.front.runs.reading import PORTION
 from gateway.front.runs.run import Run
+from gateway.front.slices import Slices
 
 if TYPE_CHECKING:
     from gateway.agents.dispatcher import Dispatcher
@@ -90,6 +91,15 @@ class Calls:
         self._closed = False
 
     # Tools
+
+    async def prepare(self) -> None:
+        """Make what `tools` lists, where it is not known yet, with pauses: the largest schemas take
+        the event loop 40 ms for each agent."""
+        slices = Slices()
+        for name in tuple(self._dispatcher.agents):
+            if name in self._dispatcher.agents:
+                self._tools_of(name)
+            await slices.pause()
 
     def tools(self, caller: Caller) -> Iterator[tuple[str, bytes]]:
         """The tools that a caller may see, as JSON texts, sorted by their names."""

@@ -109,6 +109,7 @@ class Handlers:
     ) -> types.ListToolsResult:
         """A page of the tools that the caller may see."""
         visit = visit_of(ctx)
+        await self._calls.prepare()
         after = (params and params.cursor) or ""
         tools, more = page_of(self._calls.tools(visit.request.caller), after)
         placeholder = []
