@@ -32,8 +32,8 @@ from gateway.front.console.live import (
 )
 from gateway.front.console.requests import MOST_KEPT
 from gateway.front.console.rights import Rights
-from gateway.front.console.slices import Slices
 from gateway.front.console.watch import MOST_READERS, MOST_READERS_OF_KEY, Watch
+from gateway.front.slices import Slices
 from gateway.observe.access_line import AccessLine
 from tests.unit.console import ADA, KEYS, Agents, call, console_of, observed
 
