@@ -96,6 +96,27 @@ SCOPE = {
 }
 
 
+async def get(app: Any, path: str, *headers: tuple[bytes, bytes]) -> FakeClient:
+    """What a client is sent that asks a whole application for a path."""
+    client = FakeClient(b"")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"127.0.0.1"), *headers],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+    }
+    await app(scope, client.receive, client.send)
+    return client
+
+
 def make_routes(dispatcher: FakeDispatcher, dialects: tuple[Dialect, ...] = DIALECTS) -> CallRoutes:
     it: Any = dispatcher
     inner: Any = None

@@ -12,35 +12,15 @@ import trio.testing
 
 from gateway.agents.dispatcher import Dispatcher
 from gateway.config import RunSettings, ServerSettings
-from gateway.front.app import App, make_app
+from gateway.front.app import make_app
 from gateway.front.docs import routes
 from gateway.front.mcp.routes.calls import Calls
 from gateway.front.runs.service import Runs
 from protocol import Ready
-from tests.unit.asgi import FakeClient
+from tests.unit.asgi import FakeClient, get
 
 SECONDS = 10
 """For a thread to be let go on: only where the event loop is held is it as long."""
-
-
-async def get(app: App, path: str) -> FakeClient:
-    client = FakeClient(b"")
-    scope: Any = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"127.0.0.1")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-    }
-    await app(scope, client.receive, client.send)  # type: ignore[arg-type]  # plain dicts, as sent
-    return client
 
 
 async def test_the_event_loop_goes_on_while_the_api_is_described(

@@ -19,7 +19,7 @@ from gateway.front.observed import Observing
 from gateway.front.requests import CallRoutes
 from gateway.front.runs.service import Runs
 from gateway.observe.observation import Observation, Tell
-from tests.unit.asgi import DIALECTS, HOSTS, FakeClient, FakeDispatcher, Story
+from tests.unit.asgi import DIALECTS, HOSTS, FakeClient, FakeDispatcher, Story, get
 from tests.unit.runs import ASYNC, Client
 
 JSON = (b"content-type", b"application/json")
@@ -224,7 +224,7 @@ async def test_a_route_of_the_application_is_observed_by_its_rule(
     path: str, status: int, error: str, route: str
 ) -> None:
     told: list[Observation] = []
-    assert await get(path, told.append) == status
+    assert (await get(an_app(told.append), path, (b"x-request-id", b"mine"))).status == status
     (seen,) = told
     assert (seen.status, seen.error_type, seen.route, seen.agent) == (status, error, route, "")
     assert seen.bytes_out > 0
@@ -242,27 +242,6 @@ def an_app(tell: Tell | None) -> Any:
     dispatcher = Dispatcher({})
     runs = Runs(dispatcher, RunSettings(), tell)
     return make_app(dispatcher, runs, ServerSettings(), tell)
-
-
-async def get(path: str, tell: Tell) -> int:
-    client = FakeClient(b"")
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "root_path": "",
-        "headers": [(b"host", b"127.0.0.1"), (b"x-request-id", b"mine")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-    }
-    await an_app(tell)(scope, client.receive, client.send)
-    _, head = client.sent[0]
-    return int(head["status"])
 
 
 async def test_a_defect_of_the_application_is_observed() -> None:
