@@ -301,7 +301,15 @@ class Connection:
                     with trio.fail_after(self._patience(sum(map(len, left)))):
                         for part in left:
                             await self._stream.send_all(part)
-                except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                except (
+                    trio.BrokenResourceError,
+                    trio.ClosedResourceError,
+                    trio.TooSlowError,
+                ) as error:
+                    # The cause's traceback has a frame of contextlib's that holds the cause, and
+                    # all others hold what was to be sent: it would wait for the garbage collector.
+                    if error.__cause__ is not None:
+                        error.__cause__.__traceback__ = None
                     self._leave()
 
     def _patience(self, count: int) -> float:
