@@ -103,6 +103,13 @@ class Scene:
         self.dispatcher = Dispatcher({"a": agent.agent})
         self.host = Host(self.bus, SUBJECTS, HOST, self.dispatcher, grace=10)
 
+    async def end(self) -> None:
+        """End the host in order, and its connection at once after that."""
+        await self.dispatcher.drain(20)
+        await self.dispatcher.stop(1)
+        await self.host.end()
+        self.nats.cut(self.bus)
+
     def front(self, name: str = "front") -> FakeFront:
         front = FakeFront(self.nats, name)
         self._nursery.start_soon(front.run)
@@ -209,14 +216,8 @@ async def test_what_a_front_submits_until_it_hears_that_its_host_ends_is_refused
         scene.nats.hold(front.bus)
         front.wire.send(submit(1))
 
-        async def end() -> None:
-            await scene.dispatcher.drain(20)
-            await scene.dispatcher.stop(1)
-            await scene.host.end()
-            scene.nats.cut(scene.bus)
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(end)
+            nursery.start_soon(scene.end)
             await trio.sleep(0.1)
             scene.nats.release(front.bus)
         await trio.sleep(0.5)
@@ -234,14 +235,8 @@ async def test_what_does_not_fit_into_a_window_before_its_host_ends_is_refused(
         scene.nats.hold(front.bus)
         front.wire.send(submit(1, "x" * 2 * pipe.WINDOW_BYTES), submit(2))
 
-        async def end() -> None:
-            await scene.dispatcher.drain(20)
-            await scene.dispatcher.stop(1)
-            await scene.host.end()
-            scene.nats.cut(scene.bus)
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(end)
+            nursery.start_soon(scene.end)
             await trio.sleep(0.1)
             scene.nats.release(front.bus)
         await trio.sleep(0.5)
