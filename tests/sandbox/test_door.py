@@ -136,6 +136,33 @@ async def test_whoever_has_been_told_what_an_answer_took_finds_it_counted(
     ]
 
 
+@pytest.mark.parametrize("target", ["/llm/x", "/nobody/x", "/llm/y"])
+async def test_whoever_has_an_answer_finds_its_record(
+    monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Passed on, refused, or failed; the door may be held up right after it has answered."""
+
+    async def answer(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
+        del upstream
+        await stream.send_all(WHOLE if b"/x " in head else b"HTTP/1.1 nonsense\r\n\r\n")
+
+    go_on = trio.Event()
+    send = Downstream.send
+
+    async def held_up(self: Downstream, *events: h11.Event) -> None:
+        await send(self, *events)
+        await go_on.wait()
+
+    monkeypatch.setattr(Downstream, "send", held_up)
+    async with scene(answer) as it, await it.connect() as agent:
+        await agent.send_all(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        status_of_answer = status(await agent.receive_some())
+        assert [each.status for each in it.records] == [status_of_answer]
+        go_on.set()
+        await trio.testing.wait_all_tasks_blocked()
+    assert [each.status for each in it.records] == [status_of_answer]
+
+
 async def test_the_agents_leaving_ends_the_request_at_once() -> None:
     async def answer(upstream: Upstream, stream: trio.SocketStream, head: bytes) -> None:
         del head

@@ -668,6 +668,28 @@ async def test_a_tunnel_whose_end_is_gone_before_it_opens_is_no_defect(
     assert "defect" not in caplog.text
 
 
+async def test_whoever_is_refused_finds_the_record_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the proxy is held up right after it has answered, as any process may be."""
+    send_answer = egress._answer
+
+    async def held_up(*args: Any) -> None:
+        await send_answer(*args)
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(egress, "_answer", held_up)
+    auditor = Kept()
+    ours, theirs = trio.socket.socketpair()
+    with ours:
+        async with trio.open_nursery() as nursery:
+            handler = Egress(auditor, POLICY)
+            nursery.start_soon(handler.serve_client, trio.SocketStream(theirs), 1)
+            await ours.send(b"CONNECT b.com:1 HTTP/1.1\r\n\r\n")
+            assert (await ours.recv(64)).startswith(b"HTTP/1.1 403 ")
+            assert [each.verdict for each in auditor.records] == ["refused"]
+            nursery.cancel_scope.cancel()
+    assert len(auditor.records) == 1
+
+
 async def test_a_client_that_says_nothing_is_let_go(autojump_clock: trio.testing.MockClock) -> None:
     ours, theirs = trio.socket.socketpair()
     with ours:

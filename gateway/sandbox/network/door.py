@@ -27,6 +27,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -133,7 +134,7 @@ class Door:
             if isinstance(decided, Denied):
                 entry = self._entries.get(call.service)
                 call.refuse(decided.rule, decided.why, decided.status)
-                await self._answer(agent, entry, decided.status, decided.why, [_NO_RETRY])
+                await self._answer(agent, entry, call, [_NO_RETRY])
                 return
             assert isinstance(asked, h11.Request)
             entry, target = decided
@@ -151,7 +152,7 @@ class Door:
             if agent.began:
                 agent.abort()
                 raise Left from None  # a cut, which the agent sees as one
-            await self._answer(agent, entry, failed.status, str(failed), [])
+            await self._answer(agent, entry, call, [])
         except Left as left:
             call.why = call.why or str(left)
             raise
@@ -198,7 +199,8 @@ class Door:
         connection = await connect(entry)
         whole = False
         try:
-            whole = await Forwarding(agent, entry, connection, call).run(asked, target)
+            note = partial(self._note, call, entry)
+            whole = await Forwarding(agent, entry, connection, call, note).run(asked, target)
         finally:
             if not whole:
                 connection.close()
@@ -209,14 +211,15 @@ class Door:
         self,
         agent: Downstream,
         entry: Entry | None,
-        status: int,
-        why: str,
+        call: Call,
         headers: list[tuple[bytes, bytes]],
     ) -> None:
+        """Answer as the call was refused, or has failed."""
+        self._note(call, entry)
         form: ErrorForm = "openai" if entry is None else entry.errors
-        why = f"agent-gateway: {why}"
+        body = encode_error(form, call.status, f"agent-gateway: {call.why}")
         with trio.move_on_after(ANSWER_SECONDS):
-            await agent.answer(status, [_JSON, *headers], encode_error(form, status, why))
+            await agent.answer(call.status, [_JSON, *headers], body)
 
     async def _answer_exceeded(
         self, agent: Downstream, entry: Entry, exceeded: Exceeded, call: Call
@@ -224,9 +227,14 @@ class Door:
         call.refuse(exceeded.setting, exceeded.message, 429)
         headers = [(b"retry-after", str(exceeded.retry_after).encode())]
         headers += [] if exceeded.retry else [_NO_RETRY]
-        await self._answer(agent, entry, 429, exceeded.message, headers)
+        await self._answer(agent, entry, call, headers)
 
     def _note(self, call: Call, entry: Entry | None) -> None:
+        """Tell the record of a call, once: before the agent has the end of its answer, or when it
+        gets none. Whoever has an answer may look for its record at once."""
+        if call.noted:
+            return
+        call.noted = True
         tokens = call.usage and call.usage.tokens
         if entry is not None:
             call.charge(entry.budget, ended=True)

@@ -9,7 +9,7 @@ The proxy speaks HTTP CONNECT, which HTTP clients use for https: the agent names
 and gets a tunnel or a refusal. Where the settings name `http://host:port`, it passes on requests
 without TLS as well: the first of a connection is sent in the form for an origin server, and what
 follows is a tunnel to that host, which is asked to close it after its answer. Each connection is
-one record (`audit`), at its end.
+one record (`audit`): at its end, or before it is refused.
 """
 
 from __future__ import annotations
@@ -153,16 +153,21 @@ class Egress:
         open.
         """
         tunnel = Tunnel(worker)
-        self._tunnels.add(tunnel)
-        try:
-            async with client:
+        refusal: ProxyRefusal | None = None
+        async with client:
+            self._tunnels.add(tunnel)
+            try:
                 with tunnel.scope:
-                    await self._serve(client, tunnel)
-        finally:
-            self._tunnels.remove(tunnel)
-            self._auditor.note(tunnel.record())
+                    refusal = await self._serve(client, tunnel)
+            finally:
+                self._tunnels.remove(tunnel)
+                # Before the answer: whoever has that may look for the record at once.
+                self._auditor.note(tunnel.record())
+            if refusal is not None:
+                await _answer(client, refusal.status, str(refusal))
 
-    async def _serve(self, client: trio.SocketStream, tunnel: Tunnel) -> None:
+    async def _serve(self, client: trio.SocketStream, tunnel: Tunnel) -> ProxyRefusal | None:
+        """Serve the tunnel to its end; returns what to answer if there may be none."""
         try:
             with trio.fail_after(HEAD_TIMEOUT):
                 head, rest = await _read_head(client)
@@ -175,8 +180,7 @@ class Egress:
             too_slow = ProxyRefusal(504, "it took too long", rule="connect")
             refusal = error if isinstance(error, ProxyRefusal) else too_slow
             tunnel.refused(refusal)
-            await _answer(client, refusal.status, str(refusal))
-            return
+            return refusal
         async with upstream:
             tunnel.opened()
             if not asked.head:
@@ -187,6 +191,7 @@ class Egress:
                 end = nursery.cancel_scope
                 nursery.start_soon(_pass_on, client, upstream, tunnel.count_sent, end)
                 nursery.start_soon(_pass_on, upstream, client, tunnel.count_received, end)
+        return None
 
 
 async def open_upstream(tunnel: Tunnel) -> trio.SocketStream:

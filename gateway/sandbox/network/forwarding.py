@@ -14,8 +14,9 @@ the service ends too early, the agent's connection is, so that half an answer ne
 own, in the form that clients of this service read. It names the service, the clock or the cause,
 and the setting that moves it. Afterwards it can only be a cut.
 
-*Budgets.* A piece of the answer is charged before the agent gets it. Whoever has an answer, or the
-numbers at the end of a stream, may ask again at once, and must find them counted.
+*Budgets and records.* A piece of the answer is charged before the agent gets it, and the record
+of the call is told before the last piece. Whoever has an answer, or the numbers at the end of a
+stream, may ask again at once, or look at the counters, and must find them counted.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from gateway.sandbox.network.upstream import BadAnswer
 from gateway.sandbox.network.usage import UsageReader, tokens_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.config.presets import ErrorForm
     from gateway.sandbox.network.audit import Verdict
     from gateway.sandbox.network.budget import Budget
@@ -99,6 +102,8 @@ class Call:
     """Whether the answer has come to its end."""
     charged: int = 0
     """Tokens that the service's budget was charged so far."""
+    noted: bool = False
+    """Whether its record was told."""
 
     def refuse(self, rule: str, why: str, status: int) -> None:
         self.verdict, self.rule, self.why, self.status = "refused", rule, why, status
@@ -127,11 +132,20 @@ class Call:
 class Forwarding:
     """One request and its answer, on one connection to the service."""
 
-    def __init__(self, agent: Downstream, entry: Entry, connection: Connection, call: Call) -> None:
+    def __init__(
+        self,
+        agent: Downstream,
+        entry: Entry,
+        connection: Connection,
+        call: Call,
+        note: Callable[[], None],
+    ) -> None:
+        """`note` tells the record of the call, whose answer has come to its end."""
         self._agent = agent
         self._entry = entry
         self._connection = connection
         self._call = call
+        self._note = note
         self._name = entry.service.name
         self._sent_whole = self._answered = False
         self._waiting = trio.CancelScope()
@@ -229,6 +243,8 @@ class Forwarding:
             call.whole = whole = self._connection.is_whole
             # Before the agent has it: then its next request may be read before this task goes on.
             call.charge(self._entry.budget, ended=whole)
+            if whole:
+                self._note()
             passed = masked.feed(data) + (masked.end() if whole else b"")
             events += [h11.Data(data=passed)] if passed else []
             events += [h11.EndOfMessage()] if whole else []
