@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway import clock
 from gateway.config import AgentSettings, CallerKeys, Clocks, Settings
@@ -177,6 +177,37 @@ async def test_a_slow_reader_is_told_later_and_in_one_step(
             await steps.__anext__()
         await steps.aclose()  # type: ignore[attr-defined]
     nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_ends_that_is_being_sent_when_the_gateway_ends(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    agents = Agents()
+    console = console_of(agents)
+    nursery.start_soon(console.watch.run)
+    rights = Rights(ANONYMOUS, keys=False)
+    topics = [RequestsTopic(console, rights, None), LogTopic(console, rights, LineFilter())]
+    async with LiveBody(console, rights, topics) as body:
+        steps = body.__aiter__()
+        assert b"event: requests" in await steps.__anext__()
+        for scope in agents.reading:
+            scope.cancel()
+        await wait_all_tasks_blocked()
+        with trio.fail_after(5):
+            assert [step.partition(b"\n")[0] async for step in steps] == [b"event: log"]
+        await steps.aclose()  # type: ignore[attr-defined]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_that_begins_as_the_gateway_ends_is_empty(
+    autojump_clock: MockClock,
+) -> None:
+    console = console_of(Agents())
+    rights = Rights(ANONYMOUS, keys=False)
+    async with LiveBody(console, rights, [RequestsTopic(console, rights, None)]) as body:
+        console.watch.close()
+        with trio.fail_after(5):
+            assert [step async for step in body] == []
 
 
 async def test_a_stream_ends_with_the_key_that_it_was_opened_with(

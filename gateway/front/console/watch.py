@@ -221,5 +221,8 @@ class Watch:
                 self._readers.remove(reader)
 
     async def next_look(self) -> None:
-        """Wait for the next look, or for `closed`."""
-        await self._looked.park()
+        """Wait for the next look, or for `closed`, which may have come while a step was sent."""
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._looked.park()
