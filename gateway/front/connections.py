@@ -189,6 +189,8 @@ class Connection:
 
     async def read_more(self) -> None:
         if self._requests.pending:
+            # Nothing is waited for: a client that has sent much at once would have every turn.
+            await trio.lowlevel.checkpoint()
             await self._handle(b"")
         elif self._client_ended:
             await self._outlast_half_closed()

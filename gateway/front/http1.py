@@ -10,6 +10,9 @@ a fraction of the cost. `http1_response` writes the responses.
 - **h11 gets nothing that belongs to a later request.** While one is being answered, what the client
   sends is kept here, up to a limit. So whoever reads the socket can go on reading, which is the
   only way to see the client leave.
+- **A chunked body is read in slices.** A chunk costs h11 10 µs and may hold one byte: what one read
+  of the socket brings could keep the event loop busy for a second. After each slice there is a
+  pause (`pending`), in which others have their turn.
 - **Empty lines before a request are ignored** (RFC 9112, 2.2), and so is everything after the last
   request of a connection: some clients send a CRLF after a body.
 - **Other versions than HTTP/1 are refused.** h11 would let them pass.
@@ -93,6 +96,7 @@ class HTTP1Requests:
         self._keep_alive = keep_alive
         self._is_last = is_last
         self._h11: h11.Connection
+        self._in_slice = False
         self._response = HTTP1Response()
         self._unfed = b""
         self._unfed_body: float | None = None  # None: what comes next is a head
@@ -155,7 +159,8 @@ class HTTP1Requests:
 
     def next_event(self) -> Request | bytes | h11.Event | type[h11.NEED_DATA]:
         """The next part of a request, or h11.NEED_DATA, as there is nothing to do while
-        `answering`; h11.ConnectionClosed after the end of all requests.
+        `answering`; h11.ConnectionClosed after the end of all requests. With `pending`, NEED_DATA
+        is a pause: others are to have their turn before more of a chunked body is read.
 
         Raises h11.RemoteProtocolError; `refusal` then says why.
         """
@@ -200,6 +205,7 @@ class HTTP1Requests:
     def _parse_head(self, head: bytes) -> Request:
         """Read a whole head that is not plain. Raises h11.RemoteProtocolError."""
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_INCOMPLETE_BYTES)
+        self._in_slice = False
         self._h11.receive_data(head)
         request = cast("h11.Request", self._h11.next_event())  # the head is whole
         return Request(request.method, request.target, request.http_version, [*request.headers])
@@ -217,15 +223,18 @@ class HTTP1Requests:
             return data
         else:
             event = h11.NEED_DATA
-        if event is h11.NEED_DATA and self._ended:
+        if event is h11.NEED_DATA and self._ended and not self.pending:
             raise self._refuse(InvalidRequest("the request's body is not complete"))
         return event
 
     def _next_of_chunks(self) -> bytes | h11.Event | type[h11.NEED_DATA]:
         event = self._h11.next_event()
-        while event is h11.NEED_DATA and self._unfed:
+        if event is h11.NEED_DATA and self._unfed and not self._in_slice:
+            self._in_slice = True
             self._h11.receive_data(self._take(self._slice_length()))
             event = self._h11.next_event()
+        if event is h11.NEED_DATA:  # one slice after the other, with a pause in between
+            self._in_slice, self.pending = False, bool(self._unfed)
         return bytes(event.data) if isinstance(event, h11.Data) else cast("h11.Event", event)
 
     def _slice_length(self) -> int:

@@ -13,7 +13,7 @@ import trio
 
 from gateway.front import connections
 from tests.harness import running_gateway
-from tests.http.carrier import bare_server
+from tests.http.carrier import application, bare_server, with_lifespan
 from tests.http.conftest import SCRIPTED, Shared
 from tests.http.raw import Connection, connected
 
@@ -86,6 +86,55 @@ async def test_requests_in_one_packet_are_answered_one_after_the_other(shared: S
     for number, answer in enumerate(answers):
         assert answer.status == 200
         assert f"no. {number}".encode() in answer.body
+
+
+async def test_others_have_their_turn_between_the_requests_of_one_packet() -> None:
+    calls = []
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def respond(send) -> None:
+        calls.append(send)
+        begun.set()
+        if not go_on.is_set():
+            await go_on.wait()
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async with bare_server(application(respond)) as port, connected(port) as connection:
+        await connection.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n" * 200)
+        await begun.wait()
+        go_on.set()
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        assert len(calls) < 100
+        for _ in range(200):
+            assert (await connection.until(rb"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+
+
+async def test_others_have_their_turn_while_many_chunks_are_read() -> None:
+    pieces: list[bytes] = []
+    begun, go_on = trio.Event(), trio.Event()
+
+    async def call(_scope, receive, send) -> None:
+        begun.set()
+        await go_on.wait()
+        more = True
+        while more:
+            message = await receive()
+            pieces.append(message["body"])
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async with bare_server(with_lifespan(call)) as port, connected(port) as connection:
+        await connection.send(head("/", None) + b"1\r\nx\r\n" * 10_000 + b"0\r\n\r\n")
+        await begun.wait()
+        go_on.set()
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        assert len(pieces) < 5_000
+        assert (await connection.until(rb"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+    assert b"".join(pieces) == b"x" * 10_000
 
 
 async def test_a_silent_connection_is_closed_after_the_keep_alive_time() -> None:

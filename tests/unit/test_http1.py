@@ -36,7 +36,9 @@ split = pytest.mark.parametrize("split", [whole, byte_by_byte])
 def events(requests: HTTP1Requests) -> list[Request | bytes | h11.Event]:
     """Everything until more is needed."""
     found: list[Request | bytes | h11.Event] = []
-    while (event := requests.next_event()) is not h11.NEED_DATA:
+    while (event := requests.next_event()) is not h11.NEED_DATA or requests.pending:
+        if event is h11.NEED_DATA:
+            continue  # a pause
         assert not isinstance(event, type), "it never pauses"
         found.append(event)
         if isinstance(event, h11.ConnectionClosed):
@@ -312,6 +314,37 @@ def test_a_large_body_in_chunks_is_read_whole() -> None:
     assert body(found) == data
     assert requests.read_ahead
     assert len(data) > http1.MAX_AHEAD_BYTES  # what is of this request is not ahead
+
+
+def events_of_slices(requests: HTTP1Requests) -> list[int]:
+    """How many events there are before each pause."""
+    counts = [0]
+    while (event := requests.next_event()) is not h11.NEED_DATA or requests.pending:
+        if event is h11.NEED_DATA:
+            counts.append(0)
+        else:
+            counts[-1] += 1
+    return counts
+
+
+def test_after_each_slice_of_a_chunked_body_there_is_a_pause() -> None:
+    requests = HTTP1Requests()
+    requests.receive_data(head("Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 10_000)
+    counts = events_of_slices(requests)
+    assert sum(counts) == 1 + 10_000
+    assert max(counts) <= MAX_FIELDS
+
+
+def test_an_end_in_the_middle_of_a_body_counts_once_all_that_has_come_is_read() -> None:
+    requests = HTTP1Requests()
+    requests.receive_data(head("Transfer-Encoding: chunked") + b"1\r\nx\r\n" * 1_000)
+    requests.receive_eof()
+    assert isinstance(requests.next_event(), Request)
+    while requests.next_event() is not h11.NEED_DATA:
+        assert requests.refusal is None
+    assert requests.pending
+    with pytest.raises(h11.RemoteProtocolError):
+        events_of_slices(requests)
 
 
 def test_what_follows_a_request_and_cannot_be_read_is_not_taken_for_that_request() -> None:
