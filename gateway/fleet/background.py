@@ -43,7 +43,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.exchange import MAX_COLLECTED_BYTES
-from gateway.fleet.messages import Error, Submit
+from gateway.fleet.messages import NO_MESSAGE, Error, Submit
 from gateway.observe import logs
 from protocol.framing import MAX_RELAYED_LINE_BYTES
 
@@ -281,7 +281,7 @@ class Store:
         try:
             data = await _get(js, self._runs, self._at("record", agent.decode(), token))
             return None if data is None else msgspec.msgpack.decode(data, type=Record)
-        except (UnicodeDecodeError, msgspec.MsgspecError, RecursionError, NonsenseError) as error:
+        except (*NO_MESSAGE, NonsenseError) as error:
             logs.event(log, logging.ERROR, f"a background run cannot be read: {error}")
             return None
 
@@ -291,7 +291,7 @@ class Store:
         try:
             data = await self._run(lambda js: _get(js, self._done, subject))
             return None if data is None else msgspec.msgpack.decode(data, type=Outcome)
-        except (msgspec.MsgspecError, RecursionError, NonsenseError) as error:
+        except (*NO_MESSAGE, NonsenseError) as error:
             message = f"a host has not written how a background run has ended, but: {error}"
             logs.event(log, logging.ERROR, message, agent=agent)
             return NONSENSE
@@ -332,7 +332,7 @@ class Store:
                         data = await _get(js, self._runs, self._at("job", agent, token))
                         if data is not None:
                             return token, msgspec.msgpack.decode(data, type=Submit)
-                    except (msgspec.MsgspecError, RecursionError, NonsenseError):
+                    except (*NO_MESSAGE, NonsenseError):
                         return token, None
             except NoneInTimeError:
                 return None

@@ -259,6 +259,12 @@ def encode(message: Up | Down) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
+NO_MESSAGE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are not what was expected: text that is no UTF-8, and what is
+nested too deeply, have exceptions of their own. Wherever a peer's bytes are read, all are caught:
+one that was not would end this process."""
+
+
 class FrameError(ValueError):
     """What the peer has sent are not frames of the messages that it may send."""
 
@@ -318,7 +324,7 @@ class Reader(Generic[_Said]):
                 break
             try:
                 messages.append(self._decode(data[start : start + length]))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except NO_MESSAGE as error:
                 raise FrameError(f"a frame that is no message: {str(error)[:MAX_REASON]}") from None
             at = start + length
         if at < size:

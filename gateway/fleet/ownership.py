@@ -54,7 +54,7 @@ import msgspec
 
 from gateway.fleet.conversation import Agent, Conversation, Elsewhere, State
 from gateway.fleet.lookup import REMEMBERED, digests
-from gateway.fleet.messages import Claim
+from gateway.fleet.messages import NO_MESSAGE, Claim
 from gateway.fleet.subjects import Peer, digest_of
 
 if TYPE_CHECKING:
@@ -343,7 +343,7 @@ class Claims:
         """Another host claims a conversation that this one has, had a moment ago, or claims."""
         try:
             claim = _claim_decoder.decode(delivery.data)
-        except msgspec.DecodeError:
+        except NO_MESSAGE:
             return
         other = Peer.parse(claim.host)
         # It is answered as this host, and so only where it can be a claimant's.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from gateway.config import AgentSettings, Clocks, Workers
-from gateway.fleet.messages import MOST_DESCRIPTION, AgentDescription
+from gateway.fleet.messages import MOST_DESCRIPTION, NO_MESSAGE, AgentDescription
 from protocol import Ready
 from protocol.gateway_side import GatewayConnection
 
@@ -49,7 +49,7 @@ def read_description(body: bytes) -> Described | None:
         return None
     try:
         told = _decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except NO_MESSAGE:
         return None
     ready = None
     if told.ready is not None:

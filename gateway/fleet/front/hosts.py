@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.agents.status import AgentState
 from gateway.config import AGENT_NAME
-from gateway.fleet.messages import MOST_AGENTS, MOST_BEATEN, VERSION, Beat
+from gateway.fleet.messages import MOST_AGENTS, MOST_BEATEN, NO_MESSAGE, VERSION, Beat
 from gateway.fleet.subjects import NAME
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class Hosts:
             return None
         try:
             beat = _decode(data)
-        except (msgspec.MsgspecError, RecursionError):
+        except NO_MESSAGE:
             self.ignored = f"says what is no beat, of at most {MOST_BEATEN} agents"
             return None
         if beat.version != VERSION:

@@ -20,6 +20,7 @@ from gateway.agents.status import (
     Limits,
     WorkerStatus,
 )
+from gateway.fleet.messages import NO_MESSAGE
 from gateway.observe.harmless import shortened
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ async def ask_all(agent: str, places: Sequence[tuple[At, Link]]) -> list[Told | 
 
         link.ask("status", agent, answer)
         await answered.wait()
-        told[number] = _read(bodies[0])
+        told[number] = read_told(bodies[0])
 
     with trio.move_on_after(STATUS_SECONDS):
         async with trio.open_nursery() as nursery:
@@ -121,12 +122,12 @@ async def ask_all(agent: str, places: Sequence[tuple[At, Link]]) -> list[Told | 
     return told
 
 
-def _read(body: bytes | None) -> Told | None:
+def read_told(body: bytes | None) -> Told | None:
     if body is None or len(body) > MOST_STATUS_BYTES:
         return None
     try:
         told = _decode(body)
-    except (msgspec.MsgspecError, RecursionError):
+    except NO_MESSAGE:
         return None
     shallow = _is_shallow([told.sandbox, told.services, told.network], MOST_DEPTH)
     return told if shallow else None
