@@ -1,4 +1,4 @@
-"""`python -m tests.clients`: ask every client everything, and make the README's table of it."""
+"""`python -m tests.clients`: ask every client everything, and make the READMEs' tables of it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.harness import gateway_in_thread
 def main() -> int:
     """Print the table. 1 if a client did not get what it should have."""
     parser = argparse.ArgumentParser(prog="python -m tests.clients", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put the table into the README")
+    parser.add_argument("--write", action="store_true", help="put it into the READMEs")
     parser.add_argument("--only", choices=OF_PROTOCOL, help="ask the clients of one protocol")
     options = parser.parse_args()
     if options.only and options.write:
-        parser.error("the README has all protocols: --write goes without --only")
+        parser.error("the READMEs have all protocols: --write goes without --only")
     asked = OF_PROTOCOL[options.only] if options.only else clients.CLIENTS
     with tempfile.TemporaryDirectory(prefix="clients-") as name:
         folder = Path(name)

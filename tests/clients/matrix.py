@@ -1,17 +1,22 @@
-"""The table of clients in the README, made from what they gave."""
+"""The table of clients, made from what they gave, and its short form for the README."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from tests.clients.clients import ROOT, Results
 from tests.clients.row import Client
 from tests.clients.scenarios import COLUMNS, Reply, Scenario
 
 README = ROOT / "README.md"
+WHOLE = ROOT / "tests" / "clients" / "README.md"
+"""Where the whole table is; the README has its short form."""
 MARK = "<!-- made by: python -m tests.clients -->\n"
 WORKS, FAILS, LACKS = "✓", "✗", "-"
+NAMES = ["client", "version", "API"]
+"""The columns before those of `scenarios`."""
 
 Rows = list[list[str]]
 
@@ -40,7 +45,7 @@ def rows(results: Results) -> Rows:
         able = [each.api.name for each in clients if not each.lacks_column(column)]
         return WORKS if len(able) == len(clients) else ", ".join(able) or LACKS
 
-    table = [["client", "version", "API", *COLUMNS]]
+    table = [[*NAMES, *COLUMNS]]
     for name in dict.fromkeys(client.name for client in results.versions):
         clients = [client for client in results.versions if client.name == name]
         apis = ", ".join(client.api.name for client in clients)
@@ -54,20 +59,38 @@ def as_markdown(table: Rows) -> str:
     return head + "| --- " * len(table[0]) + "|\n" + "".join(body)
 
 
-def in_readme() -> Rows:
-    """The cells of the table that the README has."""
-    head, _, *body = _in_readme()[1].splitlines()
+def in_short(table: Rows) -> Rows:
+    """The table as the README has it: what works is left out, and all else named in one column."""
+    head, *body = table
+    short = [[*head[: len(NAMES)], "missing"]]
+    for row in body:
+        cells = zip(head[len(NAMES) :], row[len(NAMES) :], strict=True)
+        missing = [_but(column, cell) for column, cell in cells if cell != WORKS]
+        short.append([*row[: len(NAMES)], ", ".join(missing) or "nothing"])
+    return short
+
+
+def _but(column: str, cell: str) -> str:
+    if cell == LACKS:
+        return column
+    return f"**{column} goes wrong**" if cell == FAILS else f"{column} (only in {cell})"
+
+
+def shown_in(path: Path) -> Rows:
+    """The cells of the table that a README has."""
+    head, _, *body = _around_table(path)[1].splitlines()
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in (head, *body)]
 
 
 def write(table: Rows) -> None:
-    before, _, after = _in_readme()
-    README.write_text(before + as_markdown(table) + after, encoding="utf-8")
+    for path, shown in ((WHOLE, table), (README, in_short(table))):
+        before, _, after = _around_table(path)
+        path.write_text(before + as_markdown(shown) + after, encoding="utf-8")
 
 
-def _in_readme() -> Sequence[str]:
+def _around_table(path: Path) -> Sequence[str]:
     """What stands before the table, the table, and what stands after it."""
-    text = README.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
     found = re.fullmatch(rf"(.*{re.escape(MARK)})((?:\|[^\n]*\n)+)(.*)", text, re.DOTALL)
-    assert found, f"the README has no table after {MARK!r}"
+    assert found, f"{path} has no table after {MARK!r}"
     return found.groups()

@@ -13,7 +13,7 @@ import pytest
 from tests.clients import clients, matrix
 from tests.clients.clients import CLIENTS, Results, asked_of
 from tests.clients.row import Client
-from tests.clients.scenarios import COLUMNS, JQ, Scenario
+from tests.clients.scenarios import COLUMNS, JQ, KEY, Scenario
 from tests.harness import GatewayInThread
 
 pytestmark = pytest.mark.timeout(clients.ALL_SECONDS)  # the first test waits for all clients
@@ -47,11 +47,35 @@ def test_what_a_row_lacks_is_a_column(client: Client) -> None:
     assert {*client.api.lacks, *client.lacks} <= {*COLUMNS}
 
 
-def test_the_readme_has_the_table_of_this_run(results: Results) -> None:
-    found, shown = matrix.rows(results), matrix.in_readme()
-    version = found[0].index("version")
-    # Versions are those of the day when it was written: packages are taken as they are released.
-    assert all(re.fullmatch(r"[\d.]+", row[version]) for row in shown[1:])
-    for row in (*found, *shown):
-        del row[version]
-    assert shown == found
+def test_the_readme_says_what_clients_were_asked_for() -> None:
+    section = " ".join(matrix.README.read_text(encoding="utf-8").split())
+    *asked, key, jq = COLUMNS
+    assert (key, jq) == (KEY, JQ)
+    assert f"asked for: {', '.join(asked)}, and with a wrong {key}" in section
+
+
+def test_what_works_is_left_out_of_the_short_table_and_all_else_is_named() -> None:
+    rows = [
+        [*matrix.NAMES, "answer", "file", "state", "stream"],
+        ["a", "1", "chat", *[matrix.WORKS] * 4],
+        ["b", "2", "chat, responses", matrix.WORKS, "responses", matrix.LACKS, matrix.FAILS],
+    ]
+    assert matrix.in_short(rows) == [
+        [*matrix.NAMES, "missing"],
+        ["a", "1", "chat", "nothing"],
+        ["b", "2", "chat, responses", "file (only in responses), state, **stream goes wrong**"],
+    ]
+
+
+def test_the_readmes_have_the_tables_of_this_run(results: Results) -> None:
+    found = matrix.rows(results)
+    assert without_versions(matrix.shown_in(matrix.WHOLE)) == without_versions(found)
+    short = matrix.in_short(found)
+    assert without_versions(matrix.shown_in(matrix.README)) == without_versions(short)
+
+
+def without_versions(table: matrix.Rows) -> matrix.Rows:
+    """Those shown are of the day when it was written: packages are taken as they are released."""
+    at = matrix.NAMES.index("version")
+    assert all(re.fullmatch(r"[\d.]+", row[at]) for row in table[1:])
+    return [[*row[:at], *row[at + 1 :]] for row in table]
