@@ -55,10 +55,15 @@ SOMEBODY = Peer("host", "0")
 
 
 class _Awaited:
+    """One background run. Only `Jobs._follow` looks at what became of it: two that read an outcome
+    at once would tell its words twice."""
+
     def __init__(self, token: str, exchange: Exchange) -> None:
         self.token = token
         self.exchange = exchange
         self.request = RemoteRequest(exchange, Lookup())
+        self.looked = trio.Event()
+        """Set once the first look is over."""
         self.news = trio.Event()
         self.unseen = 0
         """Looks at which its host was not there."""
@@ -152,11 +157,14 @@ class Jobs:
 
     async def attach(self, token: str, call: Call) -> Exchange:
         """Wait for a request that was left before, perhaps by another front. What is known of it
-        already is known when this returns."""
-        exchange = self._exchange(call)
-        exchange.forget_payload()
-        await self._look(self._await(token, exchange))
-        return exchange
+        already is known when this returns. All who wait for it at a time get the same exchange."""
+        awaited = self._by_token.get(token)
+        if awaited is None or awaited.exchange.ended:
+            exchange = self._exchange(call)
+            exchange.forget_payload()
+            awaited = self._await(token, exchange)
+        await awaited.looked.wait()
+        return awaited.exchange
 
     def cancel(self, exchange: Exchange) -> bool:
         """Nobody wants a request any more. Returns whether it is one of these."""
@@ -183,6 +191,7 @@ class Jobs:
             while not awaited.exchange.ended:
                 awaited.news = trio.Event()
                 await self._look(awaited)
+                awaited.looked.set()
                 if awaited.exchange.ended:
                     break
                 with trio.move_on_after(LOOK_SECONDS):
@@ -193,8 +202,10 @@ class Jobs:
             log.exception("internal error")
             awaited.exchange.fail(broke_the_protocol(SOMEBODY))
         finally:
+            awaited.looked.set()
             del self._awaited[awaited.exchange]
-            self._by_token.pop(awaited.token, None)
+            if self._by_token.get(awaited.token) is awaited:
+                del self._by_token[awaited.token]
 
     async def _look(self, awaited: _Awaited) -> None:
         """See what has become of a request."""
