@@ -169,6 +169,18 @@ def test_keys_leave_room_for_runs_without_one() -> None:
     started(it, keyed[6], now=TTL)
 
 
+def test_a_place_is_held_for_a_run_that_does_not_begin_at_once() -> None:
+    it = registry(most_runs=4)
+    with it.place(0, has_key=True), it.place(0, has_key=True):
+        started(it, FakeRun(1, key=b"1"))
+        with pytest.raises(Overloaded, match="3 runs are kept for their Idempotency-Keys"):
+            it.make_place(0, has_key=True)
+        started(it, FakeRun(2))
+        with pytest.raises(Overloaded, match="4 runs go on"):
+            it.make_place(0, has_key=False)
+    started(it, FakeRun(3, key=b"3"), FakeRun(4))  # neither has begun
+
+
 def test_where_all_go_on_it_is_said_when_to_come_back() -> None:
     it = registry(most_runs=1)
     started(it, FakeRun(1))

@@ -25,6 +25,7 @@ from gateway.front.runs.run import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.exchange import Exchange
@@ -63,7 +64,7 @@ class Kept(Protocol):
 
     def new_token(self, credential: bytes) -> str: ...
 
-    def make_place(self, *, has_key: bool) -> None: ...
+    def place(self, *, has_key: bool) -> AbstractContextManager[None]: ...
 
     def keep(
         self,
@@ -150,12 +151,12 @@ class Afar:
             key=wish.key,
             fingerprint=wish.fingerprint,
         )
-        self._runs.make_place(has_key=wish.key is not None)
-        if permit is not None:
-            permit.start()
-        exchange = await self._hosts.submit(token, record, call)
-        if exchange is not None:
-            return self._keep(token, record, exchange, codec, seen=seen, permit=permit)
+        with self._runs.place(has_key=wish.key is not None):
+            if permit is not None:
+                permit.start()
+            exchange = await self._hosts.submit(token, record, call)
+            if exchange is not None:
+                return self._keep(token, record, exchange, codec, seen=seen, permit=permit)
         used = None if wish.key is None else await self._used(wish.key)
         if used is None:
             raise Overloaded("another request with this Idempotency-Key has failed", retry_after=1)
@@ -200,8 +201,8 @@ class Afar:
         codec, call = self._again(record)
         exchange = await self._hosts.attach(token, call)
         if not self._runs.has(token):  # else somebody has looked meanwhile
-            self._runs.make_place(has_key=record.key is not None)
-            run = self._keep(token, record, exchange, codec)
+            with self._runs.place(has_key=record.key is not None):
+                run = self._keep(token, record, exchange, codec)
             while exchange.ended and not run.ended:  # its end is put into words
                 await run.news.park()
 

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from gateway.errors import Overloaded
@@ -125,6 +126,8 @@ class Registry(Generic[K]):
         self._bound(most_runs, most_bytes, ttl)
         self._runs: dict[str, K] = {}
         self._keys: dict[bytes, K] = {}
+        self._held: list[bool] = []
+        """The places that are held for runs that are about to begin: whether each has a key."""
         self._ended: dict[K, None] = {}
         """The runs that have ended, in the order of their ends."""
         self._evictable: dict[str, _Evictable[K]] = {}
@@ -179,14 +182,25 @@ class Registry(Generic[K]):
     def make_place(self, now: float, *, has_key: bool) -> None:
         """Make sure that one more run has a place, with a key or without. Raises Overloaded."""
         self.expire(now)
-        if has_key and len(self._keys) >= self._most_keys:
+        if has_key and len(self._keys) + sum(self._held) >= self._most_keys:
             raise self._full("are kept for their Idempotency-Keys", self._most_keys, now)
-        if len(self._runs) < self._most_runs:
+        if len(self._runs) + len(self._held) < self._most_runs:
             return
         if self._evictable:
             self._remove(max(self._evictable.values(), key=len).first)
             return
         raise self._full("go on or are kept for their Idempotency-Keys", self._most_runs, now)
+
+    @contextmanager
+    def place(self, now: float, *, has_key: bool) -> Iterator[None]:
+        """As `make_place`, for a run that does not begin at once: nobody else takes the place while
+        the block goes on, at whose end the run must have been added, or none begins."""
+        self.make_place(now, has_key=has_key)
+        self._held.append(has_key)
+        try:
+            yield
+        finally:
+            self._held.remove(has_key)
 
     def _full(self, what: str, most: int, now: float) -> Overloaded:
         return Overloaded(

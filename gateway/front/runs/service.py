@@ -34,6 +34,7 @@ from gateway.observe.metrics.readings import RunsReading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from gateway.agents.dispatcher import Dispatcher
     from gateway.call import Call
@@ -200,9 +201,10 @@ class Runs:
             after.give_way(run)
         return run
 
-    def make_place(self, *, has_key: bool) -> None:
-        """Make sure that one more run can be kept. Raises Overloaded."""
-        self._registry.make_place(clock.now(), has_key=has_key)
+    def place(self, *, has_key: bool) -> AbstractContextManager[None]:
+        """A place for one more run, which `keep` is to be called with before it is left. Raises
+        Overloaded when it is entered."""
+        return self._registry.place(clock.now(), has_key=has_key)
 
     def new_token(self, credential: bytes) -> str:
         """The id of a run that is about to begin, without its prefix."""

@@ -1,0 +1,77 @@
+"""Runs that are left to the hosts of a fleet, which are played, in virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from gateway.call import Call
+from gateway.config import AgentSettings, Clocks, RunSettings
+from gateway.exchange import Exchange
+from gateway.front.runs.afar import Afar
+from tests.unit.asgi import FakeDispatcher, Story
+from tests.unit.runs import ASYNC, RunScene, answer, front
+
+
+class Hosted:
+    """What is known of an agent."""
+
+    settings = AgentSettings(command="at hosts")
+
+
+class Hosts:
+    """Leaves requests to `dispatcher` once `goes_on` is set."""
+
+    available = True
+
+    def __init__(self, dispatcher: FakeDispatcher) -> None:
+        self.store = self
+        self.goes_on = trio.Event()
+        self._dispatcher = dispatcher
+
+    async def submit(self, token: str, record: object, call: Call) -> Exchange:
+        del token, record
+        await self.goes_on.wait()
+        return self._dispatcher.submit(call)
+
+    def cancel(self, exchange: Exchange) -> bool:
+        del exchange
+        return True
+
+    # As the store
+
+    async def find_key(self, digest: bytes) -> None:
+        del digest
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def a_front(story: Story, **settings: Any) -> AsyncIterator[tuple[RunScene, Hosts]]:
+    async with trio.open_nursery() as nursery:
+        dispatcher = FakeDispatcher(nursery, story, Clocks())
+        dispatcher.agents["a"] = Hosted()
+        async with front(dispatcher, RunSettings(**settings)) as it:
+            hosts: Any = Hosts(dispatcher)
+            played: Any = dispatcher
+            it.runs.afar = Afar(it.runs, hosts, played, it.routes.codec_of)
+            yield it, hosts
+        nursery.cancel_scope.cancel()
+
+
+async def test_no_more_runs_are_kept_than_may_be_however_long_it_takes_to_leave_them(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_front(answer, max=1) as (it, hosts):
+        first = it.begin(body={"input": 1}, headers=ASYNC)
+        await wait_all_tasks_blocked()
+        second = await it.post(**ASYNC)
+        assert second.error == "overloaded"
+        hosts.goes_on.set()
+        await first.answered.wait()
+        assert first.status == 202
+        assert it.runs.reading.kept == 1
+        assert (await it.post(**ASYNC)).status == 202  # in the place of the one that has ended
