@@ -338,11 +338,10 @@ class Runs:
             if permit is not None:
                 permit.release()
         run.end(clock.now(), answer, error)
-        if error is not None and not exchange.handed_over:
+        forgets = error is not None and not exchange.handed_over
+        if forgets:
             # Nothing has happened. Whoever sends the request again may have it run.
             self._registry.forget_key(run)
-            if self.afar is not None and run.key is not None:
-                await self.afar.forget_key(run.key)
         self._registry.ended(run)
         self._expires.set()
         self._log_end(run)
@@ -350,6 +349,8 @@ class Runs:
             seen.error = error
             seen.end(run.ended_at)
             self._tell(seen)
+        if forgets and self.afar is not None and run.key is not None:
+            await self.afar.forget_key(run.key)
 
     async def _collect(self, run: Run, exchange: Exchange, codec: Codec) -> Ending:
         words = await exchange.collect()
