@@ -61,6 +61,25 @@ async def test_hosts_that_come_back_later_than_the_front_are_not_blamed(
         assert exchange.result == b"1"
 
 
+async def test_a_request_on_its_way_when_nats_goes_is_accepted_when_it_is_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", accept=2.0, grace=10) as scene:
+        [host] = scene.hosts
+        exchange = scene.dispatcher.submit(a_call())
+        scene.nats.stop()  # before it was sent
+        await trio.sleep(5)
+        assert not exchange.ended
+        scene.nats.restore(scene.bus)
+        await trio.sleep(module.GRACE_AFTER_RETURN - 0.5)
+        scene.nats.restore(host.bus)
+        await scene.settle(5)
+        assert len(host.submitted) == 1
+        host.say(line(host.give(), output=1))
+        await scene.settle(1)
+        assert exchange.result == b"1"
+
+
 async def test_after_the_grace_without_nats_every_request_ends(autojump_clock: MockClock) -> None:
     async with a_scene("h1", grace=10) as scene:
         exchange = await scene.submit()
@@ -92,6 +111,22 @@ async def test_a_network_that_is_away_here_is_not_taken_for_a_host(
         scene.nats.release(scene.bus)
         await scene.settle(3)
         assert not exchange.ended
+
+
+async def test_a_network_that_is_away_here_is_not_taken_for_a_host_that_takes_no_request(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1", accept=2.0) as scene:
+        [host] = scene.hosts
+        exchange = scene.dispatcher.submit(a_call())
+        scene.nats.hold(scene.bus)
+        await trio.sleep(5)
+        assert not exchange.ended
+        scene.nats.release(scene.bus)
+        await scene.settle(1)
+        host.say(line(host.give(), output=1))
+        await scene.settle(1)
+        assert exchange.result == b"1"
 
 
 async def test_without_nats_nobody_is_told_that_an_agent_does_not_exist(

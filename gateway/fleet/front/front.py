@@ -11,11 +11,11 @@ it is sent, or when nothing has come from it for the `link` clock: then its requ
 another host if it has certainly not received them. A host that was given up and beats again is
 there again.
 
-**Who may be judged.** Without a connection to NATS, and for a moment after a new one, nobody is:
-those who lost theirs at the same time need as long. Silence counts against the last time at which
-anything at all came from NATS (`Bus.heard_at`), so that a network that is away here is not taken
-for hosts that are. After the process itself stood still, what was sent meanwhile has to be read
-first: a beat that comes late judges nobody.
+**Who may be judged.** Nobody is without a connection to NATS, nor for a moment after a new one or
+after a silence of all: those who were away at the same time need as long. Silence counts against
+the last time at which anything at all came from NATS (`Bus.heard_at`), so that a network that is
+away here is not taken for hosts that are. After the process itself stood still, what was sent
+meanwhile has to be read first: a beat that comes late judges nobody.
 
 Without NATS for longer than `grace`, every request that is at a host ends.
 
@@ -80,7 +80,10 @@ REMOVE_SECONDS = 30.0
 """For the last requests of an agent that is not known any more: none of them is at a host."""
 
 GRACE_AFTER_RETURN = 2.0
-"""Seconds after a new connection in which no host is judged."""
+"""Seconds after a new connection, or after a silence of all, in which no host is judged."""
+
+ALL_SILENT = 1.0
+"""Seconds without anything from NATS, which gives a sign of life five times in it."""
 
 LATE = 0.15
 """Seconds by which a beat may be late and judge."""
@@ -98,8 +101,7 @@ AVOID_SECONDS = 5.0
 """For which a host gets no requests that broke the protocol."""
 
 FIRST_SECONDS = 1.0
-"""At the start: for the first hosts to be heard and their agents to be described, before HTTP is
-served. Hosts beat five times in it."""
+"""Before HTTP is served, for the first hosts to be heard and their agents to be described."""
 
 REMIND_SECONDS = 30.0
 """Between two log lines about hosts that are ignored."""
@@ -362,15 +364,22 @@ class Front:
                 for link in list(self._links.values()):
                     how = f"cannot be reached: no connection to NATS for {self._settings.grace:g} s"
                     self._give_up(link, how)
-            if not late and self._may_judge(now):
-                for link in list(self._links.values()):
-                    silent = self._bus.heard_at - link.heard_at
-                    if silent > self._settings.link:
-                        self._give_up(link, f"has been silent for {silent:.1f} s")
             for link in self._links.values():
-                link.tick(now, self._settings.accept)
+                link.tick()
+            if self._links and now - self._bus.heard_at > ALL_SILENT:
+                self._judging_from = now + GRACE_AFTER_RETURN
+            if not late and self._may_judge(now):
+                self._judge(self._bus.heard_at)
             self._dispatcher.blind = self._lost_at is not None or now < self._known_from
             self._look_who_is_away(now)
+
+    def _judge(self, at: float) -> None:
+        """Give up hosts that were silent until then; end requests that they did not take."""
+        for link in list(self._links.values()):
+            if (silent := at - link.heard_at) > self._settings.link:
+                self._give_up(link, f"has been silent for {silent:.1f} s")
+            else:
+                link.judge(at, self._settings.accept)
 
     def _look_who_is_away(self, now: float) -> None:
         for name in self._agents.keys() - self.hosts.agents:

@@ -180,8 +180,8 @@ class Link:
         self._asked[self._questions] = answer
         self.wire.send(Ask(self._questions, what, agent))
 
-    def tick(self, now: float, accept: float) -> None:
-        """Every beat: look at what has waited for too long, and say what is owed."""
+    def tick(self) -> None:
+        """Every beat: look at what has waited, and say what is owed."""
         for request in self._hurried:
             request.exchange.spill()  # its readers may have caught up, and be waited for again
         owed, self._owed = self._owed, {}
@@ -192,12 +192,17 @@ class Link:
         waiting, acknowledged = self._unaccepted, self.wire.acknowledged
         while waiting and (waiting[0].position <= acknowledged or self._is_over(waiting[0])):
             waiting.popleft()
-        while waiting and now - waiting[0].sent_at > accept:
+
+    def judge(self, at: float, accept: float) -> None:
+        """End requests that the host had not acknowledged at a running time for longer than
+        `accept` seconds. Called after `tick`."""
+        waiting = self._unaccepted
+        while waiting and at - waiting[0].sent_at > accept:
             request = waiting.popleft()
             if not self._is_over(request):
                 # It may arrive still: nobody else is given it.
                 self._may_have_run(request)
-                request.exchange.fail(not_accepted(self.host.peer, now - request.sent_at, accept))
+                request.exchange.fail(not_accepted(self.host.peer, at - request.sent_at, accept))
                 self.cancel(request)
 
     def _is_over(self, request: RemoteRequest) -> bool:
