@@ -55,10 +55,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway")
 
-UNREAD_SECONDS = 30.0
-"""A client may leave a response unread that is no agent's, such as a status; agents have their
-`write` clocks."""
-
 
 async def serve(
     settings: Settings,
@@ -106,11 +102,7 @@ async def serve(
         if settings.server.metrics
         else None
     )
-    listeners = open_listeners(
-        settings.server.host,
-        settings.server.port,
-        unread_seconds=UNREAD_SECONDS,
-    )
+    listeners = open_listeners(settings.server.host, settings.server.port)
     addresses = addresses_of(listeners)
     refuse_strangers(settings.server, keys, addresses)
     console = make_console(observers, dispatcher, settings, keys, addresses, fleet=member.fleet)

@@ -76,7 +76,7 @@ from gateway.front.asgi import HTTP1Protocol
 from gateway.front.client import LIMIT_UNREAD
 from gateway.front.http1 import HTTP1Requests
 from gateway.front.http1_response import CONTINUE
-from gateway.front.sockets import set_unread_limit
+from gateway.front.sockets import UNREAD_SECONDS, set_unread_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +144,7 @@ class Connection:
         self._closing = False
         self.deadline = math.inf
         """On the running clock."""
-        self._unread_seconds = math.nan
+        self._unread_seconds = UNREAD_SECONDS  # as the listener's sockets have it
 
     async def run(self, app: Any, state: ConnectionState) -> None:
         """Serve requests until the connection ends."""
@@ -315,9 +315,8 @@ class Connection:
                     self._leave()
 
     def _patience(self, count: int) -> float:
-        """Seconds for a client to read so many bytes, if the agent that answers is known."""
-        known = not math.isnan(self._unread_seconds)
-        return self._unread_seconds + count / LEAST_READ_RATE if known else math.inf
+        """Seconds for a client to read so many bytes."""
+        return self._unread_seconds + count / LEAST_READ_RATE
 
     def _write_some(self, parts: Sequence[bytes]) -> Sequence[bytes | memoryview]:
         """Write as much as is possible without waiting; returns what is left."""

@@ -37,6 +37,7 @@ from gateway.front.runs.asked import respond_about_run
 from gateway.front.runs.paths import Visit, respond_on_path, respond_with_run
 from gateway.front.runs.run import Run
 from gateway.front.runs.wishes import read_wish
+from gateway.front.sockets import UNREAD_SECONDS
 from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 from gateway.observe.observation import OBSERVATION
 
@@ -152,6 +153,7 @@ class CallRoutes:
             elif not await self._respond_otherwise(request, scope):
                 state = scope.setdefault("state", {})
                 state[CALLER] = request.caller
+                request.limit_unread(UNREAD_SECONDS)
                 if seen is not None:
                     state[OBSERVATION] = seen
                 return False

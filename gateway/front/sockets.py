@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 """Connections that may wait to be accepted: a burst of clients is not refused by the kernel."""
 
+UNREAD_SECONDS = 30.0
+"""A client may leave a response unread that is no agent's, such as a status; agents have their
+`write` clocks."""
+
 PORT_ATTEMPTS = 20
 """How often a free port of one address is looked for that is free at the others as well."""
 
@@ -41,14 +45,11 @@ class ListenError(Exception):
     """The gateway cannot listen where it is told to; the message says why."""
 
 
-def open_listeners(
-    host: str, port: int, *, unread_seconds: float = math.inf
-) -> list[socket.socket]:
+def open_listeners(host: str, port: int) -> list[socket.socket]:
     """Listen on every address of `host`; port 0 is one free port, the same at all addresses.
 
-    Connections inherit TCP_USER_TIMEOUT (tcp(7)) of `unread_seconds`: what a client leaves unread
-    for that long ends its connection, and nothing else ends a write to it that was begun.
-    Raises ListenError.
+    Connections inherit TCP_USER_TIMEOUT (tcp(7)) of `UNREAD_SECONDS`: what a client leaves unread
+    for that long ends its connection. Raises ListenError.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -59,8 +60,7 @@ def open_listeners(
         reason = "the port is in use" if in_use else getattr(error, "strerror", None) or error
         raise ListenError(f"cannot listen on {host}:{port}: {reason}") from None
     for listener in listeners:
-        if not math.isinf(unread_seconds):
-            set_unread_limit(listener, unread_seconds)
+        set_unread_limit(listener, UNREAD_SECONDS)
         listener.listen(BACKLOG)
     return listeners
 

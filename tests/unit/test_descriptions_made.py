@@ -74,3 +74,31 @@ async def test_others_have_their_turn_between_the_tools_of_two_agents(
         await calls.prepare()
     assert len(calls._tools) == 19
     assert len(set(known)) > 10
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs/swagger-ui-bundle.js"])
+async def test_what_is_large_is_held_once_for_all_who_read_it(path: str) -> None:
+    dispatcher = Dispatcher({})
+    app = make_app(dispatcher, Runs(dispatcher, RunSettings()), ServerSettings())
+    bodies = []
+    async with trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            bodies.append((await get(app, path)).parts[0][1])
+
+        for _ in range(10):
+            nursery.start_soon(read)
+    assert len({id(body) for body in bodies}) == 1
+
+
+async def test_a_description_is_made_anew_when_an_agent_has_declared_another() -> None:
+    agent = SimpleNamespace(
+        name="a",
+        settings=SimpleNamespace(description=None),
+        declared=SimpleNamespace(ready=None),
+    )
+    dispatcher = cast("Any", SimpleNamespace(agents={"a": agent}, leaving=False))
+    app = make_app(dispatcher, Runs(dispatcher, RunSettings()), ServerSettings())
+    for schema in (b'{"title":"one"}', b'{"title":"two"}'):
+        agent.declared.ready = Ready(protocol=1, handlers=("invoke",), input=schema)
+        assert schema in (await get(app, "/openapi.json")).body

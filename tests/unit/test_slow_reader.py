@@ -13,6 +13,7 @@ from hypercorn.config import Config
 from gateway.front import connections
 from gateway.front.connections import LEAST_READ_RATE, Connection
 from gateway.front.deadlines import Deadlines
+from gateway.front.sockets import UNREAD_SECONDS
 
 
 class Socket:
@@ -44,14 +45,18 @@ class Protocol:
         self.disconnected = True
 
 
-async def written(rate: int, size: int, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, float]:
-    """Whether the connection was given up, and the seconds that it took, with a clock of 30."""
+async def written(
+    rate: int, size: int, monkeypatch: pytest.MonkeyPatch, *, limit: float | None = 30
+) -> tuple[bool, float]:
+    """Whether the connection was given up, and the seconds that it took. `limit`: the `write` clock
+    of the agent that answers."""
     monkeypatch.setattr(connections, "set_unread_limit", lambda socket, seconds: None)
     stream: Any = Dripping(rate)
     context: Any = SimpleNamespace(terminated=trio.Event())
     connection: Any = Connection(Config(), context, Deadlines(), stream)
     connection._protocol = protocol = Protocol()
-    connection.limit_unread(30)
+    if limit is not None:
+        connection.limit_unread(limit)
     began = trio.current_time()
     await connection._write([bytes(size)])
     assert stream.socket.closed == protocol.disconnected
@@ -74,3 +79,12 @@ async def test_one_that_reads_slowly_gets_everything(
     gone, seconds = await written(LEAST_READ_RATE, 60 * LEAST_READ_RATE, monkeypatch)
     assert not gone
     assert seconds == pytest.approx(60)
+
+
+async def test_a_response_that_is_no_agents_is_bounded_as_well(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    size = 60 * LEAST_READ_RATE
+    gone, seconds = await written(1, size, monkeypatch, limit=None)
+    assert gone
+    assert seconds == pytest.approx(UNREAD_SECONDS + 60)

@@ -9,6 +9,7 @@ request does; the page asks for it. Nothing on the page comes from anywhere else
 from __future__ import annotations
 
 import gzip
+from collections import deque
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from protocol import Ready
 
 PAGE = Path(__file__).parent / "page"
+
+MOST_TEXTS = 4
+"""Documents that are kept: callers see others where their keys are for other agents."""
 
 _TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".png": "image/png"}
 
@@ -88,13 +92,27 @@ class _Views:
         return made[1]
 
 
+class _Texts:
+    """The last documents. Whoever may see the same is sent the same text: each may have megabytes,
+    and hundreds of clients may read it slowly."""
+
+    def __init__(self) -> None:
+        self._made: deque[tuple[Sequence[_Shown], bool, bytes]] = deque(maxlen=MOST_TEXTS)
+
+    def find(self, agents: Sequence[_Shown], *, keys: bool) -> bytes | None:
+        return next((text for *of, text in self._made if of == [agents, keys]), None)
+
+    def add(self, agents: Sequence[_Shown], text: bytes, *, keys: bool) -> None:
+        self._made.append((agents, keys, text))
+
+
 def make_docs_blueprint(
     dispatcher: Dispatcher, dialects: Sequence[Served], settings: ServerSettings
 ) -> Blueprint:
     """Make the routes for the agents of one gateway, which is called in these dialects."""
     routes = Blueprint("docs", __name__)
-    views = _Views()
-    one_at_a_time = trio.CapacityLimiter(1)
+    views, texts = _Views(), _Texts()
+    one_at_a_time = trio.Lock()
 
     def make(agents: Sequence[_Shown], names: Container[str], *, keys: bool) -> bytes:
         views.keep(names)
@@ -114,9 +132,13 @@ def make_docs_blueprint(
             for agent in visible_agents(dispatcher)
         ]
         keys = caller() is not ANONYMOUS
-        # In a thread: reading the largest schemas takes 40 ms for each agent, and there are many.
-        made = partial(make, shown, frozenset(dispatcher.agents), keys=keys)
-        text = await trio.to_thread.run_sync(made, limiter=one_at_a_time)
+        async with one_at_a_time:
+            text = texts.find(shown, keys=keys)
+            if text is None:
+                # In a thread: reading the largest schemas takes 40 ms for each agent.
+                made = partial(make, shown, frozenset(dispatcher.agents), keys=keys)
+                text = await trio.to_thread.run_sync(made)
+                texts.add(shown, text, keys=keys)
         return Response(text, content_type="application/json")
 
     @routes.get("/docs")
@@ -162,6 +184,12 @@ def files() -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in PAGE.iterdir()}
 
 
+@cache
+def _unpacked(name: str) -> bytes:
+    """A file that is kept compressed. One for all: anybody may ask for it, and read it slowly."""
+    return gzip.decompress(files()[name])
+
+
 def _file(name: str) -> Response:
     """A file of the page. The large ones are kept compressed. Raises NotFound."""
     packed, plain = files().get(f"{name}.gz"), files().get(name)
@@ -179,5 +207,5 @@ def _file(name: str) -> Response:
             response.headers["Content-Encoding"] = "gzip"
             response.set_data(packed)
         else:
-            response.set_data(gzip.decompress(packed))
+            response.set_data(_unpacked(f"{name}.gz"))
     return response
