@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
+from typing import Any
+
 import msgspec
 import pytest
 import trio
@@ -13,13 +17,14 @@ from gateway.errors import (
 from gateway.fleet.front import front as module
 from gateway.fleet.front import hosts as hosts_module
 from gateway.fleet.front.link import MOST_AHEAD
+from gateway.fleet.front.status import MOST_STATUS_BYTES, read_told
 from gateway.fleet.messages import (
     AgentBeat,
     Submit,
     Told,
 )
 from gateway.fleet.subjects import digest_of
-from tests.fleet.front_scene import CRASHED, SUBJECTS, a_call, a_scene, line
+from tests.fleet.front_scene import CRASHED, SUBJECTS, Scene, a_call, a_scene, line
 
 
 async def test_the_log_says_that_a_host_is_ignored_and_not_with_every_beat(
@@ -121,10 +126,49 @@ async def test_a_status_that_could_not_be_written_again_is_none(
     async with a_scene("bad") as scene:
         [bad] = scene.hosts
         for depth in (22, 500, *range(900, 1000)):
-            bad.status = (
-                b'{"workers":[],"started":1,"failures":0,"last_failure":null,"last_limit":null,'
-                b'"sandbox":{"a":%b%b}}' % (b"[" * depth, b"]" * depth)
-            )
-            status = await scene.dispatcher.agent("echo").status()
-            msgspec.json.encode(status)
-            assert status.sandbox == {}
+            bad.status = status_with(b'{"a":%b%b}' % (b"[" * depth, b"]" * depth))
+            assert await sandbox_told(scene) == {}
+
+
+def status_with(sandbox: bytes, started: bytes = b"1") -> bytes:
+    return (
+        b'{"workers":[],"started":%b,"failures":0,"last_failure":null,"last_limit":null,'
+        b'"sandbox":%b}' % (started, sandbox)
+    )
+
+
+async def sandbox_told(scene: Scene) -> Any:
+    """What a caller is told of the sandbox."""
+    return json.loads(msgspec.json.encode(await scene.dispatcher.agent("echo").status()))["sandbox"]
+
+
+async def test_what_a_host_says_of_its_sandbox_is_passed_on_as_it_came_or_not_at_all(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("bad") as scene:
+        [bad] = scene.hosts
+        for good in (
+            b'{"a":[{"]}[{\\"":"}"},[1e400,123456789012345678901234567890]]}',
+            b'{"a":%b%b}' % (b"[" * 18, b"]" * 18),
+        ):
+            bad.status = status_with(good)
+            assert await sandbox_told(scene) == json.loads(good)
+        for wrong in (b"[]", b"1", b'{"a":"\xff"}', b'{"a":01}', b'{"\xed\xa0\x80":1}'):
+            bad.status = status_with(wrong)
+            assert await sandbox_told(scene) == {}
+        for started in (b"9" * 4000, b"-1", b"9007199254740993"):
+            bad.status = status_with(b'{"a":1}', started)
+            assert await sandbox_told(scene) == {}
+
+
+def test_a_status_takes_little_memory_whatever_it_is_made_of() -> None:
+    for of in (b"[]", b"{}", b'{"":[]}', b'""', b"1"):
+        count = MOST_STATUS_BYTES // (len(of) + 1) - 100
+        body = status_with(b'{"a":[%b]}' % b",".join([of] * count))
+        tracemalloc.start()
+        try:
+            assert read_told(body) is not None
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 50 * len(body)  # with its strings apart; 150 if it were decoded

@@ -7,11 +7,11 @@ goes by itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import trio
-from msgspec import Struct
+from msgspec import Meta, Raw, Struct
 
 from gateway.agents.status import (
     AgentStatus,
@@ -42,8 +42,10 @@ MOST_STATUS_BYTES = 1024 * 1024
 """Of the answer of one host."""
 
 MOST_DEPTH = 20
-"""Of what is in the answer. It is told within more, and what is read just so could not be written.
-"""
+"""Of what is in the answer, told as it came: whoever reads that may take no more."""
+
+MOST_COUNT = 2**53
+"""Of anything: the largest that every reader of JSON takes for what it is."""
 
 MOST_MESSAGE = 4096
 MOST_STATE = 64
@@ -77,22 +79,31 @@ class HostStatus(Struct, frozen=True, kw_only=True):
 
 
 class FleetStatus(AgentStatus, frozen=True, kw_only=True):
-    """Everything about an agent of a fleet."""
+    """Everything about an agent of a fleet. JSON of hosts is told as it came."""
 
+    sandbox: Raw  # type: ignore[assignment]  # is not read here, but passed on
+    services: Raw  # type: ignore[assignment]  # the same
+    network: Raw  # type: ignore[assignment]  # the same
     hosts: list[HostStatus]
 
 
+_NOTHING = Raw(b"{}")
+
+_Count = Annotated[int, Meta(ge=0, le=MOST_COUNT)]
+
+
 class Told(Struct, frozen=True, kw_only=True):
-    """Of an `AgentStatus`, what a host is asked for."""
+    """Of an `AgentStatus`, what a host is asked for. What is only passed on is not decoded: that
+    could take a hundred times its bytes, and a second."""
 
     workers: list[WorkerStatus]
-    started: int
-    failures: int
+    started: _Count
+    failures: _Count
     last_failure: LastFailure | None
     last_limit: LimitMet | None
-    sandbox: dict[str, Any]
-    services: dict[str, Any] = {}
-    network: dict[str, Any] = {}
+    sandbox: Raw
+    services: Raw = _NOTHING
+    network: Raw = _NOTHING
     input_unchecked: str | None = None
 
 
@@ -126,19 +137,25 @@ def read_told(body: bytes | None) -> Told | None:
     if body is None or len(body) > MOST_STATUS_BYTES:
         return None
     try:
+        str(body, "utf-8")  # what is not decoded is not looked at for it
         told = _decode(body)
     except NO_MESSAGE:
         return None
-    shallow = _is_shallow([told.sandbox, told.services, told.network], MOST_DEPTH)
-    return told if shallow else None
+    parts = [bytes(each) for each in (told.sandbox, told.services, told.network)]
+    return told if all(map(_is_shallow_object, parts)) else None
 
 
-def _is_shallow(value: Any, most: int) -> bool:
-    if isinstance(value, dict):
-        value = list(value.values())
-    return not isinstance(value, list) or (
-        most > 0 and all(_is_shallow(each, most - 1) for each in value)
-    )
+_NO_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+
+
+def _is_shallow_object(text: bytes) -> bool:
+    """Whether a JSON text is an object, and nested no more than `MOST_DEPTH` deep. Its strings are
+    every other part between quotes; then each round takes the innermost brackets away."""
+    without_escapes = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    left = b"".join(without_escapes.split(b'"')[::2]).translate(None, _NO_BRACKETS)
+    for _ in range(MOST_DEPTH):
+        left = left.replace(b"[]", b"").replace(b"{}", b"")
+    return not left and text.startswith(b"{")
 
 
 def merge(
@@ -181,9 +198,9 @@ def merge(
         failures=sum(each.failures for each in known),
         last_failure=_cut(max(failures, key=lambda each: each.at, default=None)),
         last_limit=_cut(max(limits, key=lambda each: each.at, default=None)),
-        sandbox={} if one is None else one.sandbox,
-        services={} if one is None else one.services,
-        network={} if one is None else one.network,
+        sandbox=_NOTHING if one is None else one.sandbox,
+        services=_NOTHING if one is None else one.services,
+        network=_NOTHING if one is None else one.network,
         hosts=_hosts(places, told),
     )
 
