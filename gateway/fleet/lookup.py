@@ -15,12 +15,15 @@ REMEMBERED = 10_000
 """Conversations of one agent; the longest unused is forgotten first. As many as an agent's pool
 remembers."""
 
+MOST_ANNOUNCED = 64
+"""Conversations in one announcement: a host says of each when it has come to own it."""
+
 _DIGEST_BYTES = 16
 
 
 def digests(data: bytes) -> list[bytes]:
     """Those of an announcement (`Subjects.owned`); none if it is not one."""
-    if len(data) % _DIGEST_BYTES:
+    if len(data) % _DIGEST_BYTES or len(data) > MOST_ANNOUNCED * _DIGEST_BYTES:
         return []
     return [data[at : at + _DIGEST_BYTES] for at in range(0, len(data), _DIGEST_BYTES)]
 

@@ -181,8 +181,9 @@ class Told(Struct, array_like=True, frozen=True, tag="told"):
 
 
 class Claim(Struct, array_like=True, frozen=True):
-    """Who else has this conversation? Asked on its subject. The answer is the name of a process
-    (`str(Peer)`) that has it or has the better claim, or nothing: not the one who answers."""
+    """Who else has this conversation? Asked on its subject. The answer (`Subjects.answer_to` says
+    where) is the name of a process (`str(Peer)`) that has it or has the better claim, or nothing:
+    not the one who answers."""
 
     rank: int
     """Of two that claim at once, the one with the smaller rank has it; then the smaller host."""

@@ -18,7 +18,9 @@ subscription does not count (`no_echo`), so NATS says "nobody" if and only if th
 **Never two.** Only "nobody" makes an owner, and only while the subscription that came before the
 question stands, on the same connection. The server takes all subscriptions and questions in some
 order. Of two owners, one has subscribed first; it still did when the other asked, and the other was
-not told "nobody". Answers make no owner, however many there are: a third one may be silent.
+not told "nobody". Answers make no owner, however many there are: a third one may be silent. And
+only NATS can say "nobody": it does so on a subject of its own (`Subjects.asked`), on which no host
+may publish, while answers have another.
 
 **Progress.** Whoever is asked and owns the conversation says so, and the one who asks gives up. Of
 two that claim at once each is asked by the other, or one of them has asked before the other
@@ -216,6 +218,7 @@ class Claims:
 
     def _on_connected(self) -> None:
         self._connected = True
+        self._bus.subscribe(self._subjects.all_asked(self._me), self._on_nobody)
         self._bus.subscribe(self._subjects.answers(self._me), self._on_answer)
         for agent, its in self._agents.items():
             self._listen(agent, its)
@@ -260,23 +263,24 @@ class Claims:
         self._bus.publish(
             self._subjects.conversation(conversation.agent, conversation.digest),
             msgspec.msgpack.encode(Claim(conversation.rank, str(self._me))),
-            self._subjects.answer(
+            self._subjects.asked(
                 self._me,
                 f"{conversation.agent}.{conversation.digest.hex()}.{conversation.token}",
             ),
         )
 
-    def _on_answer(self, delivery: Delivery) -> None:
-        """A claim of this host is answered: by NATS, or by one who was asked."""
-        agent, digest, token = delivery.subject.rsplit(".", 3)[1:]
-        conversation = self._find(agent, digest)
-        if conversation is None or conversation.token != token:
-            return
-        if conversation.state is not State.CLAIMING:
-            return
-        if delivery.nobody:
+    def _on_nobody(self, delivery: Delivery) -> None:
+        """NATS has found nobody to ask."""
+        conversation = self._claimed(delivery)
+        if conversation is not None and delivery.nobody:
             self._win(conversation)
-        elif not delivery.data:
+
+    def _on_answer(self, delivery: Delivery) -> None:
+        """One who was asked has answered."""
+        conversation = self._claimed(delivery)
+        if conversation is None:
+            return
+        if not delivery.data:
             if conversation.asked < MOST_AT_ONCE:
                 self._ask(conversation)
         else:
@@ -347,19 +351,20 @@ class Claims:
             return
         other = Peer.parse(claim.host)
         # It is answered as this host, and so only where it can be a claimant's.
-        if other is None or not delivery.reply.startswith(self._subjects.answer(other, "")):
+        reply = None if other is None else self._subjects.answer_to(other, delivery.reply)
+        if other is None or reply is None:
             return
         conversation = self._find(*delivery.subject.rsplit(".", 2)[1:])
         if conversation is not None and conversation.state is State.CLAIMING:
             if (claim.rank, other) < (conversation.rank, self._me):
                 self._lose(conversation, other)
             else:
-                self._bus.publish(delivery.reply, str(self._me).encode())
+                self._bus.publish(reply, str(self._me).encode())
                 return
         mine = conversation is not None and conversation.state is State.OWNED
         if mine and self._ending:
             return  # it can be asked again when the last request here has ended
-        self._bus.publish(delivery.reply, str(self._me).encode() if mine else b"")
+        self._bus.publish(reply, str(self._me).encode() if mine else b"")
 
     def _on_owned(self, delivery: Delivery) -> None:
         """Another host has come to own conversations."""
@@ -398,6 +403,14 @@ class Claims:
         self._bus.publish(subject, conversation.digest)
 
     # Small things
+
+    def _claimed(self, delivery: Delivery) -> Conversation | None:
+        """What this host claims and was told of; None: it claims that no more."""
+        agent, digest, token = delivery.subject.rsplit(".", 3)[1:]
+        its = self._find(agent, digest)
+        if its is None or its.token != token or its.state is not State.CLAIMING:
+            return None
+        return its
 
     def _find(self, agent: str, digest: str) -> Conversation | None:
         its = self._agents.get(agent)

@@ -66,13 +66,27 @@ class Subjects(Struct, frozen=True):
         """To any."""
         return f"{self.prefix}.nr.{of}.p.>"
 
+    def asked(self, of: Peer, token: str) -> str:
+        """Where NATS tells `of` that a claim of it reached nobody. No host may publish here, for
+        whoever hears the claim could say the same; `token` cannot be guessed by others."""
+        return f"{self.prefix}.nr.{of}.q.{token}"
+
+    def all_asked(self, of: Peer) -> str:
+        """Every claim."""
+        return self.asked(of, ">")
+
     def answer(self, of: Peer, token: str) -> str:
-        """Where a claim of `of` is answered; `token` cannot be guessed."""
+        """Where those who hear a claim of `of` answer it."""
         return f"{self.prefix}.nr.{of}.c.{token}"
 
     def answers(self, of: Peer) -> str:
-        """Every question about a conversation."""
-        return f"{self.prefix}.nr.{of}.c.>"
+        """To every claim."""
+        return self.answer(of, ">")
+
+    def answer_to(self, of: Peer, asked: str) -> str | None:
+        """Where to answer what has this subject for a reply; None: it is no claim of `of`."""
+        rest = asked.removeprefix(self.asked(of, ""))
+        return None if rest == asked else self.answer(of, rest)
 
     def beat(self, host: Peer) -> str:
         return f"{self.prefix}.hb.{host}"

@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
 
 from gateway.config import FleetSettings
 from gateway.errors import AgentUnavailable
+from gateway.fleet.bus import Delivery
 from gateway.fleet.conversation import Conversation, Elsewhere
-from gateway.fleet.messages import Cancel, Error, Failed, Given, Leaving, Left, Refused, Submit
+from gateway.fleet.messages import (
+    Cancel,
+    Claim,
+    Error,
+    Failed,
+    Given,
+    Leaving,
+    Left,
+    Refused,
+    Submit,
+)
 from gateway.fleet.nats_bus import NatsBus
 from gateway.fleet.ownership import PATIENCE, Claims
 from gateway.fleet.pipe import Ended, Why
@@ -28,7 +40,14 @@ async def owned_elsewhere(scene: Scene) -> None:
     """Another host owns the conversation "c"."""
     other = scene.nats.bus("other")
     subject = Subjects().conversation("a", digest_of("c"))
-    other.subscribe(subject, lambda asked: other.publish(asked.reply, str(OTHER).encode()))
+
+    def answer(claim: Delivery) -> None:
+        claimant = Peer.parse(msgspec.msgpack.decode(claim.data, type=Claim).host)
+        told = claimant and SUBJECTS.answer_to(claimant, claim.reply)
+        assert told is not None
+        other.publish(told, str(OTHER).encode())
+
+    other.subscribe(subject, answer)
     await scene.nats.settled()
 
 

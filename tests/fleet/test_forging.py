@@ -92,6 +92,7 @@ FORGED = {
     "a request to another host, as a front": S.up(OTHER, FRONT),
     "a request to itself, as a front": S.up(SELF, FRONT),
     "that nobody has got a message": f"{S.undelivered(FRONT, OTHER)}.1.1",
+    "that nobody has a conversation that another host claims": S.asked(OTHER, "echo.x.token"),
     "that another host owns a conversation": S.owned("echo", OTHER),
     "that it owns one of an agent that it has not": S.owned("secret", SELF),
     "a claim of such a conversation": S.conversation("secret", bytes(16)),

@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from gateway.fleet.bus import Delivery
 from gateway.fleet.conversation import Conversation, Elsewhere
-from gateway.fleet.lookup import Lookup
+from gateway.fleet.lookup import MOST_ANNOUNCED, Lookup
 from gateway.fleet.messages import Claim
 from gateway.fleet.ownership import MOST_LOOKED_AT, PATIENCE
 from gateway.fleet.subjects import Peer, digest_of
 from tests.fleet.claimants import SUBJECTS, Host, hosts, run
-from tests.fleet.fakes import FakeNats
+from tests.fleet.fakes import Deliver, FakeNats
 
 
 @pytest.fixture
@@ -274,6 +275,41 @@ def test_two_that_were_both_told_nobody_agree_on_the_smaller_one() -> None:
     assert two.lost == {"c"}
 
 
+def test_only_nats_can_say_that_nobody_has_a_conversation(nats: FakeNats) -> None:
+    """Who is asked knows where the answer is expected, and may say anything there."""
+    one, two = hosts(nats, 2, held=True)
+    one.enter()
+    run(nats)
+    forger = nats.bus("forger", held=True)
+    asked: list[Delivery] = []
+    forger.subscribe("gw.c.a.*", asked.append)
+    run(nats)
+    nats.hold(one.bus)
+    two.enter()
+    nats.move((two.bus, "said"))
+    nats.move((two.bus, "said"))
+    nats.move((forger, "told"))
+    [claim] = asked
+    token = claim.reply.rpartition(".")[2]
+    told = SUBJECTS.answer(two.me, f"a.{digest_of('c').hex()}.{token}")
+    two.bus.told.append(Deliver(two.claims._on_answer, Delivery(told, b"", nobody=True)))
+    forger.publish(claim.reply, b"")
+    forger.publish(claim.reply, str(two.me).encode())
+    run(nats)
+    assert one.owns("c")
+    assert not two.owns("c")
+    assert two.results == [Elsewhere(one.me)]
+
+
+def test_an_announcement_of_more_than_a_host_comes_to_own_at_once_is_none() -> None:
+    lookup, one = Lookup(), Peer("h1", "0")
+    each = [digest_of(str(number)) for number in range(MOST_ANNOUNCED + 1)]
+    lookup.heard("a", one, b"".join(each))
+    assert lookup.last("a", "0") is None
+    lookup.heard("a", one, b"".join(each[1:]))
+    assert lookup.last("a", "1") == one
+
+
 def test_what_is_not_the_protocol_changes_nothing(nats: FakeNats) -> None:
     (one,) = hosts(nats, 1, held=True)
     one.enter()
@@ -288,6 +324,7 @@ def test_what_is_not_the_protocol_changes_nothing(nats: FakeNats) -> None:
         stranger.publish(SUBJECTS.owned("b", Peer("h0", "0")), digest_of("c"))
         stranger.publish(SUBJECTS.answer(one.me, "a.zz.t"), data)
         stranger.publish(SUBJECTS.answer(one.me, "t"), data)
+        stranger.publish(SUBJECTS.asked(one.me, "t"), data)
     run(nats)
     assert one.owns("c")
     assert not one.lost

@@ -58,7 +58,7 @@ def hear_claim(data: bytes) -> None:
     host.enter()
     other = nats.bus("other", held=True)
     subject = SUBJECTS.conversation("a", digest_of("c"))
-    other.publish(subject, data, SUBJECTS.answer(Peer("h2", "0"), "a.b.c"))
+    other.publish(subject, data, SUBJECTS.asked(Peer("h2", "0"), "a.b.c"))
     run(nats)
 
 
