@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from gateway.config import AgentSettings, RunSettings, ServerSettings, load
+from gateway.errors import GatewayError
 from gateway.exchange import MAX_BUFFERED_BYTES, MAX_HELD_PER_REQUEST
 from gateway.front.connections import MAX_HELD_PER_CONNECTION
 from gateway.front.runs.run import MAX_READERS, RunState
@@ -24,6 +25,7 @@ README = ROOT / "README.md"
 FOR_CHANGERS = ROOT / "tests" / "README.md"
 BENCHMARKS = ROOT / "tests" / "benchmarks" / "README.md"
 RUNS = ROOT / "gateway" / "front" / "runs" / "README.md"
+NATIVE = ROOT / "gateway" / "front" / "native" / "README.md"
 OPERATING = ROOT / "gateway" / "README.md"
 
 
@@ -103,6 +105,19 @@ def test_what_is_said_of_runs_is_so() -> None:
     assert f"1 to {MOST_KEY_BYTES} visible ASCII" in text
     assert f"Several may read at once ({MAX_READERS})" in text
     assert all(f"`{state.value}`" in text for state in RunState)
+
+
+def kinds_of(error: type[GatewayError]) -> Iterator[type[GatewayError]]:
+    yield error
+    for kind in error.__subclasses__():
+        yield from kinds_of(kind)
+
+
+def test_the_table_of_errors_has_each_type_with_its_status() -> None:
+    text = NATIVE.read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text, re.MULTILINE)
+    assert {*shown} == {(str(kind.status), kind.type) for kind in kinds_of(GatewayError)}
+    assert len({*shown}) == len(shown)
 
 
 def test_the_memory_that_the_readme_promises_is_what_the_code_says() -> None:
