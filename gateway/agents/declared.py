@@ -48,9 +48,10 @@ class Declared:
         """Whether any worker has spoken."""
         return self._known
 
-    async def run(self) -> None:
-        """Run what checks inputs, until cancelled."""
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run what checks inputs, until cancelled. What is heard before has none checked."""
         async with trio.open_nursery() as self._nursery:
+            task_status.started()
             await trio.sleep_forever()
 
     def heard(self, ready: Ready | None) -> None:

@@ -143,7 +143,7 @@ class AgentSupervisor:
             self._nursery = workers
             async with trio.open_nursery() as clocks:
                 clocks.start_soon(self._alarm.run)
-                clocks.start_soon(self.declared.run)
+                await clocks.start(self.declared.run)
                 if not math.isinf(self.settings.max_rss_bytes):
                     most = self.settings.max_rss_bytes
                     clocks.start_soon(watch_growth, self.pids, most, self._replace_outgrown)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,7 +23,7 @@ from gateway.fleet.messages import (
     AgentBeat,
     Described,
 )
-from tests.fleet.front_scene import READY, a_call, a_scene, description, line
+from tests.fleet.front_scene import READY, ScriptedHost, a_call, a_scene, description, line
 
 
 async def test_the_list_of_agents_counts_workers_and_requests_as_they_are_now(
@@ -172,3 +174,19 @@ async def test_no_more_agents_come_than_a_front_has_room_for(
             scene.hosts[0].agents[f"a{number}"] = AgentBeat("ready", 8, 0, 0, 1)
         await scene.settle(5)
         assert len(scene.dispatcher.agents) == 5
+
+
+async def test_every_agent_that_declares_a_schema_has_its_inputs_checked_by_the_front(
+    autojump_clock: MockClock,
+) -> None:
+    names = [f"a{number}" for number in range(20)]
+    ready = READY.replace(b"}}", b',"input":{"type":"integer"}}}')
+    async with a_scene("h1", before=partial(describe_all, names=names, ready=ready)) as scene:
+        for name in names:
+            assert scene.dispatcher.agents[name].declared.inputs is not None
+
+
+def describe_all(host: ScriptedHost, *, names: Sequence[str], ready: bytes) -> None:
+    for name in names:
+        host.agents[name] = AgentBeat("ready", 8, 0, 0, 1)
+        host.descriptions[name] = description(ready=ready)

@@ -81,8 +81,7 @@ class RemoteAgent:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As `Agent.run`."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.declared.run)
-            await trio.lowlevel.checkpoint()
+            await nursery.start(self.declared.run)
             self.describe(self._described)
             task_status.started()
             await self._stopped.wait()
