@@ -24,19 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.call import Call
+    from gateway.workers.checker_places import CheckerPlaces
     from protocol import Payload, Ready
 
 
 class Declared:
     """The last declaration of one agent's workers. `run` must be running while they speak."""
 
-    def __init__(self, agent: str = "") -> None:
+    def __init__(self, agent: str = "", places: CheckerPlaces | None = None) -> None:
+        """`places` are those for what checks inputs, of all agents together."""
         self.ready: Ready | None = None
         """None before the first worker has spoken, and if the last one has no handshake."""
         self.inputs: InputChecker | None = None
         """What checks the inputs of invokes; None where no schema is declared."""
         self._outputs: InputChecker | None = None
-        self._agent = agent
+        self._new_checker = partial(InputChecker, agent, places=places)
         self._known = False
         """Whether any worker has spoken."""
         self._nursery: trio.Nursery | None = None
@@ -69,7 +71,7 @@ class Declared:
             self._checking.cancel()
         self.inputs = self._checking = None
         if schema is not None and self._nursery is not None:
-            self.inputs, self._checking = InputChecker(self._agent, schema), trio.CancelScope()
+            self.inputs, self._checking = self._new_checker(schema), trio.CancelScope()
             self._nursery.start_soon(_run_within, self._checking, self.inputs)
 
     def outputs(self) -> InputChecker | None:
@@ -77,7 +79,7 @@ class Declared:
         declared."""
         schema = None if self.ready is None else self.ready.output
         if self._outputs is None and schema is not None and self._nursery is not None:
-            self._outputs = InputChecker(self._agent, schema, checks="output")
+            self._outputs = self._new_checker(schema, checks="output")
             self._checking_outputs = trio.CancelScope()
             self._nursery.start_soon(_run_within, self._checking_outputs, self._outputs)
         return self._outputs

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from gateway.config import AgentSettings
     from gateway.observe.metrics.readings import AgentReading
     from gateway.sandbox.launch import Launcher
+    from gateway.workers.checker_places import CheckerPlaces
     from gateway.workers.events import WorkerEvent
 
 log = logging.getLogger("gateway.worker")
@@ -87,10 +88,8 @@ MAX_FAILED_STARTS = 2
 """How many workers that fail to start a request is given to before its caller is told. A worker
 that had started and left the request unread does not count: another serves it."""
 
-
 Decision: TypeAlias = "Callable[..., Plan[Exchange] | None]"
 """A method of the pool."""
-
 
 _LEFT_UNREAD = WorkerCrashed("the worker closed its stdin before it had read the request")
 
@@ -109,6 +108,7 @@ class AgentSupervisor:
         *,
         on_gone: Callable[[], None] = lambda: None,
         new_worker: WorkerFactory = Worker,
+        checker_places: CheckerPlaces | None = None,
     ) -> None:
         self.name = name
         self.settings = settings
@@ -125,7 +125,7 @@ class AgentSupervisor:
         self._nursery: trio.Nursery | None = None
         self._alarm = Alarm(lambda: self._step(self._pool.tick, clock.now()))
         self._stopped = trio.Event()
-        self.declared = Declared(name)
+        self.declared = Declared(name, checker_places)
         self._tally = Tally()
         self.last_failure: LastFailure | None = None
         self._has_owners = False

@@ -15,6 +15,7 @@ from msgspec import structs
 from gateway.agents.dispatcher import TURN_SECONDS, TURNS_PER_CPU
 from gateway.agents.supervisor import AgentSupervisor
 from gateway.errors import ShuttingDown
+from gateway.workers.checker_places import CheckerPlaces
 from gateway.workers.deferred import DeferredWorker
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Roster:
         self._states = states
         self._kind_of_worker = kind_of_worker
         self._on_gone = on_gone
+        self._checker_places = CheckerPlaces()
         self.ports: Sequence[int] = ()
         """What the gateway listens on: no agent is ever connected to it."""
         self.launchers: dict[str, Launcher] = {}
@@ -171,7 +173,12 @@ class Roster:
     def _make(self, name: str, configured: Settings, launcher: Launcher) -> AgentSupervisor:
         settings = configured.agents[name]
         worker = self._kind_of_worker(name, configured.shown_argv(name))
-        kind = partial(AgentSupervisor, on_gone=self._on_gone, new_worker=worker)
+        kind = partial(
+            AgentSupervisor,
+            on_gone=self._on_gone,
+            new_worker=worker,
+            checker_places=self._checker_places,
+        )
         if settings.state_per_conversation:
             # None can start before its conversation, and none is kept ready.
             settings = structs.replace(

@@ -11,8 +11,10 @@ a round trip through two pipes for each input, on the side of agents that declar
 and the worst that a schema can do is that its own agent's requests are refused. A schema that says
 no more than that the input is an object, as many a handler's annotation does, costs nothing.
 
-`InputChecker.run` owns the process. It is started when there is something to check, ends after
-`IDLE_SECONDS` of silence, and takes one input at a time. Who asks waits beside it, and may leave.
+`InputChecker.run` owns the process. It is started when there is something to check and a place for
+it (`checker_places`: the gateway has so many for all agents), ends after `IDLE_SECONDS` of silence
+or when others need its place, and takes one input at a time. Who asks waits beside it, and may
+leave.
 
 | what happens | what becomes of the request |
 | --- | --- |
@@ -21,6 +23,7 @@ no more than that the input is an object, as many a handler's annotation does, c
 | checking it took too much | 400, which says so |
 | the schema cannot be used | nothing is checked any more; said once in the log, and in the status |
 | no process can be started | 503 |
+| it waits for too long | 503, which says for what: its own agent's inputs, or a place |
 """
 
 from __future__ import annotations
@@ -43,11 +46,13 @@ from gateway.errors import ClockRanOut, GatewayError, InvalidRequest, Overloaded
 from gateway.observe import logs
 from gateway.readiness import readable, writable
 from gateway.sandbox.launch import Launch
+from gateway.workers.checker_places import CheckerPlaces
 from gateway.workers.process import SpawnError, spawn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from gateway.workers.checker_places import Place
     from gateway.workers.process import WorkerProcess
     from protocol import Payload
 
@@ -60,7 +65,7 @@ _KEPT_VARIABLES = ("HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONHOME", "PYTHONPATH"
 secrets."""
 
 IDLE_SECONDS = 60.0
-"""Without an input, before the process ends: it holds about 15 MiB."""
+"""Without an input, before the process ends: it holds about 10 MiB."""
 
 ANSWER_SECONDS = 20.0
 """For one answer, of which `input_program.CPU_SECONDS` are work: the machine may be loaded."""
@@ -107,9 +112,18 @@ class _Job:
 class InputChecker:
     """See the module's docstring. `run` must be running while inputs are checked."""
 
-    def __init__(self, agent: str, schema: bytes, *, checks: str = "input") -> None:
-        """`checks` is what messages call that which is checked."""
+    def __init__(
+        self,
+        agent: str,
+        schema: bytes,
+        *,
+        places: CheckerPlaces | None = None,
+        checks: str = "input",
+    ) -> None:
+        """`places` are those for the processes of all agents. `checks` is what messages call that
+        which is checked."""
         self.agent = agent
+        self._places = CheckerPlaces() if places is None else places
         self._checks = checks
         self.schema = schema
         self._first_byte = _FIRST_BYTES.get(schema)
@@ -123,6 +137,7 @@ class InputChecker:
         """Processes in a row that were killed while they worked."""
         self._ended = False
         self._process: WorkerProcess | None = None
+        self._has_place = False
 
     def __repr__(self) -> str:
         process = "no process" if self._process is None else repr(self._process)
@@ -139,10 +154,7 @@ class InputChecker:
         if self.unusable is not None or self._ended or payload[:1] == self._first_byte:
             return
         if len(self._jobs) >= MOST_WAITING:
-            raise Overloaded(
-                f"{len(self._jobs)} inputs for agent {self.agent!r} wait to be checked",
-                retry_after=1,
-            )
+            raise self._overloaded(f"of which {len(self._jobs)} wait")
         job = _Job(payload)
         self._jobs.append(job)
         self._asked.set()
@@ -151,62 +163,84 @@ class InputChecker:
             with trio.move_on_after(min(within, WAIT_SECONDS)):
                 await job.done.wait()
         finally:
-            job.payload = b""
+            self._forget(job)
         if not job.done.is_set():
             if within <= WAIT_SECONDS:
                 raise ClockRanOut("total", trio.current_time() - began, within)
-            raise Overloaded(
-                f"inputs for agent {self.agent!r} wait to be checked for more than "
-                f"{WAIT_SECONDS:g} s",
-                retry_after=1,
-            )
+            raise self._overloaded(f"for more than {WAIT_SECONDS:g} s")
         if job.error is not None:
             raise job.error
+
+    def _forget(self, job: _Job) -> None:
+        """Nobody waits for a job any more. The first one may be at a process."""
+        job.payload = b""
+        if not job.done.is_set() and job is not self._jobs[0]:
+            self._jobs.remove(job)
+
+    def _overloaded(self, how: str) -> Overloaded:
+        message = f"{self._checks}s for agent {self.agent!r} wait to be checked, {how}"
+        if not self._has_place:
+            most = self._places.most
+            message += f": all {most} processes that check inputs are busy with other agents'"
+        return Overloaded(message, retry_after=1)
 
     async def run(self) -> None:
         """Check what is asked for, until cancelled; then nothing is checked any more."""
         try:
             while self.unusable is None:
-                await self._wait_for_job(math.inf)
-                await self._serve()
+                await self._wait_for_job()
+                async with self._places.take() as place:
+                    self._has_place = True
+                    if self._somebody_waits():
+                        await self._serve(place)
+                    self._has_place = False
         finally:
             self._ended = True
             while self._jobs:
                 self._jobs.popleft().done.set()
 
-    async def _wait_for_job(self, seconds: float) -> bool:
-        with trio.move_on_after(seconds):
-            while not self._jobs:
-                self._asked = trio.Event()
-                await self._asked.wait()
+    async def _wait_for_job(self) -> None:
+        while not self._jobs:
+            self._asked = trio.Event()
+            await self._asked.wait()
+
+    def _somebody_waits(self) -> bool:
+        while self._jobs and not self._jobs[0].payload:  # who asked has left
+            self._answer(None)
         return bool(self._jobs)
 
-    async def _serve(self) -> None:
+    async def _has_next(self, place: Place) -> bool:
+        """Wait for an input to check. False: the process has to end."""
+        if self._somebody_waits():
+            return True
+        self._asked = trio.Event()
+        return await place.idle_until(self._asked, IDLE_SECONDS)
+
+    async def _serve(self, place: Place) -> None:
         """Check inputs by one process, until it has nothing to do or has ended."""
         try:
             async with self._started() as process:
                 await process.register()
-                await self._talk(process)
+                await self._talk(process, place)
         except _ProgramEndedError as ended:
             self._blame(str(ended), killed=process.returncode == -signal.SIGKILL)
         except SpawnError as error:
             self._answer(Overloaded(f"the input could not be checked: {error}", retry_after=1))
 
-    async def _talk(self, process: WorkerProcess) -> None:
+    async def _talk(self, process: WorkerProcess, place: Place) -> None:
         """Raises _ProgramEndedError."""
         refused = await _ask(process, self.schema)
         if refused:
             self._give_up(refused[1:].decode("utf-8", "replace"))
         self._accepted = not refused
-        while self._accepted and await self._wait_for_job(IDLE_SECONDS):
+        while self._accepted and await self._has_next(place):
             if process.ended:  # while it had nothing to do
                 return
-            payload = self._jobs[0].payload
-            if payload:  # else who asked has left
+            if payload := self._jobs[0].payload:
                 answer = await _ask(process, payload)
                 self._answer(_mismatch(answer, self._checks) if answer else None)
-            else:
-                self._answer(None)
+            if place.turn_is_over():
+                return
 
     def _blame(self, words: str, *, killed: bool) -> None:
         """Find out why a process has ended. `killed`: the kernel does not do that for taking too

@@ -23,6 +23,8 @@ from gateway.fleet.messages import (
     AgentBeat,
     Described,
 )
+from gateway.workers import checker_places
+from gateway.workers.input_checker import InputChecker
 from tests.fleet.front_scene import READY, ScriptedHost, a_call, a_scene, description, line
 
 
@@ -184,6 +186,22 @@ async def test_every_agent_that_declares_a_schema_has_its_inputs_checked_by_the_
     async with a_scene("h1", before=partial(describe_all, names=names, ready=ready)) as scene:
         for name in names:
             assert scene.dispatcher.agents[name].declared.inputs is not None
+
+
+async def test_the_processes_that_check_inputs_are_so_many_for_all_agents_of_a_front(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checker_places, "MOST_PROCESSES", 1)
+    ready = READY.replace(b"}}", b',"input":{"type":"integer"}}}')
+    describe_two = partial(describe_all, names=("a", "b"), ready=ready)
+    async with a_scene("h1", before=describe_two) as scene:
+        before: InputChecker | None = None
+        for name in ("a", "b"):
+            inputs = scene.dispatcher.agents[name].declared.inputs
+            assert inputs is not None
+            await inputs.check(b"1")
+            assert before is None or before.pid is None
+            before = inputs
 
 
 def describe_all(host: ScriptedHost, *, names: Sequence[str], ready: bytes) -> None:

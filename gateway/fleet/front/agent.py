@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gateway.fleet.front.hosts import At, Hosts
     from gateway.fleet.front.link import Link
     from gateway.fleet.lookup import Lookup
+    from gateway.workers.checker_places import CheckerPlaces
 
 MOST_HOSTS_ASKED = 3
 """Of one request."""
@@ -55,9 +56,11 @@ class RemoteAgent:
         connected: Callable[[], bool],
         link_to: Callable[[At], Link],
         status_of: Callable[[RemoteAgent], Awaitable[AgentStatus]],
+        places: CheckerPlaces,
     ) -> None:
+        """`places` are those for what checks inputs, of all agents together."""
         self.name = name
-        self.declared = Declared(name)
+        self.declared = Declared(name, places)
         self.settings = described.settings
         self.last_failure: LastFailure | None = None
         self.last_limit: LimitMet | None = None

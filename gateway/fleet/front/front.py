@@ -50,6 +50,7 @@ from gateway.fleet.subjects import Peer
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
 from gateway.observe.metrics.readings import FleetReading, PlaceReading
+from gateway.workers.checker_places import CheckerPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +134,7 @@ class Front:
         self._wires = Wires(bus, subjects, this, role="front")
         dispatcher.blind = True
         self._lookup = Lookup()
+        self._checker_places = CheckerPlaces()
         self.background: Jobs | None = None
         if store is not None:
             self.background = Jobs(bus, store, dispatcher, is_there=self._is_there)
@@ -338,6 +340,7 @@ class Front:
             connected=lambda: self.connected,
             link_to=lambda at: self._links[at.host.peer],
             status_of=self._status,
+            places=self._checker_places,
         )
         assert self._nursery is not None
         self._nursery.start_soon(self._put, agent)
