@@ -47,9 +47,9 @@ def test_a_result_is_a_message_as_well() -> None:
         {"type": "thinking", "thinking": "hm", "signature": ""},
         {"type": "text", "text": "Hi"},
     ]
-    assert content_of(both(SUN, "a", result=message)) == [
-        {"type": "thinking", "thinking": "Sun?", "signature": ""},
-        {"type": "text", "text": "aHi"},
+    assert content_of(both(SUN, STATUS, result=message)) == [
+        {"type": "thinking", "thinking": "Sun?hm", "signature": ""},
+        {"type": "text", "text": "Hi"},
     ]
 
 

@@ -194,7 +194,7 @@ def test_short_pieces_of_a_response_take_no_more_than_their_text() -> None:
         assert tracemalloc.get_traced_memory()[0] < 200_000
     finally:
         tracemalloc.stop()
-    assert b"ab" * 20_000 in told.finish()
+    assert b"ab" * 20_000 in told.close()
 
 
 @pytest.mark.parametrize("letter", ["x", "\u2028", "é"])

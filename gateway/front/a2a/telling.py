@@ -295,7 +295,11 @@ class TaskStream(AnswerStream):
             "name": held.name,
             "arguments": _as_json(held.arguments),
         }
-        return self._work.enter(task.WORKING, [{"data": told, "mediaType": JSON_TYPE}])
+        return self._data(told)
+
+    def _data(self, event: dict[str, Any]) -> bytes:
+        """The event of what the agent does meanwhile, which is told as data."""
+        return self._work.enter(task.WORKING, [{"data": event, "mediaType": JSON_TYPE}])
 
     def _ending(self, result: Payload | None) -> Iterator[bytes]:
         """What was not told yet, and the task's last state, or that it waits."""
@@ -305,12 +309,19 @@ class TaskStream(AnswerStream):
             yield self._output(bytes(result))
         elif result is not None:
             message = read_message(result, work.calls.names)
+            if message.reasoning is not None:
+                yield self._data({"type": "reasoning", "text": Raw(message.reasoning)})
             content = bytes(_decode_content(result).content)
             if content[:1] == b"{":
                 yield self._output(content)
             elif message.text != EMPTY:
                 yield work.whole_text(message.text)
-        yield self._outcome(endings.calls_of(self._exchange.outcome, work.calls, message))
+        calls = endings.calls_of(self._exchange.outcome, work.calls, message)
+        waiting = {call.id for call in calls}
+        yield from (
+            self._as_own(call.id) for call in work.calls.of_client() if call.id not in waiting
+        )
+        yield self._outcome(calls)
 
     def _output(self, output: bytes) -> bytes:
         """An artifact of an output that came as one JSON text."""

@@ -144,11 +144,7 @@ class RunStream(AnswerStream):
         parts.append(self._spoken.text([message.text]))
         outcome = self._exchange.outcome
         if outcome is None or outcome.finish in {None, "tool_calls"}:
-            parts += [
-                self._calls.add_whole(call, self._carrier)
-                for call in message.calls
-                if not self._calls.is_known(call.id)
-            ]
+            parts += [self._calls.add_whole(call, self._carrier) for call in message.calls]
         return b"".join(parts)
 
     def _closing(self) -> bytes:

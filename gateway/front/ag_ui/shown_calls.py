@@ -91,7 +91,11 @@ class ShownCalls:
         return start + self._arguments(shown, whole) + self._end(shown)
 
     def add_whole(self, call: FunctionCall, carrier: Callable[[], tuple[bytes, str]]) -> bytes:
-        """The events for a call of the client's that came in one message with the answer."""
+        """The events for a call of the client's that came in one message with the answer; none, if
+        it was shown before."""
+        if (known := self._calls.get(call.id)) is not None:
+            known.handed = True
+            return b""
         shown_id = new_id("call") if call.id in self._request.calls else call.id
         shown = self._calls[call.id] = _Shown(shown_id, call.name, handed=True)
         start = self._start(shown, carrier)
@@ -110,9 +114,6 @@ class ShownCalls:
         text = bytes(result.content)
         content = _decode_text(text) if text[:1] == b'"' else text.decode()
         return self._end(shown) + self._result(shown, content, is_error=result.is_error)
-
-    def is_known(self, call: str) -> bool:
-        return call in self._calls
 
     def close(self) -> bytes:
         """The ends of all calls that are open."""

@@ -2,6 +2,6 @@
 
 The README beside this file says what is mapped, passed on, ignored and refused. `dialect` puts the
 parts together. `request` reads bodies, with `parameters`, `conversation`, `blocks` and `tools`;
-`answer` reads what an agent says into the content blocks of `message` or the events of `stream`,
-with `outcomes`; `errors` writes errors, and `models` lists the agents.
+`message` and `stream` tell what an agent says as content blocks and as events, with `outcomes` and
+what all `chats` have; `errors` writes errors, and `models` lists the agents.
 """

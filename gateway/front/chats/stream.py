@@ -46,9 +46,7 @@ class AnswerStream(ABC):
             for texts, word in text_runs(words):
                 parts.append(self._text(texts) if word is None else self._event(word))
         except InvalidAgentResponse as error:
-            # It may have ended well meanwhile: then `end` tells of the failure.
-            self.failure = error
-            self._exchange.fail(error)
+            self._fail(error)
         return b"".join(parts)
 
     def keep_alive(self) -> bytes:
@@ -87,6 +85,11 @@ class AnswerStream(ABC):
     def _ending(self, result: Payload | None) -> Iterator[bytes]:
         """The last parts of an answer that ended well, `result` among them if it came as one.
         Raises InvalidAgentResponse."""
+
+    def _fail(self, error: GatewayError) -> None:
+        """End the exchange. It may have ended well meanwhile: then `end` tells of the failure."""
+        self.failure = error
+        self._exchange.fail(error)
 
     def _opening(self) -> bytes:
         """What the stream opens with, unless it has."""

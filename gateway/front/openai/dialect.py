@@ -16,7 +16,6 @@ from gateway.front.openai.response import (
     MESSAGES,
     ResponseFrame,
     ResponseStream,
-    Telling,
     encode_response,
 )
 from gateway.front.openai.response_request import read_response
@@ -133,7 +132,7 @@ class ResponseCodec:
         return Response(200, _JSON, body)
 
     def encode(self, exchange: Exchange, chunks: list[bytes]) -> Response:
-        return Response(200, _JSON, encode_response(self._telling(exchange), exchange, chunks))
+        return Response(200, _JSON, encode_response(self._stream_of(exchange), exchange, chunks))
 
     def encode_error(
         self, error: GatewayError, request_id: str, output_begun: bool | None = None
@@ -141,10 +140,10 @@ class ResponseCodec:
         return encode_error(error, request_id, output_begun, messages=MESSAGES)
 
     def stream(self, exchange: Exchange) -> ResponseStream:
-        self._stream = ResponseStream(self._telling(exchange), exchange)
+        self._stream = self._stream_of(exchange)
         return self._stream
 
-    def _telling(self, exchange: Exchange) -> Telling:
+    def _stream_of(self, exchange: Exchange) -> ResponseStream:
         assert self._frame is not None
         assert self._request is not None
-        return Telling(self._frame, self._request, exchange, self._memory)
+        return ResponseStream(self._frame, self._request, exchange, self._memory)

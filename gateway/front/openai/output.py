@@ -7,7 +7,7 @@ A Response's output is a list of items: the agent's reasoning, its message, imag
 client's tools. `Output` takes what the agent says in the order in which it is said, and returns the
 events for it; beside that it keeps every item that has ended, since the Response is told once more,
 whole, at its end. At most one item is open: text opens a message, reasoning opens a reasoning item,
-and whatever is of another kind ends the open one first. An answer without any word still has one
+and whatever is of another kind ends the open one first. An answer without any item still has one
 message, which is empty.
 
     text        output_item.added  content_part.added            output_text.delta …
@@ -30,6 +30,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.errors import InvalidAgentResponse
+from gateway.front.chats.answer import Content
 from gateway.front.chats.parts import in_fewer_events
 from protocol import on_one_line
 
@@ -104,8 +105,8 @@ class _Open:
         return {"id": self.id, "type": "reasoning", "summary": parts}
 
 
-class Output:
-    """See the module's docstring. Every method returns events, as they are sent.
+class Output(Content):
+    """A `Content`; see the module's docstring. Every method returns events, as they are sent.
 
     Methods raise InvalidAgentResponse for more than `MAX_OUTPUT` or `MOST_ITEMS`, and then nothing
     has changed.
@@ -135,13 +136,14 @@ class Output:
         """A piece of reasoning, a JSON string."""
         return self._say([text], is_text=False)
 
-    def paragraph(self, text: str) -> bytes:
-        """Text, as a paragraph of its own if there was text before."""
-        apart = self._open is not None and self._open.is_text
-        return self.text([_encode(f"\n\n{text}" if apart else text)])
+    def nothing(self) -> bytes:
+        """Without any item, the output is a message that says nothing."""
+        return b"" if self._open is not None or self.items else self._begin(is_text=True)
 
-    def image(self, file: File) -> bytes:
+    def file(self, file: File) -> bytes | None:
         """An image that the agent made, as base64."""
+        if not file.mime.startswith("image/") or not isinstance(file.data, bytes):
+            return None
         result = _encode(file.data)
         self._check_items()
         self._hold(len(result))
@@ -158,9 +160,10 @@ class Output:
         ]
         return b"".join(events)
 
-    def call(self, call: FunctionCall) -> bytes:
-        """A call of a tool of the client's."""
-        events = [self.close()]
+    def calls(self, calls: Sequence[FunctionCall]) -> bytes:
+        return self.close() + b"".join([self._call(call) for call in calls])
+
+    def _call(self, call: FunctionCall) -> bytes:
         item = {
             "id": _new_id("fc"),
             "type": "function_call",
@@ -171,7 +174,7 @@ class Output:
         }
         place = {"item_id": item["id"], "output_index": len(self.items)}
         kind = "function_call_arguments"
-        events += [
+        events = [
             self._added({**item, "status": "in_progress", "arguments": ""}),
             self.event(f"{kind}.delta", **place, delta=call.arguments),
             self.event(f"{kind}.done", **place, name=call.name, arguments=call.arguments),
@@ -198,11 +201,6 @@ class Output:
             events.append(self.event(f"{kind}_part.done", **place, part=opened.part(text)))
         events.append(self._done(opened.item(text, status)))
         return b"".join(events)
-
-    def finish(self, status: str = "completed") -> bytes:
-        """The end of the last item; without any, the output is a message that says nothing."""
-        opening = b"" if self._open is not None or self.items else self._begin(is_text=True)
-        return opening + self.close(status)
 
     def _say(self, texts: Sequence[bytes], *, is_text: bool) -> bytes:
         texts = in_fewer_events(texts)

@@ -31,8 +31,6 @@ from gateway.front.chats.calls import MAX_HELD, new_call_id
 from gateway.front.ui.forms import part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from gateway.front.chats.calls import FunctionCall
     from gateway.front.ui.request import ChatRequest
     from protocol.events import ToolCall, ToolResult
@@ -105,17 +103,17 @@ class ShownCalls:
     def pending(self, finish: str | None, more: list[FunctionCall]) -> list[bytes]:
         """The parts for the calls that the page is to make, once the answer has ended so: those
         that were held, and `more` in its message."""
-        found = []
-        for call in self._held() if finish == "tool_calls" else ():
-            members = self._members(call)
-            call.arguments, call.held = None, False
-            found.append(part("tool-input-available", **members))
-        for each in more if finish in {None, "tool_calls"} else ():
+        handed = more if finish in {None, "tool_calls"} else []
+        for each in handed:
             if each.id not in self._calls:
-                call = self._calls[each.id] = _Call(self._fresh(each.id), each.name)
+                call = self._calls[each.id] = _Call(self._fresh(each.id), each.name, held=True)
                 call.arguments = StringIO(each.arguments)
+        ids = {each.id for each in handed}
+        found = []
+        for call_id, call in self._calls.items():
+            if call.held and (finish == "tool_calls" or call_id in ids):
                 found.append(part("tool-input-available", **self._members(call)))
-                call.arguments = None
+                call.arguments, call.held = None, False
         return found
 
     def close(self) -> bytes:
@@ -126,9 +124,6 @@ class ShownCalls:
         """The page's id of a call of the agent's own that has no result yet, by the agent's."""
         call = self._calls.get(call_id) if isinstance(call_id, str) else None
         return None if call is None or call.answered else call.id
-
-    def _held(self) -> Iterator[_Call]:
-        return (call for call in self._calls.values() if call.held)
 
     def _meet(self, call_id: str, name: str) -> _Call:
         if call_id in self._request.approved:
