@@ -16,7 +16,8 @@ from gateway.fleet.messages import (
     Lines,
     Refused,
 )
-from tests.fleet.host_scene import a_front, lines_of
+from gateway.workers.input_checker import InputChecker
+from tests.fleet.host_scene import a_front, lines_of, submit
 from tests.unit.workers import Crew
 
 
@@ -86,6 +87,19 @@ async def test_a_request_that_was_cancelled_while_its_input_is_checked_gets_no_w
         scene.submit(1)
         assert await scene.said() == []
         scene.front.receive([Cancel(1)])
+        [refused] = await scene.said()
+        assert isinstance(refused, Refused)
+        assert refused.error.type == "cancelled"
+        assert not scene.front.requests
+
+
+async def test_a_request_that_was_cancelled_before_its_input_is_looked_at_gets_no_worker(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_front() as scene:
+        inputs = InputChecker("a", b'{"type":"string"}')  # the first byte is enough to check it
+        monkeypatch.setattr(scene.agents.agent.declared, "inputs", inputs)
+        scene.front.receive([submit(1), Cancel(1)])
         [refused] = await scene.said()
         assert isinstance(refused, Refused)
         assert refused.error.type == "cancelled"

@@ -243,13 +243,14 @@ class Front:
         self, said: Submit, inputs: InputChecker, scope: trio.CancelScope
     ) -> None:
         """Go on if the input is what the agent declares: a front does that if it knows."""
-        error: GatewayError | None = Cancelled()
+        error: GatewayError | None = None
         with scope:
             try:
                 await inputs.check(said.payload, math.inf if said.total is None else said.total)
-                error = None
             except GatewayError as found:
                 error = found
+        if scope.cancel_called:  # which a check that need not wait does not notice
+            error = Cancelled()
         if self._checking.get(said.id) is not scope:
             return  # its epoch has ended
         del self._checking[said.id]
