@@ -76,11 +76,14 @@ class Jobs:
         self._due: set[str] = set()
         """Agents for which there may be something to take."""
         self._asking: set[str] = set()
+        """Agents for which a job is being taken."""
         self._heard: set[str] = set()
         """Agents whose subjects are subscribed."""
         self._limit = trio.CapacityLimiter(AT_ONCE)
         self._left = trio.lowlevel.ParkingLot()
+        """Where `settled` waits until there are fewer of these."""
         self._writing = 0
+        """Jobs that were taken and whose outcomes are not written."""
 
     def __repr__(self) -> str:
         return f"<Jobs {len(self.open)} run here>"
@@ -95,12 +98,12 @@ class Jobs:
                     for agent in [each for each in self._due if self._has_place(each)]:
                         self._due.discard(agent)
                         self._asking.add(agent)
-                        nursery.start_soon(self._take, agent, nursery)
+                        nursery.start_soon(self._take, agent)
                 await trio.sleep(BEAT)
 
     async def settled(self) -> None:
-        """Wait until every outcome is written."""
-        while self._writing:
+        """Wait until every outcome is written, also that of a job that is being taken."""
+        while self._asking or self._writing:
             await self._left.park()
 
     def _connected(self) -> None:
@@ -130,7 +133,7 @@ class Jobs:
         summary = agent.summary
         return summary.in_flight + summary.waiting < capacity(agent)
 
-    async def _take(self, agent: str, nursery: trio.Nursery) -> None:
+    async def _take(self, agent: str) -> None:
         try:
             async with self._limit:
                 taken = await self._store.take(agent, str(self._this))
@@ -138,9 +141,10 @@ class Jobs:
             return
         finally:
             self._asking.discard(agent)
+            self._left.unpark_all()
         if taken is not None:
             self._due.add(agent)
-            nursery.start_soon(self._serve, agent, *taken)
+            await self._serve(agent, *taken)
 
     async def _serve(self, agent: str, token: str, job: Submit | None) -> None:
         self._writing += 1
