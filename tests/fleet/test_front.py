@@ -272,6 +272,21 @@ async def test_a_request_that_nobody_received_is_given_to_another_host(
         assert exchange.result == b"1"
 
 
+async def test_a_request_that_nobody_received_and_no_other_host_takes_may_be_sent_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        scene.kill(scene.hosts[0])  # the front does not know yet
+        exchange = await scene.submit()
+        await scene.settle(2)
+        assert isinstance(exchange.error, AgentUnavailable)
+        assert exchange.error.message == "the host 'h1' is gone; it has not received the request"
+        assert exchange.error.details == {"host": "h1"}
+        assert exchange.error.retry_after == 1
+        assert not exchange.handed_over
+        assert exchange.output_begun is None
+
+
 async def test_a_host_that_stands_still_is_given_up_after_the_link_clock_and_comes_back(
     autojump_clock: MockClock,
 ) -> None:

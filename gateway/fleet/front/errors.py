@@ -126,6 +126,16 @@ def lost(host: Peer, how: str) -> WorkerCrashed:
     )
 
 
+def not_received(host: Peer, how: str) -> AgentUnavailable:
+    """The host is gone, or cannot be reached, and has certainly not run the request. `how` is as
+    in `lost`."""
+    return AgentUnavailable(
+        f"the host {host.name!r} {how}; it has not received the request",
+        retry_after=1.0,
+        host=host.name,
+    )
+
+
 def not_accepted(host: Peer, elapsed: float, limit: float) -> ClockRanOut:
     """The host did not say in time that it has the request."""
     return ClockRanOut("accept", elapsed, limit, host=host.name)

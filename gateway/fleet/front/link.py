@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gateway import clock
 from gateway.errors import ClientTooSlow
-from gateway.fleet.front.errors import broke_the_protocol, lost, made_anew, not_accepted
+from gateway.fleet.front.errors import (
+    broke_the_protocol,
+    lost,
+    made_anew,
+    not_accepted,
+    not_received,
+)
 from gateway.fleet.front.request import TELL_TAKEN
 from gateway.fleet.messages import (
     Ask,
@@ -42,7 +48,6 @@ if TYPE_CHECKING:
     from gateway.fleet.front.hosts import At, Host
     from gateway.fleet.front.request import RemoteRequest
     from gateway.fleet.pipe import Ended
-    from gateway.fleet.subjects import Peer
     from gateway.fleet.wire import Wire, Wires
     from protocol import FromWorker
 
@@ -309,16 +314,25 @@ class Link:
         self._connection.close_request(message.id)
         error = made_anew(message.error, self.host.peer)
         if isinstance(message, Refused):
-            if not (request.exchange.handed_over or request.exchange.ended):
-                request.exchange.output_begun = None
             if message.owner is not None:
                 request.owner = Peer.parse(message.owner)
-            if message.elsewhere and not request.exchange.handed_over:
-                self._elsewhere(request, error)
+            if not request.exchange.handed_over:
+                self._not_run(request, error, elsewhere=message.elsewhere)
                 return
         elif message.handed_over:
             self._may_have_run(request)
         request.exchange.fail(error)
+
+    def _not_run(
+        self, request: RemoteRequest, error: GatewayError, *, elsewhere: bool = True
+    ) -> None:
+        """End a request with which nothing has happened here, unless another host takes it."""
+        if not request.exchange.ended:
+            request.exchange.output_begun = None
+        if elsewhere:
+            self._elsewhere(request, error)
+        else:
+            request.exchange.fail(error)
 
     def _over(self, request_id: int) -> RemoteRequest | None:
         """The request, which the host has ended."""
@@ -372,14 +386,14 @@ class Link:
         for request in requests.values():
             if request.at is not None:
                 request.at.mine -= 1
+        peer = self.host.peer
         for request in requests.values():
-            error = lost(self.host.peer, how)
             if request.position > ended.reached and not request.exchange.handed_over:
-                self._elsewhere(request, error)
+                self._not_run(request, not_received(peer, how))
                 continue
             if not request.exchange.ended:
                 self._may_have_run(request)
-            request.exchange.fail(error)
+            request.exchange.fail(lost(peer, how))
         for answer in asked.values():
             answer(None)
 
