@@ -19,6 +19,7 @@ from gateway.front.auth import ANONYMOUS
 from gateway.front.console.lines import (
     LINES_OF_A_STEP,
     MOST_TEXT,
+    Found,
     LastLines,
     Line,
     LineFilter,
@@ -61,8 +62,8 @@ def after(lines: LastLines, n: int, wanted: Any, most: int) -> tuple[list[Line],
         try:
             next(steps)
         except StopIteration as end:
-            found: tuple[list[Line], int] = end.value
-            return found
+            found: Found = end.value
+            return found.lines, found.passed_over
 
 
 def find(lines: LastLines, wanted: Any, most: int) -> list[Line]:
@@ -135,6 +136,27 @@ async def test_lines_are_looked_for_in_steps(nursery: trio.Nursery) -> None:
     told = [each for each in topic.news() if each is not None]
     assert sum(len(data["lines"]) for _, data in told) == MOST_NEW_LINES
     assert list(topic.news()) == []
+
+
+def test_lines_that_come_while_others_are_looked_for_are_told_next() -> None:
+    console = console_of(Agents())
+    topic = LogTopic(console, Rights(ANONYMOUS, keys=False), LineFilter())
+    now = datetime.now(UTC)
+
+    def log(request: str, many: int) -> None:
+        said = AccessLine(now, "info", "gateway.access", "request ended", request)
+        console.lines.keep_lines([said] * many)
+
+    log("early", LINES_OF_A_STEP)
+    steps = topic.news()
+    assert next(steps) is None
+    log("late", 2)
+    told = [data for each in steps if each is not None for data in [each[1]]]
+    assert {line["request"] for data in told for line in data["lines"]} == {"early"}
+    assert sum(len(data["lines"]) for data in told) == LINES_OF_A_STEP
+    [(_, data)] = [each for each in topic.news() if each is not None]
+    assert [line["request"] for line in data["lines"]] == ["late", "late"]
+    assert data["skipped"] == 0
 
 
 @given(

@@ -197,6 +197,17 @@ class _Concern(NamedTuple):
     """Whether it is about a request, and not about the agent or the gateway."""
 
 
+class Found(NamedTuple):
+    """What was found of the lines."""
+
+    lines: list[Line]
+    """The oldest first."""
+    passed_over: int
+    """How many were not: wanted ones beyond the most, and any that are not kept any more."""
+    next: int
+    """The number of the next line, which was not there when they were looked at."""
+
+
 class LastLines(LineKeeper):
     """The handler, for the root logger."""
 
@@ -246,13 +257,11 @@ class LastLines(LineKeeper):
 
     def after(
         self, n: int, wanted: Callable[[Line], bool], most: int
-    ) -> Generator[None, None, tuple[list[Line], int]]:
-        """The last lines from the number `n` on that are wanted, at most `most`, the oldest first;
-        and how many were passed over: wanted ones, and any that are not kept any more. Looked for
-        in steps, each of a millisecond at most."""
+    ) -> Generator[None, None, Found]:
+        """The last lines from the number `n` on that are wanted, at most `most`, as they are at
+        the first step. Looked for in steps, each of a millisecond at most."""
         with self._changing:
-            kept = self._kept.since(n, _any)
-            lost = self._kept.next - n - len(kept)
+            kept, end = self._kept.since(n, _any), self._kept.next
         found: deque[Line] = deque(maxlen=most)
         count = 0
         for place, (at, said) in enumerate(kept, 1):
@@ -261,7 +270,8 @@ class LastLines(LineKeeper):
                 count += 1
             if place % LINES_OF_A_STEP == 0:
                 yield
-        return list(found), count - len(found) + lost
+        lost = end - n - len(kept)
+        return Found(list(found), count - len(found) + lost, end)
 
     async def find(self, wanted: Callable[[Line], bool], most: int) -> list[Line]:
         """The last lines that are wanted, the oldest first."""
@@ -270,8 +280,8 @@ class LastLines(LineKeeper):
             try:
                 next(steps)
             except StopIteration as end:
-                found: list[Line] = end.value[0]
-                return found
+                found: Found = end.value
+                return found.lines
             await trio.lowlevel.checkpoint()
 
 

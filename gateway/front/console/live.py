@@ -252,15 +252,12 @@ class LogTopic:
     def news(self) -> Iterator[tuple[str, dict[str, Any]] | None]:
         if self._next == self._lines.next and self._begun:
             return
-        found, skipped = yield from self._lines.after(
-            self._next, self._is_for_reader, MOST_NEW_LINES
-        )
-        self._next = self._lines.next
+        found = yield from self._lines.after(self._next, self._is_for_reader, MOST_NEW_LINES)
+        self._next = found.next
+        skipped = found.passed_over if self._begun else 0  # what was before is not missed
         nothing = None if self._begun else {"lines": [], "skipped": 0}
-        if not self._begun:
-            skipped = 0  # what was before is not missed
         self._begun = True
-        yield from _events("log", self._pieces(found, skipped), nothing)
+        yield from _events("log", self._pieces(found.lines, skipped), nothing)
 
     def _pieces(self, found: list[Line], skipped: int) -> Iterator[dict[str, Any]]:
         for piece in pieces(found, MOST_LINES):
