@@ -59,6 +59,7 @@ GROUND = {
         "needs",
         "observe",
         "readiness",
+        "stopping",
         "turns",
         "words",
     )

@@ -34,6 +34,7 @@ from gateway import clock
 from gateway.agents.status import AgentState
 from gateway.errors import AgentNotFound, AgentUnavailable, ShuttingDown
 from gateway.exchange import Exchange
+from gateway.stopping import UntilStop
 from gateway.workers.memory import measure_all
 
 if TYPE_CHECKING:
@@ -105,8 +106,8 @@ class Dispatcher:
         """Requests whose callers have not had their answers. They outlast their time in a pool: a
         client may read for long what a worker wrote at once."""
         self._all_left: trio.Event | None = None
-        self.reading: set[trio.CancelScope] = set()
-        """In each of them a request is being read that is not submitted yet. `stop` ends them."""
+        self.until_stop = UntilStop()
+        """For what `stop` ends beside the requests that agents were given."""
         self.new_exchange: Callable[..., Exchange] = Exchange
         """Makes what an admitted request becomes; one that keeps more, while anybody looks."""
         self.leaving = False
@@ -115,12 +116,16 @@ class Dispatcher:
         """Whether no request can come: those who submit them at a host are not connected to it."""
         self.blind = False
         """Whether it is not known which agents there are: a front has no connection to them."""
-        self.draining = False
-        """Whether nothing is admitted any more."""
+        self.drains = trio.Event()
+        """Nothing is admitted any more."""
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
         return f"<Dispatcher {state}, {len(self.agents)} agents, {len(self._open)} requests>"
+
+    @property
+    def draining(self) -> bool:
+        return self.drains.is_set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run every agent until `stop`."""
@@ -308,22 +313,22 @@ class Dispatcher:
 
     async def drain(self, seconds: float = math.inf) -> bool:
         """Admit nothing more, and wait for open requests; whether all were answered in time."""
-        self.draining = True
+        self.drains.set()
         for agent in self._running:
             agent.drain()
         return await self._wait_until_all_left(seconds)
 
     async def stop(self, seconds: float) -> None:
-        """Stop every agent, end open requests with `shutting_down`; give the answers time."""
-        self.draining = True
+        """Stop every agent, end open requests with `shutting_down` and whatever is `until_stop`;
+        give the answers time."""
+        self.drains.set()
         self._stopped.set()
         error = ShuttingDown(_ENDING)
         for agent in self._running:
             agent.stop(error)
         for leaving in self._leaving.values():
             leaving.left.set()
-        for scope in self.reading:
-            scope.cancel()
+        self.until_stop.stop()
         await self._wait_until_all_left(seconds)
 
     async def _wait_until_all_left(self, seconds: float) -> bool:

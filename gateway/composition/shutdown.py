@@ -12,7 +12,8 @@ From here on each response is the last of its connection and says so, so that th
 proxy or a client goes elsewhere.
 *Drain*: nothing is admitted, and what was admitted has the `drain` clock. *End what is left*: every
 request that is still open gets `shutting_down`, as a 503 or as the last event of its stream, and
-the workers are told to end. Then connections are closed.
+the workers are told to end. What waits for no agent, such as the stream of a console, ends then as
+well (`gateway.stopping`). Then connections are closed.
 
 SIGHUP has two senders: a person or a service manager who wants the configuration read again
 (`reload`), and the kernel, when the terminal is closed that the gateway runs in. The latter ends

@@ -72,7 +72,7 @@ class Calling:
             permit = self.limits.enter(request.caller.name, agent, resumes=resumes)
             request.permit = permit
             most, setting = permit.most_body(most, setting)
-        return await request.read_body(most, self._dispatcher.reading, setting=setting)
+        return await request.read_body(most, self._dispatcher.until_stop, setting=setting)
 
     async def begin(
         self,

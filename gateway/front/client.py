@@ -7,12 +7,9 @@ Knows ASGI, and nothing of agents or of any format.
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
 from copy import copy
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
-
-import trio
 
 from gateway import clock
 from gateway.errors import (
@@ -28,11 +25,12 @@ from gateway.front.dialect import retry_headers
 from gateway.observe import logs
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
 
     from gateway.front.dialect import RequestHead, Response
     from gateway.front.limits.permits import Permit
     from gateway.observe.observation import Observation
+    from gateway.stopping import UntilStop
 
     Message = dict[str, Any]
     Receive = Callable[[], Awaitable[Message]]
@@ -120,12 +118,11 @@ class ClientRequest:
     # In
 
     async def read_body(
-        self, most: float, reading: set[trio.CancelScope], *, setting: str | None = None
+        self, most: float, until_stop: UntilStop, *, setting: str | None = None
     ) -> bytes:
         """Read the whole body, of at most `most` bytes, as the setting with the path `setting` has
         it.
 
-        Meanwhile the scope that it is read in is in `reading`: cancelling that is to shut down.
         Raises RequestTooLarge, RequestTimeout, ShuttingDown and ClientGoneError.
         """
         if self.head.content_length > most:
@@ -140,21 +137,20 @@ class ClientRequest:
         body = BytesIO()
         self._append(body, first)
         del first
-        await self._read_in_time(body, most, setting, reading)
+        await self._read_in_time(body, most, setting, until_stop)
         body.truncate()
         return body.getvalue()
 
     async def _read_in_time(
-        self, body: BytesIO, most: float, setting: str | None, reading: set[trio.CancelScope]
+        self, body: BytesIO, most: float, setting: str | None, until_stop: UntilStop
     ) -> None:
         """Append to `body` what comes, until the end of the request or of the time for it."""
         until = clock.now() + BODY_SECONDS
         while not self._body_read:
-            deadline = clock.as_deadline(until)
-            with trio.CancelScope(deadline=deadline) as scope, _held_in(reading, scope):
+            with until_stop.scope(clock.as_deadline(until)) as scope:
                 while not self._body_read:
                     self._append(body, await self._read_piece(body.tell(), most, setting))
-            if scope.cancelled_caught and trio.current_time() < deadline:
+            if scope.cancelled_caught and until_stop.stopped:
                 raise ShuttingDown("the gateway is shutting down")
             if not self._body_read and clock.now() >= until:
                 raise RequestTimeout(f"the request's body was not sent within {BODY_SECONDS:g} s")
@@ -236,15 +232,6 @@ def _preallocate(buffer: BytesIO, size: int) -> None:
         buffer.seek(size - 1)
         buffer.write(b"\0")
         buffer.seek(0)
-
-
-@contextmanager
-def _held_in(scopes: set[trio.CancelScope], scope: trio.CancelScope) -> Iterator[None]:
-    scopes.add(scope)
-    try:
-        yield
-    finally:
-        scopes.discard(scope)
 
 
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:

@@ -179,7 +179,7 @@ class CallRoutes:
         elif (path := self._match_run(scope["path"])) is not None:
             _note_route(request, path.route)
             visit = Visit(scope["method"], path, scope.get("query_string", b""))
-            await respond_on_path(request, self._runs, visit, self._dispatcher.reading)
+            await respond_on_path(request, self._runs, visit, self._dispatcher.until_stop)
         elif (mount := self.mounts.get(scope["path"])) is not None:
             _note_route(request, mount.path)
             check_origin(scope, self.cors)

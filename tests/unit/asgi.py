@@ -15,6 +15,7 @@ from gateway.front.dialects import serve_dialects
 from gateway.front.hosts import KnownHosts
 from gateway.front.requests import CallRoutes
 from gateway.front.runs.service import Runs
+from gateway.stopping import UntilStop
 from tests.unit.workers import NoCarrier
 
 DEFAULT = Clocks()
@@ -33,7 +34,7 @@ class FakeDispatcher:
         self._hands_over = hands_over
         self.agents: dict[str, Any] = {}
         self.left: list[Exchange] = []
-        self.reading: set[trio.CancelScope] = set()
+        self.until_stop = UntilStop()
 
     def agent(self, name: str) -> None:
         del name

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import trio
-
 from gateway.call import Call
 from gateway.config import CallerKeys, Settings
 from gateway.config.keys import KeySettings, hash_key
@@ -13,6 +11,7 @@ from gateway.exchange import Exchange
 from gateway.front.auth import Caller
 from gateway.front.console.console import Console
 from gateway.observe.observation import Observation
+from gateway.stopping import UntilStop
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\u202e\u2028\n"
 KEYS = CallerKeys({"ada": KeySettings(hash=hash_key(b"agw_" + b"k" * 43))}, on=True)
@@ -47,7 +46,7 @@ class Agents:
 
     def __init__(self) -> None:
         self.looks = 0
-        self.reading: set[trio.CancelScope] = set()
+        self.until_stop = UntilStop()
         self.open: dict[Exchange, None] = {}
         self.new_exchange: Any = Exchange
         self.leaving = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -90,6 +91,28 @@ async def test_a_task_that_waits_can_be_followed_and_cancelled(autojump_clock: o
         assert states(results(follower)) == ["INPUT_REQUIRED", "CANCELED"]
         more = {"message": message("Tuesday", taskId=asked["id"])}
         assert (await rpc(it, "SendMessage", more)).json["error"]["code"] == -32004
+
+
+async def test_who_follows_a_task_that_waits_is_told_that_the_gateway_ends(
+    autojump_clock: object,
+) -> None:
+    async def ask(exchange: Exchange) -> None:
+        exchange.end(outcome=Outcome("input_required", asks=ASKS))
+
+    async with a2a(ask) as it:
+        asked = await send(it, "Plan")
+        follow = partial(it.begin, "/a2a/a", body_of("SubscribeToTask", {"id": asked["id"]}))
+        followers = [follow(headers=VERSION)]
+        await trio.sleep(1)
+        it.runs.until_stop.stop()
+        followers.append(follow(headers=VERSION))
+        with trio.fail_after(5):
+            for follower in followers:
+                await follower.answered.wait()
+                lines = [line for line in follower.body.split(b"\n") if line[:5] == b"data:"]
+                task_as_it_is, last = (json.loads(line[5:]) for line in lines)
+                assert states([task_as_it_is["result"]]) == ["INPUT_REQUIRED"]
+                assert "shutting down" in last["error"]["message"]
 
 
 async def test_tasks_are_secrets_of_whoever_began_them(autojump_clock: object) -> None:

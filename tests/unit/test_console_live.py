@@ -190,8 +190,7 @@ async def test_a_stream_ends_that_is_being_sent_when_the_gateway_ends(
     async with LiveBody(console, rights, topics) as body:
         steps = body.__aiter__()
         assert b"event: requests" in await steps.__anext__()
-        for scope in agents.reading:
-            scope.cancel()
+        agents.until_stop.stop()
         await wait_all_tasks_blocked()
         with trio.fail_after(5):
             assert [step.partition(b"\n")[0] async for step in steps] == [b"event: log"]

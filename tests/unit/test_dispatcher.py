@@ -120,13 +120,15 @@ async def test_a_stop_ends_the_start_of_many(autojump_clock: MockClock) -> None:
     assert any(not scene.crew.workers for scene in scenes)
 
 
-async def test_a_stop_ends_the_reading_of_requests() -> None:
+async def test_a_stop_ends_what_waits_for_no_agent_also_if_it_begins_later() -> None:
     async with running(AgentScene()) as it:
-        with trio.CancelScope() as scope:
-            it.reading.add(scope)
+        with it.until_stop.scope() as scope:
             await it.stop(0)
             await trio.sleep_forever()
         assert scope.cancelled_caught
+        with it.until_stop.scope() as late:
+            await trio.sleep_forever()
+        assert late.cancelled_caught
 
 
 async def test_one_that_leaves_serves_and_is_not_ready() -> None:

@@ -134,15 +134,16 @@ async def test_keep_alives_do_not_move_the_agents_clocks(autojump_clock) -> None
     assert b'"clock":"first"' in client.parts[-1][1]
 
 
-async def test_half_a_body_is_waited_for_and_no_longer(autojump_clock) -> None:
-    class HalfABody(FakeClient):
-        async def receive(self) -> dict[str, Any]:
-            if self._body is not None:
-                body, self._body = self._body, None
-                return {"type": "http.request", "body": body, "more_body": True}
-            await trio.sleep_forever()
-            raise AssertionError
+class HalfABody(FakeClient):
+    async def receive(self) -> dict[str, Any]:
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": True}
+        await trio.sleep_forever()
+        raise AssertionError
 
+
+async def test_half_a_body_is_waited_for_and_no_longer(autojump_clock) -> None:
     client = HalfABody(b'{"input"')
     scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"12")]}
     dispatcher = await converse(client, say_nothing, scope=scope)
@@ -150,6 +151,28 @@ async def test_half_a_body_is_waited_for_and_no_longer(autojump_clock) -> None:
     assert client.sent[0][0] == pytest.approx(BODY_SECONDS)
     assert (b"connection", b"close") in client.sent[0][1]["headers"]
     assert dispatcher.left == []
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_half_a_body_is_not_waited_for_once_the_gateway_stops(
+    seconds, nursery, autojump_clock
+) -> None:
+    client = HalfABody(b'{"input"')
+    scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"12")]}
+    dispatcher = FakeDispatcher(nursery, say_nothing, Clocks())
+
+    async def stop() -> None:
+        await trio.sleep(seconds)
+        dispatcher.until_stop.stop()
+
+    if seconds:
+        nursery.start_soon(stop)
+    else:
+        await stop()
+    await make_routes(dispatcher)(scope, client.receive, client.send)
+    assert (client.sent[0][0], client.status) == (seconds, 503)
+    assert b'"shutting_down"' in client.body
+    assert (b"connection", b"close") in client.sent[0][1]["headers"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -105,14 +105,12 @@ class Watch:
         """Look while there are readers, until cancelled."""
         while True:
             await self._wanted.wait()
-            with trio.CancelScope() as scope:
-                self._dispatcher.reading.add(scope)  # the end of the gateway is not to wait for us
+            with self._dispatcher.until_stop.scope() as scope:
                 self._dispatcher.new_exchange = self._new_exchange
                 try:
                     await self._look_while_watched()
                 finally:
                     self._dispatcher.new_exchange = Exchange
-                    self._dispatcher.reading.discard(scope)
             if scope.cancelled_caught:
                 self.close()
                 await trio.sleep_forever()

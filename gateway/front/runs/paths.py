@@ -16,13 +16,12 @@ from gateway.front.runs.wishes import accepts_events, read_position, read_query
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import trio
-
     from gateway.front.client import ClientRequest
     from gateway.front.dialect import Codec, RunPath
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
     from gateway.front.runs.wishes import Wish
+    from gateway.stopping import UntilStop
 
 MOST_BODY_BYTES = 4096
 """Of a request here, none of which needs a body; some clients send `{}`."""
@@ -38,7 +37,7 @@ class Visit(NamedTuple):
 
 
 async def respond_on_path(
-    request: ClientRequest, runs: Runs, visit: Visit, reading: set[trio.CancelScope]
+    request: ClientRequest, runs: Runs, visit: Visit, until_stop: UntilStop
 ) -> None:
     """Respond to a request on the path of a run. Raises GatewayError and ClientGoneError."""
     method, path, fields = visit.method, visit.path, request.head.fields
@@ -49,7 +48,7 @@ async def respond_on_path(
         await request.respond(Response(200, ((b"allow", allow.encode()),), b""))
         return
     if request.head.has_body:
-        await request.read_body(MOST_BODY_BYTES, reading)
+        await request.read_body(MOST_BODY_BYTES, until_stop)
     credential = credential_of(fields, request.caller.name)
     if runs.afar is not None:
         await runs.afar.look_for(path.token, credential)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway.errors import GatewayError, InvalidRequest, RunGone
+from gateway.errors import GatewayError, InvalidRequest, RunGone, ShuttingDown
 from gateway.front.answers import KEEP_ALIVE_SECONDS, Delivery
 from gateway.front.client import headers_of
 from gateway.front.dialect import Response
@@ -185,28 +185,32 @@ class RunDelivery(Delivery):
         while not self.given_up and not self._run.gone and reader.stays(told_of(self._run)):
             if data:
                 await self.send_part(data)
-            if not await self._move_on():
-                return self._last_words(RunGone("this run is not kept any more"))
+            try:
+                await self._move_on()
+            except (RunGone, ShuttingDown) as error:
+                self.request.log_error(error)
+                return self._last_words(error)
             data = await self._send_more(await self._next())
         return data
 
-    async def _move_on(self) -> bool:
-        """Wait until there is more to read, here or in the run that takes this one's place; False:
-        there will not be."""
-        run = self._run
+    async def _move_on(self) -> None:
+        """Wait until there is more to read, here or in the run that takes this one's place. Raises
+        RunGone and ShuttingDown."""
+        run, until_stop = self._run, self._runs.until_stop
         while run.successor is None and self._reader.position >= run.ring.next:
             if not self._runs.keeps(run):
-                return False
-            with trio.move_on_after(KEEP_ALIVE_SECONDS) as scope:
+                raise RunGone("this run is not kept any more")
+            with until_stop.scope(trio.current_time() + KEEP_ALIVE_SECONDS) as scope:
                 await run.news.park()
             if scope.cancelled_caught:
+                if until_stop.stopped:
+                    raise ShuttingDown("the gateway is shutting down")
                 await self.send_part(KEEP_ALIVE)
         if run.successor is not None:
             successor_reader = run.successor.attach(0)
             run.detach(self._reader)
             self._runs.note_left(run)
             self._run, self._reader = run.successor, successor_reader
-        return True
 
     async def _next(self) -> bytes:
         """The next events, or a comment after a silence; nothing at the end. Raises RunGone."""

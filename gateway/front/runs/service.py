@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from gateway.front.runs.afar import Afar
     from gateway.front.runs.wishes import Wish
     from gateway.observe.observation import Observation, Tell
+    from gateway.stopping import UntilStop
 
     Ending = tuple[Response | None, GatewayError | None]
     """The one response, if there is one (of a stream, if it failed before its first event), and
@@ -89,6 +90,11 @@ class Runs:
         """What the metrics are told."""
         kept = self._registry.ended_count
         return RunsReading(going_on=len(self._registry) - kept, kept=kept, size=self._registry.size)
+
+    @property
+    def until_stop(self) -> UntilStop:
+        """For readers who wait for no run."""
+        return self._dispatcher.until_stop
 
     def change(self, settings: Settings, keys: CallerKeys | None = None) -> None:
         """Obey these settings from now on."""

@@ -64,14 +64,10 @@ class Endpoint:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve sessions, and tell them when the tools change, until cancelled."""
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._close_when_draining)
             task_status.started()
-            while True:
+            while not self._dispatcher.draining:
                 await trio.sleep(LOOK_SECONDS)
-                if self._dispatcher.draining:
-                    self._calls.close()
-                    for sessions in self._of_keys.values():
-                        sessions.close()
-                    continue
                 await self._forget_callers()
                 listed = self._calls.listed_now
                 if listed != self._told:
@@ -79,6 +75,18 @@ class Endpoint:
                     for owner, sessions in list(self._of_keys.items()):
                         if self._keys.is_good(owner):
                             await sessions.tell_of_change()
+
+    async def _close_when_draining(self) -> None:
+        """End what waits for news or for answers, also what begins later.
+
+        This is a task of its own, since a client that does not read may be told of a change at this
+        moment, which takes longer than connections have to end."""
+        await self._dispatcher.drains.wait()
+        while True:
+            self._calls.close()
+            for sessions in self._of_keys.values():
+                sessions.close()
+            await trio.sleep(LOOK_SECONDS)
 
     async def _forget_callers(self) -> None:
         """End what callers have open whose keys are not good any more, but for calls in progress;
@@ -108,7 +116,7 @@ class Endpoint:
     async def _read(self, request: ClientRequest, method: str) -> Visit:
         if method != "POST":
             if request.head.has_body:
-                await request.read_body(MOST_OTHER_BODY, self._dispatcher.reading)
+                await request.read_body(MOST_OTHER_BODY, self._dispatcher.until_stop)
             return Visit(request, Envelope(b""), 0, None)
         check_media_type(request.head)
         fields = request.head.fields

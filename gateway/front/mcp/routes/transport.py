@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from gateway.errors import ShuttingDown
 from gateway.front.client import headers_of
 from gateway.front.dialect import Response
 
@@ -78,7 +79,10 @@ class Transport:
 
     async def end(self) -> None:
         """End a stream that was cut."""
-        if self.status and self._start is None:
+        if not self.status:
+            error = ShuttingDown("the stream was ended before it began")
+            await self._visit.request.respond_error(error)
+        elif self._start is None:
             await self._send_part(b"", last=True)
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
