@@ -78,6 +78,11 @@ def shared_toml() -> str:
         command = [{words}]
         clocks = {{ first = 0.2, idle = 0.2, cancel = 1 }}
 
+        [agents.silenced]
+        command = [{words}]
+        workers = {{ min = 0, max = 1 }}
+        clocks = {{ idle = 0.2, cancel = 1 }}
+
         [agents.cold]
         command = [{words}]
         workers = {{ min = 0, max = 1 }}

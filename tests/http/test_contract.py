@@ -301,7 +301,7 @@ async def test_a_clock_that_runs_out_is_504_and_named(client: httpx.AsyncClient,
 
 async def test_silence_after_a_word_runs_the_idle_clock(client: httpx.AsyncClient) -> None:
     script = [["say", "word"], ["hold"]]
-    answer = await client.post("/agent/hasty/invoke", json={"input": script})
+    answer = await client.post("/agent/silenced/invoke", json={"input": script})
     error = check_error(answer, 504, "timeout")
     assert (error["clock"], error["output_begun"]) == ("idle", True)
 

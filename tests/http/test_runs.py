@@ -122,13 +122,16 @@ async def test_a_run_can_be_polled_read_and_cancelled(client: httpx.AsyncClient)
     assert begun.status_code == 202
     assert begun.headers["preference-applied"] == "respond-async"
     where = begun.headers["location"]
-    assert (await client.get(where)).json()["state"] == "running"
+
+    async def becomes_state(state: str) -> None:
+        async def has_become() -> bool:
+            return bool((await client.get(where)).json()["state"] == state)
+
+        await becomes(has_become)
+
+    await becomes_state("running")  # it waits for a worker that is still being started
     await client.post(PATH, json={"input": [["open", "polled"], ["end"]]})
-
-    async def done() -> bool:
-        return bool((await client.get(where)).json()["state"] == "completed")
-
-    await becomes(done)
+    await becomes_state("completed")
     assert (await client.get(where)).json()["answer"]["body"] == {"output": 7}
     head = await client.head(where)
     assert head.status_code == 200

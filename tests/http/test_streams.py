@@ -144,7 +144,7 @@ async def test_a_failure_after_the_first_word_is_an_error_event_and_no_done(
 async def test_a_clock_that_runs_out_in_mid_stream_ends_it_with_its_name(shared: Shared) -> None:
     async with connected(shared.port) as connection:
         body = asking(PATHS[0], [["say", "word"], ["hold"]])
-        await connection.request("/agent/hasty/invoke", body)
+        await connection.request("/agent/silenced/invoke", body)
         answer = await connection.answer()
     word, error = parse_events(answer.body.decode())
     assert word == '{"chunk":"word"}'

@@ -32,7 +32,8 @@ import sys
 from typing import Any
 
 events: dict[str, asyncio.Event] = {}
-held: dict[int, asyncio.Event] = {}
+cancelled: dict[int, asyncio.Event] = {}
+"""Of each request, also before it comes to a "hold": a cancel may be read together with it."""
 
 
 def write(*messages: dict[str, Any]) -> None:
@@ -54,6 +55,13 @@ def chunk(number: int, text: str) -> dict[str, Any]:
 
 
 async def run(number: int, method: str, params: dict[str, Any]) -> None:
+    try:
+        await carry_out(number, method, params)
+    finally:
+        del cancelled[number]
+
+
+async def carry_out(number: int, method: str, params: dict[str, Any]) -> None:
     key = "input" if method == "invoke" else "messages"
     script = params[key] if method == "invoke" else params[key][-1]["content"]
     if isinstance(script, str) and script.startswith("[["):
@@ -85,8 +93,7 @@ async def run(number: int, method: str, params: dict[str, Any]) -> None:
             case "log", text:
                 log(text)
             case ("hold",):
-                held[number] = asyncio.Event()
-                await held[number].wait()
+                await cancelled[number].wait()
                 log(f"cancelled {params['request_id']}")
                 events.setdefault("cancelled", asyncio.Event()).set()
                 write({"id": number, "error": {"code": -32800, "message": "cancelled"}})
@@ -113,9 +120,10 @@ async def main() -> None:
     async for line in reader:
         message = json.loads(line)
         if message["method"] == "cancel":
-            if message["params"]["id"] in held:
-                held.pop(message["params"]["id"]).set()
+            if message["params"]["id"] in cancelled:
+                cancelled[message["params"]["id"]].set()
             continue
+        cancelled[message["id"]] = asyncio.Event()
         task = asyncio.create_task(run(message["id"], message["method"], message["params"]))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
