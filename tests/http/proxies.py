@@ -52,11 +52,13 @@ def configuration(
     port: int,
     gateways: tuple[int, int],
     *,
+    addresses: tuple[str, str] = ("127.0.0.1", "127.0.0.1"),
     idle_seconds: int | None = None,
     tls_port: int | None = None,
     authority: trustme.CA | None = None,
 ) -> Path:
-    """Write a proxy's configuration to `folder`, with these ports on the loopback.
+    """Write a proxy's configuration to `folder`, with these ports on the loopback, and gateways
+    at `addresses`.
 
     A certificate of `authority` lies beside it."""
     source = DEPLOY / FILES[name]
@@ -65,8 +67,8 @@ def configuration(
     text = _replaced(text, FRONTS[name], FRONTS[name].split()[0] + f" 127.0.0.1:{port}")
     with_tls = TLS_FRONTS[name].split()[0] + f" 127.0.0.1:{tls_port or free_ports(1)[0]}"
     text = _replaced(text, TLS_FRONTS[name], with_tls)
-    for there, here in zip(GATEWAYS, gateways, strict=True):
-        text = _replaced(text, there, f"127.0.0.1:{here}")
+    for there, address, here in zip(GATEWAYS, addresses, gateways, strict=True):
+        text = _replaced(text, there, f"{address}:{here}")
     if idle_seconds is not None:
         text = _replaced(text, IDLE[name], f"{IDLE[name].split()[0]} {idle_seconds}s")
     if name == "nginx":
