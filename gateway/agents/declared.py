@@ -50,6 +50,11 @@ class Declared:
         """Whether any worker has spoken."""
         return self._known
 
+    @property
+    def checks(self) -> InputChecker | None:
+        """What checks an input before it is submitted; None: nothing, or nobody yet."""
+        return self.inputs
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run what checks inputs, until cancelled. What is heard before has none checked."""
         async with trio.open_nursery() as self._nursery:

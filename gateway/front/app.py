@@ -164,7 +164,7 @@ def make_app(
         runs,
         max_body=max_body,
         keys=keys,
-        inputs=lambda agent: dispatcher.agent(agent).declared.inputs,
+        inputs=lambda agent: dispatcher.agent(agent).declared.checks,
         limits=limits,
         cors=make_cors(settings.cors),
         observing=observing,

@@ -113,6 +113,65 @@ async def test_what_a_worker_has_declared_is_known_before_its_first_word(
         assert host.submitted[-1].described == 9
 
 
+def ready_for(schema: bytes, handlers: bytes = b'"chat","invoke"') -> bytes:
+    return READY.replace(b'"chat","invoke"]', handlers + b'],"input":' + schema)
+
+
+TEXT, NUMBER = b'{"type":"string"}', b'{"type":"number"}'
+
+
+async def test_where_hosts_declare_different_things_each_checks_requests_itself(
+    autojump_clock: MockClock,
+) -> None:
+    """As long as one version of an agent takes the place of another, none knows what the other
+    takes: numbers of descriptions are each host's own."""
+
+    def describe(host: ScriptedHost) -> None:
+        ready = ready_for(*{"old": (TEXT,), "new": (NUMBER, b'"chat"')}[host.peer.name])
+        host.descriptions["echo"] = description(ready=ready)
+
+    async with a_scene("old", "new", before=describe) as scene:
+        agent: Agent = scene.dispatcher.agent("echo")
+        for _ in range(6):
+            await scene.submit()  # one of them has no such handler
+        assert agent.declared.checks is None
+        assert [each.described for host in scene.hosts for each in host.submitted] == [None] * 6
+        old, new = scene.hosts
+        assert old.submitted
+        assert new.submitted
+        new.draining = True
+        await scene.settle(3)
+        assert agent.declared.checks is not None
+        assert agent.declared.checks.schema == TEXT
+        await scene.submit()
+        assert old.submitted[-1].described == 1
+
+
+@pytest.mark.parametrize("how", ["kill", "drain", "remove"])
+async def test_an_agent_is_as_those_hosts_describe_it_that_are_there(
+    autojump_clock: MockClock, how: str
+) -> None:
+    """Also when the host that has described it last goes: the others are asked again."""
+    async with a_scene("old") as scene:
+        [old] = scene.hosts
+        new = scene.host("new")
+        new.descriptions["echo"] = description(ready=ready_for(NUMBER), session="sticky")
+        await scene.settle(3)
+        agent: Agent = scene.dispatcher.agent("echo")
+        assert agent.settings.session == "sticky"
+        if how == "kill":
+            scene.kill(new)
+        elif how == "drain":
+            new.draining = True
+        else:
+            new.agents = {"other": new.agents["echo"]}
+        await scene.settle(10)
+        assert agent.settings.session == "none"
+        assert agent.declared.inputs is None
+        await scene.submit()
+        assert old.submitted[-1].described == 1
+
+
 # What is told
 
 

@@ -26,17 +26,31 @@ if TYPE_CHECKING:
     from gateway.agents.status import LastFailure, LimitMet
     from gateway.call import Call
     from gateway.errors import GatewayError
-    from gateway.fleet.front.described import Described
+    from gateway.fleet.front.described import Described, Digests
     from gateway.fleet.front.hosts import At, Hosts
     from gateway.fleet.front.link import Link
     from gateway.fleet.lookup import Lookup
     from gateway.workers.checker_places import CheckerPlaces
+    from gateway.workers.input_checker import InputChecker
 
 MOST_HOSTS_ASKED = 3
 """Of one request."""
 
 MOST_REFERRALS = 2
 """Hosts that are asked beyond these because another one has said that they have the session."""
+
+
+class _HostsDeclared(Declared):
+    """What the workers at hosts declare. While one version of an agent takes the place of another,
+    hosts declare different things: then each checks its requests itself."""
+
+    def __init__(self, agent: str, places: CheckerPlaces, agree: Callable[[], bool]) -> None:
+        super().__init__(agent, places)
+        self._agree = agree
+
+    @property
+    def checks(self) -> InputChecker | None:
+        return self.inputs if self._agree() else None
 
 
 class RemoteAgent:
@@ -60,7 +74,7 @@ class RemoteAgent:
     ) -> None:
         """`places` are those for what checks inputs, of all agents together."""
         self.name = name
-        self.declared = Declared(name, places)
+        self.declared = _HostsDeclared(name, places, self._agree)
         self.settings = described.settings
         self.last_failure: LastFailure | None = None
         self.last_limit: LimitMet | None = None
@@ -98,6 +112,15 @@ class RemoteAgent:
         if described.known:
             self.declared.heard(described.ready)
 
+    @property
+    def digests(self) -> Digests:
+        """Of the description that it goes by."""
+        return self._described.digests
+
+    def _agree(self) -> bool:
+        """Whether its hosts all declare what it goes by."""
+        return self._hosts.declare_the_same(self.name, self.digests)
+
     def warm_up(self) -> None:
         """Hosts do."""
 
@@ -129,13 +152,16 @@ class RemoteAgent:
         """As `Agent.submit`."""
         if self._draining:
             raise ShuttingDown("the gateway is shutting down", retry_after=1.0)
-        self.declared.check(call)  # what is not known yet, its host looks at
+        checked_by = None
+        if self._agree():
+            self.declared.check(call)  # what is not known yet, its host looks at
+            checked_by = self.digests
         if not math.isinf(call.total):
             call = structs.replace(call, total=call.total + BACKSTOP)
         settings = self.settings
         exchange = new(call, settings.clocks, clock.now(), settings.session_by)
         session = None if settings.session == "none" else exchange.conversation
-        request = RemoteRequest(exchange, self._lookup, session)
+        request = RemoteRequest(exchange, self._lookup, session, checked_by)
         if not self._place(request):
             raise nowhere(self.name) if self._connected() else cut_off()
         self._requests[exchange] = request

@@ -7,7 +7,8 @@ worker protocol, names and numbers here.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
@@ -32,6 +33,14 @@ MOST_SECONDS = 1e9
 _decode = msgspec.msgpack.Decoder(AgentDescription).decode
 
 
+class Digests(NamedTuple):
+    """By which two descriptions are known to be the same."""
+
+    whole: bytes
+    ready: bytes
+    """Of what workers declare, by which requests are checked."""
+
+
 class Described(msgspec.Struct, frozen=True):
     """An agent as one of its hosts describes it."""
 
@@ -41,6 +50,7 @@ class Described(msgspec.Struct, frozen=True):
     """Whether any worker has spoken."""
     ready: Ready | None
     """What workers declare; None: they have no handshake, or none has spoken."""
+    digests: Digests
 
 
 def read_description(body: bytes) -> Described | None:
@@ -78,7 +88,8 @@ def read_description(body: bytes) -> Described | None:
             write=_clock(told.write),
         ),
     )
-    return Described(settings, told.known, ready)
+    digests = Digests(sha256(body).digest(), sha256(told.ready or b"").digest())
+    return Described(settings, told.known, ready, digests)
 
 
 def _clock(seconds: float, *, more: float = 0.0) -> Any:

@@ -42,14 +42,14 @@ from gateway.fleet.front.described import read_description
 from gateway.fleet.front.hosts import Hosts
 from gateway.fleet.front.jobs import Jobs
 from gateway.fleet.front.link import Link
-from gateway.fleet.front.shown import show_host
+from gateway.fleet.front.shown import read_place, show_host
 from gateway.fleet.front.status import ask_all, merge
 from gateway.fleet.lookup import Lookup
 from gateway.fleet.messages import MOST_AGENTS as MOST_OF_HOST
 from gateway.fleet.subjects import Peer
 from gateway.fleet.wire import BEAT, Wires
 from gateway.observe import logs
-from gateway.observe.metrics.readings import FleetReading, PlaceReading
+from gateway.observe.metrics.readings import FleetReading
 from gateway.workers.checker_places import CheckerPlaces
 
 if TYPE_CHECKING:
@@ -228,7 +228,9 @@ class Front:
             logs.event(log, logging.INFO, message, host=str(peer))
         link.beat_at = now = clock.now()
         for name, at in host.agents.items():
-            if at.revision != at.beat.revision and at.ask_from <= now:
+            agent = self._agents.get(name)
+            served = None if agent is None else agent.digests
+            if at.ask_from <= now and self.hosts.is_to_describe(at, name, served):
                 if not self._budget.has_credit(peer.name, now):
                     break
                 at.ask_from = now + ASK_SECONDS
@@ -286,7 +288,7 @@ class Front:
             )
             self._warn("room", peer, message, agent=name)
             return
-        at.revision = revision
+        at.revision, at.digests = revision, described.digests
         if agent is None:
             self._come(name, described)
         else:
@@ -409,19 +411,7 @@ class Front:
         return FleetReading(
             connected=self.connected,
             peers=len(self.hosts),
-            places=[
-                PlaceReading(
-                    agent=name,
-                    host=at.host.peer.name,
-                    draining=at.host.draining,
-                    capacity=at.capacity,
-                    in_flight=at.in_flight,
-                    waiting=at.waiting,
-                    given=at.mine,
-                )
-                for name, at in self.hosts.latest
-                if name in self._agents
-            ],
+            places=[read_place(name, at) for name, at in self.hosts.latest if name in self._agents],
             lost=self._lost_count,
             again=self._again,
         )

@@ -19,6 +19,7 @@ from gateway.fleet.subjects import NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from gateway.fleet.front.described import Digests
     from gateway.fleet.messages import AgentBeat
     from gateway.fleet.subjects import Peer
 
@@ -52,7 +53,17 @@ _decode = msgspec.msgpack.Decoder(Beat).decode
 class At:
     """One agent at one host."""
 
-    __slots__ = ("ask_from", "beat", "counted", "host", "mine", "revision", "served", "state")
+    __slots__ = (
+        "ask_from",
+        "beat",
+        "counted",
+        "digests",
+        "host",
+        "mine",
+        "revision",
+        "served",
+        "state",
+    )
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -67,6 +78,8 @@ class At:
         """Requests that this front has ever given to it."""
         self.revision: int | None = None
         """Of the description that is known."""
+        self.digests: Digests | None = None
+        """Of the same."""
         self.ask_from = 0.0
         """Running time: it is not asked to describe itself before."""
 
@@ -180,6 +193,29 @@ class Hosts:
     def of(self, agent: str) -> Collection[At]:
         """Where an agent is, draining hosts included."""
         return self._at.get(agent, {}).values()
+
+    def declare_the_same(self, agent: str, digests: Digests) -> bool:
+        """Whether all hosts that are given requests of an agent are known to declare this of it, or
+        not known at all."""
+        return all(
+            at.digests is None or at.digests.ready == digests.ready
+            for at in self.of(agent)
+            if not at.host.draining
+        )
+
+    def is_to_describe(self, at: At, agent: str, served: Digests | None) -> bool:
+        """Whether a host is to be asked for its description of an agent: it has another one now,
+        or the one by which the agent is `served` is of a host that is gone."""
+        if at.revision != at.beat.revision:
+            return True
+        if served is None or at.digests in {None, served} or at.host.draining:
+            return False
+        return self._is_outdated(agent, served)
+
+    def _is_outdated(self, agent: str, digests: Digests) -> bool:
+        """Whether no host describes the agent so any more, and one describes it differently."""
+        known = [at.digests for at in self.of(agent) if at.digests and not at.host.draining]
+        return bool(known) and digests not in known
 
     def heard(self, peer: Peer, data: bytes) -> Host | None:
         """Take a beat. None: it was no beat, of another version, or there is no room for the host.

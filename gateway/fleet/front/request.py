@@ -11,6 +11,7 @@ from gateway.fleet.messages import Submit
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+    from gateway.fleet.front.described import Digests
     from gateway.fleet.front.hosts import At
     from gateway.fleet.lookup import Lookup
     from gateway.fleet.subjects import Peer
@@ -35,6 +36,7 @@ class RemoteRequest:
     its exchange once a worker may have read it."""
 
     __slots__ = (
+        "_checked_by",
         "_lookup",
         "_pid",
         "at",
@@ -50,9 +52,17 @@ class RemoteRequest:
         "tried",
     )
 
-    def __init__(self, exchange: Exchange, lookup: Lookup, session: str | None = None) -> None:
-        """`lookup` is told which host has the session."""
+    def __init__(
+        self,
+        exchange: Exchange,
+        lookup: Lookup,
+        session: str | None = None,
+        checked_by: Digests | None = None,
+    ) -> None:
+        """`lookup` is told which host has the session. `checked_by`: the description by which the
+        front has checked it, if it has."""
         self.exchange = exchange
+        self._checked_by = checked_by
         self._lookup = lookup
         self.session = session
         """What binds it to one host (`call.session_key`)."""
@@ -104,9 +114,17 @@ class RemoteRequest:
             trace=None if call.trace is None else (call.trace.parent, call.trace.state),
             needs=sorted(call.needs),
             continues=call.continues,
-            described=None if self.at is None else self.at.revision,
+            described=self._described,
             had=None if self.had is None else str(self.had),
         )
+
+    @property
+    def _described(self) -> int | None:
+        """As `Submit.described`: numbers are of the host that has it, as are descriptions."""
+        at, checked_by = self.at, self._checked_by
+        if at is None or at.digests is None or checked_by is None:
+            return None
+        return at.revision if at.digests.ready == checked_by.ready else None
 
     def given(self, pid: int | None, queued: float = math.inf) -> None:
         """A worker has it, and got it so many seconds after the host did."""

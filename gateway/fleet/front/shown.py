@@ -1,4 +1,4 @@
-"""A fleet's hosts as people are shown them. Pure."""
+"""A fleet's hosts as people and metrics are shown them. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
+from gateway.observe.metrics.readings import PlaceReading
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from gateway.fleet.front.hosts import Host
+    from gateway.fleet.front.hosts import At, Host
 
 
 class ShownPlace(NamedTuple):
@@ -49,4 +51,17 @@ def show_host(host: Host, heard_at: float) -> ShownHost:
             name: ShownPlace(at.state.value, at.capacity, at.in_flight, at.waiting, at.mine)
             for name, at in host.agents.items()
         },
+    )
+
+
+def read_place(agent: str, at: At) -> PlaceReading:
+    """An agent at a host, as metrics count it."""
+    return PlaceReading(
+        agent=agent,
+        host=at.host.peer.name,
+        draining=at.host.draining,
+        capacity=at.capacity,
+        in_flight=at.in_flight,
+        waiting=at.waiting,
+        given=at.mine,
     )
