@@ -58,7 +58,8 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     except (OSError, UnicodeError) as error:
         in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         reason = "the port is in use" if in_use else getattr(error, "strerror", None) or error
-        raise ListenError(f"cannot listen on {host}:{port}: {reason}") from None
+        where = "--host and --port, or [server] host and port, say where"
+        raise ListenError(f"cannot listen on {host}:{port}: {reason}; {where}") from None
     for listener in listeners:
         set_unread_limit(listener, UNREAD_SECONDS)
         listener.listen(BACKLOG)

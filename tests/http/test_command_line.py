@@ -108,7 +108,8 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         ended = run("--agent", ECHO, "--port", str(port))
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1] == (
-        f"gateway: cannot listen on 127.0.0.1:{port}: the port is in use"
+        f"gateway: cannot listen on 127.0.0.1:{port}: the port is in use;"
+        " --host and --port, or [server] host and port, say where"
     )
     assert "Traceback" not in ended.stderr
 
