@@ -42,7 +42,7 @@ found = {
     "reads who is on the machine": works(open, "/etc/passwd"),
     "sees the gateway's environment": works(os.listdir, f"/proc/{GATEWAY}"),
     "signals the gateway": works(os.kill, GATEWAY, 0),
-    "has variables": any(name not in {"PWD", "LC_CTYPE"} for name in os.environ),
+    "has variables": any(name not in {"PWD", "LC_CTYPE", "LD_ORIGIN_PATH"} for name in os.environ),
     "executes programs": works(start, "/bin/sh", "-c", ""),
     "opens unix sockets": works(socket.socket, socket.AF_UNIX),
     "can gain rights": not libc.prctl(39, 0, 0, 0, 0),
@@ -166,6 +166,12 @@ def test_name_servers_that_a_service_keeps_in_a_folder_of_its_own_are_followed(
     assert follows(options, "--ro-bind", str(kept.parent), str(kept.parent))
     assert follows(options, "--symlink", str(kept), str(etc))
     assert str(etc) not in options[: options.index(str(kept.parent))]
+
+
+def test_an_interpreter_that_is_relocatable_finds_its_libraries_without_proc() -> None:
+    options = enclosure.bwrap_options(import_path=[], as_root=False)
+    folder = os.path.dirname(enclosure.interpreter())
+    assert follows(options, "--clearenv", "--setenv", "LD_ORIGIN_PATH", folder)
 
 
 def test_name_servers_in_a_file_of_etc_show_that_file_alone(

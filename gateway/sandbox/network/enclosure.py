@@ -2,8 +2,9 @@
 
 The proxy parses what agents send and talks to hosts on the internet, so that it is the process most
 likely to be taken over after the workers themselves. It needs the machine's network, and nothing
-else of the machine: no environment, no other processes, no file that can be written, and to read
-only the interpreter, the packages that it imports, and what the C library reads to resolve a name.
+else of the machine: none of its variables, no other processes, no file that can be written, and to
+read only the interpreter, the packages that it imports, and what the C library reads to resolve a
+name.
 
 This module owns what the proxy is shown. It does not know what the proxy does (`egress`), nor who
 starts it (`proxy`).
@@ -13,7 +14,9 @@ starts it (`proxy`).
 As for workers (`bwrap` explains the two forms), an ordinary user's proxy is in a user namespace,
 and root's is not: there, the mounts are made as root, and the proxy takes on a user id of its own
 as its first act. So it needs no shell and no `setpriv`, and there is no program to execute but the
-interpreter. It has neither /proc nor /dev: Python and trio need neither.
+interpreter. It has neither /proc nor /dev: Python and trio need neither. Where the interpreter
+names its libraries by its own folder ($ORIGIN, as relocatable builds do), the dynamic loader looks
+that up in /proc, and without it takes the folder from LD_ORIGIN_PATH.
 
 Two things differ from a worker. The network is the machine's. And nothing binds the proxy to the
 thread that started it (`--die-with-parent` would: trials run on threads that end): it ends when its
@@ -69,6 +72,7 @@ def bwrap_options(*, import_path: Sequence[str], as_root: bool, trust: bool = Fa
         options += ["--unshare-user", "--disable-userns"]
         options += ["--uid", str(WORKER_UID), "--gid", str(WORKER_UID)]
     options += ["--hostname", HOSTNAME, "--clearenv"]
+    options += ["--setenv", "LD_ORIGIN_PATH", os.path.dirname(interpreter())]
     links = [each for each in SYSTEM_FOLDERS if each.startswith("/lib") and os.path.islink(each)]
     found = [*_code(import_path), *_name_resolution(), *(_authorities() if trust else ())]
     shown = [
