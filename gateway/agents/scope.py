@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from gateway.sandbox.network.metering import keep_records
 from gateway.workers.stderr import StderrRelay
 
 if TYPE_CHECKING:
@@ -26,15 +25,18 @@ async def run_agent(
     These processes' stderr, which repeats words of agents, is logged, and their records are kept.
     """
     launcher = agent.launcher
+    records = launcher.records()
     try:
         async with trio.open_nursery() as beside:
             for descriptor in launcher.logs():
                 beside.start_soon(StderrRelay(descriptor, partial(dict, agent=agent.name)).run)
-            for descriptor in launcher.records():
-                beside.start_soon(keep_records, descriptor, launcher.meter, agent.name)
+            for each in records:
+                beside.start_soon(each.run)
             await agent.run(task_status=task_status)
             beside.cancel_scope.cancel()
     finally:
         # Takes seconds at most, whatever these processes do.
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(launcher.close)
+        for each in records:
+            each.settle()

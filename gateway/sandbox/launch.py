@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gateway.config.sandbox import SandboxSettings
     from gateway.config.services import Service
     from gateway.sandbox.files.state import AgentState
-    from gateway.sandbox.network.metering import Meter
+    from gateway.sandbox.network.metering import Meter, RecordReader
     from gateway.sandbox.symptoms import Diagnosis
 
 MARK = "AGENT_GATEWAY_WORKER"
@@ -129,9 +129,8 @@ class Launcher(Protocol):
         """Descriptors, which do not block, of what these processes write to their stderr."""
         ...
 
-    def records(self) -> Sequence[int]:
-        """Descriptors, which do not block, of what the network's processes decide, one
-        `network.audit.Record` for each packet."""
+    def records(self) -> Sequence[RecordReader]:
+        """What the network's processes decide. After `close`, they hold the last of it."""
         ...
 
     @property

@@ -218,9 +218,7 @@ def _make_strict(
     if state is not None and any(overlap(mount.path, STATE) for mount in mounts):
         raise SandboxError(f"{STATE} is where the agent sees its own folder: mount nothing there")
     uids = None if ids is None else UidBlock(split_ids(ids)[1])
-    make_process = partial(
-        Proxy, agent_name, spent=meter.spent, tools=tools, seccomp=confinement.seccomp
-    )
+    make_process = partial(Proxy, agent_name, meter=meter, tools=tools, seccomp=confinement.seccomp)
     proxy = door = None
     if settings.network_hosts:
         uid = None if uids is None else uids.take()

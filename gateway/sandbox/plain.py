@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.sandbox.files.programs import find_program
 from gateway.sandbox.launch import MARK, Launch, new_mark
-from gateway.sandbox.network.metering import Meter
+from gateway.sandbox.network.metering import Meter, RecordReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ class PlainLauncher:
     def processes(self) -> Sequence[int]:
         return ()
 
-    def records(self) -> Sequence[int]:
+    def records(self) -> Sequence[RecordReader]:
         return ()
 
     def check_services(self, services: Sequence[Service], hidden: Iterable[str]) -> None:

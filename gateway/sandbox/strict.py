@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from gateway.sandbox.files.state import AgentState, Home
     from gateway.sandbox.limits.guard import Guard
     from gateway.sandbox.limits.subordinate import Mappers, SubordinateIds
+    from gateway.sandbox.network.metering import RecordReader
     from gateway.sandbox.network.proxy import Proxy
     from gateway.sandbox.symptoms import Diagnosis
 
@@ -306,7 +307,7 @@ class StrictLauncher:
         """As `gateway.sandbox.launch.Launcher.logs`."""
         return [proxy.stderr for proxy in self._proxies]
 
-    def records(self) -> Sequence[int]:
+    def records(self) -> Sequence[RecordReader]:
         """As `gateway.sandbox.launch.Launcher.records`."""
         return [proxy.records for proxy in self._proxies]
 

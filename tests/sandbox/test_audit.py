@@ -20,7 +20,7 @@ from gateway.observe.formats import TextFormatter
 from gateway.sandbox.network import audit, metering
 from gateway.sandbox.network.audit import Auditor, Record, read_record
 from gateway.sandbox.network.budget import DAY
-from gateway.sandbox.network.metering import Meter, keep_records
+from gateway.sandbox.network.metering import Meter, RecordReader
 
 NOON = 20_000 * DAY + DAY / 2
 
@@ -234,7 +234,7 @@ async def test_records_are_logged_with_their_fields_and_hostile_ones_do_no_harm(
         ):
             theirs.send(msgspec.json.encode(record))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_records, ours.fileno(), meter, "bot")
+            nursery.start_soon(RecordReader(ours.fileno(), meter, "bot").run)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
     *_, allowed, refused = [TextFormatter().format(record) for record in caplog.records]
@@ -256,8 +256,8 @@ async def test_a_process_that_floods_the_gateway_with_records_is_read_and_logged
     os.set_blocking(reader, False)
     read: list[bytes] = []
 
-    def packets(descriptor: int) -> list[bytes]:
-        read.extend(batch := [packet] * metering.PACKETS_AT_ONCE)
+    def packets(descriptor: int, most: int) -> list[bytes]:
+        read.extend(batch := [packet] * most)
         return batch
 
     meter = Meter()
@@ -265,7 +265,7 @@ async def test_a_process_that_floods_the_gateway_with_records_is_read_and_logged
         patch.setattr(metering, "_packets", packets)
         os.write(writer, b"x")
         with trio.move_on_after(1):
-            await keep_records(reader, meter, "bot")
+            await RecordReader(reader, meter, "bot").run()
     os.close(reader)
     os.close(writer)
     assert len(read) <= metering.PACKETS_AT_ONCE * (1 / metering.PAUSE + 2)

@@ -707,7 +707,7 @@ async def test_what_the_trial_attempts_is_not_logged_as_if_the_agent_had() -> No
         try_sandbox(made)
         (stderr,) = made.logs()
         assert made._proxy is not None
-        for descriptor in (stderr, made._proxy.records):
+        for descriptor in (stderr, made._proxy.records.descriptor):
             with pytest.raises(BlockingIOError):
                 os.read(descriptor, 1)
     finally:

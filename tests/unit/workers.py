@@ -23,7 +23,7 @@ from gateway.config.services import Service
 from gateway.errors import GatewayError, ShuttingDown, WorkerCrashed
 from gateway.exchange import Exchange
 from gateway.sandbox.launch import Launch, Launcher
-from gateway.sandbox.network.metering import Meter
+from gateway.sandbox.network.metering import Meter, RecordReader
 from gateway.sandbox.symptoms import Diagnosis, diagnose
 from gateway.workers.events import (
     Answered,
@@ -95,7 +95,7 @@ class NoLauncher:
     def keep_from(self, ports: Sequence[int]) -> None:
         pass
 
-    def records(self) -> Sequence[int]:
+    def records(self) -> Sequence[RecordReader]:
         return ()
 
     @property

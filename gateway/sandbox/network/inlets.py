@@ -43,6 +43,8 @@ MAX_DESCRIPTORS = 65536
 """Two for each connection of every worker; of more workers than that, some wait."""
 MAX_THREADS = 64
 """Threads and processes: names are resolved in trio's threads, 40 at a time."""
+LAST_SECONDS = 1.0
+"""For the gateway to take one of the last records: it reads while it waits for the end."""
 MAX_MESSAGE = 4096
 """Bytes of one of the gateway's messages, which have about twenty."""
 
@@ -108,7 +110,6 @@ async def serve(
                         _serve_worker, worker, handler, message["worker"], max_clients
                     )
         nursery.cancel_scope.cancel()
-    auditor.flush()
 
 
 def _read_rules(descriptor: int) -> dict[str, Any]:
@@ -220,8 +221,12 @@ def main(make: Callable[[Auditor], Handler], *, max_clients: int) -> None:
             await serve(control, make(auditor), auditor, max_clients=max_clients)
 
     # The terminal interrupts this process, too, which ends with the gateway.
-    with contextlib.suppress(KeyboardInterrupt):
-        trio.run(run)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            trio.run(run)
+    finally:
+        records.settimeout(LAST_SECONDS)
+        auditor.flush()
 
 
 def _send(records: stdlib_socket.socket, packet: bytes) -> bool:

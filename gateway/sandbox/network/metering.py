@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import time
+from collections import deque
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,10 @@ not fit meanwhile, the processes sum up (`audit`)."""
 LINES_PER_SECOND = ALLOWED_PER_SECOND + OTHERS_PER_SECOND + MAX_SUMS
 LINES_BURST = ALLOWED_BURST + OTHERS_BURST
 """Records of a process that are logged: as many as an honest one sends."""
+
+MOST_HELD = LINES_BURST + 5 * LINES_PER_SECOND
+"""Records of a process that ends: as many as an honest one sends in the seconds that this may take
+(`proxy.STOP_TIMEOUT`)."""
 
 _UNNAMED = "(others)"
 """What was asked for by no name of a service, and services beyond `MAX_SERVICES`."""
@@ -208,36 +213,73 @@ def _reading(sums: Sums, today: int, per_day: int | None) -> TrafficReading:
     )
 
 
-async def keep_records(descriptor: int, meter: Meter, agent: str) -> None:
-    """Read the records of an agent's process, until cancelled: each is added and logged.
+class RecordReader:
+    """Reads the records of an agent's process, of which each is added to the sums and logged.
 
-    `descriptor` must not block.
+    `run` does that while the process runs. What it has sent last is taken out of the socket by
+    whoever ends it (`hold`), and is added by `settle`: records of a process that has ended count,
+    and the budgets of the next one know of them.
     """
-    lines = Rate(LINES_PER_SECOND, LINES_BURST)
-    left_out = 0
-    while True:
-        await readable(descriptor)
-        packets = list(_packets(descriptor))
-        for packet in packets:
-            if (record := read_record(packet)) is not None:
-                meter.add(record, time.time())
-            if not lines.take(trio.current_time()):
-                left_out += 1
-                continue
-            if left_out:
-                message = f"{left_out} records of the network were not logged"
-                logs.event(log, logging.ERROR, message, agent=agent)
-                left_out = 0
-            if record is None:
-                logs.event(log, logging.ERROR, "a record of the network is unreadable", agent=agent)
-            else:
-                _log(record, agent, meter.request_of(record))
-        if len(packets) == PACKETS_AT_ONCE:
-            await trio.sleep(PAUSE)
+
+    def __init__(self, descriptor: int, meter: Meter, agent: str) -> None:
+        """`descriptor` is of a socket of packets, and must not block."""
+        self.descriptor = descriptor
+        self._meter = meter
+        self._agent = agent
+        self._held: deque[bytes] = deque()
+        self._lines = Rate(LINES_PER_SECOND, LINES_BURST)
+        self._left_out = 0
+
+    def __repr__(self) -> str:
+        return f"<RecordReader {self._agent}, {len(self._held)} held>"
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await readable(self.descriptor)
+            packets = list(_packets(self.descriptor, PACKETS_AT_ONCE))
+            for packet in packets:
+                self._add(packet)
+            if len(packets) == PACKETS_AT_ONCE:
+                await trio.sleep(PAUSE)
+
+    def hold(self) -> bool:
+        """Take what was sent so far out of the socket. Returns whether there is room for more.
+
+        Does not block. May be called in any thread while `run` is not running.
+        """
+        self._held.extend(_packets(self.descriptor, MOST_HELD - len(self._held)))
+        return len(self._held) < MOST_HELD
+
+    def settle(self) -> None:
+        """Add what was held."""
+        while self._held:
+            self._add(self._held.popleft())
+
+    def forget(self) -> None:
+        """Discard what was sent so far."""
+        self.hold()
+        self._held.clear()
+
+    def _add(self, packet: bytes) -> None:
+        if (record := read_record(packet)) is not None:
+            self._meter.add(record, time.time())
+        if not self._lines.take(time.monotonic()):
+            self._left_out += 1
+            return
+        if self._left_out:
+            message = f"{self._left_out} records of the network were not logged"
+            logs.event(log, logging.ERROR, message, agent=self._agent)
+            self._left_out = 0
+        if record is None:
+            message = "a record of the network is unreadable"
+            logs.event(log, logging.ERROR, message, agent=self._agent)
+        else:
+            _log(record, self._agent, self._meter.request_of(record))
 
 
-def _packets(descriptor: int) -> Iterable[bytes]:
-    for _ in range(PACKETS_AT_ONCE):
+def _packets(descriptor: int, most: int) -> Iterable[bytes]:
+    for _ in range(most):
         try:
             yield os.read(descriptor, MAX_PACKET)
         except BlockingIOError:

@@ -16,19 +16,22 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gateway
 from gateway.sandbox.network import enclosure
+from gateway.sandbox.network.metering import RecordReader
 from gateway.sandbox.refusals import explain_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from typing import BinaryIO
 
     from gateway.sandbox.bwrap import Tools
+    from gateway.sandbox.network.metering import Meter
 
 _PROGRAM = """
 import json
@@ -44,6 +47,8 @@ EGRESS, DOOR = "gateway.sandbox.network.egress", "gateway.sandbox.network.door"
 _PIPE_BYTES = 64 * 1024
 _log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 0.01
+"""Between two looks whether it has ended."""
 STOP_TIMEOUT = 5.0
 """Seconds for the proxy to end after its control socket was closed. Normally it ends at once."""
 
@@ -58,7 +63,7 @@ class Proxy:
         rules: Mapping[str, Any],
         *,
         program: str = EGRESS,
-        spent: Callable[[], Mapping[str, Any]] = dict,
+        meter: Meter,
         uid: int | None,
         tools: Tools,
         seccomp: bytes,
@@ -67,14 +72,14 @@ class Proxy:
         """No process is started before the first worker.
 
         `rules`: what the process is to obey, as JSON; `program`: the module whose `main` it runs;
-        `spent`: the rule of this name, as it is when the rules are sent; `uid`: what it runs as
-        where the gateway is root, else None; `seccomp`: its system call filter; `enclosed`: further
-        arguments of `enclosure.bwrap_options`.
+        `meter`: the sums of its records, of which the rule `spent` tells what was spent of budgets;
+        `uid`: what it runs as where the gateway is root, else None; `seccomp`: its system call
+        filter; `enclosed`: further arguments of `enclosure.bwrap_options`.
         """
         self._agent = agent
         self._rules = dict(rules)
         self._program = program
-        self._spent = spent
+        self._meter = meter
         self._uid = uid
         self._bwrap = tools.bwrap
         self._enclosed = enclosed
@@ -86,11 +91,12 @@ class Proxy:
         os.set_blocking(self.stderr, False)
         records, self._their_records = socket.socketpair(type=socket.SOCK_SEQPACKET)
         records.setblocking(False)
-        self.records = records.detach()
-        """What every process of this proxy has decided, one `audit.Record` for each packet; must be
-        read, does not block."""
+        self.records = RecordReader(records.detach(), meter, agent)
+        """What every process of this proxy has decided; must be read."""
         self._let_go = weakref.finalize(
-            self, _close, self.stderr, self._their_stderr, self.records, self._their_records
+            self,
+            _close,
+            *(self.stderr, self._their_stderr, self.records.descriptor, self._their_records),
         )
 
     @property
@@ -160,8 +166,10 @@ class Proxy:
 
         Raises OSError.
         """
+        self.records.hold()
+        self.records.settle()  # a process goes on with what the one before it has spent
         with open(os.memfd_create("rules"), "w+b", buffering=0) as file:
-            file.write(json.dumps({**rules, "spent": self._spent()}).encode())
+            file.write(json.dumps({**rules, "spent": self._meter.spent()}).encode())
             yield file
 
     def _start(self, control: int) -> subprocess.Popen[bytes]:
@@ -193,9 +201,7 @@ class Proxy:
     def forget(self) -> None:
         """Discard what the process has said and decided so far."""
         self.take_said()
-        with contextlib.suppress(BlockingIOError):
-            while os.read(self.records, _PIPE_BYTES):
-                pass
+        self.records.forget()
 
     def take_said(self) -> str:
         """Take what the proxy has written to its stderr so far."""
@@ -228,14 +234,30 @@ class Proxy:
         return True
 
     def close(self) -> None:
-        """End the proxy and every tunnel through it, for good. Blocks for a moment."""
-        self._end_process()
-        self._let_go()
+        """End the proxy and every tunnel through it, for good. Blocks for a moment.
+
+        Afterwards `records` holds what it has sent last, to be settled.
+        """
+        if self._let_go.alive:
+            self._end_process()
+            self._let_go()
 
     def _end_process(self) -> None:
         if self._process is not None and self._control is not None:
+            self._control.close()
+            self._hold_until_end(self._process)
             _end(self._control, self._process)
         self._process = self._control = None
+        self.records.hold()
+
+    def _hold_until_end(self, process: subprocess.Popen[bytes]) -> None:
+        """Read what a process says of the connections that end with it, which may be more than the
+        socket has room for."""
+        ends_at = time.monotonic() + STOP_TIMEOUT
+        poll = select.poll()
+        poll.register(self.records.descriptor, select.POLLIN)
+        while process.poll() is None and time.monotonic() < ends_at and self.records.hold():
+            poll.poll(LOOK_SECONDS * 1000)
 
 
 def _close(*owned: int | socket.socket) -> None:
