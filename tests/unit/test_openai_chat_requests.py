@@ -188,6 +188,8 @@ def test_hints_are_ignored() -> None:
         **HINTS,
         include=["reasoning.encrypted_content"],
         stream_options={},
+        background_options={"completion_window": "8h"},
+        image={"context_compression": "auto"},
         reasoning={"summary": "auto", "generate_summary": "auto", "mode": "standard"},
     )
     assert call.context == b"{}"

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from openai.types.chat import completion_create_params
+from openai.types.responses import response_create_params
 
 from gateway.call import Call
 from gateway.errors import InvalidRequest, RequestTooLarge
@@ -245,6 +247,13 @@ OF_RUNS = {"background"}
 @pytest.mark.parametrize("name", sorted({*CHAT_MEMBERS, *RESPONSE_MEMBERS} - OF_RUNS))
 def test_every_parameter_stands_in_the_readme(name: str) -> None:
     assert f"`{SHOWN_OTHERWISE.get(name, name)}`" in README
+
+
+def test_every_parameter_that_the_client_knows_is_known() -> None:
+    of_chats = completion_create_params.CompletionCreateParamsBase.__annotations__
+    assert set(of_chats) <= set(CHAT_MEMBERS)
+    of_responses = response_create_params.ResponseCreateParamsBase.__annotations__
+    assert set(of_responses) <= set(RESPONSE_MEMBERS)
 
 
 def test_every_bound_that_the_readme_tells_is_so() -> None:

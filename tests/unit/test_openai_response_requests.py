@@ -193,6 +193,7 @@ def test_a_conversation_is_the_agents(conversation: Any) -> None:
         ({"text": {"stop": "."}}, "text.stop", "not supported"),
         ({"include": ["message.output_text.logprobs"]}, "include", "does not tell any"),
         ({"prompt": {"id": "p"}}, "prompt", "no templates"),
+        ({"access_programs": {"cyber": "standard"}}, "access_programs", "none of OpenAI's"),
         ({"context_management": []}, "context_management", "leaves the context"),
         ({"previous_response_id": "r", "conversation": "c"}, "previous_response_id", "exclude"),
         ({"messages": HELLO}, "messages", "not supported"),

@@ -114,7 +114,8 @@ def _add_item(chat: Chat, item: _Item, place: str, recall: Recall) -> None:
             _add_reference(chat, item.id, place, recall)
         case kind if kind not in _DROPPED:
             raise unsupported(
-                f"{place}.type", f"{kind[:80]!r} is of a tool that OpenAI runs; there is none here"
+                f"{place}.type",
+                f"{kind[:80]!r} is of a custom tool, or a tool that OpenAI runs; none is here",
             )
 
 

@@ -62,9 +62,12 @@ class ResponseBody(Shared, kw_only=True, gc=False, forbid_unknown_fields=True):
     # Refused, unless they ask for what is anyway.
     include: list[str] | None = None
     prompt: Raw = NOTHING
+    access_programs: Raw = NOTHING
     context_management: Raw = NOTHING
 
     # Ignored.
+    background_options: Raw = NOTHING
+    image: Raw = NOTHING
     stream_options: Raw = NOTHING
 
 
@@ -139,6 +142,8 @@ def _check_supported(body: ResponseBody) -> None:
         raise unsupported("reasoning.context", "what an agent thought is not given back to it")
     if given(body.prompt):
         raise unsupported("prompt", "the gateway has no templates of prompts")
+    if given(body.access_programs):
+        raise unsupported("access_programs", "an agent is in none of OpenAI's programs")
     if given(body.context_management):
         raise unsupported("context_management", "the gateway leaves the context to the agent")
 

@@ -70,7 +70,8 @@ def _functions(tools: Raw, *, flat: bool) -> Iterable[dict[str, Any]]:
         if tool.type != "function":
             raise unsupported(
                 f"tools[{index}].type",
-                f"{tool.type[:80]!r} is a tool that OpenAI runs; an agent is offered functions",
+                f"{tool.type[:80]!r} is a custom tool, or a tool that OpenAI runs; an agent is "
+                "offered functions",
             )
         if flat:
             _check_calling(tool, f"tools[{index}]")
