@@ -55,6 +55,12 @@ QUESTION_AFTER_NOTHING = Said([b'""'], ASKS, None, [])
 QUESTION_AFTER_TEXT = Said([b'"a"', THOUGHT, b'"b"'], ASKS, None, [1])
 CALL_WITHOUT_TEXT = Said([CALL], CALLS, None, [])
 CALL_TOLD_TWICE = Said([CALL], None, message(None, tool_calls=[MADE]), [])
+CALLS_IN_ANOTHER_ORDER = Said(
+    [CALL],
+    None,
+    message(None, tool_calls=[{**MADE, "id": "c9"}, MADE]),
+    [],
+)
 CALL_OF_ITS_OWN = Said([CALL, b'"Done."'], Outcome("stop", None, None), None, [])
 FILE_AND_MESSAGE = Said([FILE], Outcome("length", None, None), message(), [])
 REFUSED = Said([b'"No."'], Outcome("refused", None, None), None, [])
@@ -66,6 +72,7 @@ WITHOUT_FILES = (
     QUESTION_AFTER_TEXT,
     CALL_WITHOUT_TEXT,
     CALL_TOLD_TWICE,
+    CALLS_IN_ANOTHER_ORDER,
     CALL_OF_ITS_OWN,
     REFUSED,
     MALFORMED,
@@ -383,8 +390,15 @@ def alike(said: Said) -> bool:
     Anthropic's messages have none for arguments that are no object."""
     told = told_by_completion(said)
     return not any(b'"file"' in word for word in said.words) and (
-        told is None or all(call[2][:1] == "{" and call[2][-1:] == "}" for call in told.calls)
+        told is None or all(is_object(call[2]) for call in told.calls)
     )
+
+
+def is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 @few

@@ -33,17 +33,15 @@ def finish_of(outcome: Outcome | None, calls: list[FunctionCall]) -> str:
 def calls_of(outcome: Outcome | None, calls: Calls, message: Message | None) -> list[FunctionCall]:
     """The calls that the client is to make: those that the agent told of, if the answer ended for
     them, and those in its message, unless it ended for another reason. One that is both is as it
-    was told first, since that may have been shown."""
+    was told first, and where, since that may have been shown."""
     finish = outcome.finish if outcome is not None else None
-    found = calls.of_client() if finish == "tool_calls" else []
-    if message is not None and finish in {None, "tool_calls"}:
-        known = {call.id for call in found}
-        found += [
-            calls.held(call.id) or call
-            for call in message.calls
-            if call.id not in known and not calls.is_answered(call.id)
-        ]
-    return found
+    in_message = message.calls if message is not None and finish in {None, "tool_calls"} else []
+    ids = {call.id for call in in_message}
+    told = [call for call in calls.of_client() if finish == "tool_calls" or call.id in ids]
+    known = {call.id for call in told}
+    return told + [
+        call for call in in_message if call.id not in known and not calls.is_answered(call.id)
+    ]
 
 
 def questions_of(outcome: Outcome | None) -> str:
