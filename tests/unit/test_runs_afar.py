@@ -85,6 +85,19 @@ async def test_no_more_runs_are_kept_than_may_be_however_long_it_takes_to_leave_
         assert (await it.post(**ASYNC)).status == 202  # in the place of the one that has ended
 
 
+async def test_whoever_comes_back_for_a_run_that_is_not_kept_has_no_other_one_begun(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_front(answer) as (it, hosts):
+        hosts.goes_on.set()
+        back = ASYNC | {"last-event-id": "7"}
+        gone = await it.ask(body={"input": 1}, headers=keyed("k", **back))
+        assert (gone.status, gone.error) == (410, "run_gone")
+        unknown = await it.ask(body={"input": 1}, headers=back)
+        assert (unknown.status, unknown.error) == (400, "invalid_request")
+        assert it.runs.reading.kept == 0
+
+
 async def test_a_run_has_ended_for_everybody_although_its_key_takes_long_to_be_forgotten(
     autojump_clock: MockClock,
 ) -> None:

@@ -22,6 +22,7 @@ from gateway.front.head import read_head
 from gateway.front.run_codec import RunReader
 from gateway.front.runs.ids import CREDENTIALS, credential_of, is_token
 from gateway.front.runs.run import RunState
+from gateway.front.runs.wishes import refuse_to_resume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -137,6 +138,7 @@ class Afar:
             used = await self._used(wish.key)
             if used is not None:
                 return await self._repeated(used, wish, credential)
+        refuse_to_resume(head.fields, wish)
         token = self._runs.new_token(credential)
         record = Record(
             agent=call.agent,

@@ -28,7 +28,7 @@ from gateway.front.runs.ids import Ids, Origin, credential_of
 from gateway.front.runs.registry import Registry
 from gateway.front.runs.ring import error_event, split_events
 from gateway.front.runs.run import Run
-from gateway.front.runs.wishes import read_position
+from gateway.front.runs.wishes import refuse_to_resume
 from gateway.observe import logs
 from gateway.observe.metrics.readings import RunsReading
 
@@ -141,8 +141,7 @@ class Runs:
         """
         run = self.repeated(wish, seen)
         if run is None:
-            if read_position(fields) is not None:
-                raise _nothing_to_resume(has_key=wish is not None and wish.key is not None)
+            refuse_to_resume(fields, wish)
             credential = credential_of(fields, call.owner)
             return self._start(call, codec, credential, wish, after=after, seen=seen, permit=permit)
         return run
@@ -416,12 +415,3 @@ class Runs:
             clock=run.error.details.get("clock"),
             elapsed=run.error.details.get("elapsed"),
         )
-
-
-def _nothing_to_resume(*, has_key: bool) -> GatewayError:
-    """A client comes back for the rest of a stream: a new one would not be that."""
-    if has_key:
-        return RunGone("there is a Last-Event-ID, and the run of this Idempotency-Key is not kept")
-    return InvalidRequest(
-        "there is a Last-Event-ID, and no Idempotency-Key says of which run; use GET /runs/{id}"
-    )

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
 
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, RunGone
 from gateway.front.dialect import shown
 from gateway.front.runs.ids import credential_of
 
@@ -88,6 +88,18 @@ def read_position(fields: Fields) -> int | None:
             f"Last-Event-ID is {shown(last)}, expected the id of an event: a number"
         )
     return int(last) + 1
+
+
+def refuse_to_resume(fields: Fields, wish: Wish | None) -> None:
+    """Refuse a request that comes back for the rest of a stream where no run of it is kept: a new
+    run would not be that. Raises RunGone and InvalidRequest."""
+    if read_position(fields) is None:
+        return
+    if wish is not None and wish.key is not None:
+        raise RunGone("there is a Last-Event-ID, and the run of this Idempotency-Key is not kept")
+    raise InvalidRequest(
+        "there is a Last-Event-ID, and no Idempotency-Key says of which run; use GET /runs/{id}"
+    )
 
 
 def read_query(query: bytes, fields: Fields) -> int | None:
