@@ -44,6 +44,7 @@ from gateway.fleet.front.jobs import Jobs
 from gateway.fleet.front.link import Link
 from gateway.fleet.front.shown import read_place, show_host
 from gateway.fleet.front.status import ask_all, merge
+from gateway.fleet.front.troubles import Troubles
 from gateway.fleet.lookup import Lookup
 from gateway.fleet.messages import MOST_AGENTS as MOST_OF_HOST
 from gateway.fleet.subjects import Peer
@@ -95,17 +96,11 @@ ASK_SECONDS = 2.0
 ROOM_SECONDS = 60.0
 """Until it is asked again for a description for which there was no room."""
 
-MOST_SHOWN = 140
-"""Characters of what should be a host's name."""
-
 AVOID_SECONDS = 5.0
 """For which a host gets no requests that broke the protocol."""
 
 FIRST_SECONDS = 1.0
 """Before HTTP is served, for the first hosts to be heard and their agents to be described."""
-
-REMIND_SECONDS = 30.0
-"""Between two log lines about hosts that are ignored."""
 
 END_SECONDS = 1.0
 """At the end: for the last cancels to be received."""
@@ -145,8 +140,7 @@ class Front:
         self._away_since: dict[str, float] = {}
         """Agents whose last host has gone, and when."""
         self._judging_from = self._known_from = -math.inf
-        self._reminded: dict[str, float] = {}
-        """When the log was last told of a kind of trouble with hosts."""
+        self._warn = Troubles().warn
         self._lost_at: float | None = clock.now()
         """When the connection was lost; None while there is one."""
         self._lost_count = 0
@@ -236,13 +230,6 @@ class Front:
                 at.ask_from = now + ASK_SECONDS
                 answer = partial(self._described, peer, name, at.beat.revision)
                 link.ask("describe", name, answer)
-
-    def _warn(self, kind: str, peer: Peer, message: str, **fields: str) -> None:
-        """Tell the log, now and then, of a kind of trouble with hosts."""
-        now = clock.now()
-        if now - self._reminded.get(kind, -math.inf) > REMIND_SECONDS:
-            self._reminded[kind] = now
-            logs.event(log, logging.WARNING, message, host=str(peer)[:MOST_SHOWN], **fields)
 
     def _heard_owner(self, delivery: Delivery) -> None:
         """A host has come to own conversations."""
