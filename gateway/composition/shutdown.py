@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from gateway import clock
 from gateway.observe import logs
 
 if TYPE_CHECKING:
@@ -184,12 +185,12 @@ class Shutdown:
         """The first signal ends step by step, another one at once."""
         number = await self._next(signals)
         self._stopping()
-        first_at = trio.current_time()
+        first_at = clock.now()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._end_step_by_step, number)
             while True:
                 number = await self._next(signals)
-                if trio.current_time() - first_at >= SECOND_SIGNAL_SECONDS:
+                if clock.now() - first_at >= SECOND_SIGNAL_SECONDS:
                     break
                 logs.event(log, logging.INFO, f"{number.name}: so soon after the first, the same")
             nursery.cancel_scope.cancel()

@@ -236,12 +236,10 @@ async def test_signals_that_come_together_are_one_wish(
         open_request(gateway, "hold", "hold") as held,
     ):
         await gateway.logged("holds 1")
-        first, *others = signals
-        send_signal(gateway, first)
-        await gateway.logged(f"{first.name}: draining")
-        for number in others:
+        # Not one after the log tells of another: that takes as long as people do on a busy machine.
+        for number in signals:
             send_signal(gateway, number)
-            await gateway.logged(f"{number.name}: so soon after the first")
+        await gateway.logged("draining")
         assert (await gateway.client.get("/live")).status_code == 200
         await held.aclose()
         assert await exited(gateway) == 0
