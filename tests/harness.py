@@ -41,8 +41,9 @@ def one_process(reason: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(AS_FLEET, reason=f"a fleet: {reason}")
 
 
-START_SECONDS = 30
-"""Time for the gateway to say where it listens, on a loaded machine."""
+START_SECONDS = 60
+"""Time for the gateway to say where it listens. Of two processors that thirty processes share, its
+imports alone take 15 s."""
 
 STOP_SECONDS = 30
 """Time for the gateway to exit after SIGTERM, including the shutdown steps of its workers."""

@@ -112,7 +112,8 @@ async def test_a_request_that_was_read_is_given_to_nobody_else_whatever_its_pipe
 
 
 async def test_an_answer_under_the_id_of_another_request_reaches_nobody(tmp_path: Path) -> None:
-    bad = agent("other_id.py", clocks={"first": 0.5, "cancel": 0.2, "stop": 0.2})
+    # The first request waits until the second has come; only that is to run out of time.
+    bad = agent("other_id.py", clocks={"first": 2, "cancel": 0.2, "stop": 0.2})
     async with scene(tmp_path, bad=bad) as gateway:
         answers: dict[str, httpx.Response] = {}
 

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests.faults.scene import LEVEL, PATIENCE
-from tests.harness import python_agent
+from tests.harness import START_SECONDS, python_agent
 
 AGENTS = {"noisy": "flood_stderr.py", "good": "echo.py"}
 
@@ -62,7 +62,7 @@ def unread() -> Iterator[int]:
 
 
 async def until_live(client: httpx.AsyncClient) -> None:
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(START_SECONDS):
         while True:
             try:
                 await client.get("/live")

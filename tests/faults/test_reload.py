@@ -24,7 +24,15 @@ from tests.faults.scene import (
     served_by,
 )
 from tests.faults.test_helpers import proxies
-from tests.harness import RunningGateway, gone, is_alive, python_agent, reload, running_gateway
+from tests.harness import (
+    START_SECONDS,
+    RunningGateway,
+    gone,
+    is_alive,
+    python_agent,
+    reload,
+    running_gateway,
+)
 from tests.http.raw import connected
 from tests.sandbox.users import need_sandbox
 
@@ -220,8 +228,9 @@ async def test_a_gateway_ends_with_its_terminal() -> None:
     assert gateway.stdout is not None
     assert gateway.stderr is not None
     try:
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(START_SECONDS):
             await until_said(gateway.stdout, b"listening on ")
+        with trio.fail_after(PATIENCE):
             gateway.send_signal(signal.SIGHUP)  # a person's: the terminal is still there
             await until_said(gateway.stderr, b"reload: nothing has changed")
             os.close(ours)
