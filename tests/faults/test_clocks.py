@@ -108,7 +108,7 @@ async def test_a_stream_of_steady_words_outlives_the_first_and_the_idle_clock(
 ) -> None:
     """The stream outlasts both clocks; each word is sent when the one before was received."""
     fifo = make_fifo(tmp_path)
-    words = agent("words.py", fifo, clocks={"first": 1.5, "idle": 1.5})
+    words = agent("words.py", fifo, clocks={"first": 2.5, "idle": 2.5})
     async with (
         scene(tmp_path, words=words) as gateway,
         open_request(gateway, "words", "fault", stream=True) as connection,
@@ -116,7 +116,7 @@ async def test_a_stream_of_steady_words_outlives_the_first_and_the_idle_clock(
         started = trio.current_time()
         said = 0
         with await trio.to_thread.run_sync(lambda: fifo.open("w")) as pipe:
-            while trio.current_time() - started < 2:
+            while trio.current_time() - started < 3:
                 pipe.write("word\n")
                 pipe.flush()
                 said += 1
