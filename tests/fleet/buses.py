@@ -39,22 +39,29 @@ class Heard:
 
 
 class Ends:
-    """What a watcher is told."""
+    """What a watcher is told, and what the problem was each time."""
 
     def __init__(self, bus: NatsBus) -> None:
         self.all: list[str] = []
+        self.problems: list[str | None] = []
+        self._bus = bus
         self._more = trio.Event()
         bus.watch(lambda: self._say("connected"), lambda: self._say("lost"))
 
     def _say(self, word: str) -> None:
         self.all.append(word)
+        self.problems.append(self._bus.problem)
         self._more.set()
         self._more = trio.Event()
 
-    async def wait(self, *words: str) -> None:
+    async def wait(self, *words: str) -> str | None:
+        """The problem when the last of these was told. More may have been told since: on a busy
+        machine, a bus is connected again before anybody here has had a turn."""
         with trio.fail_after(PATIENCE):
-            while self.all != [*words]:
+            while len(self.all) < len(words):
                 await self._more.wait()
+        assert self.all[: len(words)] == [*words]
+        return self.problems[len(words) - 1]
 
 
 def settings(*urls: str, **other: object) -> FleetSettings:
