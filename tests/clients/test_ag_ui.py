@@ -98,6 +98,7 @@ def runs_of(version: str | None) -> list[tuple[dict[str, Any], bytes, str]]:
     return runs
 
 
+@pytest.mark.timeout(RUN_SECONDS + 60)
 def test_the_client_takes_whatever_an_agent_says(package: str, tmp_path: Path) -> None:
     need_package(package)
     runs = runs_of("1.0" if package == CURRENT else None)

@@ -13,6 +13,8 @@ from tests.clients.clients import AUTHORIZATION, OTHER_KEY, RUN_SECONDS, command
 from tests.clients.runners import KEY
 from tests.harness import GatewayInThread
 
+pytestmark = pytest.mark.timeout(RUN_SECONDS + 60)  # the first test waits for the pages
+
 
 @pytest.fixture(scope="module")
 def pages(gateway: GatewayInThread, tmp_path_factory: pytest.TempPathFactory) -> Any:
