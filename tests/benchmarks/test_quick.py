@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -22,7 +23,11 @@ from tests.benchmarks.servers import ROOT
 from tests.conftest import need
 from tests.javascript import need_runtime
 
+SECONDS = 400
+"""For one benchmark, on a loaded machine: some start seven gateways, one after the other."""
 
+
+@pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("measure", ALL, ids=lambda measure: measure.name)
 def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
     if measure.needs_wrk:
@@ -33,12 +38,21 @@ def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
         need(shutil.which("nats-server") is not None, "nats-server is between front and host")
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", measure.name]
-    run = subprocess.run(
-        [*command, "--json", result], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
+    with subprocess.Popen(
+        [*command, "--json", result],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        try:
+            output, problem = run.communicate()
+        except BaseException:  # it ran out of time: it ends the servers that it has started
+            run.send_signal(signal.SIGINT)
+            raise
+    assert run.returncode == 0, problem
     told = json.loads(result.read_text())
-    assert told["figures"], run.stdout
+    assert told["figures"], output
     for figure in told["figures"]:
         assert figure["measure"] == measure.name
         for series in figure["series"].values():
