@@ -27,9 +27,10 @@ _ELEMENT = re.compile(rb'(?:[^,"\n]|"[^"]*")+')
 """Of a list; a comma in a quoted string divides nothing."""
 
 _RESPOND_ASYNC = re.compile(
-    rb'[ \t]*respond-async[ \t]*(?:=[ \t]*(?:"")?[ \t]*)?(?:;.*)?\Z', re.IGNORECASE | re.DOTALL
+    rb'[ \t]*+respond-async[ \t]*+(?:=[ \t]*+(?:""[ \t]*+)?)?(?:;.*)?\Z',
+    re.IGNORECASE | re.DOTALL,
 )
-"""An empty value is none (RFC 7240, 2)."""
+"""An empty value is none (RFC 7240, 2). Possessive: no blanks are looked through twice."""
 
 _EVENTS = re.compile(
     rb"[ \t]*text/event-stream[ \t]*(?:;(?!(?:.*;)?[ \t]*q=0(?:\.0*)?[ \t]*(?:;|\Z)).*)?\Z",
