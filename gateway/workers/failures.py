@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.errors import (
+    MAX_MESSAGE,
     AgentFailed,
     GatewayError,
     HandlerNotImplemented,
     InvalidAgentResponse,
     InvalidRequest,
 )
+from gateway.observe.harmless import shortened
 from protocol import ErrorCode
 
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ def agents_error(failure: Failure, diagnose: Callable[[str], Diagnosis | None]) 
     if failure.code == ErrorCode.INVALID_INPUT:
         return InvalidRequest(failure.message or "the agent refused the input")
     message = failure.message or "the agent's handler failed"
-    found = diagnose(message)
+    # No more than the client is told: to look through a line of megabytes takes a second.
+    found = diagnose(shortened(message, MAX_MESSAGE))
     if found is None:
         return AgentFailed(message, code=failure.code)
     return AgentFailed(
