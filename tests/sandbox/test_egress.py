@@ -32,6 +32,7 @@ from gateway.sandbox.network import addresses, egress, inlets, listener
 from gateway.sandbox.network.addresses import why_refused
 from gateway.sandbox.network.audit import Auditor, Record, read_record
 from gateway.sandbox.network.egress import Egress
+from gateway.sandbox.network.metering import Meter
 from gateway.sandbox.network.proxy import Proxy
 from gateway.sandbox.network.targets import Asked, Policy
 from gateway.sandbox.refusals import explain_refusal
@@ -194,7 +195,7 @@ class InProcess(Proxy):
 
     def __init__(self) -> None:
         tools = Tools(bwrap="", setpriv="", sh="")
-        super().__init__("agent", {}, uid=0, tools=tools, seccomp=b"")
+        super().__init__("agent", {}, meter=Meter(), uid=0, tools=tools, seccomp=b"")
         self.control, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         self.theirs = trio.socket.from_stdlib_socket(theirs)
 
