@@ -95,7 +95,7 @@ class Answer:
     def text(self, texts: Sequence[bytes]) -> bytes:
         """Consecutive chunks; at least one."""
         if not self._said:
-            self._said = any(text != EMPTY for text in texts)
+            self._said = texts.count(EMPTY) < len(texts)
         return self._content.text(texts)
 
     def event(self, word: bytes) -> bytes:

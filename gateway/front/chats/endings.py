@@ -35,12 +35,14 @@ def calls_of(outcome: Outcome | None, calls: Calls, message: Message | None) -> 
     them, and those in its message, unless it ended for another reason. One that is both is as it
     was told first, and where, since that may have been shown."""
     finish = outcome.finish if outcome is not None else None
-    in_message = message.calls if message is not None and finish in {None, "tool_calls"} else []
-    ids = {call.id for call in in_message}
-    told = [call for call in calls.of_client() if finish == "tool_calls" or call.id in ids]
-    known = {call.id for call in told}
-    return told + [
-        call for call in in_message if call.id not in known and not calls.is_answered(call.id)
+    told = calls.of_client()
+    if message is None or not message.calls or finish not in {None, "tool_calls"}:
+        return told if finish == "tool_calls" else []
+    ids = {call.id for call in message.calls}
+    found = [call for call in told if finish == "tool_calls" or call.id in ids]
+    known = {call.id for call in found}
+    return found + [
+        call for call in message.calls if call.id not in known and not calls.is_answered(call.id)
     ]
 
 
