@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from gateway.front.client import ClientRequest
     from gateway.front.dialect import Codec
     from gateway.front.limits.permits import Limits
-    from gateway.front.runs.afar import Asked
     from gateway.front.runs.run import Run
     from gateway.front.runs.service import Runs
-    from gateway.front.runs.wishes import Wish
+    from gateway.front.runs.wishes import RawRequest, Wish
     from gateway.workers.input_checker import InputChecker
 
 MAX_BODY_SETTING = "server.max_body"
@@ -83,13 +82,14 @@ class Calling:
         wish: Wish | None,
         *,
         after: Run | None = None,
-        as_it_came: Asked | None = None,
+        raw: RawRequest | None = None,
     ) -> Exchange | Run:
         """Check a call as its caller's own and begin it: as a run if it is one (or the run that it
         repeats), else as an exchange, which must be left (`leave`).
 
         `size` is that of the body in bytes; `codec` encodes the answer of a run, and `after` is
-        the run that it goes on from. `as_it_came`: of a request that may outlive this process.
+        the run that it goes on from. `raw` is given for a request that prefers `respond-async`: in
+        a fleet, it may outlive this process.
         """
         caller, seen = request.caller, request.observation
         if seen is not None:
@@ -106,10 +106,15 @@ class Calling:
             await inputs.check(asked.payload, asked.total)
         if wish is not None or asked.continues or self._runs.continues(asked.agent):
             fields, afar = request.head.fields, self._runs.afar
-            left = after is None and afar is not None and afar.takes(asked, codec, wish)
-            if left and afar is not None and as_it_came is not None and wish is not None:
+            if (
+                afar is not None
+                and raw is not None
+                and wish is not None
+                and after is None
+                and afar.takes(asked, codec)
+            ):
                 return await afar.begin(
-                    asked, codec, request.head, as_it_came, wish, seen=seen, permit=permit
+                    asked, codec, request.head, raw, wish, seen=seen, permit=permit
                 )
             return self._runs.begin(
                 asked, codec, fields, wish, after=after, seen=seen, permit=permit

@@ -36,7 +36,7 @@ from gateway.front.mount import check_origin
 from gateway.front.runs.asked import respond_about_run
 from gateway.front.runs.paths import Visit, respond_on_path, respond_with_run
 from gateway.front.runs.run import Run
-from gateway.front.runs.wishes import read_wish
+from gateway.front.runs.wishes import RawRequest, read_wish
 from gateway.front.sockets import UNREAD_SECONDS
 from gateway.front.target import SERVER_WIDE, WEBSOCKET, read_target
 from gateway.observe.observation import OBSERVATION
@@ -263,9 +263,9 @@ class CallRoutes:
         asked = codec.decode(request.head, body)
         if wish is not None:
             wish = wish.of_body(fields, body)
-        as_it_came = None
-        if wish is not None and wish.respond_async and (afar := self._runs.afar) is not None:
-            as_it_came = afar.as_it_came(path, body)
+        raw = None
+        if wish is not None and wish.respond_async and self._runs.afar is not None:
+            raw = RawRequest(path, body)
         # Neither the body nor the call keeps a name here: it would be held until the response ends.
         del body
         after = None
@@ -275,10 +275,8 @@ class CallRoutes:
                 return
             asked, going_on = going_on, None
         in_background = asked.continues and not asked.stream
-        begun = await self.calling.begin(
-            request, asked, size, codec, wish, after=after, as_it_came=as_it_came
-        )
-        del asked, after, as_it_came
+        begun = await self.calling.begin(request, asked, size, codec, wish, after=after, raw=raw)
+        del asked, after, raw
         if isinstance(begun, Run):
             await respond_with_run(
                 request, self._runs, begun, wish, codec, in_background=in_background

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gateway.front.dialect import Codec, RequestHead
     from gateway.front.limits.permits import Permit
     from gateway.front.runs.run import Run
-    from gateway.front.runs.wishes import Wish
+    from gateway.front.runs.wishes import RawRequest, Wish
     from gateway.observe.observation import Observation
 
 KEPT_OUT = {*CREDENTIALS, b"content-length", b"host", b"transfer-encoding", b"last-event-id"}
@@ -81,14 +81,6 @@ class Kept(Protocol):
     ) -> Run: ...
 
 
-class Asked:
-    """A request that is to be a run, as it came."""
-
-    def __init__(self, path: str, body: bytes) -> None:
-        self.path = path
-        self.body = body
-
-
 class Afar:
     """See the module's docstring. `match` gives the codec of a path."""
 
@@ -104,13 +96,9 @@ class Afar:
         self._dispatcher = dispatcher
         self._match = match
 
-    def as_it_came(self, path: str, body: bytes) -> Asked:
-        """What `begin` needs of a request."""
-        return Asked(path, body)
-
-    def takes(self, call: Call, codec: Codec, wish: Wish | None) -> bool:
-        """Whether a request is to be left to the hosts."""
-        if not self._hosts.available or wish is None or not wish.respond_async:
+    def takes(self, call: Call, codec: Codec) -> bool:
+        """Whether a request that prefers `respond-async` can be left to the hosts."""
+        if not self._hosts.available:
             return False
         agent = self._dispatcher.agents.get(call.agent)
         if agent is None or isinstance(codec, RunReader):
@@ -123,7 +111,7 @@ class Afar:
         call: Call,
         codec: Codec,
         head: RequestHead,
-        asked: Asked,
+        raw: RawRequest,
         wish: Wish,
         *,
         seen: Observation | None,
@@ -142,11 +130,11 @@ class Afar:
         token = self._runs.new_token(credential)
         record = Record(
             agent=call.agent,
-            path=asked.path,
+            path=raw.path,
             fields={name: head.fields[name] for name in head.fields.keys() - KEPT_OUT},
             query=head.query,
             scheme=head.scheme,
-            body=bytes(asked.body),
+            body=raw.body,
             request_id=head.request_id,
             owner=call.owner,
             credential=credential,

@@ -64,6 +64,13 @@ class Wish(NamedTuple):
         return self._replace(key=_digest(self.key, answers))
 
 
+class RawRequest(NamedTuple):
+    """A request as it came: with its head, all that another process needs to read it again."""
+
+    path: str
+    body: bytes
+
+
 def read_wish(fields: Fields, path: str, owner: str = "") -> Wish | None:
     """The wish in the header fields of a request with the key named `owner`, if it has one; None:
     there is no wish. Raises InvalidRequest.
