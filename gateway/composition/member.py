@@ -27,8 +27,7 @@ class Member(Protocol):
         which waits for `started`: that must come soon, also where NATS is away."""
 
     async def end(self) -> None:
-        """Say what is still to be said. Every request has ended and was left; takes a second at
-        most."""
+        """Say what is still to be said, within two seconds. Every request has ended by then."""
 
     @property
     def reading(self) -> FleetReading | None:
@@ -40,7 +39,7 @@ class Member(Protocol):
 
 
 class Alone:
-    """The member that a gateway is that is of no fleet."""
+    """What a gateway without a fleet is."""
 
     background = fleet = None
 

@@ -16,8 +16,8 @@ NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 _PREFIX = re.compile(r"[a-zA-Z0-9_-]{1,32}(?:\.[a-zA-Z0-9_-]{1,32}){0,3}\Z")
 _PATTERN = re.compile(r"[a-zA-Z0-9_*-]{1,64}\Z")
 
-DEFAULT = "nats://127.0.0.1:4222"
-"""The port is NATS's own."""
+DEFAULT_SERVER = "nats://127.0.0.1:4222"
+"""The port is NATS's default."""
 
 Clock = Annotated[float, Meta(gt=0)]
 
@@ -28,7 +28,7 @@ class FleetSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     role: Literal["front", "host"] | None = None
     """What this process is. The default is both, without NATS."""
-    servers: list[str] = field(default_factory=lambda: [DEFAULT])
+    servers: list[str] = field(default_factory=lambda: [DEFAULT_SERVER])
     """URLs of NATS servers of one cluster, tried in turn: nats://HOST:4222, or tls://HOST:4222,
     which is not spoken to without TLS."""
     name: str = ""
@@ -64,7 +64,7 @@ class FleetSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         if not self.servers:
-            raise ValueError(f"servers is empty, expected a URL such as {DEFAULT}")
+            raise ValueError(f"servers is empty, expected a URL such as {DEFAULT_SERVER}")
         for server in self.servers:
             _check_server(server)
         if self.name and not NAME.match(self.name):
@@ -120,7 +120,7 @@ def _check_server(server: str) -> None:
         good = False
     if not good:
         raise ValueError(
-            f"servers has {shown!r}, expected a URL such as {DEFAULT} or tls://nats.example:4222"
+            f"servers has {shown!r}, expected a URL such as {DEFAULT_SERVER} or tls://nats.example:4222"
         )
     if "@" in url.netloc:
         raise ValueError(

@@ -104,7 +104,7 @@ class NatsBus:
     def __repr__(self) -> str:
         return f"<NatsBus {self.problem or 'connected'}>"
 
-    # The four methods
+    # As `Bus`
 
     @property
     def connected(self) -> bool:

@@ -245,9 +245,8 @@ class Hosts:
                 if at is None:
                     continue
             at.hear(told)
-        if len(host.agents) > len(beat.agents) or host.agents.keys() - beat.agents.keys():
-            for name in host.agents.keys() - beat.agents.keys():
-                self._go(host, name)
+        for name in host.agents.keys() - beat.agents.keys():
+            self._go(host, name)
         return host
 
     def _has_room(self, peer: Peer) -> bool:
