@@ -44,7 +44,7 @@ each request."""
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Within it turns have ends. Once in a process at a time."""
+    """Have `at_end` work within this block, of which there may be one at a time in a process."""
     global _turns  # noqa: PLW0603 - see there
     _turns = turns = _Turns()
     trio.lowlevel.add_instrument(turns)

@@ -64,7 +64,7 @@ class Declared:
     def heard(self, ready: Ready | None) -> None:
         """A worker's first line has come."""
         if ready == self.ready:
-            ready = self.ready  # what was made of it, and is known by its identity, is still right
+            ready = self.ready  # the same object, by which others find what they made of it
         self.ready, self._known = ready, True
         if self._outputs is not None and ready is not None and self._outputs.schema != ready.output:
             self._checking_outputs.cancel()

@@ -113,9 +113,10 @@ class Dispatcher:
         self.leaving = False
         """Whether load balancers are to send requests elsewhere, though they are still served."""
         self.cut_off = False
-        """Whether no request can come: those who submit them at a host are not connected to it."""
+        """Of a host: whether it has no connection to its fronts, so that no request can arrive."""
         self.blind = False
-        """Whether it is not known which agents there are: a front has no connection to them."""
+        """Of a front: whether it has no connection to its hosts, so that an agent that it does not
+        know may exist all the same."""
         self.drains = trio.Event()
         """Nothing is admitted any more."""
 
@@ -224,14 +225,14 @@ class Dispatcher:
             task_status.started()
 
     def agent(self, name: str) -> Agent:
-        """Raises AgentNotFound, or AgentUnavailable while it is not known which there are."""
+        """Raises AgentNotFound, or AgentUnavailable while `blind`."""
         try:
             return self.agents[name]
         except KeyError:
             if self.blind:
                 raise AgentUnavailable(
-                    "which agents there are is not known: the gateway has no connection to their "
-                    "hosts",
+                    f"whether there is an agent {name!r} is not known: the gateway has no "
+                    "connection to the hosts of its agents",
                     retry_after=1.0,
                 ) from None
             raise AgentNotFound(f"there is no agent {name!r}") from None

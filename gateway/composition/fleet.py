@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def membership(settings: Settings) -> Join:
-    """What the process is by these settings."""
+    """How the process takes part in its fleet, if these settings name one."""
     fleet = settings.fleet
     if fleet.role is None:
         return Alone
@@ -26,7 +26,7 @@ def membership(settings: Settings) -> Join:
 
 
 def _join(settings: FleetSettings, dispatcher: Dispatcher, runs_ttl: float) -> Member:
-    # Of an extra, and read by nobody who is alone.
+    # nats-py is an extra: a gateway without a fleet imports nothing of this.
     from gateway.fleet.background import Store  # noqa: PLC0415
     from gateway.fleet.front.front import Front  # noqa: PLC0415
     from gateway.fleet.host.host import Host  # noqa: PLC0415
@@ -45,7 +45,7 @@ def _join(settings: FleetSettings, dispatcher: Dispatcher, runs_ttl: float) -> M
 
 
 class _Connected:
-    """A member with its connection."""
+    """A front or a host together with its connection to NATS."""
 
     def __init__(self, bus: NatsBus, part: Member) -> None:
         self._bus = bus

@@ -1,4 +1,4 @@
-"""The HTTP server of the gateway: how many connections it takes, and what changes of it."""
+"""The gateway's HTTP server: how many connections it takes, and how a reload changes it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GRACEFUL_SECONDS = 3.0
 
 
 class HttpServer:
-    """The HTTP server, and what changes of it. `change` must have been called before `serve`."""
+    """The HTTP server. `change` must have been called before `serve`."""
 
     def __init__(self, app: App, listeners: Sequence[socket.socket], places: Places) -> None:
         self._app = app
@@ -49,7 +49,8 @@ class HttpServer:
         self._others = len(os.listdir("/proc/self/fd"))
 
     def change(self, settings: Settings, keys: CallerKeys) -> None:
-        """Connections that are open keep to what they have announced."""
+        """Obey these settings from now on. Open connections keep the `Keep-Alive` that they have
+        announced."""
         self._config.keep_alive_timeout = settings.server.keep_alive
         self._places.number = _max_connections(settings, self._others)
         self._places.addresses.most = settings.server.connections_per_address

@@ -16,14 +16,15 @@ to have it cleared, costs a quarter of the gateway's processor time for it."""
 
 
 def tune_memory() -> None:
-    """To be called once all is made that stands to the end."""
+    """Call this once everything has been made that lasts until the gateway ends."""
     _look_for_garbage_seldom()
     _keep_freed_memory()
 
 
 def _look_for_garbage_seldom() -> None:
-    # What stands now, the modules above all, stands to the end, and need not be looked through for
-    # garbage again and again. Nothing that an agent, a worker or a connection has may be among it.
+    # What exists now, the modules above all, lasts until the end, and need not be searched for
+    # garbage again and again. Nothing that belongs to an agent, a worker or a connection may exist
+    # yet.
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])

@@ -54,7 +54,7 @@ class Observers:
 
     @property
     def tell(self) -> Tell | None:
-        """What is to be told of each that has ended; None where nobody wants to know."""
+        """Call this with each observation that has ended; None where nobody wants to know."""
         return self.batch.tell if self._told else None
 
     @property

@@ -18,6 +18,7 @@ log = logging.getLogger("gateway")
 
 
 def log_agents(settings: Settings, address: str) -> None:
+    """One line for each agent: where it is served, and what runs for it."""
     for name in settings.run_here:
         where = f"{address}/agent/{name}"
         if settings.fleet.role == "host":
@@ -39,6 +40,7 @@ def _log_open_to_pages(settings: Settings, *, keys: bool) -> None:
 
 
 def log_warnings(settings: Settings, launchers: Mapping[str, Launcher], *, keys: bool) -> None:
+    """One line for each guarantee that does not hold here. `keys`: whether callers need keys."""
     _log_open_to_pages(settings, keys=keys)
     _log_what_the_kernel_does_not_hold(launchers)
     _log_what_is_shared(launchers)

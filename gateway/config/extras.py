@@ -1,4 +1,4 @@
-"""What has to be installed for some settings, and is not by default."""
+"""Which settings need packages that are not installed by default, and whether these are there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NATS_NEEDS = ("nats.aio.client", "nkeys")
 
 
 def missing_extra(settings: Settings) -> str | None:
-    """What is to be installed for a setting that needs it; None: nothing."""
+    """A message that names a setting and the package that it lacks; None: nothing is missing."""
     if settings.server.traced is not None and not _is_installed(TRACES_NEED):
         return (
             "server.traces: OpenTelemetry is not installed; expected: "

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 NO_COMMAND = "false"
-"""Stands for the command of an agent at a front, where none is run."""
+"""The command of a front's agents, which is never run: their hosts have the real one."""
 
 FLEET_FILES = {"credentials": True, "nkey": True, "ca": False, "cert": False, "key": True}
 """Settings of `[fleet]` that name a file, and whether it holds a secret."""
@@ -112,7 +112,7 @@ def load(
 
 
 def _as_host(settings: Settings) -> Settings:
-    """The settings without what nobody asks a host for: only fronts call its agents."""
+    """The settings without what serves callers: only fronts call a host's agents."""
     server = structs.replace(
         settings.server, dialects=[], docs=False, console=False, allow_anonymous=True, lame_duck=0
     )

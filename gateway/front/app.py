@@ -114,8 +114,8 @@ def make_app(
     """The application, ready to be served by Hypercorn's trio worker. `tell` is told of every
     request, for which `begin` is called first; without it, none is observed. `keys` are those of
     callers. `scrape` makes what `/metrics` is answered with, where there are metrics; `/console`
-    shows the `console`. `probes_only`: nothing tells of the agents but the metrics. `background`
-    are requests that outlive a front of a fleet."""
+    shows the `console`. With `probes_only`, only the metrics tell of the agents. `background` keeps
+    the requests that outlive a front of a fleet."""
     max_body = settings.max_body_bytes
     app = App("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.

@@ -1,5 +1,4 @@
-"""Work of the event loop that would take long, done in slices, so that no request waits for it for
-more than a moment."""
+"""Long work on the event loop, in slices, so that no request waits for more than a moment."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ SLICE = 0.001
 
 
 class Slices:
-    """Of one piece of work: `pause` between its steps, each of which must be short."""
+    """The slices of one piece of work: `pause` between its steps, each of which must be short."""
 
     def __init__(self) -> None:
         self._ends = perf_counter() + SLICE

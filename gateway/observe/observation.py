@@ -89,7 +89,7 @@ class Observation(Struct, kw_only=True):
     trace: Spans | None = None
     """Its spans, if traces are made."""
 
-    # What follows from all else: known from its end on.
+    # Derived from the rest by `end`, and unknown before it.
 
     total: float = math.nan
     """From its beginning to its end."""
@@ -159,10 +159,10 @@ class Observation(Struct, kw_only=True):
 
 
 Tell: TypeAlias = Callable[[Observation], None]
-"""What is told of each that has ended; it never raises."""
+"""Called with each observation that has ended. Never raises."""
 
 Observer: TypeAlias = Callable[[Sequence[Observation]], None]
-"""What is told of several that have ended, in the order of their ends."""
+"""Called with several observations that have ended, in the order of their ends."""
 
 
 def method_of(sent: str) -> str:
