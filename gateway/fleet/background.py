@@ -63,17 +63,17 @@ TTL = 24 * 3600.0
 """Seconds for which a request may wait and run."""
 
 MOST_BYTES = 256 * 1024 * 1024
-"""Of requests, and as many of outcomes."""
+"""Bytes of all requests that are kept, and as many of all outcomes."""
 
 MOST_WAITING = 10_000
 """Requests that no host has taken."""
 
 MOST_PIECES = 2 + (MAX_COLLECTED_BYTES + MAX_RELAYED_LINE_BYTES) // PIECE
-"""Of one request or outcome: the longest is an answer whose words and last line are as long as any
-agent's may be. What has more was not written by this program, and is not read."""
+"""Pieces of one request or outcome: the longest is an answer whose words and last line are as long
+as any agent's may be. What has more was not written by this program, and is not read."""
 
 ENDED = "ended"
-"""Instead of a host: there was an outcome. It may be forgotten by now."""
+"""Stands for the host that took a request once there was an outcome, which may be gone by now."""
 
 FETCH_SECONDS = 0.5
 """For which a host waits for a token when there may be one."""
@@ -107,7 +107,7 @@ class Outcome(Struct, array_like=True, frozen=True):
 
 
 NONSENSE = Outcome(b"", None, handed_over=True)
-"""Instead of what a host has written that is none: it ends nothing, and so breaks the protocol."""
+"""Stands for an outcome that cannot be read: it ends nothing, which is a breach of the protocol."""
 
 
 class Key(Struct, array_like=True, frozen=True):
@@ -118,7 +118,7 @@ class Key(Struct, array_like=True, frozen=True):
 
 
 class TakenError(Exception):
-    """Somebody else has written that before."""
+    """Somebody else has written to a subject that is written once."""
 
 
 class FullError(Exception):
@@ -126,7 +126,7 @@ class FullError(Exception):
 
 
 class NonsenseError(Exception):
-    """What is kept there was not written by this program."""
+    """What JetStream keeps was not written by this program."""
 
 
 class AwayError(Exception):
@@ -134,14 +134,14 @@ class AwayError(Exception):
 
 
 class Runner(Protocol):
-    """What is needed of `nats_bus.NatsBus`, beside `Bus`."""
+    """What a `Store` needs of `nats_bus.NatsBus`."""
 
     async def run(self, function: Callable[[JetStreamContext], Awaitable[T]]) -> T: ...
 
 
 class Store:
-    """What there is in JetStream. Methods raise AwayError, and what they say. Tokens are
-    hexadecimal; agents have good names."""
+    """Background runs in JetStream. Every method raises AwayError, and what its docstring names.
+    Tokens are hexadecimal, and names of agents were checked."""
 
     def __init__(self, bus: Runner, prefix: str, *, ttl: float) -> None:
         self._bus = bus

@@ -18,7 +18,8 @@ from protocol.framing import MAX_RELAYED_LINE_BYTES
 from protocol.payloads import MAX_REASON
 
 VERSION = 1
-"""Of all that is said here and of the pipe. Processes of different versions do not talk."""
+"""The version of these messages and of the pipe. Processes of different versions ignore each other.
+"""
 
 Detail: TypeAlias = str | int | float | bool | None
 
@@ -26,23 +27,23 @@ Detail: TypeAlias = str | int | float | bool | None
 # map is bounded before its members are decoded; what is larger is not the protocol.
 
 MOST_DETAILS = 64
-"""Of an error; this version has fewer than 16."""
+"""Details of one error; this version has fewer than 16."""
 
 MOST_NEEDS = 64
-"""Of a call; this version has fewer than 16."""
+"""Needs of one call; this version has fewer than 16."""
 
 MOST_DESCRIPTION = 64 * 1024
 """Characters of an agent's description in the configuration; the rest is not told."""
 
 MOST_AGENTS = 1000
-"""Of one host."""
+"""Agents of one host."""
 
 MOST_BEATEN = 4 * MOST_AGENTS
 """Agents that a beat may have: those beyond `MOST_AGENTS` are left out. Reading them takes 3 ms."""
 
 
 class Error(Struct, array_like=True, frozen=True):
-    """A `GatewayError`, to be made anew by `errors.py` of the fleet."""
+    """A `GatewayError`, which the front makes anew (`front/errors.py`)."""
 
     type: str
     message: str
@@ -246,8 +247,8 @@ class AgentDescription(Struct, array_like=True, frozen=True):
 
 
 MAX_FRAME_BYTES = MAX_RELAYED_LINE_BYTES + 64 * 1024
-"""Of the body of a frame: a whole line. A call has less: its payload is at most one line of a
-worker's, and context, tools and answers to questions come from the same body."""
+"""The longest body of a frame, which holds a whole line. A call is shorter: its payload is at most
+one line of a worker's, and context, tools and answers to questions come from the same body."""
 
 _LENGTH = struct.Struct(">I")
 

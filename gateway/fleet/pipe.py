@@ -19,10 +19,10 @@ on every beat, so a loss is noticed within one beat, and a lost N is said again 
 end that has a new connection says N at once: it does not know what it has missed. A peer that keeps
 asking for what it has acknowledged cannot be helped: the epoch ends.
 
-A sender keeps each D until it is acknowledged, of which at most a window is on its way
-(`WINDOW_BYTES`), and sends it again when the peer says N, at most
-once per beat from the same number: an N that crosses the repetition asks for nothing new. Whatever
-arrives twice, late, or in another order harms nobody, but costs a repetition.
+A sender keeps each D until it is acknowledged; at most a window of them (`WINDOW_BYTES`) is on its
+way. When the peer says N, it sends them again, at most once per beat from the same number: an N
+that crosses the repetition asks for nothing new. Whatever arrives twice, late, or in another order
+harms nobody, but costs a repetition.
 
 An *epoch* is one life of both streams. The front numbers the epochs. Each of its messages of a
 later epoch ends the earlier one at the host; and the host ends one by saying R, which it repeats in
@@ -61,12 +61,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_DATA_BYTES = 512 * 1024
-"""Of one message: half of what NATS takes by default, so that many pairs share its buffers."""
+"""The most data of one message: half of what NATS takes by default, so that many pairs share its
+buffers."""
 
 WINDOW_BYTES = 2 * 1024 * 1024
-"""Of data that has left and is not acknowledged; what is said beyond it waits here. A connection to
-NATS that takes nothing is cut with 32 MiB waiting at this end, and with 64 MiB at the server's, and
-all that was on its way leaves again with the next one: together, it must be less."""
+"""Bytes that have left and are not acknowledged; what is said beyond them waits here. A connection
+to NATS that takes nothing is cut with 32 MiB waiting at this end, and with 64 MiB at the server's,
+and all that was on its way leaves again with the next one: together, it must be less."""
 
 ACK_MESSAGES = 64
 ACK_BYTES = 512 * 1024

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from gateway.workers.input_checker import InputChecker
 
 MOST_HOSTS_ASKED = 3
-"""Of one request."""
+"""Hosts that are given one request, one after the other."""
 
 MOST_REFERRALS = 2
-"""Hosts that are asked beyond these because another one has said that they have the session."""
+"""Hosts that are given it beyond these because another one has said that they have its session."""
 
 
 class _HostsDeclared(Declared):

@@ -24,7 +24,8 @@ BACKSTOP = 2.0
 """Seconds after a request's total time in which its host can say itself that this has run out."""
 
 MOST_BYTES = 640 * 1024
-"""Of what a host says of an agent: all texts and schemas that it may have, at their longest."""
+"""The longest description of an agent: with all texts and schemas that it may have, at their
+longest."""
 
 MOST_WORKERS = 1_000_000
 

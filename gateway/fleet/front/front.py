@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.fleet")
 
 MOST_AGENTS = 2000
-"""Of a fleet."""
+"""Agents of a fleet."""
 
 MOST_LEFT = 100
 """Hosts that have ended in order, and are remembered."""

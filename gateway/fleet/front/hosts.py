@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.fleet.subjects import Peer
 
 MOST_HOSTS = 1000
-"""Of a fleet."""
+"""Hosts of a fleet."""
 
 MOST_STARTS = 32
 """Hosts of one name: those of one machine have its name if they are given none, and while one

@@ -83,8 +83,8 @@ class Link:
 
     `elsewhere` is called with a request that was certainly not run here, and with the error that it
     ends with if no other host takes it. `described` takes what the host says of an agent unasked.
-    `unheard` is called when NATS says that the host is not
-    there, `broken` when it broke the protocol.
+    `unheard` is called when NATS says that the host is not there, `broken` when it broke the
+    protocol.
     """
 
     def __init__(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _GATEWAY = version("agent-gateway")
 
 _AT_REST_PER_BEAT = 60
-"""Agents without requests that are looked at for one beat: each takes 5 µs, and there may be
-hundreds. So what becomes of one of 300 without any request is known within a second."""
+"""Agents at rest that are looked at for one beat: each takes 5 µs, and there may be hundreds. So
+fronts know within a second what has become of any of 300 that have no requests."""
 
 _encode_beat = msgspec.msgpack.Encoder().encode
 

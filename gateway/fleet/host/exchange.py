@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 MOST_SPILLED = 16 * 1024 * 1024
-"""Of words of one stream that wait here while its front is asked to take them. A worker writes some
-100 MB/s, so this is more than a tenth of a second."""
+"""Bytes of one stream's words that wait here while its front is asked to take them. A worker writes
+some 100 MB/s, so this is more than a tenth of a second."""
 
 
 class ForwardedExchange(Exchange):
