@@ -104,6 +104,8 @@ class Connection:
     async def answer(self) -> Answer:
         """A whole response, by its length, its chunks, or the end of the connection."""
         head = await self.until(rb"\r\n\r\n")
+        while head.startswith(b"HTTP/1.1 100 "):  # a busy gateway asks whether a client is there
+            head = await self.until(rb"\r\n\r\n")
         answer = Answer(head, b"")
         if "content-length" in answer.headers:
             answer.body = await self.take(int(answer.headers["content-length"]))
