@@ -60,6 +60,7 @@ GROUND = {
         "observe",
         "readiness",
         "stopping",
+        "tracebacks",
         "turns",
         "words",
     )
@@ -300,6 +301,7 @@ KNOWN_TO_DIALECTS = PURE_STANDARD_LIBRARY | {
     "gateway.front.event_stream",
     "gateway.front.run_codec",
     "base64",
+    "copy",
     "hashlib",
     "hmac",
     "math",

@@ -72,7 +72,10 @@ class Delivery:
         if self.client_gone:
             raise ClientGoneError
         if failed is not None:
-            raise failed
+            try:
+                raise failed
+            finally:
+                del failed  # its traceback holds this frame, and with it the answer
         return body
 
     async def _watch_client(

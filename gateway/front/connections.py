@@ -77,6 +77,7 @@ from gateway.front.client import LIMIT_UNREAD
 from gateway.front.http1 import HTTP1Requests
 from gateway.front.http1_response import CONTINUE
 from gateway.front.sockets import UNREAD_SECONDS, set_unread_limit
+from gateway.tracebacks import cut_causes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -308,10 +309,7 @@ class Connection:
                     trio.ClosedResourceError,
                     trio.TooSlowError,
                 ) as error:
-                    # The cause's traceback has a frame of contextlib's that holds the cause, and
-                    # all others hold what was to be sent: it would wait for the garbage collector.
-                    if error.__cause__ is not None:
-                        error.__cause__.__traceback__ = None
+                    cut_causes(error)
                     self._leave()
 
     def _patience(self, count: int) -> float:

@@ -158,6 +158,7 @@ class CallRoutes:
                     state[OBSERVATION] = seen
                 return False
         except GatewayError as error:
+            error.__traceback__ = None  # holds what was asked, which the response has no use for
             if request.permit is not None:
                 request.permit.leave(error)
             await request.respond_error(error)

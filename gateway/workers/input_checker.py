@@ -36,6 +36,7 @@ import struct
 import sys
 from collections import deque
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,7 +170,7 @@ class InputChecker:
                 raise ClockRanOut("total", trio.current_time() - began, within)
             raise self._overloaded(f"for more than {WAIT_SECONDS:g} s")
         if job.error is not None:
-            raise job.error
+            raise copy(job.error)
 
     def _forget(self, job: _Job) -> None:
         """Nobody waits for a job any more. The first one may be at a process."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -248,7 +249,7 @@ class Front:
             try:
                 await inputs.check(said.payload, math.inf if said.total is None else said.total)
             except GatewayError as found:
-                error = found
+                error = copy(found)
         if scope.cancel_called:  # which a check that need not wait does not notice
             error = Cancelled()
         if self._checking.get(said.id) is not scope:
@@ -297,7 +298,7 @@ class Front:
         try:
             exchange = self._dispatcher.submit(call)
         except GatewayError as refused:
-            error = refused
+            error = copy(refused)
         except Exception:  # the boundary: a defect of ours is logged, and ends the request alone
             log.exception("internal error", extra={"fields": {"request": call.request_id}})
             error = DEFECT

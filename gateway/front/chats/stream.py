@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from copy import copy
 from typing import TYPE_CHECKING
 
 from gateway.errors import InvalidAgentResponse
@@ -61,7 +62,7 @@ class AnswerStream(ABC):
         try:
             parts.extend(self._ending(result))
         except InvalidAgentResponse as error:
-            self.failure = error
+            self.failure = copy(error)
             parts.append(self.error(error))
         return b"".join(parts)
 
@@ -88,8 +89,8 @@ class AnswerStream(ABC):
 
     def _fail(self, error: GatewayError) -> None:
         """End the exchange. It may have ended well meanwhile: then `end` tells of the failure."""
-        self.failure = error
-        self._exchange.fail(error)
+        self.failure = copy(error)
+        self._exchange.fail(self.failure)
 
     def _opening(self) -> bytes:
         """What the stream opens with, unless it has."""

@@ -10,6 +10,7 @@ encoded by the run's task and read by whoever waits for it:
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -109,7 +110,7 @@ class RunEncoder:
         try:
             self._answering.add(words)
         except GatewayError as error:
-            self.failure = error
+            self.failure = copy(error)
             return KEEP_ALIVE
         progress = self._answering.take_progress()
         return b"data: %b\n\n" % _encode(Told(progress)) if progress else KEEP_ALIVE
@@ -124,7 +125,7 @@ class RunEncoder:
         try:
             answer = self._answering.end(result, outcome)
         except GatewayError as error:
-            self.failure = error
+            self.failure = copy(error)
             return self.error(error)
         asks = None if outcome is None else outcome.asks
         told = Told(

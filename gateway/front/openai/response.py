@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -150,6 +151,6 @@ def encode_response(stream: ResponseStream, exchange: Exchange, words: list[byte
     stream.chunks([join_chunks(run) if word is None else word for run, word in text_runs(words)])
     stream.end(exchange.result)
     if stream.failure is not None:
-        raise stream.failure
+        raise copy(stream.failure)
     assert stream.last_response is not None
     return stream.last_response

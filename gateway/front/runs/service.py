@@ -7,6 +7,7 @@ forgotten. Knows no HTTP.
 from __future__ import annotations
 
 import logging
+from copy import copy
 from typing import TYPE_CHECKING
 
 import trio
@@ -364,7 +365,7 @@ class Runs:
             try:
                 return codec.encode(exchange, words), None
             except GatewayError as refused:
-                error = refused
+                error = copy(refused)
         return failure(codec, exchange, error, run.request_id), error
 
     async def _stream(self, run: Run, exchange: Exchange, codec: Codec) -> Ending:

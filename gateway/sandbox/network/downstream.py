@@ -19,6 +19,7 @@ import h11
 import trio
 
 from gateway.sandbox.network.rules import MAX_HEAD, Denied, check_head
+from gateway.tracebacks import cut_causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -170,7 +171,8 @@ class Downstream:
         if data:
             try:
                 await self._stream.send_all(data)
-            except trio.BrokenResourceError:
+            except trio.BrokenResourceError as error:
+                cut_causes(error)
                 raise Left("the agent has left") from None
 
     async def answer(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:

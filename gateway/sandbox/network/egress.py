@@ -29,6 +29,7 @@ from gateway.sandbox.network.targets import (
     parse_request,
     without_wildcard,
 )
+from gateway.tracebacks import cut_causes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -241,7 +242,8 @@ async def _pass_on(
             await target.send_all(data)
             count(len(data))
         await target.send_eof()
-    except trio.BrokenResourceError:
+    except trio.BrokenResourceError as error:
+        cut_causes(error)
         tunnel.cancel()
 
 

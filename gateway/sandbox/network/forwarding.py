@@ -171,8 +171,11 @@ class Forwarding:
                     why = f"{self._name}: this cannot be passed on as HTTP"
                     failures.append(Failed(502, "upstream", why))
                 scope.cancel()
-        if failures and not self._answered:
-            raise failures[0]
+        try:
+            if failures and not self._answered:
+                raise failures[0]
+        finally:
+            failures.clear()  # their tracebacks hold this frame
         return self._sent_whole
 
     def _request(self, asked: h11.Request, path: bytes) -> h11.Request:

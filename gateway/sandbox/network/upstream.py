@@ -19,6 +19,7 @@ import h11
 import trio
 
 from gateway.sandbox.network.addresses import Unreachable, connect, why_service_refused
+from gateway.tracebacks import cut_causes
 
 if TYPE_CHECKING:
     from gateway.sandbox.network.addresses import Address
@@ -55,7 +56,11 @@ class Connection:
     async def send(self, *events: h11.Event) -> None:
         """Send parts of the request at once. Raises trio.BrokenResourceError."""
         if data := b"".join(self._http.send(event) or b"" for event in events):
-            await self._stream.send_all(data)
+            try:
+                await self._stream.send_all(data)
+            except trio.BrokenResourceError as error:
+                cut_causes(error)
+                raise
 
     async def head(self) -> h11.Response:
         """The head of the final answer. Raises BadAnswer."""

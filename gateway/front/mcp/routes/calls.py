@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import trio
@@ -169,7 +170,7 @@ class Calls:
         if answering.has_news:
             await tell(answering.take_progress())
         if exchange.error is not None:
-            raise exchange.error
+            raise copy(exchange.error)
         return Finished(answering.end(exchange.result, exchange.outcome), exchange.outcome)
 
     async def _follow(self, visit: Visit, run: Run, tell: Tell) -> Finished:
@@ -195,7 +196,7 @@ class Calls:
             run.detach(reader)
             self._runs.note_left(run)
         if run.error is not None:
-            raise run.error
+            raise copy(run.error)
         if finished is None:
             raise run.gap(0)
         return finished
