@@ -131,6 +131,7 @@ async def test_where_hosts_declare_different_things_each_checks_requests_itself(
         host.descriptions["echo"] = description(ready=ready)
 
     async with a_scene("old", "new", before=describe) as scene:
+        await scene.settle(3)  # until both are known
         agent: Agent = scene.dispatcher.agent("echo")
         for _ in range(6):
             await scene.submit()  # one of them has no such handler
@@ -145,6 +146,15 @@ async def test_where_hosts_declare_different_things_each_checks_requests_itself(
         assert agent.declared.checks.schema == TEXT
         await scene.submit()
         assert old.submitted[-1].described == 1
+
+
+async def test_a_front_checks_inputs_from_the_first_request_on(autojump_clock: MockClock) -> None:
+    def describe(host: ScriptedHost) -> None:
+        host.descriptions["echo"] = description(ready=ready_for(TEXT))
+
+    for _ in range(16):  # tasks that are started together begin in any order
+        async with a_scene("h1", before=describe) as scene:
+            assert scene.dispatcher.agent("echo").declared.checks is not None
 
 
 @pytest.mark.parametrize("how", ["kill", "drain", "remove"])
