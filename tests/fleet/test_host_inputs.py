@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -39,6 +41,23 @@ async def test_an_input_is_checked_before_its_answer_where_no_worker_had_declare
         assert await scene.said() == []
         checked.set()
         assert len(lines_of(await scene.said())) == 1
+
+
+@pytest.mark.parametrize("total", [math.nan, -1.0, -math.inf, math.inf, 0.0])
+async def test_whatever_time_a_front_leaves_for_a_request_ends_that_alone(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, total: float
+) -> None:
+    async with a_front() as scene:
+        inputs = InputChecker("a", b'{"type":"number"}')  # nothing runs that would answer
+        monkeypatch.setattr(scene.agents.agent.declared, "inputs", inputs)
+        scene.submit(1, "answer", total=total)
+        await trio.sleep(60)
+        [refused] = await scene.said()
+        assert isinstance(refused, Refused)
+        monkeypatch.undo()
+        scene.submit(2, "answer", total=total)
+        await trio.sleep(1)
+        assert len(await scene.said()) > 0
 
 
 class Inputs:

@@ -247,7 +247,7 @@ class Front:
         error: GatewayError | None = None
         with scope:
             try:
-                await inputs.check(said.payload, math.inf if said.total is None else said.total)
+                await inputs.check(said.payload, time_left(said))
             except GatewayError as found:
                 error = copy(found)
         if scope.cancel_called:  # which a check that need not wait does not notice
@@ -416,6 +416,11 @@ class Front:
         self._note(request)
 
 
+def time_left(said: Submit) -> float:
+    """Seconds that its caller allows; none where a front says what is no time."""
+    return math.inf if said.total is None else max(0.0, said.total)  # 0.0 for NaN, too
+
+
 def call_of(said: Submit) -> Call:
     return Call(
         agent=said.agent,
@@ -427,7 +432,7 @@ def call_of(said: Submit) -> Call:
         user=said.user,
         owner=said.owner,
         request_id=said.request_id,
-        total=math.inf if said.total is None else said.total,
+        total=time_left(said),
         events=said.events,
         tools=said.tools,
         resume=said.resume,

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec import structs
 
+from gateway import clock
 from gateway.errors import GatewayError, InternalError
 from gateway.fleet.background import AwayError, FullError, Outcome
 from gateway.fleet.host.beats import capacity
 from gateway.fleet.host.exchange import ForwardedExchange
-from gateway.fleet.host.front import call_of
+from gateway.fleet.host.front import DEFECT, call_of
 from gateway.fleet.host.lines import answer, words
 from gateway.fleet.host.request import as_said
 from gateway.fleet.wire import BEAT
@@ -40,6 +41,9 @@ AT_ONCE = 8
 
 RETRY_SECONDS = 1.0
 """Until an outcome is written again that could not be."""
+
+AWAY_SECONDS = 5.0
+"""Until JetStream is asked again that could not be: about one agent, and the others once it can."""
 
 RETRIES = 60
 
@@ -73,8 +77,10 @@ class Jobs:
         self._this = this
         self._dispatcher = dispatcher
         self._see = see
-        self._due: set[str] = set()
-        """Agents for which there may be something to take."""
+        self._due: dict[str, None] = {}
+        """Agents for which there may be something to take, in the order of asking."""
+        self._away_until: float | None = None
+        """Running time at which JetStream is asked again; None: it has answered."""
         self._asking: set[str] = set()
         """Agents for which a job is being taken."""
         self._heard: set[str] = set()
@@ -95,8 +101,8 @@ class Jobs:
             while True:
                 if self._bus.connected:
                     self._listen()
-                    for agent in [each for each in self._due if self._has_place(each)]:
-                        self._due.discard(agent)
+                    for agent in self._to_ask():
+                        del self._due[agent]
                         self._asking.add(agent)
                         nursery.start_soon(self._take, agent)
                 await trio.sleep(BEAT)
@@ -106,18 +112,25 @@ class Jobs:
         while self._asking or self._writing:
             await self._left.park()
 
+    def _to_ask(self) -> list[str]:
+        able = [each for each in self._due if self._has_place(each)]
+        if self._away_until is None:
+            return able
+        return [] if self._asking or clock.now() < self._away_until else able[:1]
+
     def _connected(self) -> None:
         self._heard.clear()
+        self._away_until = None
 
     def _listen(self) -> None:
         for agent in self._dispatcher.agents.keys() - self._heard:
             self._heard.add(agent)
-            self._due.add(agent)
+            self._due[agent] = None
             self._bus.subscribe(self._store.hint(agent), self._on_hint)
             self._bus.subscribe(self._store.stop(agent), self._on_stop)
 
     def _on_hint(self, delivery: Delivery) -> None:
-        self._due.add(delivery.subject.rsplit(".", 1)[1])
+        self._due[delivery.subject.rsplit(".", 1)[1]] = None
 
     def _on_stop(self, delivery: Delivery) -> None:
         exchange = self.open.get(delivery.data.decode("ascii", "replace"))
@@ -138,12 +151,15 @@ class Jobs:
             async with self._limit:
                 taken = await self._store.take(agent, str(self._this))
         except (AwayError, FullError):
+            self._away_until = clock.now() + AWAY_SECONDS
+            self._due[agent] = None
             return
         finally:
             self._asking.discard(agent)
             self._left.unpark_all()
+        self._away_until = None
         if taken is not None:
-            self._due.add(agent)
+            self._due[agent] = None
             await self._serve(agent, *taken)
 
     async def _serve(self, agent: str, token: str, job: Submit | None) -> None:
@@ -154,7 +170,14 @@ class Jobs:
             if job is None:
                 await self._write(agent, token, UNREADABLE)
                 return
-            await self._write(agent, token, await self._outcome(agent, token, job))
+            try:
+                outcome = await self._outcome(agent, token, job)
+            except GatewayError as error:
+                outcome = Outcome(b"", as_said(error), handed_over=False)
+            except Exception:  # the boundary: a defect of ours is logged, and ends the job alone
+                log.exception("internal error", extra={"fields": {"request": job.request_id}})
+                outcome = Outcome(b"", as_said(DEFECT), handed_over=True)
+            await self._write(agent, token, outcome)
         finally:
             self._writing -= 1
             self._left.unpark_all()
@@ -167,12 +190,13 @@ class Jobs:
             return False
 
     async def _outcome(self, agent: str, token: str, job: Submit) -> Outcome:
+        """Raises GatewayError for what is not admitted."""
         # What a client is to see as a stream is kept whole, as any answer.
         call = structs.replace(call_of(job), agent=agent, stream=False)
-        try:
-            exchange = self._dispatcher.submit(call)
-        except GatewayError as error:
-            return Outcome(b"", as_said(error), handed_over=False)
+        inputs = self._dispatcher.agent(agent).declared.inputs
+        if call.method == "invoke" and inputs is not None:  # its front may know other workers
+            await inputs.check(call.payload, call.total)
+        exchange = self._dispatcher.submit(call)
         assert isinstance(exchange, ForwardedExchange)
         self.open[token] = exchange
         try:
