@@ -18,9 +18,6 @@ taken by a host that is gone a moment later, is never run again: whoever waits f
 host is not there any more, and writes the outcome. An outcome, too, is written once: the first one
 counts, be it the host's, that of a cancel, or of a front that gave the host up.
 
-**In pieces.** What has more than `PIECE` bytes is cut. The first piece says how many there are, and
-is written last: what can be read is whole.
-
 **Bounds.** The streams hold so many bytes and messages, and for so long (`TTL`, and that of
 [server.runs] for outcomes). Beyond them, a front refuses a request with 503.
 
@@ -42,10 +39,18 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from gateway.exchange import MAX_COLLECTED_BYTES
+from gateway.fleet.jetstream import (
+    NonsenseError,
+    TakenError,
+    get,
+    last,
+    make_stream,
+    publish,
+    publish_once,
+    put,
+)
 from gateway.fleet.messages import NO_MESSAGE, Error, Submit
 from gateway.observe import logs
-from protocol.framing import MAX_RELAYED_LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -56,9 +61,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.fleet")
 
-PIECE = 512 * 1024
-"""Bytes of a message: its headers have room beside it, under NATS's 1 MB."""
-
 TTL = 24 * 3600.0
 """Seconds for which a request may wait and run."""
 
@@ -68,15 +70,11 @@ MOST_BYTES = 256 * 1024 * 1024
 MOST_WAITING = 10_000
 """Requests that no host has taken."""
 
-MOST_PIECES = 2 + (MAX_COLLECTED_BYTES + MAX_RELAYED_LINE_BYTES) // PIECE
-"""Pieces of one request or outcome: the longest is an answer whose words and last line are as long
-as any agent's may be. What has more was not written by this program, and is not read."""
-
 ENDED = "ended"
 """Stands for the host that took a request once there was an outcome, which may be gone by now."""
 
 FETCH_SECONDS = 0.5
-"""For which a host waits for a token when there may be one."""
+"""For which a host waits for a token."""
 
 
 class Record(Struct, array_like=True, frozen=True):
@@ -115,18 +113,6 @@ class Key(Struct, array_like=True, frozen=True):
 
     token: str
     fingerprint: bytes
-
-
-class TakenError(Exception):
-    """Somebody else has written to a subject that is written once."""
-
-
-class FullError(Exception):
-    """There is no room in JetStream."""
-
-
-class NonsenseError(Exception):
-    """What JetStream keeps was not written by this program."""
 
 
 class AwayError(Exception):
@@ -216,14 +202,14 @@ class Store:
                     allow_direct=True,
                 ),
             ):
-                await _make_stream(js, config)
+                await make_stream(js, config)
 
         await self._run(make)
 
     async def find_key(self, digest: bytes) -> Key | None:
         """What an Idempotency-Key is used for."""
         subject = f"{self._prefix}.key.{digest.hex()}"
-        found = await self._run(lambda js: _last(js, self._runs, subject))
+        found = await self._run(lambda js: last(js, self._runs, subject))
         return None if found is None else msgspec.msgpack.decode(found, type=Key)
 
     async def keep_key(self, digest: bytes, key: Key) -> bool:
@@ -244,17 +230,17 @@ class Store:
         """Keep a request that hosts are to be told of (`announce`). Raises FullError."""
         agent, encode = record.agent, msgspec.msgpack.encode
 
-        async def put(js: JetStreamContext) -> None:
-            await _publish(js, self._runs, f"{self._prefix}.key.of.{token}", agent.encode())
+        async def write(js: JetStreamContext) -> None:
+            await publish(js, self._runs, f"{self._prefix}.key.of.{token}", agent.encode())
             for kind, what in (("job", encode(job)), ("record", encode(record))):
-                await _put(js, self._runs, self._at(kind, agent, token), what)
+                await put(js, self._runs, self._at(kind, agent, token), what)
 
-        await self._run(put)
+        await self._run(write)
 
     async def announce(self, agent: str, token: str) -> None:
         """Let a host take a request. May be done again: it is taken once. Raises FullError."""
 
-        async def put(js: JetStreamContext) -> None:
+        async def write(js: JetStreamContext) -> None:
             from nats.js.api import AckPolicy, ConsumerConfig  # noqa: PLC0415 - of an extra
 
             await js.add_consumer(
@@ -265,9 +251,14 @@ class Store:
                     ack_policy=AckPolicy.EXPLICIT,
                 ),
             )
-            await _publish(js, self.queue, self.hint(agent), token.encode())
+            await publish(js, self.queue, self.hint(agent), token.encode())
 
-        await self._run(put)
+        await self._run(write)
+
+    async def has(self, token: str) -> bool:
+        """Whether a request is kept."""
+        of = f"{self._prefix}.key.of.{token}"
+        return await self._run(lambda js: last(js, self._runs, of)) is not None
 
     async def find(self, token: str) -> Record | None:
         """The record of a request; None: it is not kept."""
@@ -275,11 +266,11 @@ class Store:
 
     async def _find(self, js: JetStreamContext, token: str) -> Record | None:
         # Only the token is known: the record's own subject says of which agent it is.
-        agent = await _last(js, self._runs, f"{self._prefix}.key.of.{token}")
+        agent = await last(js, self._runs, f"{self._prefix}.key.of.{token}")
         if agent is None:
             return None
         try:
-            data = await _get(js, self._runs, self._at("record", agent.decode(), token))
+            data = await get(js, self._runs, self._at("record", agent.decode(), token))
             return None if data is None else msgspec.msgpack.decode(data, type=Record)
         except (*NO_MESSAGE, NonsenseError) as error:
             logs.event(log, logging.ERROR, f"a background run cannot be read: {error}")
@@ -289,7 +280,7 @@ class Store:
         """How a request has ended; None: it has not."""
         subject = self._at("done", agent, token)
         try:
-            data = await self._run(lambda js: _get(js, self._done, subject))
+            data = await self._run(lambda js: get(js, self._done, subject))
             return None if data is None else msgspec.msgpack.decode(data, type=Outcome)
         except (*NO_MESSAGE, NonsenseError) as error:
             message = f"a host has not written how a background run has ended, but: {error}"
@@ -299,12 +290,12 @@ class Store:
     async def has_ended(self, agent: str, token: str) -> bool:
         """Whether there is an outcome."""
         subject = self._at("done", agent, token)
-        return await self._run(lambda js: _last(js, self._done, f"{subject}.0")) is not None
+        return await self._run(lambda js: last(js, self._done, f"{subject}.0")) is not None
 
     async def taken_by(self, agent: str, token: str) -> str | None:
         """The host that has taken a request, or `ENDED`; None: it waits."""
         subject = self._at("taken", agent, token)
-        found = await self._run(lambda js: _last(js, self._runs, subject))
+        found = await self._run(lambda js: last(js, self._runs, subject))
         return None if found is None else found.decode("ascii", "replace")
 
     # The host's part
@@ -323,13 +314,13 @@ class Store:
                     token = message.data.decode("ascii", "replace")
                     taken = self._at("taken", agent, token)
                     try:
-                        await _publish_once(js, self._runs, taken, host.encode())
+                        await publish_once(js, self._runs, taken, host.encode())
                     except TakenError:  # or it has ended while it waited
                         await message.ack()
                         continue
                     await message.ack()
                     try:
-                        data = await _get(js, self._runs, self._at("job", agent, token))
+                        data = await get(js, self._runs, self._at("job", agent, token))
                         if data is not None:
                             return token, msgspec.msgpack.decode(data, type=Submit)
                     except (*NO_MESSAGE, NonsenseError):
@@ -345,102 +336,12 @@ class Store:
         """Write an outcome, if there is none."""
         data, subject = msgspec.msgpack.encode(outcome), self._at("done", agent, token)
 
-        async def put(js: JetStreamContext) -> None:
+        async def write(js: JetStreamContext) -> None:
             with suppress(TakenError):
-                await _put(js, self._done, subject, data, once=True)
-            await _publish(js, self._runs, self._at("taken", agent, token), ENDED.encode())
+                await put(js, self._done, subject, data, once=True)
+            await publish(js, self._runs, self._at("taken", agent, token), ENDED.encode())
 
-        await self._run(put)
+        await self._run(write)
 
     async def _write_once(self, stream: str, subject: str, data: bytes) -> None:
-        await self._run(lambda js: _publish_once(js, stream, subject, data))
-
-
-# In asyncio
-
-
-async def _make_stream(js: JetStreamContext, config: object) -> None:
-    from nats.js.errors import BadRequestError, ServerError  # noqa: PLC0415
-
-    try:
-        await js.add_stream(config)  # type: ignore[arg-type]
-    except BadRequestError as error:
-        if error.err_code != _EXISTS:
-            raise FullError(str(error)) from None
-        await js.update_stream(config)  # type: ignore[arg-type]
-    except ServerError as error:
-        raise FullError(str(error)) from None
-
-
-_EXISTS = 10058
-"""JetStream's code for a stream that is there, with another configuration."""
-
-_WRONG_LAST = 10071
-"""JetStream's code for a message that was to be the first of its subject, and is not."""
-
-
-async def _publish_once(js: JetStreamContext, stream: str, subject: str, data: bytes) -> None:
-    """Raises TakenError and FullError."""
-    from nats.js.errors import APIError  # noqa: PLC0415
-
-    headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
-    try:
-        await js.publish(subject, data, stream=stream, headers=headers)
-    except APIError as error:
-        if error.err_code == _WRONG_LAST:
-            raise TakenError from None
-        raise FullError(str(error)) from None
-
-
-async def _put(
-    js: JetStreamContext, stream: str, subject: str, data: bytes, *, once: bool = False
-) -> None:
-    """Write what may have several pieces. Raises FullError, and TakenError with `once`."""
-    pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)] or [b""]
-    if len(pieces) > MOST_PIECES:
-        raise FullError(f"{len(data)} bytes are too many")
-    for number in range(len(pieces) - 1, 0, -1):
-        await _publish(js, stream, f"{subject}.{number}", pieces[number])
-    first = len(pieces).to_bytes(4, "big") + pieces[0]
-    if once:
-        await _publish_once(js, stream, f"{subject}.0", first)
-    else:
-        await _publish(js, stream, f"{subject}.0", first)
-
-
-async def _publish(js: JetStreamContext, stream: str, subject: str, data: bytes) -> None:
-    from nats.js.errors import APIError  # noqa: PLC0415
-
-    try:
-        await js.publish(subject, data, stream=stream)
-    except APIError as error:
-        raise FullError(str(error)) from None
-
-
-async def _get(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
-    """What `_put` has written. Raises NonsenseError."""
-    piece = await _last(js, stream, f"{subject}.0")
-    if piece is None:
-        return None
-    count, piece = int.from_bytes(piece[:4], "big"), piece[4:]
-    if not 0 < count <= MOST_PIECES:
-        raise NonsenseError(f"it has {count} pieces, expected 1 to {MOST_PIECES}")
-    pieces: list[bytes] = []
-    while piece is not None:
-        if len(piece) > PIECE:
-            raise NonsenseError(f"a piece has {len(piece)} bytes, expected at most {PIECE}")
-        pieces.append(piece)
-        if len(pieces) == count:
-            return b"".join(pieces)
-        piece = await _last(js, stream, f"{subject}.{len(pieces)}")
-    return None
-
-
-async def _last(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
-    from nats.js.errors import NotFoundError  # noqa: PLC0415
-
-    try:
-        message = await js.get_last_msg(stream, subject, direct=True)
-    except NotFoundError:
-        return None
-    return message.data or b""
+        await self._run(lambda js: publish_once(js, stream, subject, data))

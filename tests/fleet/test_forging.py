@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from gateway.fleet.background import ENDED, PIECE, AwayError, Outcome, Record, Store
+from gateway.fleet.background import ENDED, AwayError, Outcome, Record, Store
+from gateway.fleet.jetstream import PIECE
 from gateway.fleet.messages import Submit
 from gateway.fleet.subjects import Peer, Subjects
 from tests.deploy.conftest import PROJECT, tool

@@ -36,6 +36,11 @@ class FakeStore:
     async def prepare(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def has(self, token: str) -> bool:
+        del token
+        await trio.lowlevel.checkpoint()
+        return True
+
     async def taken_by(self, agent: str, token: str) -> str | None:
         del agent, token
         self.looks += 1

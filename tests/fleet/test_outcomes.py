@@ -10,10 +10,11 @@ import trio
 from gateway.config import Clocks
 from gateway.errors import InvalidAgentResponse
 from gateway.exchange import MAX_COLLECTED_BYTES, Exchange
-from gateway.fleet.background import MOST_PIECES, PIECE, Outcome, Store
+from gateway.fleet.background import Outcome, Store
 from gateway.fleet.front.jobs import SOMEBODY, read_outcome
 from gateway.fleet.front.request import RemoteRequest
 from gateway.fleet.host.lines import answer, words
+from gateway.fleet.jetstream import MOST_PIECES, PIECE
 from gateway.fleet.lookup import Lookup
 from protocol import Outcome as AgentsOutcome
 from protocol.framing import MAX_RELAYED_LINE_BYTES

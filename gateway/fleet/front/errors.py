@@ -136,6 +136,13 @@ def not_received(host: Peer, how: str) -> AgentUnavailable:
     )
 
 
+def forgotten() -> WorkerCrashed:
+    """JetStream does not have a background run any more, nor what became of it."""
+    return WorkerCrashed(
+        "the JetStream of NATS has lost the run; whether the agent has finished it is not known"
+    )
+
+
 def not_accepted(host: Peer, elapsed: float, limit: float) -> ClockRanOut:
     """The host did not say in time that it has the request."""
     return ClockRanOut("accept", elapsed, limit, host=host.name)

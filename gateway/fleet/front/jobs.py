@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import structs
 
 from gateway import clock
 from gateway.errors import Cancelled, Overloaded
 from gateway.exchange import Exchange
-from gateway.fleet.background import ENDED, AwayError, FullError, Key, Outcome
-from gateway.fleet.front.errors import broke_the_protocol, lost, made_anew
+from gateway.fleet import background
+from gateway.fleet.background import TTL, AwayError, Key, Outcome
+from gateway.fleet.front.described import BACKSTOP
+from gateway.fleet.front.errors import broke_the_protocol, forgotten, lost, made_anew
 from gateway.fleet.front.request import RemoteRequest
+from gateway.fleet.jetstream import FullError
 from gateway.fleet.lookup import Lookup
 from gateway.fleet.messages import Error
 from gateway.fleet.subjects import Peer
@@ -42,7 +47,14 @@ LOOK_SECONDS = 3.0
 """Until JetStream is asked again what became of a request: news may have been missed."""
 
 GONE_LOOKS = 2
-"""Looks at which a host that has taken a request was not there, until it is given up."""
+"""Looks at which nobody was there who would tell of a request, until it is given up."""
+
+ANNOUNCE_LOOKS = 8
+"""Looks, and any power of two after that, at which hosts are told again of a request that none has
+taken: 24 s, and a dozen times in a day."""
+
+PREPARE_SECONDS = 5.0
+"""Until JetStream is asked again that could not be used."""
 
 READ_AT_ONCE = 4
 """Outcomes: each may have 24 MiB, and is in memory three times while it is put together."""
@@ -65,8 +77,9 @@ class _Awaited:
         self.looked = trio.Event()
         """Set once the first look is over."""
         self.news = trio.Event()
+        self.looks = 0
         self.unseen = 0
-        """Looks at which its host was not there."""
+        """Looks at which nobody was there who would tell of it."""
         self.told = False
         """Whether it has ended as its host, or another front, has written."""
 
@@ -98,14 +111,17 @@ class Jobs:
 
     async def run(self) -> None:
         """Wait for what becomes of them, until cancelled."""
-        self._bus.watch(self._connected, lambda: None)
+        self._bus.watch(self.on_connected, lambda: None)
         async with trio.open_nursery() as self._nursery:
             while True:
-                await self._news.wait()
+                with trio.move_on_after(math.inf if self.available else PREPARE_SECONDS):
+                    await self._news.wait()
                 self._news = trio.Event()
-                await self._prepare()
+                if self._bus.connected:
+                    await self._prepare()
 
-    def _connected(self) -> None:
+    def on_connected(self) -> None:
+        """There is a new connection, with which JetStream may be another."""
         for subject in self.store.news:
             self._bus.subscribe(subject, self._on_news)
         self._news.set()
@@ -122,7 +138,7 @@ class Jobs:
                 message = f"NATS has no JetStream: background runs end with their front ({error})"
                 logs.event(log, logging.WARNING, message)
         else:
-            self.available = True
+            self.available, self._said = True, False
 
     def _on_news(self, delivery: Delivery) -> None:
         awaited = self._by_token.get(delivery.subject.split(".")[-1])
@@ -135,6 +151,8 @@ class Jobs:
     async def submit(self, token: str, record: Record, call: Call) -> Exchange | None:
         """Leave a request for the hosts, and wait for it; None: its Idempotency-Key is used for
         another one. Raises GatewayError."""
+        if not math.isinf(call.total):
+            call = structs.replace(call, total=call.total + BACKSTOP)
         exchange = self._exchange(call)
         job = RemoteRequest(exchange, Lookup()).message()
         try:
@@ -148,6 +166,7 @@ class Jobs:
                 f"JetStream takes no more background runs: {error}", retry_after=1.0
             ) from None
         except AwayError as error:
+            self._news.set()  # there may be no streams any more
             raise Overloaded(
                 f"the run could not be left in JetStream: {error}", retry_after=1.0
             ) from None
@@ -177,7 +196,9 @@ class Jobs:
 
     def _exchange(self, call: Call) -> Exchange:
         settings = self._dispatcher.agent(call.agent).settings
-        return Exchange(call, settings.clocks, clock.now(), settings.session_by)
+        # It may wait for a day: the host that takes it has the agent's own clocks.
+        clocks = structs.replace(settings.clocks, total=TTL)
+        return Exchange(call, clocks, clock.now(), settings.session_by)
 
     def _await(self, token: str, exchange: Exchange) -> _Awaited:
         awaited = _Awaited(token, exchange)
@@ -218,22 +239,44 @@ class Jobs:
         try:
             host = await self.store.taken_by(agent, token)
             outcome = await self.store.outcome(agent, token)
-            if outcome is None and host not in {None, ENDED} and not self._is_there(str(host)):
-                awaited.unseen += 1
-                if awaited.unseen < GONE_LOOKS or not self._bus.connected:
-                    return
-                error = lost(Peer.parse(str(host)) or SOMEBODY, "is gone")
-                told = Error(error.type, error.message, None, dict(error.details))
-                await self.store.finish(agent, token, Outcome(b"", told, handed_over=True))
-                outcome = await self.store.outcome(agent, token)
+            if outcome is None and await self._is_lost(awaited, host):
+                outcome = await self._give_up(awaited, host)
+            elif outcome is None and host is None:
+                await self._announce_again(awaited)
         except (AwayError, FullError):
             return
-        awaited.unseen = 0
         if host is not None and not exchange.handed_over and outcome is None:
             awaited.request.given(None)
         if outcome is not None and not exchange.ended:
             awaited.told = True
             await read_outcome(outcome, awaited.request, Peer.parse(host or "") or SOMEBODY)
+
+    async def _is_lost(self, awaited: _Awaited, host: str | None) -> bool:
+        """Whether nobody will tell any more what has become of a request without an outcome."""
+        match host:
+            case None:
+                gone = not await self.store.has(awaited.token)
+            case background.ENDED:
+                gone = True
+            case _:
+                gone = not self._is_there(host)
+        awaited.unseen = awaited.unseen + 1 if gone else 0
+        return awaited.unseen >= GONE_LOOKS and self._bus.connected
+
+    async def _give_up(self, awaited: _Awaited, host: str | None) -> Outcome:
+        """End a request for everybody, if nobody has; its outcome."""
+        agent, token = awaited.exchange.call.agent, awaited.token
+        peer = None if host is None else Peer.parse(host)
+        error = forgotten() if peer is None else lost(peer, "is gone")
+        told = Error(error.type, error.message, None, dict(error.details))
+        outcome = Outcome(b"", told, handed_over=True)
+        await self.store.finish(agent, token, outcome)
+        return await self.store.outcome(agent, token) or outcome
+
+    async def _announce_again(self, awaited: _Awaited) -> None:
+        awaited.looks += 1
+        if awaited.looks >= ANNOUNCE_LOOKS and awaited.looks.bit_count() == 1:
+            await self.store.announce(awaited.exchange.call.agent, awaited.token)
 
     async def _end(self, awaited: _Awaited) -> None:
         """A request has ended here before there was an outcome: cancelled, or by a clock."""

@@ -16,12 +16,13 @@ from msgspec import structs
 
 from gateway import clock
 from gateway.errors import GatewayError, InternalError
-from gateway.fleet.background import AwayError, FullError, Outcome
+from gateway.fleet.background import AwayError, Outcome
 from gateway.fleet.host.beats import capacity
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.front import DEFECT, call_of
 from gateway.fleet.host.lines import answer, words
 from gateway.fleet.host.request import as_said
+from gateway.fleet.jetstream import FullError
 from gateway.fleet.wire import BEAT
 from gateway.observe import logs
 

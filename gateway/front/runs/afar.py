@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.call import Call, session_key
 from gateway.errors import IdempotencyKeyReused, NotFound, Overloaded, RunGone
-from gateway.fleet.background import ENDED, AwayError, FullError, Key, Record
+from gateway.fleet.background import ENDED, AwayError, Key, Record
+from gateway.fleet.jetstream import FullError
 from gateway.front.auth import own
 from gateway.front.head import read_head
 from gateway.front.run_codec import RunReader
