@@ -5,7 +5,7 @@ Theory of operation
 
     front ── job, record ──> RUNS                              RUNS ── record ──> any front
           ── token ────────> QUEUE ── one per free slot ──> host          │
-                                                             └─ taken ──> RUNS
+                                                             └─ taken ──> TAKEN
           <── outcome ─────────────────────────────────────────────────── DONE
 
 A *job* is the request for a host (`Submit`). A *record* is the request as it came to a front: what
@@ -17,6 +17,10 @@ for each; only then is the job acknowledged and given to a worker. So what is de
 taken by a host that is gone a moment later, is never run again: whoever waits for it sees that the
 host is not there any more, and writes the outcome. An outcome, too, is written once: the first one
 counts, be it the host's, that of a cancel, or of a front that gave the host up.
+
+**Room.** What was left of a request that has ended is taken away by the front that waits for it;
+its record is kept beside the outcome, for as long. Which requests are taken is in a stream of its
+own: where there is no room for another request, hosts take those that wait all the same.
 
 **Bounds.** The streams hold so many bytes and messages, and for so long (`TTL`, and that of
 [server.runs] for outcomes). Beyond them, a front refuses a request with 503.
@@ -135,6 +139,7 @@ class Store:
         self._ttl = ttl
         name = prefix.replace(".", "-")
         self.queue, self._runs, self._done = f"{name}_QUEUE", f"{name}_RUNS", f"{name}_DONE"
+        self._taken = f"{name}_TAKEN"
 
     def __repr__(self) -> str:
         return f"<Store {self._runs}>"
@@ -176,7 +181,7 @@ class Store:
         async def make(js: JetStreamContext) -> None:
             from nats.js.api import DiscardPolicy, RetentionPolicy, StreamConfig  # noqa: PLC0415
 
-            kinds = ("job", "record", "key", "taken")
+            kinds = ("job", "record", "key")
             for config in (
                 StreamConfig(
                     name=self.queue,
@@ -196,9 +201,18 @@ class Store:
                 ),
                 StreamConfig(
                     name=self._done,
-                    subjects=[f"{prefix}.done.>"],
+                    subjects=[f"{prefix}.done.>", f"{prefix}.kept.>"],
                     max_age=self._ttl,
                     max_bytes=MOST_BYTES,
+                    allow_direct=True,
+                ),
+                StreamConfig(
+                    name=self._taken,
+                    subjects=[f"{prefix}.taken.>"],
+                    max_age=TTL,
+                    max_bytes=MOST_BYTES,
+                    max_msgs_per_subject=1,
+                    discard=DiscardPolicy.NEW,
                     allow_direct=True,
                 ),
             ):
@@ -271,10 +285,26 @@ class Store:
             return None
         try:
             data = await get(js, self._runs, self._at("record", agent.decode(), token))
+            if data is None:  # it has ended
+                data = await get(js, self._done, self._at("kept", agent.decode(), token))
             return None if data is None else msgspec.msgpack.decode(data, type=Record)
         except (*NO_MESSAGE, NonsenseError) as error:
             logs.event(log, logging.ERROR, f"a background run cannot be read: {error}")
             return None
+
+    async def tidy(self, agent: str, token: str) -> None:
+        """Take away what was left of a request that has ended."""
+        record, kept = self._at("record", agent, token), self._at("kept", agent, token)
+
+        async def move(js: JetStreamContext) -> None:
+            with suppress(NonsenseError):
+                data = await get(js, self._runs, record)
+                if data is not None:
+                    await put(js, self._done, kept, data)
+            for subject in (record, self._at("job", agent, token)):
+                await js.purge_stream(self._runs, subject=f"{subject}.*")
+
+        await self._run(move)
 
     async def outcome(self, agent: str, token: str) -> Outcome | None:
         """How a request has ended; None: it has not."""
@@ -295,7 +325,7 @@ class Store:
     async def taken_by(self, agent: str, token: str) -> str | None:
         """The host that has taken a request, or `ENDED`; None: it waits."""
         subject = self._at("taken", agent, token)
-        found = await self._run(lambda js: last(js, self._runs, subject))
+        found = await self._run(lambda js: last(js, self._taken, subject))
         return None if found is None else found.decode("ascii", "replace")
 
     # The host's part
@@ -314,7 +344,7 @@ class Store:
                     token = message.data.decode("ascii", "replace")
                     taken = self._at("taken", agent, token)
                     try:
-                        await publish_once(js, self._runs, taken, host.encode())
+                        await publish_once(js, self._taken, taken, host.encode())
                     except TakenError:  # or it has ended while it waited
                         await message.ack()
                         continue
@@ -339,7 +369,7 @@ class Store:
         async def write(js: JetStreamContext) -> None:
             with suppress(TakenError):
                 await put(js, self._done, subject, data, once=True)
-            await publish(js, self._runs, self._at("taken", agent, token), ENDED.encode())
+            await publish(js, self._taken, self._at("taken", agent, token), ENDED.encode())
 
         await self._run(write)
 

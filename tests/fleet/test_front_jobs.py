@@ -41,6 +41,10 @@ class FakeStore:
         await trio.lowlevel.checkpoint()
         return True
 
+    async def tidy(self, agent: str, token: str) -> None:
+        del agent, token
+        await trio.lowlevel.checkpoint()
+
     async def taken_by(self, agent: str, token: str) -> str | None:
         del agent, token
         self.looks += 1

@@ -60,6 +60,9 @@ class Kept(Store):
         self._ask()
         return token in self.jobs
 
+    async def tidy(self, agent: str, token: str) -> None:
+        self._ask()
+
     async def announce(self, agent: str, token: str) -> None:
         self._ask()
         if self.full:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -219,6 +220,8 @@ class Jobs:
                     await awaited.news.wait()
             if not awaited.told:
                 await self._end(awaited)
+            with suppress(AwayError, FullError):  # it is taken away after a day
+                await self.store.tidy(awaited.exchange.call.agent, awaited.token)
         except Exception:  # the boundary: a defect of ours is logged, and ends the request alone
             log.exception("internal error")
             awaited.exchange.fail(broke_the_protocol(SOMEBODY))
