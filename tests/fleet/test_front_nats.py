@@ -16,6 +16,7 @@ from gateway.errors import (
 from gateway.fleet.front import front as module
 from gateway.fleet.front.front import Front
 from gateway.fleet.subjects import Peer
+from gateway.fleet.wire import BEAT
 from tests.fleet.fakes import FakeNats
 from tests.fleet.front_scene import SUBJECTS, a_call, a_scene, line
 
@@ -147,3 +148,21 @@ async def test_without_nats_nobody_is_told_that_an_agent_does_not_exist(
     Front(FakeNats().bus(), SUBJECTS, Peer.new("f"), dispatcher, settings)
     with pytest.raises(AgentUnavailable):  # the first connection is to come
         dispatcher.submit(a_call("other"))
+
+
+async def test_what_was_sent_just_before_nats_went_away_is_not_said_to_be_unaccepted(
+    autojump_clock: MockClock,
+) -> None:
+    """For as long as `grace`: the host may have it, and cannot say so."""
+    async with a_scene("h1") as scene:
+        [host] = scene.hosts
+        exchange = scene.dispatcher.submit(a_call())
+        while not host.submitted:
+            await trio.lowlevel.checkpoint()
+        scene.nats.cut(scene.bus)
+        await scene.settle(5 / BEAT)
+        scene.nats.restore(scene.bus)
+        await scene.settle(1)
+        host.say(line(host.give(), output=1))
+        await scene.settle(20)
+        assert (exchange.error, exchange.result) == (None, b"1")

@@ -196,8 +196,8 @@ class Front:
 
     def _heard(self, delivery: Delivery) -> None:
         peer = self._subjects.peer_at_end(delivery.subject)
-        if peer is None:
-            return
+        if peer is None or delivery.subject != self._subjects.beat(peer):
+            return  # a fleet's whose prefix begins with this one's
         host = self.hosts.heard(peer, delivery.data)
         if host is None:
             self._warn("ignored", peer, f"a host is ignored: it {self.hosts.ignored}")
