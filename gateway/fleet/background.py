@@ -137,7 +137,7 @@ class Store:
         self._bus = bus
         self._prefix = prefix
         self._ttl = ttl
-        name = prefix.replace(".", "-")
+        name = prefix.replace(".", "=")  # which no prefix has
         self.queue, self._runs, self._done = f"{name}_QUEUE", f"{name}_RUNS", f"{name}_DONE"
         self._taken = f"{name}_TAKEN"
 

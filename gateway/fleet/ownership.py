@@ -372,6 +372,8 @@ class Claims:
         agent = delivery.subject.rsplit(".", 3)[1]
         if host is None or agent not in self._agents:
             return
+        if delivery.subject != self._subjects.owned(agent, host):
+            return  # a fleet's whose prefix begins with this one's
         for digest in digests(delivery.data):
             conversation = self._agents[agent].ours.get(digest)
             if conversation is not None and conversation.state is State.OWNED:

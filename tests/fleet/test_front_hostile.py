@@ -19,11 +19,13 @@ from gateway.fleet.front import hosts as hosts_module
 from gateway.fleet.front.link import MOST_AHEAD
 from gateway.fleet.front.status import MOST_STATUS_BYTES, read_told
 from gateway.fleet.messages import (
+    VERSION,
     AgentBeat,
+    Beat,
     Submit,
     Told,
 )
-from gateway.fleet.subjects import digest_of
+from gateway.fleet.subjects import Peer, Subjects, digest_of
 from tests.fleet.front_scene import CRASHED, SUBJECTS, Scene, a_call, a_scene, line
 
 
@@ -38,6 +40,18 @@ async def test_the_log_says_that_a_host_is_ignored_and_not_with_every_beat(
     assert said == [
         "a host is ignored: it has the name of 1 others: give each its own (fleet.name)"
     ]
+
+
+async def test_a_fleet_whose_prefix_begins_with_this_one_s_is_another(
+    autojump_clock: MockClock,
+) -> None:
+    async with a_scene("h1") as scene:
+        beat = Beat(VERSION, "1", False, {"echo": AgentBeat("ready", 8, 0, 0, 1)})
+        subject = Subjects("gw.hb").beat(Peer("h2", "0"))
+        scene.nats.bus("h2").publish(subject, msgspec.msgpack.encode(beat))
+        await scene.settle(0.5)
+        assert [each.peer for each in scene.front.hosts.all] == [scene.hosts[0].peer]
+        assert not [each for _, each in scene.nats.published if "h2" in each.subject][1:]
 
 
 @pytest.mark.parametrize(
