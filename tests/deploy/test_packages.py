@@ -19,6 +19,8 @@ from tests.deploy.serving import served
 ECHO = "echo=agent-worker worker.examples.echo:agent"
 VERSION = f"gateway, version {version('agent-gateway')}\n"
 
+pytestmark = pytest.mark.timeout(300)  # an installation alone has 100 s
+
 
 def sources(*folders: str) -> set[str]:
     """The project's own files in these folders."""

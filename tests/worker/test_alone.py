@@ -25,6 +25,9 @@ async def run(input):
 """
 
 
+pytestmark = pytest.mark.timeout(300)  # pip has 100 s for each of its runs
+
+
 def test_it_is_the_same_version_with_two_of_the_dependencies() -> None:
     whole = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     alone = tomllib.loads((PROJECT / "worker/pyproject.toml").read_text())["project"]

@@ -24,6 +24,9 @@ UNITS = sorted(FOLDER.glob("test/*.test.js"))
 SHIPPED = sorted(path.name for kind in ("*.js", "*.d.ts") for path in FOLDER.glob(kind))
 
 
+pytestmark = pytest.mark.timeout(300)  # each has several programs run, one after the other
+
+
 def run(*command: str | Path, cwd: Path = FOLDER) -> str:
     done = subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, timeout=110, check=False

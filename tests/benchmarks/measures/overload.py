@@ -65,10 +65,11 @@ def overload(bench: Bench) -> Iterator[Figure]:
         "overload", f"{case}: p99 of what was accepted", "ms", taken["p99"],
         higher_is_better=False,
     )  # fmt: skip
-    yield Figure(
-        "overload", f"{case}: time to a refusal, median", "ms", taken["refusal"],
-        (Target(at_most=50.0, subject=BUSY),), higher_is_better=False,
-    )  # fmt: skip
+    if BUSY in taken.get("refusal", {}):  # on a busy machine, it may not have been twice as much
+        yield Figure(
+            "overload", f"{case}: time to a refusal, median", "ms", taken["refusal"],
+            (Target(at_most=50.0, subject=BUSY),), higher_is_better=False,
+        )  # fmt: skip
     yield Figure(
         "overload", f"{case}: good answers", "answers/s", taken["goodput"],
         (Target(FULL, at_least=0.9, subject=BUSY),),
