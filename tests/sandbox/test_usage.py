@@ -273,6 +273,13 @@ def test_a_prompt_that_a_stream_does_not_count_is_charged_by_its_length() -> Non
     assert charge(reader, sent=400_000) == 100_001
 
 
+def test_usage_behind_thousands_of_strings_is_found() -> None:
+    body = b'{"data":[' + b'"a",' * 5000 + b'"b"],"usage":{"prompt_tokens":5}}'
+    for size in (len(body), 1001):
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
+        assert read(JSON, pieces).tokens == Tokens(input=5, output=0)
+
+
 def test_an_answer_that_is_left_before_its_usage_is_charged_by_its_length() -> None:
     _, body, tokens = ANSWERS["OpenAI"]
     reader = read(JSON, [body[:40]])

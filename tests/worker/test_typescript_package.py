@@ -58,7 +58,7 @@ def test_the_npm_package_serves_and_types_an_agent_from_its_tarball(tmp_path: Pa
     (tarball,) = tmp_path.glob("*.tgz")
     with tarfile.open(tarball) as archive:
         names = sorted(archive.getnames())
-        archive.extractall(tmp_path, filter="data")
+    run("tar", "-xzf", tarball, "-C", tmp_path)
     expected = [*SHIPPED, "README.md", "deno.json", "package.json"]
     assert names == sorted(f"package/{name}" for name in expected)
     modules = tmp_path / "node_modules"

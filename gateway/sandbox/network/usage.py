@@ -65,7 +65,9 @@ _NEXT = re.compile(rb'["{}\[\]:,]')
 """What matters in an object that may hold what is counted."""
 _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 """What comes before a string's end, which an escaped quote is not."""
-_SKIPPED = re.compile(rb'[^"{}\[\]]*+(?:"(?:[^"\\]++|\\.)*+"[^"{}\[\]]*+)*+', re.DOTALL)
+# Not possessive as a whole: before Python 3.11.5, such a group keeps the beginning of a repetition
+# that does not match. So it remembers its repetitions, and may have only so many at a time.
+_SKIPPED = re.compile(rb'[^"{}\[\]]*+(?:(?>"(?:[^"\\]++|\\.)*+")[^"{}\[\]]*+){0,1000}', re.DOTALL)
 """What comes before the next bracket elsewhere: whole strings, and what stands between them."""
 _COUNT = re.compile(rb"\s*([0-9]{1,10})\s*")
 
