@@ -140,7 +140,8 @@ class Front:
         self._away_since: dict[str, float] = {}
         """Agents whose last host has gone, and when."""
         self._judging_from = self._known_from = -math.inf
-        self._warn = Troubles().warn
+        self._troubles = Troubles()
+        self._warn = self._troubles.warn
         self._lost_at: float | None = clock.now()
         """When the connection was lost; None while there is one."""
         self._lost_count = 0
@@ -219,7 +220,7 @@ class Front:
                 broken=self._avoid,
             )
             message = f"a host has come, with {len(host.agents)} agents"
-            logs.event(log, logging.INFO, message, host=str(peer))
+            self._troubles.news(logging.INFO, peer, message)
         link.beat_at = now = clock.now()
         for name, at in host.agents.items():
             agent = self._agents.get(name)
@@ -302,7 +303,7 @@ class Front:
         if self._links.get(peer) is not link:
             return
         message = f"a host {how}; it had {link.open_requests} requests"
-        logs.event(log, logging.WARNING, message, host=str(peer))
+        self._troubles.news(logging.WARNING, peer, message)
         self._lost_count += 1
         if link.host.draining:
             self._left.append(peer)
