@@ -17,11 +17,13 @@ about the next one: such a death never opens the breaker. The worker is replaced
 to a rate (`CRASH_RATE`), so that a caller whose requests crash an agent cannot have the machine do
 nothing but start workers, nor make the other callers wait for more than a moment.
 
-Pure: the time is passed in, and nothing is started here.
+The time is passed in, and nothing is started here; the log is told when the breaker opens and when
+the agent works again.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import deque
@@ -29,9 +31,12 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from gateway.agents.blame import Blame
+from gateway.observe import logs
 
 if TYPE_CHECKING:
     from gateway.config import Restart
+
+log = logging.getLogger("gateway.agent")
 
 CRASH_RATE = 4.0
 """Workers a second, for one agent, that are started in place of those that a request has crashed: a
@@ -56,7 +61,11 @@ class Breaker(Enum):
 class RestartPolicy:
     """The count of failures of one agent, and what follows from it."""
 
-    def __init__(self, settings: Restart, *, rng: random.Random | None = None) -> None:
+    def __init__(
+        self, settings: Restart, *, agent: str = "", rng: random.Random | None = None
+    ) -> None:
+        """`agent` is its name, for the log."""
+        self._agent = agent
         self._settings = settings
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._failures: deque[float] = deque(maxlen=settings.failures)
@@ -122,15 +131,26 @@ class RestartPolicy:
         self._streak += 1
         self._failures.append(now)
         if self._open or self._too_many(now):
-            self._open = True
             self._start_at = now + self._spread(self._settings.cooldown)
+            if not self._open:
+                self._open = True
+                self._log_open(self._start_at - now)
         else:
             self._start_at = max(self._start_at, now + self._spread(self._delay()))
 
     def succeeded(self) -> None:
         """A request was answered, or a worker has lived long enough."""
+        if self._open:
+            logs.event(log, logging.INFO, "the agent works again", agent=self._agent)
         if self._streak:
             self._clear()
+
+    def _log_open(self, seconds: float) -> None:
+        message = (
+            f"the agent has failed {self._settings.failures} times in a row: it is not started for "
+            f"{seconds:.3g} s, and its requests are refused (restart.cooldown)"
+        )
+        logs.event(log, logging.WARNING, message, agent=self._agent)
 
     def _clear(self) -> None:
         self._failures.clear()

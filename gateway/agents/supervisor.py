@@ -117,7 +117,7 @@ class AgentSupervisor:
         """Set once a worker has spoken, or has failed: see `why_not_started`."""
         self._on_gone = on_gone
         self._new_worker = new_worker
-        self._restart = RestartPolicy(settings.restart)
+        self._restart = RestartPolicy(settings.restart, agent=name)
         self._pool: Pool[Exchange] = Pool(settings, self._restart)
         self._workers: dict[int, SupervisedWorker] = {}
         self._inbox: deque[tuple[int, WorkerEvent]] = deque()

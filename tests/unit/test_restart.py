@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import pytest
@@ -29,6 +30,26 @@ def test_delays_begin_at_nothing_double_and_stop_at_the_most() -> None:
         restart.failed(1000.0)
         delays.append(round(restart.start_at - 1000.0, 6))
     assert delays == [0, 0.1, 0.2, 0.4, 0.5, 0.5]
+
+
+def test_the_log_says_once_that_the_breaker_opened_and_once_that_the_agent_works_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.agent")
+    restart = policy(failures=2, window=10, cooldown=5)
+    restart.failed(0.0)
+    assert caplog.messages == []
+    for now in (1.0, 7.0, 13.0):  # the first, and two probes
+        restart.failed(now)
+    restart.succeeded()
+    restart.succeeded()
+    assert caplog.messages == [
+        (
+            "the agent has failed 2 times in a row: it is not started for 5 s, and its requests "
+            "are refused (restart.cooldown)"
+        ),
+        "the agent works again",
+    ]
 
 
 def test_a_streak_of_thousands_does_not_overflow() -> None:
