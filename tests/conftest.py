@@ -7,6 +7,15 @@ import signal
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "unhurried",
+    settings(),  # the default, which is another one in CI
+    deadline=None,
+    suppress_health_check=[*settings().suppress_health_check, HealthCheck.too_slow],
+)
+settings.load_profile("unhurried")  # how long the machine takes is not what is tested
 
 
 def need(condition: object, reason: str) -> None:
