@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from tests.benchmarks.report import as_table
 from tests.benchmarks.servers import ROOT
 from tests.conftest import need
 from tests.javascript import need_runtime
+from tests.programs import find_program
 
 SECONDS = 400
 """For one benchmark, on a loaded machine: some start seven gateways, one after the other."""
@@ -35,7 +35,7 @@ def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
     if measure.name == "typescript":
         need_runtime("node24")
     if measure.name in {"fleet", "processes"}:
-        need(shutil.which("nats-server") is not None, "nats-server is between front and host")
+        need(find_program("nats-server") is not None, "nats-server is between front and host")
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", measure.name]
     with subprocess.Popen(

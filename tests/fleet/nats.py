@@ -24,10 +24,12 @@ from typing import IO
 
 import pytest
 
+from tests.programs import find_program
+
 PATIENCE = 20.0
 """Seconds for a line of the server's log, before a test fails."""
 
-NATS_SERVER = shutil.which("nats-server")
+NATS_SERVER = find_program("nats-server")
 
 needs_nats = pytest.mark.skipif(
     NATS_SERVER is None and "CI" not in os.environ, reason="nats-server is not installed"

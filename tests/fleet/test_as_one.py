@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import need
+from tests.programs import find_program
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +28,7 @@ MODULES = ("contract", "openai", "streams")
 @pytest.mark.timeout(300)
 @pytest.mark.skipif(os.environ.get("GATEWAY_TESTS_FLEET") == "1", reason="the others run so now")
 def test_tests_through_http_pass_with_a_fleet_in_place_of_the_gateway() -> None:
-    need(shutil.which("nats-server"), "nats-server")
+    need(find_program("nats-server"), "nats-server")
     environ = {name: text for name, text in os.environ.items() if "PYTEST" not in name}
     run = subprocess.run(
         [

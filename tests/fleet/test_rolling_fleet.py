@@ -19,8 +19,9 @@ from tests.fleet.fleets import Process, a_fleet
 from tests.fleet.nats import needs_nats
 from tests.http.conftest import AGENTS
 from tests.http.load import Load
-from tests.http.proxies import command, configuration, free_ports, program, serves
+from tests.http.proxies import command, configuration, free_ports, serves
 from tests.http.raw import becomes
+from tests.programs import find_program
 
 pytestmark = needs_nats
 
@@ -37,7 +38,7 @@ SECONDS = 240
 async def test_rolling_restarts_of_fronts_and_hosts_lose_no_request_and_run_none_twice(
     tmp_path: Path,
 ) -> None:
-    need(program("nginx"), "nginx is not installed")
+    need(find_program("nginx"), "nginx is not installed")
     port, *ports = free_ports(3)
     load = Load(port)
     tally = tmp_path / "tally"

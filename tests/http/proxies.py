@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import socket
 from pathlib import Path
 
 import trustme
 
 from tests.http.raw import connected
+from tests.programs import find_program
 
 DEPLOY = Path(__file__).resolve().parents[2] / "gateway" / "deploy"
 
@@ -23,11 +22,6 @@ TLS_FRONTS = {"nginx": "listen 8443", "haproxy": "bind :8443"}
 
 GATEWAYS = ("127.0.0.1:8081", "127.0.0.1:8082")
 CERTIFICATES = "/etc/agent-gateway/tls"
-
-
-def program(name: str) -> str | None:
-    """The path of a proxy, which Debian keeps where an ordinary user does not look."""
-    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
 
 
 IDLE = {"nginx": "keepalive_timeout 60s", "haproxy": "pool-purge-delay 30s"}
@@ -87,7 +81,7 @@ def _replaced(text: str, old: str, new: str) -> str:
 
 def command(name: str, path: Path, *, check: bool = False) -> list[str]:
     """Run a proxy in the foreground, or have it check its configuration."""
-    found = program(name)
+    found = find_program(name)
     assert found is not None
     if name == "haproxy":
         return [found, *(["-c", "-q"] if check else ["-W", "-db"]), "-f", str(path)]

@@ -10,12 +10,13 @@ import pytest
 
 from gateway.config import ServerSettings
 from tests.conftest import need
-from tests.http.proxies import DEPLOY, FILES, command, configuration, program
+from tests.http.proxies import DEPLOY, FILES, command, configuration
+from tests.programs import find_program
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_configuration_is_valid(name: str, tmp_path: Path) -> None:
-    need(program(name), f"{name} is not installed")
+    need(find_program(name), f"{name} is not installed")
     path = configuration(name, tmp_path, 8080, (8081, 8082))
     done = subprocess.run(
         command(name, path, check=True), capture_output=True, text=True, check=False

@@ -17,8 +17,9 @@ from gateway.front import connections
 from tests.conftest import need
 from tests.http.carrier import application, bare_server, with_lifespan
 from tests.http.conftest import Shared
-from tests.http.proxies import command, configuration, free_ports, program
+from tests.http.proxies import command, configuration, free_ports
 from tests.http.raw import Connection, becomes, connected
+from tests.programs import find_program
 
 INVOKE = "/agent/scripted/invoke"
 LIVE = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -108,7 +109,7 @@ async def test_requests_that_aim_at_the_end_of_a_proxys_connections_are_all_answ
 ) -> None:
     """The proxy keeps idle connections for 1 s and the gateways for 2: in the ratio in which
     `gateway/deploy/` has 60 s, or 30, and 75."""
-    need(program(name), f"{name} is not installed")
+    need(find_program(name), f"{name} is not installed")
     (port,) = free_ports(1)
     ran: Counter[str] = Counter()
 
@@ -148,7 +149,7 @@ async def test_a_gateway_that_is_late_to_answer_a_check_goes_on_getting_requests
     tmp_path: Path,
 ) -> None:
     """HAProxy checks every second, and one check that fails takes a gateway out."""
-    need(program("haproxy"), "haproxy is not installed")
+    need(find_program("haproxy"), "haproxy is not installed")
     (port,) = free_ports(1)
     given_up = trio.Semaphore(0)
 

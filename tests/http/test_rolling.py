@@ -18,8 +18,9 @@ from tests.conftest import need
 from tests.harness import running_gateway
 from tests.http.conftest import AGENTS
 from tests.http.load import Load
-from tests.http.proxies import command, configuration, free_ports, program, serves
+from tests.http.proxies import command, configuration, free_ports, serves
 from tests.http.raw import becomes
+from tests.programs import find_program
 
 CLIENTS = 12
 """Enough for requests to be in every state when a gateway is told to end; each has one request at
@@ -81,7 +82,7 @@ class Replica:
 async def test_rolling_restarts_lose_no_request_and_run_none_twice(
     name: str, restarts: int, requests: int, tmp_path: Path
 ) -> None:
-    need(program(name), f"{name} is not installed")
+    need(find_program(name), f"{name} is not installed")
     port, *ports = free_ports(3)
     load = Load(port)
     with trio.fail_after(SECONDS):

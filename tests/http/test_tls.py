@@ -24,8 +24,9 @@ import trustme
 from gateway.config.keys import hash_key, new_key
 from tests.conftest import need
 from tests.harness import RunningGateway, running_gateway
-from tests.http.proxies import FILES, certify, command, configuration, free_ports, program
+from tests.http.proxies import FILES, certify, command, configuration, free_ports
 from tests.http.raw import becomes
+from tests.programs import find_program
 
 SECONDS = 60
 
@@ -85,7 +86,7 @@ class Proxy:
 @asynccontextmanager
 async def proxy(name: str, folder: Path, gateway: int) -> AsyncIterator[Proxy]:
     """In front of one gateway; the other one is down."""
-    need(program(name), f"{name} is not installed")
+    need(find_program(name), f"{name} is not installed")
     port, plain, down = free_ports(3)
     authority = trustme.CA()
     os.chmod(folder, 0o755)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from tests.benchmarks.measures.requests import MIB, SMALL
 from tests.benchmarks.measures.streams import words
 from tests.benchmarks.servers import START_SECONDS, UNOBSERVED, Server, StartError
 from tests.benchmarks.wire import Client, connect, count_events
+from tests.programs import find_program
 
 AGENTS: Mapping[str, Mapping[str, Any]] = {"echo": {}, "words": {}, "firehose": {}}
 
@@ -199,7 +199,7 @@ def wait_until_ready(front: Server, agents: Iterable[str], address: str = "127.0
 @contextmanager
 def nats_server(folder: Path) -> Iterator[tuple[int, str]]:
     """A server of its own on a free port: its pid and URL."""
-    program = shutil.which("nats-server")
+    program = find_program("nats-server")
     if program is None:
         raise StartError("nats-server is not installed (Debian: apt install nats-server)")
     process = subprocess.Popen(
