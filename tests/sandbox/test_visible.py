@@ -20,13 +20,14 @@ import json, os
 # The folders on the way to what is shown are made for it, and hold nothing else.
 def entries(folder, depth):
     found = []
-    for entry in os.scandir(folder):
+    try:
+        there = list(os.scandir(folder))
+    except PermissionError:
+        return found
+    for entry in there:
         found.append(entry.path)
         if depth and entry.is_dir(follow_symlinks=False):
-            try:
-                found += entries(entry.path, depth - 1)
-            except PermissionError:
-                pass
+            found += entries(entry.path, depth - 1)
     return found
 print(json.dumps({
     "top": sorted(os.listdir("/")), "etc": sorted(os.listdir("/etc")),
