@@ -330,37 +330,41 @@ class Store:
 
     # The host's part
 
-    async def take(self, agent: str, host: str) -> tuple[str, Submit | None] | None:
-        """The token and the job of a request that no other host has, or will have; the job is None
-        if it cannot be read. None: there is none at the moment."""
+    async def take(self, agent: str, host: str) -> str | None:
+        """The token of a request that no other host has, or will have. None: there is none at the
+        moment."""
 
-        async def fetch(js: JetStreamContext) -> tuple[str, Submit | None] | None:
+        async def fetch(js: JetStreamContext) -> str | None:
             from nats.errors import TimeoutError as NoneInTimeError  # noqa: PLC0415
 
             subscription = await js.pull_subscribe_bind(agent, self.queue)
             try:
                 while True:
-                    [message] = await subscription.fetch(1, timeout=FETCH_SECONDS)
-                    token = message.data.decode("ascii", "replace")
-                    taken = self._at("taken", agent, token)
                     try:
+                        [message] = await subscription.fetch(1, timeout=FETCH_SECONDS)
+                    except NoneInTimeError:
+                        return None
+                    token = message.data.decode("ascii", "replace")
+                    try:
+                        taken = self._at("taken", agent, token)
                         await publish_once(js, self._taken, taken, host.encode())
                     except TakenError:  # or it has ended while it waited
                         await message.ack()
                         continue
                     await message.ack()
-                    try:
-                        data = await get(js, self._runs, self._at("job", agent, token))
-                        if data is not None:
-                            return token, msgspec.msgpack.decode(data, type=Submit)
-                    except (*NO_MESSAGE, NonsenseError):
-                        return token, None
-            except NoneInTimeError:
-                return None
+                    return token
             finally:
                 await subscription.unsubscribe()
 
         return await self._run(fetch)
+
+    async def job(self, agent: str, token: str) -> Submit | None:
+        """A request that was taken; None: it has ended, and is not kept. Raises NonsenseError."""
+        data = await self._run(lambda js: get(js, self._runs, self._at("job", agent, token)))
+        try:
+            return None if data is None else msgspec.msgpack.decode(data, type=Submit)
+        except NO_MESSAGE as error:
+            raise NonsenseError(str(error)) from None
 
     async def finish(self, agent: str, token: str, outcome: Outcome) -> None:
         """Write an outcome, if there is none."""

@@ -30,7 +30,8 @@ async def test_runs_that_have_ended_leave_room_and_those_that_wait_can_be_taken_
             for number in range(12):
                 await at_front.keep(f"t{number}", record, job)
                 await at_front.announce("echo", f"t{number}")
-                assert await at_host.take("echo", "h.0") == (f"t{number}", job)
+                assert await at_host.take("echo", "h.0") == f"t{number}"
+                assert await at_host.job("echo", f"t{number}") == job
                 await at_host.finish("echo", f"t{number}", ENDS)
                 await at_front.tidy("echo", f"t{number}")
             assert await at_front.find("t11") == record
@@ -46,6 +47,7 @@ async def test_runs_that_have_ended_leave_room_and_those_that_wait_can_be_taken_
                 while True:
                     await at_front.keep_key(b"%d" % keys, background.Key("x" * 10_000, b""))
                     keys += 1
-            assert await at_host.take("echo", "h.0") == ("w0", job)
+            assert await at_host.take("echo", "h.0") == "w0"
+            assert await at_host.job("echo", "w0") == job
             await at_host.finish("echo", "w0", ENDS)
             assert await at_front.taken_by("echo", "w0") == background.ENDED

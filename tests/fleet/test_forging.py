@@ -306,7 +306,8 @@ async def test_a_host_takes_background_runs_of_its_agents_and_has_nothing_sent_t
         await at_front.keep("f0", record, job)
         await at_front.announce("echo", "f0")
         heard = await listening(front, FRONT, "gw.dn.>", "gw.taken.>", "gw.done.>", "gw.hb.>")
-        assert await at_host.take("echo", str(SELF)) == ("f0", job)
+        assert await at_host.take("echo", str(SELF)) == "f0"
+        assert await at_host.job("echo", "f0") == job
         assert await at_host.outcome("echo", "f0") is None
         await at_host.finish("echo", "f0", Outcome(b"forged", None, handed_over=True))
         assert await at_front.taken_by("echo", "f0") == ENDED

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.exchange import Exchange
-from gateway.fleet.background import ENDED, Outcome
+from gateway.fleet.background import ENDED, AwayError, Outcome
 from gateway.fleet.front.jobs import Jobs
 from gateway.fleet.host.lines import answer, words
 from tests.fleet.front_scene import a_call, a_scene
@@ -30,6 +30,9 @@ class FakeStore:
     def __init__(self) -> None:
         self.outcome_now: Outcome | None = None
         self.looks = 0
+        self.tidied = 0
+        self.away = False
+        """When an outcome is to be written."""
         self.goes_on = trio.Event()
         self.goes_on.set()
 
@@ -44,6 +47,7 @@ class FakeStore:
     async def tidy(self, agent: str, token: str) -> None:
         del agent, token
         await trio.lowlevel.checkpoint()
+        self.tidied += 1
 
     async def taken_by(self, agent: str, token: str) -> str | None:
         del agent, token
@@ -59,6 +63,8 @@ class FakeStore:
     async def finish(self, agent: str, token: str, outcome: Outcome) -> None:
         del agent, token
         await trio.lowlevel.checkpoint()
+        if self.away:
+            raise AwayError
         self.outcome_now = self.outcome_now or outcome
 
     def stop(self, agent: str) -> str:
@@ -137,3 +143,14 @@ async def test_nothing_is_left_of_a_run_that_has_ended(
         await trio.sleep(60)
         assert repr(jobs) == "<Jobs 0 awaited>"
         assert store.outcome_now is not None
+
+
+async def test_nothing_of_a_run_is_taken_away_whose_end_could_not_be_written(
+    autojump_clock: MockClock,
+) -> None:
+    async with some_jobs() as (jobs, store):
+        for store.away in (True, False):
+            exchange = await jobs.attach("t", a_call(stream=True))
+            assert jobs.cancel(exchange)
+            await wait_all_tasks_blocked()
+            assert store.tidied == (not store.away)

@@ -26,16 +26,21 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.gives = trio.Event()
-        self.job: Submit | None = None
+        self.given: Submit | None = None
         self.asked = 0
         self.outcomes: list[Outcome] = []
 
-    async def take(self, agent: str, host: str) -> tuple[str, Submit | None] | None:
+    async def take(self, agent: str, host: str) -> str | None:
         del agent, host
         self.asked += 1
         await self.gives.wait()
-        job, self.job = self.job, None
-        return None if job is None else ("t", job)
+        return None if self.given is None else "t"
+
+    async def job(self, agent: str, token: str) -> Submit | None:
+        del agent, token
+        await trio.lowlevel.checkpoint()
+        given, self.given = self.given, None
+        return given
 
     async def has_ended(self, agent: str, token: str) -> bool:
         del agent, token
@@ -77,7 +82,7 @@ async def test_a_job_that_is_being_taken_when_its_host_ends_is_answered(
     async with some_jobs() as (jobs, store, dispatcher):
         await trio.sleep(2 * BEAT)
         assert store.asked == 1
-        store.job = submit(1)
+        store.given = submit(1)
         await dispatcher.drain()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(jobs.settled)

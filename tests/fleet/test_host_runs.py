@@ -29,15 +29,27 @@ class Kept(Store):
     def __init__(self) -> None:
         super().__init__(None, "gw", ttl=60)  # type: ignore[arg-type]  # asks nobody
         self.waiting: list[Submit] = []
+        self.taken: list[Submit] = []
         self.ended: list[Outcome] = []
         self.asked = 0
         self.away = False
+        self.unread = 0
+        """How often the job that was taken cannot be read."""
 
-    async def take(self, agent: str, host: str) -> tuple[str, Submit | None] | None:
+    async def take(self, agent: str, host: str) -> str | None:
         self.asked += 1
         if self.away:
             raise AwayError
-        return ("t", self.waiting.pop(0)) if self.waiting else None
+        if not self.waiting:
+            return None
+        self.taken.append(self.waiting.pop(0))
+        return "t"
+
+    async def job(self, agent: str, token: str) -> Submit | None:
+        if self.unread:
+            self.unread -= 1
+            raise AwayError
+        return self.taken.pop(0)
 
     async def has_ended(self, agent: str, token: str) -> bool:
         return False
@@ -116,3 +128,34 @@ async def test_what_waits_while_jetstream_is_away_is_taken_when_it_is_back(
         kept.asked = 0
         await trio.sleep(60)
         assert kept.asked == 0
+
+
+async def test_a_job_that_was_taken_is_read_once_jetstream_answers_again(
+    autojump_clock: MockClock,
+) -> None:
+    """No other host runs it, so this one may not forget it."""
+    async with a_host() as (scene, kept):
+        kept.unread = 20
+        leave(scene, kept, submit(1))
+        await trio.sleep(60)
+        [outcome] = kept.ended
+        assert outcome.error is None
+
+
+async def test_a_job_that_is_cancelled_while_its_input_is_checked_is_not_run(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_host() as (scene, kept):
+        inputs = Inputs()
+        monkeypatch.setattr(scene.agents.agent.declared, "inputs", inputs)
+        leave(scene, kept, submit(1))
+        await trio.sleep(1)
+        assert len(inputs.asked) == 1
+        scene.nats.bus("front").publish(kept.stop("a"), b"t")
+        await trio.sleep(1)
+        inputs.goes_on.set()
+        await trio.sleep(1)
+        [outcome] = kept.ended
+        assert outcome.error is not None
+        assert outcome.error.type == "cancelled"
+        assert not outcome.handed_over

@@ -50,7 +50,7 @@ class _HostsDeclared(Declared):
 
     @property
     def checks(self) -> InputChecker | None:
-        return self.inputs if self._agree() else None
+        return self.inputs if self.inputs is not None and self._agree() else None
 
 
 class RemoteAgent:

@@ -218,10 +218,9 @@ class Jobs:
                     break
                 with trio.move_on_after(LOOK_SECONDS):
                     await awaited.news.wait()
-            if not awaited.told:
-                await self._end(awaited)
-            with suppress(AwayError, FullError):  # it is taken away after a day
-                await self.store.tidy(awaited.exchange.call.agent, awaited.token)
+            if awaited.told or await self._end(awaited):
+                with suppress(AwayError, FullError):  # it is taken away after a day
+                    await self.store.tidy(awaited.exchange.call.agent, awaited.token)
         except Exception:  # the boundary: a defect of ours is logged, and ends the request alone
             log.exception("internal error")
             awaited.exchange.fail(broke_the_protocol(SOMEBODY))
@@ -281,11 +280,12 @@ class Jobs:
         if awaited.looks >= ANNOUNCE_LOOKS and awaited.looks.bit_count() == 1:
             await self.store.announce(awaited.exchange.call.agent, awaited.token)
 
-    async def _end(self, awaited: _Awaited) -> None:
-        """A request has ended here before there was an outcome: cancelled, or by a clock."""
+    async def _end(self, awaited: _Awaited) -> bool:
+        """A request has ended here before there was an outcome: cancelled, or by a clock. Returns
+        whether there is one now: without it, what the request was is still asked for."""
         error = awaited.exchange.error
         if error is None:
-            return
+            return False
         agent, token = awaited.exchange.call.agent, awaited.token
         told = Error(error.type, error.message, error.retry_after, dict(error.details))
         outcome = Outcome(b"", told, handed_over=awaited.exchange.handed_over)
@@ -295,6 +295,8 @@ class Jobs:
         except (AwayError, FullError) as problem:
             message = f"a background run could not be ended: {problem}"
             logs.event(log, logging.WARNING, message, agent=agent)
+            return False
+        return True
 
 
 async def read_outcome(outcome: Outcome, request: RemoteRequest, host: Peer) -> None:

@@ -15,14 +15,14 @@ import trio
 from msgspec import structs
 
 from gateway import clock
-from gateway.errors import GatewayError, InternalError
+from gateway.errors import Cancelled, GatewayError, InternalError
 from gateway.fleet.background import AwayError, Outcome
 from gateway.fleet.host.beats import capacity
 from gateway.fleet.host.exchange import ForwardedExchange
 from gateway.fleet.host.front import DEFECT, call_of
 from gateway.fleet.host.lines import answer, words
 from gateway.fleet.host.request import as_said
-from gateway.fleet.jetstream import FullError
+from gateway.fleet.jetstream import FullError, NonsenseError
 from gateway.fleet.wire import BEAT
 from gateway.observe import logs
 
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.agents.dispatcher import Dispatcher
+    from gateway.call import Call
     from gateway.fleet.background import Store
     from gateway.fleet.bus import Bus, Delivery
     from gateway.fleet.messages import Submit
     from gateway.fleet.subjects import Peer
+    from gateway.workers.input_checker import InputChecker
 
 log = logging.getLogger("gateway.fleet")
 
@@ -78,6 +80,8 @@ class Jobs:
         self._this = this
         self._dispatcher = dispatcher
         self._see = see
+        self._checking: dict[str, trio.CancelScope] = {}
+        """By their tokens, the jobs whose inputs are being checked."""
         self._due: dict[str, None] = {}
         """Agents for which there may be something to take, in the order of asking."""
         self._away_until: float | None = None
@@ -134,7 +138,10 @@ class Jobs:
         self._due[delivery.subject.rsplit(".", 1)[1]] = None
 
     def _on_stop(self, delivery: Delivery) -> None:
-        exchange = self.open.get(delivery.data.decode("ascii", "replace"))
+        token = delivery.data.decode("ascii", "replace")
+        if (scope := self._checking.get(token)) is not None:
+            scope.cancel()
+        exchange = self.open.get(token)
         if exchange is not None:
             self._dispatcher.leave(exchange)
 
@@ -161,15 +168,19 @@ class Jobs:
         self._away_until = None
         if taken is not None:
             self._due[agent] = None
-            await self._serve(agent, *taken)
+            await self._serve(agent, taken)
 
-    async def _serve(self, agent: str, token: str, job: Submit | None) -> None:
+    async def _serve(self, agent: str, token: str) -> None:
         self._writing += 1
         try:
             if await self._is_over(agent, token):
                 return
-            if job is None:
+            try:
+                job = await self._read(agent, token)
+            except NonsenseError:
                 await self._write(agent, token, UNREADABLE)
+                return
+            if job is None:
                 return
             try:
                 outcome = await self._outcome(agent, token, job)
@@ -182,6 +193,15 @@ class Jobs:
         finally:
             self._writing -= 1
             self._left.unpark_all()
+
+    async def _read(self, agent: str, token: str) -> Submit | None:
+        """A job that no other host will run: it is asked for until JetStream answers. Raises
+        NonsenseError."""
+        while True:
+            try:
+                return await self._store.job(agent, token)
+            except AwayError:
+                await trio.sleep(RETRY_SECONDS)
 
     async def _is_over(self, agent: str, token: str) -> bool:
         """Whether it was cancelled while it waited."""
@@ -196,7 +216,7 @@ class Jobs:
         call = structs.replace(call_of(job), agent=agent, stream=False)
         inputs = self._dispatcher.agent(agent).declared.inputs
         if call.method == "invoke" and inputs is not None:  # its front may know other workers
-            await inputs.check(call.payload, call.total)
+            await self._check(token, call, inputs)
         exchange = self._dispatcher.submit(call)
         assert isinstance(exchange, ForwardedExchange)
         self.open[token] = exchange
@@ -212,6 +232,17 @@ class Jobs:
         lines = words(1, said) if said else b""
         lines += answer(1, call.method, exchange.result, exchange.outcome)
         return Outcome(lines, None, handed_over=True)
+
+    async def _check(self, token: str, call: Call, inputs: InputChecker) -> None:
+        """Raises GatewayError."""
+        with trio.CancelScope() as scope:
+            self._checking[token] = scope
+            try:
+                await inputs.check(call.payload, call.total)
+            finally:
+                del self._checking[token]
+        if scope.cancel_called:  # which a check that need not wait does not notice
+            raise Cancelled
 
     async def _ended(self, exchange: ForwardedExchange) -> None:
         changed = trio.lowlevel.ParkingLot()
