@@ -18,7 +18,7 @@ to a rate (`CRASH_RATE`), so that a caller whose requests crash an agent cannot 
 nothing but start workers, nor make the other callers wait for more than a moment.
 
 The time is passed in, and nothing is started here; the log is told when the breaker opens and when
-the agent works again.
+it closes.
 """
 
 from __future__ import annotations
@@ -141,7 +141,12 @@ class RestartPolicy:
     def succeeded(self) -> None:
         """A request was answered, or a worker has lived long enough."""
         if self._open:
-            logs.event(log, logging.INFO, "the agent works again", agent=self._agent)
+            logs.event(
+                log,
+                logging.INFO,
+                "workers of the agent are started as usual again",
+                agent=self._agent,
+            )
         if self._streak:
             self._clear()
 

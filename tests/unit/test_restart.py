@@ -32,7 +32,7 @@ def test_delays_begin_at_nothing_double_and_stop_at_the_most() -> None:
     assert delays == [0, 0.1, 0.2, 0.4, 0.5, 0.5]
 
 
-def test_the_log_says_once_that_the_breaker_opened_and_once_that_the_agent_works_again(
+def test_the_log_says_once_that_the_breaker_opened_and_once_that_it_closed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.agent")
@@ -48,7 +48,7 @@ def test_the_log_says_once_that_the_breaker_opened_and_once_that_the_agent_works
             "the agent has failed 2 times in a row: it is not started for 5 s, and its requests "
             "are refused (restart.cooldown)"
         ),
-        "the agent works again",
+        "workers of the agent are started as usual again",
     ]
 
 
