@@ -112,7 +112,32 @@ def setting_for(error: GatewayError) -> str | None:
     return named or (None if clock is None else f"clocks.{clock}")
 
 
-class AgentSummary(Struct, frozen=True, kw_only=True):
+class HostSummary(Struct, frozen=True, kw_only=True):
+    """One host of an agent, as the front of a fleet knows it by its beats."""
+
+    name: str
+    id: str
+    """Of the process: a host that is started again has another."""
+    state: AgentState
+    draining: bool
+    version: str
+    """Of agent-gateway: anything that the host has said, of a bounded length."""
+    capacity: int
+    """Requests that its workers, all that there may be, can have at a time."""
+    in_flight: int
+    waiting: int
+    given: int
+    """Of `in_flight` and `waiting`, those of this front."""
+
+
+class HostStatus(HostSummary, frozen=True, kw_only=True):
+    """One host in the status of an agent, for which it is asked."""
+
+    answered: bool
+    """Whether it has told of its workers just now."""
+
+
+class AgentSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An agent in the list of all. `handlers` is None until a worker has spoken the handshake."""
 
     name: str
@@ -123,6 +148,10 @@ class AgentSummary(Struct, frozen=True, kw_only=True):
     waiting: int
     failures: int
     workers: int
+    hosts: list[HostSummary] | None = None
+    """Where it is; None: in this process alone, or it was not asked for."""
+    more_hosts: int = 0
+    """How many hosts are left out of `hosts`: the agent's own status has all."""
 
 
 class AgentStatus(Struct, frozen=True, kw_only=True):

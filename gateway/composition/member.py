@@ -35,7 +35,8 @@ class Member(Protocol):
 
     @property
     def fleet(self) -> Fleet | None:
-        """What the console is told; None: there is no fleet, or it is not known here."""
+        """What the console and the list of agents are told; None: there is no fleet, or it is not
+        known here."""
 
 
 class Alone:

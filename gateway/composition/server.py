@@ -118,6 +118,7 @@ async def serve(
         console=console,
         probes_only=settings.fleet.role == "host",
         background=member.background,
+        fleet=member.fleet,
     )
     roster.ports = [listener.getsockname()[1] for listener in listeners]
     address = url_of(settings.server.host, listeners)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.fleet.front.jobs import Jobs
     from gateway.front.auth import Keys
     from gateway.front.console.console import Console
+    from gateway.front.console.fleet import Fleet
     from gateway.front.limits.permits import Limits
     from gateway.front.metrics import Scrape
     from gateway.front.observed import ASGIApp, Begin
@@ -110,12 +111,13 @@ def make_app(
     console: Console | None = None,
     probes_only: bool = False,
     background: Jobs | None = None,
+    fleet: Fleet | None = None,
 ) -> App:
     """The application, ready to be served by Hypercorn's trio worker. `tell` is told of every
     request, for which `begin` is called first; without it, none is observed. `keys` are those of
     callers. `scrape` makes what `/metrics` is answered with, where there are metrics; `/console`
     shows the `console`. With `probes_only`, only the metrics tell of the agents. `background` keeps
-    the requests that outlive a front of a fleet."""
+    the requests that outlive a front, whose hosts the `fleet` has."""
     max_body = settings.max_body_bytes
     app = App("gateway", static_folder=None)
     # A path with an empty segment is another path, and no redirect is made up of a client's Host.
@@ -128,7 +130,7 @@ def make_app(
     dialects = tuple(each.dialect for each in served)
     app.register_blueprint(make_blueprint(dispatcher, dialects))
     if not probes_only:
-        app.register_blueprint(make_agents_blueprint(dispatcher))
+        app.register_blueprint(make_agents_blueprint(dispatcher, fleet))
     if keys is not None:
         keys.open_suffixes = tuple(each.open_suffix for each in served if each.open_suffix)
     for each in served:

@@ -22,22 +22,29 @@ from gateway.front.head import read_head
 from gateway.observe.observation import OBSERVATION
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.agents.agent import Agent
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.agents.status import AgentStatus
+    from gateway.agents.status import AgentStatus, AgentSummary
+    from gateway.front.console.fleet import Fleet
     from gateway.front.dialect import Dialect
     from gateway.observe.observation import Observation
 
 log = logging.getLogger("gateway.http")
 
+MOST_HOSTS_LISTED = 10_000
+"""Hosts of a fleet in one list of agents, each counted for each of its agents: 3 MB and 50 ms. A
+host that was broken into may have a thousand agents, and start over as often as it likes."""
 
-def make_agents_blueprint(dispatcher: Dispatcher) -> Blueprint:
-    """Make the routes that tell of the agents of one gateway."""
+
+def make_agents_blueprint(dispatcher: Dispatcher, fleet: Fleet | None = None) -> Blueprint:
+    """Make the routes that tell of the agents of one gateway, which may be at a front's `fleet`."""
     routes = Blueprint("agents", __name__)
 
     @routes.get("/agents")
     async def agents() -> Response:
-        return _json({"agents": [agent.summary for agent in visible_agents(dispatcher)]})
+        return _json({"agents": list_agents(visible_agents(dispatcher), fleet)})
 
     @routes.get("/agent/<name>")
     @routes.get("/agents/<name>")
@@ -131,6 +138,18 @@ def visible_agents(dispatcher: Dispatcher) -> list[Agent]:
     """The agents that the caller of the request may see."""
     may_call = caller().may_call
     return [agent for name, agent in dispatcher.agents.items() if may_call(name)]
+
+
+def list_agents(agents: Sequence[Agent], fleet: Fleet | None) -> list[AgentSummary]:
+    """These agents, at a front with their hosts, of which each has the same number at most."""
+    if fleet is None or not agents:
+        return [agent.summary for agent in agents]
+    most = max(1, MOST_HOSTS_LISTED // len(agents))
+    listed = []
+    for agent in agents:
+        hosts, more = fleet.hosts_of(agent.name, most)
+        listed.append(structs.replace(agent.summary, hosts=hosts, more_hosts=more))
+    return listed
 
 
 def _json(value: object, status: int = 200) -> Response:

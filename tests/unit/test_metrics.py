@@ -34,6 +34,7 @@ from gateway.observe.metrics.readings import (
     AgentReading,
     ConnectionsReading,
     FleetReading,
+    HostReading,
     PlaceReading,
     RunsReading,
     TrafficReading,
@@ -78,6 +79,9 @@ def place() -> PlaceReading:
     return PlaceReading(
         agent="echo", host="h1", draining=False, capacity=8, in_flight=2, waiting=1, given=3
     )
+
+
+HOST = HostReading(host="h1", version="1.2.3")
 
 
 class Scene:
@@ -245,12 +249,17 @@ def test_keys_beyond_those_that_may_be_labels_are_counted_together() -> None:
 async def test_a_front_tells_of_its_hosts_and_keeps_what_it_has_counted_of_agents_there() -> None:
     scene = Scene()
     assert not any(name.startswith("gateway_fleet") for name in await scene.samples())
-    scene.fleet = FleetReading(connected=True, peers=1, places=[place()], lost=4, again=5)
+    hostile = HostReading(host="h2", version='2"}\n')
+    scene.fleet = FleetReading(
+        connected=True, peers=1, places=[place()], hosts=[HOST, hostile], lost=4, again=5
+    )
     samples = await scene.samples()
     labels = '{agent="echo",host="h1"}'
     assert samples[f"gateway_fleet_host_capacity{labels}"] == 8
     assert samples[f"gateway_fleet_host_given{labels}"] == 3
     assert samples["gateway_fleet_hosts_lost_total"] == 4
+    assert samples['gateway_fleet_host_info{host="h1",version="1.2.3"}'] == 1
+    assert samples['gateway_fleet_host_info{host="h2",version="2\\"}\\n"}'] == 1
     assert samples["gateway_fleet_requests_moved_total"] == 5
 
 
@@ -272,7 +281,7 @@ def documented() -> dict[str, tuple[str, set[str]]]:
 
 async def test_every_metric_is_in_the_readme_with_its_type_and_labels() -> None:
     scene = Scene()
-    scene.fleet = FleetReading(connected=True, peers=1, places=[place()])
+    scene.fleet = FleetReading(connected=True, peers=1, places=[place()], hosts=[HOST])
     scene.metrics.observe([observed(key="alice", exchange=exchange(queued=0))])
     scene.metrics.observe([observed(kind="run")])
     text = (await scene.metrics.scrape("")).body.decode()

@@ -42,7 +42,7 @@ from gateway.fleet.front.described import read_description
 from gateway.fleet.front.hosts import Hosts
 from gateway.fleet.front.jobs import Jobs
 from gateway.fleet.front.link import Link
-from gateway.fleet.front.shown import read_place, show_host
+from gateway.fleet.front.shown import Versions, read_place, show_host, summarize_places
 from gateway.fleet.front.status import ask_all, merge
 from gateway.fleet.front.troubles import Troubles
 from gateway.fleet.lookup import Lookup
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from gateway.agents.dispatcher import Dispatcher
-    from gateway.agents.status import AgentStatus
+    from gateway.agents.status import AgentStatus, HostSummary
     from gateway.config.fleet import FleetSettings
     from gateway.errors import GatewayError
     from gateway.fleet.background import Store
@@ -129,6 +129,7 @@ class Front:
         self._wires = Wires(bus, subjects, this, role="front")
         dispatcher.blind = True
         self._lookup = Lookup()
+        self._versions = Versions()
         self._checker_places = CheckerPlaces()
         self.background: Jobs | None = None
         if store is not None:
@@ -400,6 +401,7 @@ class Front:
             connected=self.connected,
             peers=len(self.hosts),
             places=[read_place(name, at) for name, at in self.hosts.latest if name in self._agents],
+            hosts=self._versions.read(self.hosts.all),
             lost=self._lost_count,
             again=self._again,
         )
@@ -419,6 +421,10 @@ class Front:
         for peer, link in tuple(self._links.items()):
             if peer in self._links:
                 yield show_host(link.host, link.heard_at)
+
+    def hosts_of(self, agent: str, most: int) -> tuple[list[HostSummary], int]:
+        """So many of an agent's hosts at most, and how many are left out."""
+        return summarize_places(self.hosts.of(agent), most)
 
     def has_left(self, host_id: str) -> bool:
         """Whether a host that is there no more had said that it ends; of the last ones."""

@@ -15,11 +15,13 @@ from msgspec import Meta, Raw, Struct
 
 from gateway.agents.status import (
     AgentStatus,
+    HostStatus,
     LastFailure,
     LimitMet,
     Limits,
     WorkerStatus,
 )
+from gateway.fleet.front.shown import summarize_place
 from gateway.fleet.messages import NO_MESSAGE
 from gateway.observe.harmless import shortened
 
@@ -56,26 +58,6 @@ class HostedWorker(WorkerStatus, frozen=True, kw_only=True):
     """A worker, and the host that it is at."""
 
     host: str
-
-
-class HostStatus(Struct, frozen=True, kw_only=True):
-    """One host of an agent."""
-
-    name: str
-    id: str
-    """Of the process: a host that is started again has another."""
-    state: str
-    draining: bool
-    version: str
-    """Of agent-gateway."""
-    capacity: int
-    """Requests that its workers, all that there may be, can have at a time."""
-    in_flight: int
-    waiting: int
-    given: int
-    """Of `in_flight` and `waiting`, those of this front."""
-    answered: bool
-    """Whether it has told of its workers just now."""
 
 
 class FleetStatus(AgentStatus, frozen=True, kw_only=True):
@@ -219,18 +201,7 @@ def _worker(worker: WorkerStatus, host: str) -> HostedWorker:
 
 def _hosts(places: Collection[At], told: Sequence[Told | None]) -> list[HostStatus]:
     return [
-        HostStatus(
-            name=at.host.peer.name,
-            id=str(at.host.peer),
-            state=at.state,
-            draining=at.host.draining,
-            version=at.host.gateway,
-            capacity=at.capacity,
-            in_flight=at.now[0],
-            waiting=at.now[1],
-            given=at.mine,
-            answered=each is not None,
-        )
+        HostStatus(**msgspec.structs.asdict(summarize_place(at)), answered=each is not None)
         for at, each in zip(places, told, strict=True)
     ]
 

@@ -20,6 +20,7 @@ from gateway.observe.harmless import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from gateway.agents.status import HostSummary
     from gateway.fleet.front.shown import ShownHost, ShownPlace
     from gateway.front.console.rights import Rights
 
@@ -37,7 +38,7 @@ MOST_PLACES = 300
 
 
 class Fleet(Protocol):
-    """What the console must know of a front of a fleet."""
+    """What the console must know of a front of a fleet, and what the list of agents must."""
 
     @property
     def connected(self) -> bool:
@@ -45,6 +46,9 @@ class Fleet(Protocol):
 
     def show_hosts(self) -> Iterable[ShownHost]:
         """The hosts that there are, each as it is when it is asked for."""
+
+    def hosts_of(self, agent: str, most: int) -> tuple[list[HostSummary], int]:
+        """So many of an agent's hosts at most, and how many are left out."""
 
     def has_left(self, host_id: str) -> bool:
         """Whether a host that is there no more had said that it ends."""

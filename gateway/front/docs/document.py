@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from gateway.agents.status import AgentState, AgentStatus, AgentSummary
+from gateway.agents.status import AgentState, AgentStatus, AgentSummary, HostStatus
 from gateway.front.described import (
     ANY_ROUTE,
     RUN,
@@ -31,8 +31,15 @@ if TYPE_CHECKING:
 
 _PREFIX = "Error"
 
+
+class _Status(AgentStatus, frozen=True, kw_only=True):
+    """The status of an agent, here or at a front."""
+
+    hosts: list[HostStatus] | None = None
+
+
 Status = described(
-    AgentStatus,
+    _Status,
     "AgentStatus",
     metadata=dict[str, Any],
     input=dict[str, Any] | bool | None,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         AgentReading,
         ConnectionsReading,
         FleetReading,
+        HostReading,
         Readings,
         RunsReading,
         TrafficReading,
@@ -343,6 +344,7 @@ def _of_fleet(fleet: FleetReading) -> Iterator[Metric]:
         (),
         [((), fleet.again)],
     )
+    yield _of_versions(fleet.hosts)
     for name, what in (
         ("capacity", "Requests that all workers of an agent at a host can have at a time."),
         ("in_flight", "Requests at the workers of an agent at a host."),
@@ -356,6 +358,13 @@ def _of_fleet(fleet: FleetReading) -> Iterator[Metric]:
             ("agent", "host"),
             (((each.agent, each.host), getattr(each, name)) for each in fleet.places),
         )
+
+
+def _of_versions(hosts: list[HostReading]) -> Metric:
+    family = InfoMetricFamily("gateway_fleet_host", "The version of a host.", labels=("host",))
+    for each in hosts:
+        family.add_metric((each.host,), {"version": each.version})
+    return family
 
 
 def _of_connections(connections: ConnectionsReading) -> Iterator[Metric]:

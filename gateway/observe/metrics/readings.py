@@ -89,6 +89,14 @@ class PlaceReading(Struct, frozen=True, kw_only=True):
     """Requests of this front among them."""
 
 
+class HostReading(Struct, frozen=True, kw_only=True):
+    """A host of a fleet, as a front sees it."""
+
+    host: str
+    version: str
+    """Of agent-gateway; one of a bounded number."""
+
+
 class FleetReading(Struct, frozen=True, kw_only=True):
     """What a front or a host has to do with its fleet."""
 
@@ -98,6 +106,8 @@ class FleetReading(Struct, frozen=True, kw_only=True):
     """Hosts of a front, fronts of a host."""
     places: list[PlaceReading] = []
     """Of a front."""
+    hosts: list[HostReading] = []
+    """Of a front: each pair once."""
     lost: int = 0
     """Of a front: how often a host was given up."""
     again: int = 0
