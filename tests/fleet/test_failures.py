@@ -246,6 +246,7 @@ async def test_requests_end_once_when_nats_stays_away_and_all_is_well_when_it_is
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(ask_all, work, fleet, 20, answers, held=True))
             await work.begun(20)
+            lost = {host: await given(fleet, host) for host in fleet.hosts}
             fleet.nats.kill()
         assert (await client.get("/ready")).status_code == 503
         for host in fleet.hosts.values():
@@ -261,6 +262,11 @@ async def test_requests_end_once_when_nats_stays_away_and_all_is_well_when_it_is
     for answer in answers:
         assert answer.status_code in {501, 504}
         assert answer.headers["x-should-retry"] == "false"
+        error = answer.json()["error"]
+        assert f"the host {error['host']!r}" in error["message"]
+        assert "no connection to NATS for 1 s" in error["message"]
+    assert Counter(answer.json()["error"]["host"] for answer in answers) == lost
+    assert min(lost.values()) > 0
 
 
 @needs_root
