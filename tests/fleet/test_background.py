@@ -194,3 +194,40 @@ async def test_without_jetstream_a_run_lives_in_its_front(tmp_path: Path) -> Non
         await fleet.front.logged("JetStream")
         said = [line for line in fleet.front.log if "JetStream" in line]
         assert len(said) == 1
+
+
+async def test_what_a_run_has_answered_is_forgotten_by_all_fronts_after_its_time_to_live(
+    tmp_path: Path,
+) -> None:
+    async with a_fleet(
+        tmp_path,
+        work(tmp_path),
+        hosts=("one",),
+        fronts=("a", "b"),
+        jetstream=True,
+        more="[server.runs]\nttl = 3",
+    ) as fleet:
+        a, b = clients(fleet)
+        asked = {"headers": {"idempotency-key": "k1"}}
+        accepted = await start(a, "once", **asked)
+        location = accepted.headers["location"]
+        for client in (a, b):
+            run = await ends(client, location)
+            assert run["answer"]["body"] == {"output": "once"}
+        for client in (a, b):
+
+            async def is_gone(client: httpx.AsyncClient = client) -> bool:
+                return (await client.get(location)).status_code == 410
+
+            await becomes(is_gone)
+        # Also one that has never known it, and says so without its being run again.
+        await fleet.fronts["b"].end()
+        await fleet.fronts["b"].start()
+        b = fleet.fronts["b"].gateway.client
+
+        async def says_that_it_is_gone() -> bool:
+            return (await start(b, "once", **asked)).status_code == 410
+
+        await becomes(says_that_it_is_gone)
+        assert (await b.get(location)).status_code == 410
+        assert tally(tmp_path) == ["once"]
