@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import wrk
+from tests.benchmarks import proc, wrk
 from tests.benchmarks.bench import Measure
 from tests.benchmarks.figures import Figure, Spread, Target, percentile
 from tests.benchmarks.measures import ALL
@@ -34,7 +36,7 @@ def test_each_benchmark_works(measure: Measure, tmp_path: Path) -> None:
         need(wrk.available(), "wrk is the load generator of this benchmark")
     if measure.name == "typescript":
         need_runtime("node24")
-    if measure.name in {"fleet", "processes"}:
+    if measure.name in {"failures", "fleet", "processes"}:
         need(find_program("nats-server") is not None, "nats-server is between front and host")
     result = tmp_path / "result.json"
     command = [sys.executable, "-m", "tests.benchmarks", "--quick", "--only", measure.name]
@@ -103,6 +105,12 @@ def test_a_percentile_is_a_sample_that_so_many_do_not_exceed() -> None:
     samples = list(range(1, 201))
     assert [percentile(samples, p) for p in (0, 50, 99, 100)] == [1, 100, 198, 200]
     assert percentile([7.0], 99) == 7.0
+
+
+def test_the_processor_time_of_a_process_is_what_it_knows_itself() -> None:
+    before = time.process_time()
+    found = proc.cpu_seconds(os.getpid())
+    assert before <= found <= time.process_time()
 
 
 def test_growth_is_told_by_the_largest_sizes() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from tests.benchmarks.bench import Measure
 from tests.benchmarks.measures import (
     ceiling,
+    console,
     dialects,
+    failures,
     fleet,
     growth,
     heads,
@@ -31,10 +33,12 @@ ALL: tuple[Measure, ...] = (
     *neighbours.MEASURES,
     *languages.MEASURES,
     *operating.MEASURES,
+    *console.MEASURES,
     *overload.MEASURES,
     *heads.MEASURES,
     *services.MEASURES,
     *fleet.MEASURES,
+    *failures.MEASURES,
     *processes.MEASURES,
     *growth.MEASURES,
 )
