@@ -14,9 +14,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from gateway.config.settings import DialectName
 from tests.harness import AGENTS, gateway_in_thread
 
 SECONDS = 240
@@ -49,7 +51,7 @@ def test_the_gateway_keeps_to_its_description(tmp_path: Path, keys: bool) -> Non
         [server]
         sandbox = "off"
         max_body = "1M"
-        dialects = ["native", "openai", "anthropic", "ag-ui"]
+        dialects = {json.dumps(get_args(DialectName))}
         [agents.it]
         command = {json.dumps(command)}
         workers = {{ min = 1, max = 1 }}
@@ -82,4 +84,7 @@ def test_the_gateway_keeps_to_its_description(tmp_path: Path, keys: bool) -> Non
     assert done.returncode == 0, "\n".join([done.stdout[-8000:], done.stderr[-2000:], *log])
     passed = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert passed is not None, done.stdout[-3000:]
+    operations = re.search(r"Selected: (\d+)/(\d+)\s+Tested: (\d+)", done.stdout)
+    assert operations is not None, done.stdout[-3000:]
+    assert operations[1] == operations[2] == operations[3]
     assert int(passed[2]) > 100
