@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, BinaryIO
 
 import trio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -93,6 +94,17 @@ def read_spans(body: bytes) -> Iterator[Span]:
                 )
 
 
+def read_body(file: BinaryIO, headers: Message) -> Iterator[bytes]:
+    """The parts of a request's body, which may be chunked: OpenTelemetry for Node sends it so."""
+    if headers.get("transfer-encoding") != "chunked":
+        yield file.read(int(headers.get("content-length", 0)))
+        return
+    while size := int(file.readline(), 16):
+        yield file.read(size)
+        file.readline()
+    file.readline()
+
+
 def _value(value: Any) -> Any:
     return getattr(value, value.WhichOneof("value"))
 
@@ -106,7 +118,7 @@ def collector(answers: Callable[[], int] = lambda: 200) -> Iterator[Collector]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            body = b"".join(read_body(self.rfile, self.headers))
             headers = {name.lower(): value for name, value in self.headers.items()}
             status = it.take_in(self.path, headers, body)
             self.send_response(status)
