@@ -1,6 +1,7 @@
-"""What the gateway's end ends that waits for no agent: a body that is being read, a stream that
-tells of something whenever there is news.
+"""Ends, when the gateway stops, what waits for no agent: a body that is being read, or a stream of
+whatever news there are.
 
+MCP's streams end earlier, when the gateway begins to drain, so that their clients go elsewhere.
 Requests that agents have been given end with their agents. Whatever else would wait for longer than
 a response takes to be written must be in a scope of `UntilStop`: otherwise it is cut together with
 its connection, without an end that its client could tell from a failure.

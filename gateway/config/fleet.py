@@ -120,7 +120,8 @@ def _check_server(server: str) -> None:
         good = False
     if not good:
         raise ValueError(
-            f"servers has {shown!r}, expected a URL such as {DEFAULT_SERVER} or tls://nats.example:4222"
+            f"servers has {shown!r}, expected a URL such as {DEFAULT_SERVER} or "
+            "tls://nats.example:4222"
         )
     if "@" in url.netloc:
         raise ValueError(

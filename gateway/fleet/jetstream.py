@@ -93,7 +93,7 @@ async def publish(js: JetStreamContext, stream: str, subject: str, data: bytes) 
 
 
 async def get(js: JetStreamContext, stream: str, subject: str) -> bytes | None:
-    """What `_put` has written. Raises NonsenseError."""
+    """What `put` has written. Raises NonsenseError."""
     piece = await last(js, stream, f"{subject}.0")
     if piece is None:
         return None

@@ -192,7 +192,7 @@ class InputChecker:
                 await self._wait_for_job()
                 async with self._places.take() as place:
                     self._has_place = True
-                    if self._somebody_waits():
+                    if self._skip_left():
                         await self._serve(place)
                     self._has_place = False
         finally:
@@ -205,14 +205,15 @@ class InputChecker:
             self._asked = trio.Event()
             await self._asked.wait()
 
-    def _somebody_waits(self) -> bool:
+    def _skip_left(self) -> bool:
+        """Pass over those who have left; whether anybody waits."""
         while self._jobs and not self._jobs[0].payload:  # who asked has left
             self._answer(None)
         return bool(self._jobs)
 
     async def _has_next(self, place: Place) -> bool:
         """Wait for an input to check. False: the process has to end."""
-        if self._somebody_waits():
+        if self._skip_left():
             return True
         self._asked = trio.Event()
         return await place.idle_until(self._asked, IDLE_SECONDS)
