@@ -17,6 +17,8 @@ import httpx
 import pytest
 import trio
 
+from gateway.fleet.subjects import Subjects
+from tests.fleet.buses import running, settings, subscribed
 from tests.fleet.fleets import MACHINES, Fleet, Process, a_fleet
 from tests.fleet.namespaces import needs_root
 from tests.fleet.nats import needs_nats
@@ -321,3 +323,43 @@ async def test_a_front_that_is_killed_takes_its_own_requests_with_it_and_no_othe
         with trio.fail_after(20):
             while (await kept.state("work"))["in_flight"]:  # noqa: ASYNC110 - see its name
                 await trio.sleep(0.05)
+
+
+async def test_a_front_that_was_stopped_answers_all_that_it_had_and_blames_no_host(
+    tmp_path: Path,
+) -> None:
+    """It stands still for some fifteen beats of each host, which is four times the `link` clock,
+    while the hosts answer what it has asked."""
+    work = Work(tmp_path)
+    answers: list[httpx.Response] = []
+    streams: list[str] = []
+    async with (
+        at_work(tmp_path, work, hosts=2) as fleet,
+        running(settings(fleet.nats.url)) as (bus,),
+    ):
+        stopped = fleet.fronts["front1"]
+
+        async def the_other_has_answered() -> bool:
+            return len(answers) == 10
+
+        async def stream() -> None:
+            streams.append(await work.stream(stopped.gateway.client, 50, 0.5))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(ask_all, work, fleet, 20, answers, held=True))
+            for _ in range(5):
+                nursery.start_soon(stream)
+            await work.begun(25)
+            stopped.pause()
+            try:
+                work.release()
+                beats = await subscribed(bus, Subjects().beats())
+                await beats.wait(15 * len(fleet.hosts))
+                await becomes(the_other_has_answered)
+            finally:
+                stopped.resume()
+        await next_is_served(work, fleet)
+        for front in fleet.fronts.values():
+            assert not [line for line in front.gateway.log if "a host is gone" in line]
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert streams == [whole(50)] * 5
