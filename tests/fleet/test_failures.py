@@ -184,29 +184,32 @@ async def test_requests_at_a_host_that_is_killed_fail_at_once_and_the_next_is_se
     assert work.runs().total() == work.asked
 
 
-async def test_a_host_that_is_stopped_is_given_up_by_the_link_clock(tmp_path: Path) -> None:
+@EVERYWHERE
+async def test_a_host_that_is_stopped_is_given_up_by_the_link_clock(
+    machines: bool, tmp_path: Path
+) -> None:
     work = Work(tmp_path)
     answers: list[httpx.Response] = []
-    async with at_work(tmp_path, work, hosts=2) as fleet:
+    async with at_work(tmp_path, work, hosts=3, machines=machines) as fleet:
         host = fleet.hosts["host1"]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(ask_all, work, fleet, 20, answers, held=True))
-            await work.begun(20)
+            nursery.start_soon(partial(ask_all, work, fleet, 30, answers, held=True))
+            await work.begun(30)
             lost = await given(fleet, "host1")
             host.pause()
-            await fleet.knows("work", ["host2"])
+            await fleet.knows("work", ["host2", "host3"])
             await next_is_served(work, fleet)
             work.release()
         host.resume()
         await fleet.knows("work", list(fleet.hosts))
-        await ask_all(work, fleet, 20, answers)
+        await ask_all(work, fleet, 30, answers)
     failed = [answer for answer in answers if answer.status_code != 200]
     assert len(failed) == lost > 0
     for answer in failed:
         error = answer.json()["error"]
         assert error["host"] == "host1"
         assert answer.headers["x-should-retry"] == "false"
-    assert len(answers) == 40
+    assert len(answers) == 60
 
 
 @EVERYWHERE
