@@ -6,7 +6,7 @@ import { cellGrid, changingCell, legend, STATES, statesOf, stateWords } from "./
 import { h, Keyed, said, setAttribute, setText } from "./dom.js";
 import { facts, pretty } from "./facts.js";
 import { age, ago, bytes, counted, duration, number, rate } from "./format.js";
-import { agents, hello, lastMinute, recentPoints, shownState, watchAgents, Workers } from "./live.js";
+import { agents, hello, lastMinute, recentPoints, series, shownState, watchAgents, Workers } from "./live.js";
 import { Drawing } from "./slices.js";
 import { trafficLines } from "./spark.js";
 import { isFinal } from "./stream.js";
@@ -61,7 +61,9 @@ export function agentBody(name, kept, signal) {
   const workers = hello.fleet ? hostedPanel() : workersPanel(kept.map, signal);
   const trouble = h("section", { class: "panel troubles", "aria-labelledby": "trouble-title", hidden: true });
   const more = h("div", { class: "columns" });
+  const used = { services: usedPanel("Services"), network: usedPanel("Network") };
   let revision = null;
+  let point = null; // when the last requests ended whose traffic was asked for
   if (hello.fleet) askAgain(name, signal, (body) => workers.show(body));
   return {
     element: h("div", { class: "stack" }, trouble, h("div", { class: "columns" }, traffic.element, workers.element), more),
@@ -69,10 +71,16 @@ export function agentBody(name, kept, signal) {
       traffic.update(agent);
       workers.update(agent);
       showTroubles(trouble, agent);
-      if (agent.revision === revision) return;
-      revision = agent.revision;
+      const newest = series.get(name)?.at(-1)?.[0] ?? null;
+      const changed = agent.revision !== revision;
+      if (!changed && newest === point) return;
+      [revision, point] = [agent.revision, newest];
       get(`console/api/agents/${encodeURIComponent(name)}`, { signal })
-        .then((body) => more.replaceChildren(...described(body)))
+        .then((body) => {
+          used.services.show(body.services ?? {});
+          used.network.show(body.network?.requests > 0 ? body.network : {});
+          if (changed) more.replaceChildren(...described(body, used.services.element, used.network.element));
+        })
         .catch((error) => signal.aborted || more.replaceChildren(said(error.message, "p", { class: "refusal" })));
     },
   };
@@ -254,25 +262,36 @@ function showTroubles(panel, agent) {
 const sandboxWords = (words) => h("div", { class: "columns" }, Object.entries(words ?? {}).map(([title, sentences]) =>
   h("div", {}, said(`Workers ${title}`, "h3"), h("ul", { class: "sentences" }, sentences.map((each) => said(each, "li"))))));
 
-/** What the agent is and may do, of the body of its status. */
-function described(body) {
-  const panel = (title, ...content) => {
-    const id = `about-${title.replaceAll(" ", "-")}`;
-    return h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, title), ...content);
+function aboutPanel(title, ...content) {
+  const id = `about-${title.replaceAll(" ", "-")}`;
+  return h("section", { class: "panel", "aria-labelledby": id }, h("h2", { id }, title), ...content);
+}
+
+/** What an agent has used, hidden while that is nothing. */
+function usedPanel(title) {
+  const content = h("div");
+  const element = aboutPanel(title, content);
+  return {
+    element,
+    show(used) {
+      element.hidden = Object.keys(used).length === 0;
+      content.replaceChildren(facts(Object.entries(used)));
+    },
   };
+}
+
+/** What the agent is and may do, of the body of its status; `used` is shown after the first. */
+function described(body, ...used) {
   const whole = (value) => Object.entries(value ?? {});
   const abilities = [
     ["handlers", body.handlers], ["modes", body.modes], ["takes_a_client's_tools", body.tools], ["asks_questions", body.asks],
     ...(body.input_unchecked ? [["input_unchecked", body.input_unchecked]] : []),
     ...whole(body.metadata),
   ];
-  const shown = [panel("What the sandbox enforces", sandboxWords(body.in_words),
-    h("details", {}, h("summary", {}, "As settings"), facts(whole(body.sandbox))))];
-  if (whole(body.services).length > 0) shown.push(panel("Services", facts(whole(body.services))));
-  shown[0].classList.add("wide");
-  if (body.network?.requests > 0) shown.push(panel("Network", facts(whole(body.network))));
-  shown.push(panel("Settings", facts(whole(body.settings))), panel("Declared", facts(abilities),
+  const sandbox = aboutPanel("What the sandbox enforces", sandboxWords(body.in_words),
+    h("details", {}, h("summary", {}, "As settings"), facts(whole(body.sandbox))));
+  sandbox.classList.add("wide");
+  return [sandbox, ...used, aboutPanel("Settings", facts(whole(body.settings))), aboutPanel("Declared", facts(abilities),
     ...["input", "output"].filter((name) => body[name] !== null && body[name] !== undefined).map((name) =>
-      h("details", {}, h("summary", {}, `Schema of its ${name}`), said(pretty(body[name]), "pre")))));
-  return shown;
+      h("details", {}, h("summary", {}, `Schema of its ${name}`), said(pretty(body[name]), "pre"))))];
 }

@@ -186,7 +186,7 @@ function agentRow(name) {
   const description = said("", "span", { class: "description" });
   const trouble = said("", "p", { class: "trouble" });
   const strip = cellStrip();
-  const queue = h("span", { class: "row-queue" });
+  const queue = h("span");
   const lines = trafficLines();
   const rates = h("span");
   const failed = h("span", { class: "below" });
@@ -197,9 +197,9 @@ function agentRow(name) {
     h("div", { class: "row-name" },
       h("a", { href: `#/agents/${encodeURIComponent(name)}` }, said(name)), badge, description),
     h("div", { class: "row-workers" }, h("span", { class: "unseen" }, "Workers: "), strip.element),
-    queue,
-    h("div", { class: "row-line" }, lines.rates, h("span", { class: "figure" }, rates, failed)),
-    h("div", { class: "row-line" }, lines.latencies, latencies),
+    h("div", { class: "row-queue" }, h("span", { class: "unseen" }, "Queue: "), queue),
+    h("div", { class: "row-line" }, h("span", { class: "unseen" }, "Rate: "), lines.rates, h("span", { class: "figure" }, rates, failed)),
+    h("div", { class: "row-line" }, h("span", { class: "unseen" }, "Latency, median and 95th percentile: "), lines.latencies, latencies),
     trouble);
   return {
     element,

@@ -37,7 +37,7 @@ export function facts(pairs, depth = 0) {
 /** Numbers whose names say what they measure. */
 function measured(name, value) {
   if (typeof value !== "number" || value === 0) return null;
-  if (/^(memory|tmp|fsize|max_rss|max_body|size|bytes.*|.*_bytes)$/.test(name)) return bytes(value);
+  if (/^(memory|tmp|fsize|max_rss|max_body|size|sent|received|bytes.*|.*_bytes)$/.test(name)) return bytes(value);
   if (/^(at|since|began|ended)$/.test(name) && value > 1e9) return time(value);
   return null;
 }
