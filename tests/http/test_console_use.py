@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -86,6 +87,9 @@ def gateway(folder: Path) -> Iterator[GatewayInThread]:
         [agents.hasty]
         command = {json.dumps(SCRIPTED)}
         clocks = {{ first = 0.2, cancel = 1 }}
+        [agents.narrow]
+        command = {json.dumps(SCRIPTED)}
+        concurrency = 1
         [agents.weather]
         command = {json.dumps(declaring)}
         [agents.asking]
@@ -305,10 +309,28 @@ def test_the_slow_request_is_found_explained_and_cancelled(
     rows = page.locator(".request-table tbody").get_by_role("row")
     hasty = rows.filter(has_text="hasty")
     expect(hasty.locator(".row-error")).not_to_be_empty()
+    # It got to a worker, which said nothing until the clock ran out.
+    assert parts_of(hasty)["first"] > 0
+    assert parts_of(hasty)["rest"] == 0
+    heard = f"({TIME} in the queue, )?{TIME} until the first word, {TIME} in all"
+    expect(hasty.get_by_role("cell", name=re.compile(f"^{heard}$"))).to_have_count(1)
     page.get_by_label("Show").select_option("running")
     expect(rows).to_have_count(1)
+    expect(rows.locator("td.figure").last).to_have_text("1")  # its words so far
+    # What takes long is that it goes on answering: soon that is most of the bar, and the largest.
+    tab.wait_for(
+        "((part) => part('rest') > part('first') + part('queue'))((name) => parseFloat("
+        "document.querySelector(`.request-table .phase.${name}`).style.width))"
+    )
+    heard = f"({TIME} in the queue, )?{TIME} until the first word, {TIME} answering, {TIME} in all"
+    expect(rows.get_by_role("cell", name=re.compile(f"^{heard}$"))).to_have_count(1)
     rows.get_by_role("link").click()
     expect(page.locator(".head .badge")).to_have_text("answering")
+    bar = page.get_by_role("region", name="Where the time went")
+    expect(bar.locator("dt")).to_have_text(["in the queue", UNTIL, "answering", "in all"])
+    expect(bar.locator("dd")).to_have_text([re.compile(f"^{TIME}$")] * 4)
+    tab.wait_for("parseFloat(document.querySelector('.timebar .phase.rest').style.width) > 50")
+    expect(bar.locator(".timebar .unseen")).to_have_text(re.compile(f"^{heard}$"))
     events = page.get_by_role("region", name="Table of the events")
     expect(events).to_contain_text("given to a worker")
     expect(events).to_contain_text("text")
@@ -324,6 +346,59 @@ def test_the_slow_request_is_found_explained_and_cancelled(
     why = page.get_by_role("region", name="Why it failed")
     expect(why).to_contain_text("clocks.first")
     assert in_both_schemes(tab) == {}
+    spotless(tab, gateway.url)
+
+
+TIME, UNTIL = r"[\d.]+ (µs|ms|s|m [\d]+ s)", "until the first word"
+
+
+def parts_of(row: Locator) -> dict[str, float]:
+    """The bar of where a request's time went: the part of the widest that each of its parts is."""
+    widths = "(at) => [at.className.split(' ')[1], parseFloat(at.style.width)]"
+    parts = row.locator(".timebar .phase").evaluate_all(f"(all) => all.map({widths})")
+    assert [name for name, _ in parts] == ["queue", "first", "rest"]
+    return dict(parts)
+
+
+@one_process("a queue is its host's")
+def test_a_request_that_waits_behind_another_is_found_to_wait(
+    browser: Browser, gateway: GatewayInThread
+) -> None:
+    tab = opened(browser, gateway, "requests")
+    page = tab.page
+    url = f"{gateway.url}/agent/narrow/invoke"
+    rows = page.locator(".request-table tbody").get_by_role("row")
+    page.get_by_label("Agent").fill("narrow")
+    asking = [
+        threading.Thread(target=httpx.post, args=(url,), kwargs={"json": each, "timeout": 60})
+        for each in ({"input": [["say", "first"], ["hold"]]}, {"input": [["answer", "second"]]})
+    ]
+    asking[0].start()
+    expect(rows.locator(".badge")).to_have_text(["answering"])
+    asking[1].start()
+    expect(rows.locator(".badge")).to_have_text(["queued", "answering"])  # the newest first
+    page.get_by_label("Order").select_option("slow")
+    expect(rows.locator(".badge")).to_have_text(["answering", "queued"])
+    waiting = rows.filter(has_text="queued")
+    told = re.compile(f"^{TIME} in the queue, {TIME} in all$")
+    expect(waiting.get_by_role("cell", name=told)).to_have_count(1)
+    parts = parts_of(waiting)
+    assert 0 < parts.pop("queue") <= 100
+    assert set(parts.values()) == {0}
+    waiting.get_by_role("link").click()
+    bar = page.get_by_role("region", name="Where the time went")
+    expect(bar.locator(".unseen").first).to_have_text(told)
+    page.get_by_role("link", name="All requests").click()
+    rows.filter(has_text="narrow").filter(has_text="answering").get_by_role("link").click()
+    page.get_by_role("button", name="Cancel").click()
+    for each in asking:
+        each.join()
+    page.get_by_role("link", name="All requests").click()
+    page.get_by_label("Agent").fill("narrow")
+    served = rows.filter(has_text="completed")
+    expect(served).to_have_count(1)
+    assert parts_of(served)["queue"] > 0  # what has taken long is still told
+    expect(served.get_by_role("cell", name=re.compile(f"^{TIME} in the queue, "))).to_have_count(1)
     spotless(tab, gateway.url)
 
 
@@ -365,12 +440,56 @@ def test_an_input_is_a_form_and_the_same_request_as_programs(
     spotless(tab, gateway.url)
 
 
+def test_raw_json_is_sent_and_what_is_copied_answers_the_same(
+    browser: Browser, gateway: GatewayInThread, folder: Path
+) -> None:
+    tab = opened(browser, gateway, "try/weather?handler=invoke")
+    page = tab.page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_label("city").fill("Oslo")
+    page.get_by_role("group", name="Input as").get_by_role("button", name="JSON").click()
+    raw = page.get_by_label("Input (JSON)")
+    assert json.loads(raw.input_value()) == {"city": "Oslo"}  # what the form held
+    code = page.get_by_label("The request as a program")
+    raw.fill('{"city": "Bergen", "days": ')
+    expect(code).to_have_text("The input is not whole yet.")
+    page.get_by_role("button", name="Invoke", exact=True).last.click()
+    expect(page.get_by_role("alert").filter(has_text="This is not JSON")).to_be_visible()
+    expect(raw).to_be_focused()
+    sent = {"city": 'Bergen\'s "best"', "days": 2, "more": [None, True, {"$x": "`id`"}]}
+    raw.fill(json.dumps(sent))
+    page.get_by_label("Stream").uncheck()
+    page.get_by_role("button", name="Invoke", exact=True).last.click()
+    answer = answer_of(page, "weather")
+    expect(answer).to_contain_text("Whole")
+    shown = json.loads(answer.locator(".answer").text_content() or "")
+    assert shown["input"] == sent
+    source = folder / "copied.ts"
+    for language, command in (
+        ("curl", ["bash", "-c"]),
+        ("Python", [sys.executable, "-c"]),
+        ("TypeScript", [need_runtime("node24")]),
+    ):
+        page.get_by_role("button", name=language).click()
+        page.get_by_role("button", name="Copy").click()
+        expect(page.get_by_role("status").filter(has_text="Copied")).to_be_visible()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        if language == "TypeScript":
+            source.write_text(f"{copied}\nexport {{}};\n")
+            copied = str(source)
+        done = subprocess.run(
+            [*command, copied], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert json.loads(done.stdout)["output"]["input"] == shown["input"], language
+    spotless(tab, gateway.url)
+
+
 def test_the_console_is_used_by_the_keyboard_alone(
     browser: Browser, gateway: GatewayInThread
 ) -> None:
     tab = opened(browser, gateway, "agents")
     page = tab.page
-    expect(page.get_by_role("list", name="Agents").get_by_role("listitem")).to_have_count(6)
+    expect(page.get_by_role("list", name="Agents").get_by_role("listitem")).to_have_count(7)
 
     def walk_to(wanted: Locator) -> None:
         for _ in range(60):

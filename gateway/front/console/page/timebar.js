@@ -14,7 +14,8 @@ export const PHASES = [
 export function phasesOf(request) {
   const total = totalOf(request);
   const queue = request.queue ?? total; // null: no worker has ever had it
-  const first = request.first === null ? total : request.first;
+  const spoke = request.first !== null && (request.error === null || request.words > 0); // an error is no answer
+  const first = spoke ? request.first : total;
   return {
     queue: Math.min(queue, total),
     first: Math.max(0, Math.min(first, total) - queue),
