@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from gateway.config import load
@@ -135,25 +133,6 @@ def test_the_compose_file_allows_what_the_manual_names_and_no_more() -> None:
     assert (DEPLOY / "../../dist" / service["build"]["dockerfile"]).resolve() == (
         DEPLOY / "Containerfile"
     )
-
-
-def test_docker_compose_accepts_the_compose_file(tmp_path: Path) -> None:
-    compose_tool = shutil.which("docker-compose")
-    if compose_tool is None:
-        pytest.skip("docker-compose is not installed")  # an engine's: not asked of who runs tests
-    folder = tmp_path / "gateway" / "deploy"
-    shutil.copytree(DEPLOY, folder)
-    (tmp_path / "dist").mkdir()
-    done = subprocess.run(
-        [compose_tool, "-f", str(folder / "compose.yaml"), "config"],
-        cwd=folder,  # the first version looks for the profile from there
-        env={**os.environ, KEY_VARIABLE: "k"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "apparmor:unconfined" in done.stdout
 
 
 def test_the_profile_leaves_what_the_sandbox_is_made_of_and_takes_what_nobody_needs() -> None:
