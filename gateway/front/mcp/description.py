@@ -19,6 +19,18 @@ _BODY: Json = {"application/json": {"schema": {"$ref": "#/components/schemas/Mcp
 _STREAM: Json = {"text/event-stream": {"schema": {"type": "string"}}}
 _REFUSED = (*ANY_ROUTE, 406, 408, 413, 415, 503)
 
+_EXAMPLE: Json = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "me", "version": "1"},
+    },
+}
+"""What needs no session yet."""
+
 SCHEMAS: Json = {
     "McpMessage": {
         "type": "object",
@@ -34,7 +46,8 @@ def describe(agents: Sequence[AgentView]) -> Part:
     del agents
     post = _operation("Send a message", {"200": ("The answer.", {**_BODY, **_STREAM})})
     post["responses"]["202"] = {"description": "A notification was taken."}
-    post["requestBody"] = {"required": True, "content": _BODY}
+    body = {"application/json": {**_BODY["application/json"], "example": _EXAMPLE}}
+    post["requestBody"] = {"required": True, "content": body}
     get = _operation("Read what a session is told", {"200": ("A stream.", _STREAM)})
     delete = _operation("End a session", {"200": ("It has ended.", {})})
     tag = {"name": _TAG, "description": "The Model Context Protocol: agents as tools."}
