@@ -5,10 +5,10 @@
 runs all of them so. Here are those that say most about requests, for the time that they take.
 
 All of `tests/http` ran so on 26 November 2026, beside a load of 15: 1,016 passed. 22 are about one
-process by nature: they carry `@one_process`, with their reason, and are skipped since (the kinds are in
-`tests/README.md`). One showed a fault of the fleet, which was mended. Three passed when they were run
-again that day: `test_rolling[nginx]` and `test_schemathesis[True]`, which had run out of their time,
-and one of `test_keep_alive`.
+process by nature: they carry `@one_process`, with their reason, and are skipped since;
+`tests/README.md` has the kinds. One showed a fault of the fleet, which was mended. Three passed
+when they were run again that day: `test_rolling[nginx]` and `test_schemathesis[True]`, which had
+run out of their time, and one of `test_keep_alive`.
 """
 
 from __future__ import annotations
