@@ -169,7 +169,9 @@ async def a_fleet(
     """
     tables = [fleet, "[server]", 'sandbox = "off"', server]
     if machines:
-        tables += ["allow_anonymous = true", "console = true"]  # as on the loopback
+        # As on the loopback.
+        tables += ["allow_anonymous = true", "console = true"]
+        tables += [] if "lame_duck" in server else ["lame_duck = 0"]
     for agent, command in agents.items():
         tables += [f"[agents.{agent}]", f"command = {json.dumps(list(command))}", of_agents]
     toml = "\n".join([*tables, more])
