@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _TAG = "MCP"
 
 _BODY: Json = {"application/json": {"schema": {"$ref": "#/components/schemas/McpMessage"}}}
-_STREAM: Json = {"text/event-stream": {"schema": {"type": "string"}}}
+_STREAM: Json = {
+    "text/event-stream": {"schema": {"description": "The data of each event is a message."}}
+}
 _REFUSED = (*ANY_ROUTE, 406, 408, 413, 415, 503)
 
 _EXAMPLE: Json = {
