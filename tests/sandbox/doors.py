@@ -16,7 +16,7 @@ from gateway.sandbox.network.door import Door
 
 KEY = f"sk-proj-{secrets.token_hex(10)}"
 """In no file: the tests' own sources may be shown to an agent, and are searched for it."""
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds until a test gives up: a bound, never a measure."""
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
