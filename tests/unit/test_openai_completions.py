@@ -268,15 +268,6 @@ def test_events_before_a_message_belong_to_it() -> None:
     assert len(found) == 2
 
 
-def test_an_empty_chunk_before_calls_is_no_text() -> None:
-    message = completed(words_of("", WEATHER), CALLS, tools=True).choices[0].message
-    assert message.content is None
-    assert completed(words_of("", "Hi")).choices[0].message.content == "Hi"
-    assert completed(words_of("")).choices[0].message.content == ""
-    found = deltas(streamed(words_of("", WEATHER), outcome=CALLS, tools=True))
-    assert not [each for each in found if "content" in each]
-
-
 def test_a_question_is_the_end_of_the_text() -> None:
     asks = json.dumps([{"id": "a", "reason": "r", "message": "Which day?"}]).encode()
     outcome = Outcome("input_required", None, asks)

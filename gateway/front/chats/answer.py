@@ -95,9 +95,7 @@ class Answer:
     def text(self, texts: Sequence[bytes]) -> bytes:
         """Consecutive chunks; at least one."""
         if not self._said:
-            if texts.count(EMPTY) == len(texts):
-                return b""  # whether the answer is an empty text is known at its end
-            self._said = True
+            self._said = texts.count(EMPTY) < len(texts)
         return self._content.text(texts)
 
     def event(self, word: bytes) -> bytes:
