@@ -81,7 +81,11 @@ export function agentBody(name, kept, signal) {
           used.network.show(body.network?.requests > 0 ? body.network : {});
           if (changed) more.replaceChildren(...described(body, used.services.element, used.network.element));
         })
-        .catch((error) => signal.aborted || more.replaceChildren(said(error.message, "p", { class: "refusal" })));
+        .catch((error) => {
+          if (signal.aborted) return;
+          revision = null; // it is asked for again
+          more.replaceChildren(said(error.message, "p", { class: "refusal" }));
+        });
     },
   };
 }
