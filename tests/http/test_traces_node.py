@@ -75,7 +75,6 @@ async def test_an_agents_spans_on_node_join_the_traces_of_their_requests(tmp_pat
             )
             assert (think.parent, think.service, think.state) == (worker.id, "traced", "vendor=x")
             assert (look_up.parent, look_up.service) == (think.id, "traced")
-            assert think.began <= look_up.began <= look_up.ended <= think.ended
             # What the worker was told is its span, and what the service saw is the agent's.
             output = answers[name].json()["output"]
             assert output["traceparent"] == f"00-{trace}-{worker.id}-01"
